@@ -1,0 +1,65 @@
+# `make` alone lists the targets. Everything is installed into .venv, at the versions in constraints.txt.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BACKENDS := tensorflow jax torch
+DEMO_BACKEND := $(or $(strip $(KERAS_BACKEND)),jax)
+PYTEST_ARGS ?=
+
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Without isolation the build uses the setuptools of constraints.txt, not whichever is newest today.
+INSTALL_EXTRAS = $(PIP_INSTALL) setuptools wheel && $(PIP_INSTALL) --no-build-isolation --editable
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test test-all lint format clean check-demo-backend
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: check-demo-backend $(VENV)/.demo-$(DEMO_BACKEND) ## train a small model on handwritten digits (KERAS_BACKEND=tensorflow, jax or torch)
+	KERAS_BACKEND=$(DEMO_BACKEND) $(BIN)/python examples/digits.py --output demo_output
+
+test: $(VENV)/.test ## run the tests under all three backends (PYTEST_ARGS="..." goes to pytest)
+	$(BIN)/python tests/run_all.py $(PYTEST_ARGS)
+
+test-all: $(VENV)/.test ## the same with the slow tests
+	$(BIN)/python tests/run_all.py --slow $(PYTEST_ARGS)
+
+lint: $(VENV)/.lint ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.lint ## mend style and formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what building, testing and the demo leave behind (not .venv)
+	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache demo_output
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+check-demo-backend:
+	@$(if $(filter $(DEMO_BACKEND),$(BACKENDS)),:,echo "KERAS_BACKEND=$(DEMO_BACKEND): choose one of $(BACKENDS)" >&2; exit 1)
+
+# The last file that `python -m venv` writes: a half-made environment is made again.
+$(BIN)/pip:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found; name a Python 3.11 or newer: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, but $(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+# Stamps: newer than what they depend on means installed.
+$(VENV)/.demo-%: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing the demo's packages into $(VENV) (the first time takes minutes) ..."
+	$(INSTALL_EXTRAS) '.[demo,$*]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing all backends and the test tools into $(VENV) (the first time takes minutes) ..."
+	$(INSTALL_EXTRAS) '.[dev,demo,tensorflow,jax,torch]'
+	@touch $@ $(VENV)/.lint $(BACKENDS:%=$(VENV)/.demo-%)
+
+$(VENV)/.lint: constraints.txt | $(BIN)/pip
+	$(PIP_INSTALL) ruff
+	@touch $@

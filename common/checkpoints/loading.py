@@ -1,0 +1,121 @@
+"""Puts a checkpoint's tensors into a model: all of them, or none."""
+
+import numpy as np
+
+from mobilenet_common.checkpoints.checkpoint import Checkpoint
+from mobilenet_common.errors import CheckpointError
+
+_SHOWN = 8
+
+
+def load_checkpoint(model, source, layout=None):
+    """Loads published or converted weights into a model of this library.
+
+    Every variable of the model must get a tensor, and every tensor must have a place; PyTorch's batch counters are
+    dropped, and for a model without top the classifier's tensors are not missed. Nothing is assigned before all of it
+    has been checked, so after an error the model is as it was. Pickled code is never run.
+
+    Args:
+        model: A model that a `create_mobilenet…` function built.
+        source: The path of a `.safetensors`, `.pth`, `.bin`, `.h5` or `.keras` file, or a mapping of names to arrays.
+        layout: Whose names the tensors have: `"timm"`, `"torchvision"`, `"compact"`, `"keras"` (keras.applications) or
+            `"native"` (this library's own files); None to recognise it.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: An unknown layout, or one that has no names for this model's blocks.
+        CheckpointError: The file can't be read, or tensors are missing, left over, misshapen or not finite; the
+            error lists them.
+    """
+    return load_into(model, Checkpoint.open(source, layout))
+
+
+def load_into(model, checkpoint):
+    """As `load_checkpoint`, for a `Checkpoint` that is already open."""
+    layout = checkpoint.layout
+    entries = layout.entries(model)
+    _check_complete(model, entries, layout)
+    tensors = checkpoint.tensors
+    missing = [entry.name for entry in entries if entry.name not in tensors]
+    misshapen, not_finite, values = {}, [], []
+    for entry in entries:
+        tensor = tensors.get(entry.name)
+        if tensor is None:
+            continue
+        value = _in_our_axes(tensor, entry, layout.torch_axes)
+        if value is None:
+            misshapen[entry.name] = (tuple(tensor.shape), _shape_there(entry, layout.torch_axes))
+        elif not np.all(np.isfinite(value)):
+            not_finite.append(entry.name)
+        else:
+            values.append((entry.variable, value))
+    left_over = _left_over(model, tensors, entries, layout)
+    if missing or left_over or misshapen or not_finite:
+        raise _does_not_fit(model, checkpoint, missing, left_over, misshapen, not_finite)
+    for variable, value in values:
+        variable.assign(value)
+    return model
+
+
+def _check_complete(model, entries, layout):
+    named = {id(entry.variable) for entry in entries}
+    for variable in model.weights:
+        if id(variable) not in named:
+            raise ValueError(
+                f"layout={layout.name!r} has no name for {variable.path}: no model in that layout has such a variable."
+            )
+
+
+def _in_our_axes(tensor, entry, torch_axes):
+    """The tensor as the variable holds it, or None if it can't be that."""
+    if not np.issubdtype(tensor.dtype, np.number):
+        return None
+    shape = tuple(entry.variable.shape)
+    if torch_axes and tensor.ndim == 4:
+        tensor = tensor.transpose((2, 3, 0, 1) if entry.kind == "depthwise" else (2, 3, 1, 0))
+    elif torch_axes and tensor.ndim == 2 and entry.kind != "vector":
+        tensor = tensor.T
+    if entry.kind in ("convolution", "dense") and tensor.shape != shape:
+        # A dense layer and a 1x1 convolution on a pooled map are one thing.
+        if tuple(n for n in tensor.shape if n != 1) == tuple(n for n in shape if n != 1) and tensor.ndim != len(shape):
+            tensor = tensor.reshape(shape)
+    return tensor if tensor.shape == shape else None
+
+
+def _shape_there(entry, torch_axes):
+    """The shape that the checkpoint's tensor should have had."""
+    shape = tuple(entry.variable.shape)
+    if not torch_axes or entry.kind == "vector":
+        return shape
+    if entry.kind == "dense":
+        return shape[::-1]
+    rows, columns, inputs, outputs = shape
+    return (inputs, outputs, rows, columns) if entry.kind == "depthwise" else (outputs, inputs, rows, columns)
+
+
+def _left_over(model, tensors, entries, layout):
+    wanted = {entry.name for entry in entries}
+    left_over = [name for name in tensors if name not in wanted and not layout.dropped.search(name)]
+    if any(layer.name == "classifier" for layer in model.layers):
+        return left_over
+    return [name for name in left_over if not layout.head.match(name)]
+
+
+def _does_not_fit(model, checkpoint, missing, left_over, misshapen, not_finite):
+    parts = [f"{checkpoint.source} ({checkpoint.layout.name} layout) does not fit {model.name}, which is unchanged."]
+    shapes = [f"{name} is {found}, needed {needed}" for name, (found, needed) in misshapen.items()]
+    for title, names in (
+        ("Missing", missing),
+        ("Left over", left_over),
+        ("Wrong shape", shapes),
+        ("Not finite", not_finite),
+    ):
+        if names:
+            more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            parts.append(f"{title} ({len(names)}): {', '.join(names[:_SHOWN])}{more}.")
+    parts.append("Check that variant, width, classes and input channels are those of the checkpoint.")
+    return CheckpointError(
+        "\n".join(parts), missing=missing, left_over=left_over, misshapen=misshapen, not_finite=not_finite
+    )

@@ -1,0 +1,221 @@
+"""The create function of a generation: checks its arguments, builds the model, loads a file of weights."""
+
+import keras
+
+from mobilenet_common.architecture import Architecture, check_activation
+from mobilenet_common.builder import ModelBuilder
+from mobilenet_common.checkpoints import Checkpoint, load_into
+from mobilenet_common.errors import integer, number, one_of, unknown_name
+from mobilenet_common.inputs import image_input, resolve_input_shape
+from mobilenet_common.layers.normalization import NORMALIZATIONS
+from mobilenet_common.ops.convolution import PADDINGS
+
+OUTPUT_STRIDES = (32, 16, 8)
+POOLINGS = {
+    "avg": keras.layers.GlobalAveragePooling2D,
+    "max": keras.layers.GlobalMaxPooling2D,
+}
+
+_ARGUMENTS = """
+    Args:
+        variant: A name of `VARIANTS`, or an `Architecture` of your own.
+        num_classes: Outputs of the classifier, at least 1. None: those of `weights`, else 1000. Used with the top only.
+        input_shape: `(height, width, channels)`, or `(channels, height, width)` under channels_first; None in place of
+            height or width leaves it free. At least 32 pixels a side (8 for V4's compact family). None: 224 by 224
+            pixels and 3 channels.
+        width_multiplier: In (0, 4]; multiplies the variant's own width.
+        include_top: Whether pool and classifier follow the feature map. Without them the model is a feature
+            extractor.
+        weights: None for random ones, or the path of a file: `.keras`, `.weights.h5`, `.h5`, `.safetensors`, `.pth`
+            or `.bin`, in this library's own layout or in that of timm, torchvision, keras.applications or the compact
+            family.
+        pooling: Without top: None for the feature map, `"avg"` or `"max"` for a vector.
+        pyramid_levels: Without top: integers such as `(2, 3, 4, 5)`; the model then returns a dict with the last map
+            at each published stride, `"P2"` at 4 to `"P5"` at 32.
+        output_stride: 32 for the published strides; under 16 or 8 later strides become dilation, and a pyramid level
+            keeps its stage.
+        classifier_activation: Anything that Keras knows; None for logits. Used with the top only.
+        dropout_rate: Before the classifier, in [0, 1); None for the published one. Used with the top only.
+        drop_path_rate: Stochastic depth, in [0, 1): the share of pictures that skip a residual path in training,
+            growing linearly from 0 at the first block to this at the last.
+        include_preprocessing: Whether the model takes pixels in 0..255 and scales them to -1..1 itself.
+        padding: `"same"` as TensorFlow pads, `"symmetric"` as PyTorch models do; None for what `weights` bring, else
+            the variant's own.
+        norm_epsilon: Added to variances, in (0, 1]; None for what `weights` bring, else the variant's own.
+        norm_momentum: Share of the old moving statistics that a training step keeps, in [0, 1).
+        activation: Replaces every activation but the gates of squeeze-and-excitation; anything that Keras knows.
+        normalization: Replaces every normalisation: `"batch"`, `"group"` or `"layer"`.
+        input_tensor: A Keras tensor to build on, in place of a new input.
+        data_format: `"channels_last"` or `"channels_first"`; None for `keras.config.image_data_format()`.
+        dtype: A dtype policy such as `"mixed_bfloat16"`; None for Keras's global one.
+        name: Of the model; None for one that says variant and width.
+
+    Returns:
+        A functional `keras.Model`. Its layers are called `stem`, `stage1_block1`, ..., `head_conv`, `pool`,
+        `head_dense`, `dropout`, `classifier` and `predictions`, as far as the variant has them.
+
+    Raises:
+        ValueError: An argument is wrong; the message says what is allowed.
+        CheckpointError: `weights` can't be read or doesn't fit the model.
+    """
+
+
+def creator(function_name, module, variants, default, description):
+    """The create function of one generation.
+
+    Args:
+        function_name: `create_mobilenetv4`.
+        module: The package it is public in.
+        variants: `{name: Architecture}`.
+        default: The variant that is built if none is named.
+        description: First lines of its docstring.
+    """
+
+    def create(
+        variant=default,
+        num_classes=None,
+        input_shape=None,
+        width_multiplier=1.0,
+        include_top=True,
+        *,
+        weights=None,
+        pooling=None,
+        pyramid_levels=None,
+        output_stride=32,
+        classifier_activation="softmax",
+        dropout_rate=None,
+        drop_path_rate=0.0,
+        include_preprocessing=False,
+        padding=None,
+        norm_epsilon=None,
+        norm_momentum=0.99,
+        activation=None,
+        normalization=None,
+        input_tensor=None,
+        data_format=None,
+        dtype=None,
+        name=None,
+    ):
+        architecture = find_variant(variant, variants)
+        scaled = _overridden(architecture.scaled(width_multiplier), activation, normalization)
+        checkpoint = None if weights is None else Checkpoint.open(weights)
+        brought = checkpoint.conventions(architecture) if checkpoint else {}
+        padding = padding or brought.get("padding") or scaled.padding
+        norm_epsilon = brought.get("norm_epsilon", scaled.norm_epsilon) if norm_epsilon is None else norm_epsilon
+        if num_classes is None:
+            num_classes = (checkpoint.num_classes if checkpoint else None) or 1000
+        integer("num_classes", num_classes, 1)
+        if dropout_rate is None:
+            dropout_rate = scaled.dropout_rate
+        number("dropout_rate", dropout_rate, 0, 1, high_open=True)
+        check_activation("classifier_activation", classifier_activation)
+        data_format = data_format or keras.config.image_data_format()
+        one_of("data_format", data_format, ("channels_last", "channels_first"))
+        one_of("padding", padding, PADDINGS)
+        one_of("output_stride", output_stride, OUTPUT_STRIDES)
+        _check_top(include_top, scaled, pooling, pyramid_levels)
+        input_shape = resolve_input_shape(input_shape, input_tensor, data_format, scaled)
+
+        builder = ModelBuilder(
+            scaled,
+            output_stride=output_stride,
+            padding=padding,
+            norm_epsilon=number("norm_epsilon", norm_epsilon, 0, 1, low_open=True),
+            norm_momentum=number("norm_momentum", norm_momentum, 0, 1, high_open=True),
+            drop_path_rate=number("drop_path_rate", drop_path_rate, 0, 1, high_open=True),
+            data_format=data_format,
+            dtype=dtype,
+        )
+        levels = _check_levels(pyramid_levels, builder)
+        inputs, x = image_input(input_shape, input_tensor, dtype)
+        if include_preprocessing:
+            x = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocessing", dtype=dtype)(x)
+        x, maps = builder.body(x)
+        if levels is not None:
+            outputs = {f"P{level}": maps[level] for level in levels}
+        elif include_top:
+            outputs = builder.classifier(builder.head_conv(x), num_classes, classifier_activation, dropout_rate)
+        else:
+            outputs = builder.head_conv(x)
+            if pooling is not None:
+                outputs = POOLINGS[pooling](name="pool", **builder.bare)(outputs)
+        model = keras.Model(inputs, outputs, name=name or model_name(architecture, width_multiplier))
+        if checkpoint is not None:
+            load_into(model, checkpoint)
+        return model
+
+    create.__name__ = create.__qualname__ = function_name
+    create.__module__ = module
+    create.__doc__ = description.rstrip() + "\n" + _ARGUMENTS
+    return create
+
+
+def find_variant(variant, variants):
+    """The architecture that `variant` names; `0.5`, `"0.5"` and `"0.50"` are one. An `Architecture` is itself."""
+    if isinstance(variant, Architecture):
+        return variant
+    if isinstance(variant, str) and variant in variants:
+        return variants[variant]
+    if isinstance(variant, (int, float, str)) and not isinstance(variant, bool):
+        for name, architecture in variants.items():
+            if _as_number(name) is not None and _as_number(name) == _as_number(variant):
+                return architecture
+    raise unknown_name("variant", variant, variants)
+
+
+def model_name(architecture, width_multiplier=1.0):
+    """The name of the model in timm's scheme, such as `mobilenetv4_conv_small_050`."""
+    percent = f"{round(architecture.width * width_multiplier * 100):03d}"
+    if "{width}" in architecture.name:
+        return architecture.name.replace("{width}", percent)
+    return architecture.name if percent == "100" else f"{architecture.name}_{percent}"
+
+
+def _overridden(architecture, activation, normalization):
+    if activation is not None:
+        check_activation("activation", activation)
+        architecture = architecture.with_activation(activation)
+    if normalization is not None:
+        one_of("normalization", normalization, [name for name in NORMALIZATIONS if name])
+        architecture = architecture.with_normalization(normalization)
+    return architecture
+
+
+def _check_top(include_top, architecture, pooling, pyramid_levels):
+    if not isinstance(include_top, bool):
+        raise ValueError(f"include_top={include_top!r} is not allowed: it must be True or False.")
+    one_of("pooling", pooling, (None, *POOLINGS))
+    if include_top:
+        for argument, value in (("pooling", pooling), ("pyramid_levels", pyramid_levels)):
+            if value is not None:
+                raise ValueError(f"{argument}={value!r} is for feature extractors: pass include_top=False with it.")
+        if architecture.head is None:
+            raise ValueError("include_top=True needs an architecture with a head: pass include_top=False, or add one.")
+    elif pooling is not None and pyramid_levels is not None:
+        raise ValueError(
+            f"pooling={pooling!r} and pyramid_levels={pyramid_levels!r} exclude each other: a pyramid's maps keep "
+            "their size."
+        )
+
+
+def _check_levels(pyramid_levels, builder):
+    if pyramid_levels is None:
+        return None
+    offered = sorted({place.level for place in builder.placements if place.level})
+    try:
+        levels = list(pyramid_levels)
+    except TypeError:
+        levels = []
+    if not levels or len(set(levels)) != len(levels) or any(level not in offered for level in levels):
+        raise ValueError(
+            f"pyramid_levels={pyramid_levels!r} is not offered. Allowed: one or more of {tuple(offered)}, each once; "
+            "level n is the last map at stride 2 ** n."
+        )
+    return levels
+
+
+def _as_number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,75 @@
+"""Errors and the wording that they share: what was given, what is allowed, what was probably meant."""
+
+import difflib
+import numbers
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that can't be read or doesn't fit the model, which is left as it was.
+
+    The tensors at fault are attributes as well as part of the message, so that a program can act on them.
+
+    Attributes:
+        missing: Names that the model needs and the checkpoint lacks.
+        left_over: Names in the checkpoint that the model has no place for.
+        misshapen: `{name: (shape found, shape needed)}`.
+        not_finite: Names of tensors that hold NaN or infinity.
+    """
+
+    def __init__(self, message, *, missing=(), left_over=(), misshapen=None, not_finite=()):
+        super().__init__(message)
+        self.missing = tuple(missing)
+        self.left_over = tuple(left_over)
+        self.misshapen = dict(misshapen or {})
+        self.not_finite = tuple(not_finite)
+
+
+def unknown_name(argument, value, names):
+    """The `ValueError` for a `value` that is none of `names`, with the nearest ones first."""
+    names = [str(name) for name in names]
+    near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
+    hint = f" Did you mean {_either(near)}?" if near else ""
+    return ValueError(f"{argument}={value!r} is not known.{hint} Allowed: {', '.join(names)}.")
+
+
+def one_of(argument, value, allowed):
+    """Returns `value` if it is one of `allowed`, else raises the `ValueError` that lists them."""
+    if value not in allowed:
+        raise ValueError(f"{argument}={value!r} is not offered. Allowed: {', '.join(map(repr, allowed))}.")
+    return value
+
+
+def integer(argument, value, minimum):
+    """Returns `value` as an `int` of at least `minimum`, else raises a `ValueError`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
+        raise ValueError(f"{argument}={value!r} is not allowed: it must be an integer of at least {minimum}.")
+    return int(value)
+
+
+def number(argument, value, low, high, *, low_open=False, high_open=False):
+    """Returns `value` as a `float` between `low` and `high`, else raises a `ValueError`."""
+    fits = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if fits:
+        fits = (low < value if low_open else low <= value) and (value < high if high_open else value <= high)
+    if not fits:  # NaN compares false with everything, so it ends here too
+        span = f"{'(' if low_open else '['}{low}, {high}{')' if high_open else ']'}"
+        raise ValueError(f"{argument}={value!r} is not allowed: it must be a number in {span}.")
+    return float(value)
+
+
+def odd_kernel(argument, value, *, zero_is_none=False):
+    """Returns an odd kernel size, or None for 0 and None where `zero_is_none`; else raises a `ValueError`."""
+    if zero_is_none and (value is None or (value == 0 and not isinstance(value, bool))):
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1 or value % 2 == 0:
+        alternative = ", or 0 to leave it out" if zero_is_none else ""
+        raise ValueError(
+            f"{argument}={value!r} is not allowed: a kernel size must be an odd positive integer, "
+            f"such as 1, 3, 5 or 7{alternative}."
+        )
+    return int(value)
+
+
+def _either(names):
+    quoted = [repr(name) for name in names]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"

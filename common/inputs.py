@@ -1,0 +1,88 @@
+"""What goes into a model: the shape of its pictures, and the Keras tensor it starts from."""
+
+import keras
+
+from mobilenet_common.errors import integer
+
+
+def resolve_input_shape(input_shape, input_tensor, data_format, architecture):
+    """The checked shape of one input, without the batch.
+
+    Raises:
+        ValueError: Wrong rank, too few pixels, channels missing or on the wrong side, or not what `input_tensor` has.
+    """
+    expected = "(height, width, channels)" if data_format == "channels_last" else "(channels, height, width)"
+    if input_tensor is not None:
+        shape = _tensor_shape(input_tensor, expected)
+        if input_shape is not None and tuple(input_shape) != shape:
+            raise ValueError(
+                f"input_shape={input_shape!r} is not the shape of input_tensor, {shape}: leave input_shape out."
+            )
+        input_shape = shape
+    if input_shape is None:
+        if architecture.stem is None:
+            raise ValueError(
+                f"input_shape=None is not enough for an architecture without a stem: give the feature map's "
+                f"{expected}; height and width may be None."
+            )
+        input_shape = (224, 224, 3) if data_format == "channels_last" else (3, 224, 224)
+    try:
+        shape = tuple(input_shape)
+    except TypeError:
+        shape = ()
+    if len(shape) != 3:
+        raise ValueError(f"input_shape={input_shape!r} is not allowed: it must be {expected}, without the batch.")
+    *size, channels = shape if data_format == "channels_last" else (*shape[1:], shape[0])
+    if channels is None:
+        raise ValueError(f"input_shape={input_shape!r} leaves the channels open: {expected} must name them.")
+    for name, value in (("channels", channels), *zip(("height", "width"), size, strict=True)):
+        if value is not None:
+            integer(f"input_shape {name}", value, 1)
+    minimum = 1 if architecture.stem is None else architecture.minimum_size
+    small = [value for value in size if value is not None and value < minimum]
+    if small:
+        raise ValueError(
+            f"input_shape={input_shape!r} is not allowed: height and width must be at least {minimum} pixels."
+            + _wrong_side(shape, data_format, minimum)
+        )
+    return tuple(value if value is None else int(value) for value in shape)
+
+
+def image_input(input_shape, input_tensor, dtype):
+    """`(inputs, x)`: what the model's inputs are, and the Keras tensor to build on."""
+    if input_tensor is None:
+        x = keras.Input(input_shape, dtype=_input_dtype(dtype), name="image")
+        return x, x
+    return _sources(input_tensor), input_tensor
+
+
+def _tensor_shape(tensor, expected):
+    if not isinstance(tensor, keras.KerasTensor):
+        raise ValueError(
+            f"input_tensor of type {type(tensor).__name__} is not allowed: give a Keras tensor, such as keras.Input "
+            "or another layer's output."
+        )
+    if len(tensor.shape) != 4:
+        raise ValueError(f"input_tensor has the shape {tensor.shape}: it must be a batch of {expected}.")
+    return tuple(tensor.shape[1:])
+
+
+def _sources(tensor):
+    """The inputs that `tensor` was computed from."""
+    found = keras.utils.get_source_inputs(tensor)
+    return found[0] if len(found) == 1 else found
+
+
+def _input_dtype(dtype):
+    """Pictures come in as the variables' type; a layer casts them down itself under mixed precision."""
+    return keras.dtype_policies.get(dtype or keras.config.dtype_policy()).variable_dtype
+
+
+def _wrong_side(shape, data_format, minimum):
+    """A hint where the shape would be fine with its channels on the other side."""
+    first, last = shape[0], shape[-1]
+    turned = (shape[1], shape[2]) if data_format == "channels_last" else (shape[0], shape[1])
+    edge = first if data_format == "channels_last" else last
+    if edge is not None and edge < minimum and all(n is None or n >= minimum for n in turned):
+        return f" The channels look to be on the other side: this is data_format={data_format!r}."
+    return ""

@@ -1,0 +1,334 @@
+"""The attention blocks: MobileNetV4's over positions, and the compact family's over channels."""
+
+import keras
+
+from mobilenet_common import ops
+from mobilenet_common.errors import integer, number, odd_kernel, one_of
+from mobilenet_common.layers.block import Block
+from mobilenet_common.layers.convolution import ConvNormActivation
+from mobilenet_common.layers.costs import Cost, along, elements
+from mobilenet_common.layers.normalization import NormActivation
+from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
+
+
+@keras.saving.register_keras_serializable(package="mobilenet")
+class MobileAttention(Block):
+    """Attention over the positions of a feature map, with a shortcut (Qin et al., 2024, section 4).
+
+    normalisation → 1×1 query, key and value projections → scaled dot-product attention → 1×1 output projection →
+    layer scale → shortcut. All projections are linear and without bias. Any height and width work, known or not.
+
+    Input: `(batch, height, width, in)` or channels first. Output: `filters` channels at the same height and width.
+
+    Args:
+        filters: Output channels.
+        heads: Heads of the query.
+        key_size: Channels of a head's query and key.
+        value_size: Channels of a head's value; None for `key_size`.
+        multi_query: Whether all heads share one key and one value (Mobile MQA, the published form); False gives every
+            head its own (multi-head attention).
+        kv_kernel_size: Kernel of a normalised depthwise convolution on the input of key and value each; None for none.
+        kv_strides: Stride of that convolution, which makes the map that is attended to smaller; 1 or 2.
+        query_strides: An integer or `(rows, columns)`: the query is made from means over patches of this size, and
+            the attention's result is enlarged again by bilinear interpolation.
+        attention_dropout: Rate of dropout on the attention weights.
+        projection_dropout: Rate of dropout on the output projection.
+        **kwargs: See `Block`; `strides` is always 1, and `dilation_rate` is that of the key and value convolution.
+    """
+
+    def __init__(
+        self,
+        filters,
+        heads,
+        key_size,
+        value_size=None,
+        *,
+        multi_query=True,
+        kv_kernel_size=None,
+        kv_strides=1,
+        query_strides=1,
+        attention_dropout=0.0,
+        projection_dropout=0.0,
+        **kwargs,
+    ):
+        super().__init__(filters, **kwargs)
+        self.heads = integer("heads", heads, 1)
+        self.key_size = integer("key_size", key_size, 1)
+        self.value_size = self.key_size if value_size is None else integer("value_size", value_size, 1)
+        self.multi_query = bool(multi_query)
+        self.kv_kernel_size = odd_kernel("kv_kernel_size", kv_kernel_size, zero_is_none=True)
+        self.kv_strides = one_of("kv_strides", kv_strides, (1, 2))
+        if self.kv_strides > 1 and self.kv_kernel_size is None:
+            raise ValueError(f"kv_strides={kv_strides} needs kv_kernel_size, the kernel of the striding convolution.")
+        self.query_strides = _pair("query_strides", query_strides)
+        self.attention_dropout = number("attention_dropout", attention_dropout, 0, 1, high_open=True)
+        self.projection_dropout = number("projection_dropout", projection_dropout, 0, 1, high_open=True)
+        self.norm = self._norm("norm")
+        self.query_norm = self._norm("query_norm") if self._pools_query else None
+        self.query = self._projection("query", self.heads * self.key_size)
+        self.key_down, self.value_down = self._down("key_down"), self._down("value_down")
+        kv_heads = 1 if self.multi_query else self.heads
+        self.key = self._projection("key", kv_heads * self.key_size)
+        self.value = self._projection("value", kv_heads * self.value_size)
+        self.output_projection = self._projection("output", self.filters)
+        self.weights_drop = self._dropout("weights_drop", self.attention_dropout)
+        self.output_drop = self._dropout("output_drop", self.projection_dropout)
+
+    @property
+    def _pools_query(self):
+        return self.query_strides != (1, 1)
+
+    def _norm(self, name):
+        options = self._options()
+        del options["padding"], options["antialias"]
+        return NormActivation(name=name, **options)
+
+    def _projection(self, name, filters):
+        glorot = keras.initializers.GlorotUniform()
+        return self._convolution(name, filters, normalization=None, activation=None, kernel_initializer=glorot)
+
+    def _down(self, name):
+        if self.kv_kernel_size is None:
+            return None
+        # Its stride isn't the block's: anti-aliasing is for what leaves the block smaller.
+        return self._convolution(
+            name,
+            None,
+            self.kv_kernel_size,
+            self.kv_strides,
+            dilation_rate=self.dilation_rate,
+            activation=None,
+            antialias=None,
+        )
+
+    def _dropout(self, name, rate):
+        return keras.layers.Dropout(rate, dtype=self.dtype_policy, name=name) if rate else None
+
+    def _key_path(self):
+        return [layer for layer in (self.key_down, self.key) if layer is not None]
+
+    def _value_path(self):
+        return [layer for layer in (self.value_down, self.value) if layer is not None]
+
+    def build(self, input_shape):
+        self.norm.build(input_shape)
+        if self.query_norm is not None:
+            self.query_norm.build(input_shape)
+        self.query.build(input_shape)
+        for path in (self._key_path(), self._value_path()):
+            shape = input_shape
+            for layer in path:
+                layer.build(shape)
+                shape = layer.compute_output_shape(shape)
+        self.output_projection.build(self._attended_shape(input_shape))
+        if self.layer_scale is not None:
+            self.layer_scale.build(self.compute_output_shape(input_shape))
+        self.adds_shortcut = self.shortcut and self._keeps_shape(input_shape, self.compute_output_shape(input_shape))
+
+    def call(self, x, training=None):
+        y = self.norm(x, training=training)
+        y = self._attend(y, training)
+        y = self.output_projection(y)
+        if self.output_drop is not None:
+            y = self.output_drop(y, training=training)
+        if self.layer_scale is not None:
+            y = self.layer_scale(y)
+        if not self.adds_shortcut:
+            return y
+        if self.drop_path is not None:
+            y = self.drop_path(y, training=training)
+        return x + y
+
+    def _attend(self, y, training):
+        key, value = y, y
+        for layer in self._key_path():
+            key = layer(key, training=training)
+        for layer in self._value_path():
+            value = layer(value, training=training)
+        query = y
+        if self._pools_query:
+            query = ops.average_pool(query, self.query_strides, self.data_format, partial=True)
+            query = self.query_norm(query, training=training)
+        drop = None
+        if self.weights_drop is not None:
+            drop = lambda weights: self.weights_drop(weights, training=training)  # noqa: E731
+        attended = ops.spatial_attention(
+            self.query(query),
+            key,
+            value,
+            heads=self.heads,
+            multi_query=self.multi_query,
+            data_format=self.data_format,
+            dropout=drop,
+        )
+        if not self._pools_query:
+            return attended
+        enlarged = ops.upsample(attended, self.query_strides, self.data_format)
+        _, height, width, _ = split_shape(keras.ops.shape(y), self.data_format)
+        if self.data_format == "channels_last":
+            return enlarged[:, :height, :width, :]
+        return enlarged[:, :, :height, :width]
+
+    def _attended_shape(self, input_shape):
+        batch, height, width, _ = split_shape(input_shape, self.data_format)
+        return join_shape(batch, height, width, self.heads * self.value_size, self.data_format)
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = split_shape(input_shape, self.data_format)
+        return join_shape(batch, height, width, self.filters, self.data_format)
+
+    def costs(self, input_shape):
+        """As `Block.costs`. The attention product itself counts no MACs, as is the custom in published tables."""
+        batch, height, width, channels = split_shape(input_shape, self.data_format)
+        size = elements(input_shape)
+        shortcut = size if self.adds_shortcut else 0
+        query_shape = input_shape
+        if self._pools_query:
+            rows, columns = (-(-n // s) for n, s in zip((height, width), self.query_strides, strict=True))
+            query_shape = join_shape(batch, rows, columns, channels, self.data_format)
+        key, key_shape = along(self._key_path(), input_shape)
+        value, value_shape = along(self._value_path(), input_shape)
+        query, _ = along([self.query], query_shape)
+        queries = self.heads * elements(query_shape) // channels
+        keys, values = elements(key_shape), elements(value_shape)
+        positions = keys // self.key.filters
+        steps = self.norm.costs(input_shape)
+        steps += [cost.holding(shortcut) for cost in key]
+        steps += [cost.holding(shortcut + keys) for cost in value]
+        steps += [cost.holding(shortcut + keys + values) for cost in query]
+        attended = queries * self.value_size
+        product = queries * (self.key_size + positions) + keys + values + attended
+        steps.append(Cost(0, shortcut + product))
+        output, _ = along([self.output_projection], self._attended_shape(input_shape))
+        steps += [cost.holding(shortcut) for cost in output]
+        if shortcut:
+            steps.append(Cost(0, 3 * size))
+        return steps
+
+    def get_config(self):
+        config = super().get_config()
+        del config["strides"]
+        return {
+            **config,
+            "heads": self.heads,
+            "key_size": self.key_size,
+            "value_size": self.value_size,
+            "multi_query": self.multi_query,
+            "kv_kernel_size": self.kv_kernel_size,
+            "kv_strides": self.kv_strides,
+            "query_strides": list(self.query_strides),
+            "attention_dropout": self.attention_dropout,
+            "projection_dropout": self.projection_dropout,
+        }
+
+
+@keras.saving.register_keras_serializable(package="mobilenet")
+class ChannelAttention(keras.layers.Layer):
+    """Attention of every head between its channels, as the compact family has it; no projection, no shortcut.
+
+    1×1 convolutions with bias give query, key and value; with strides 2, full 3×3 convolutions with bias halve the
+    query's input and, a second one, that of key and value. Input: `(batch, height, width, channels)` or channels
+    first. Output: the same channels at `ceil(height / strides)`, `ceil(width / strides)`.
+
+    Args:
+        heads: A divisor of the channels.
+        strides: 1, or 2 for the downsampling form.
+        downsample: Whether the 3×3 convolutions are there; None for `strides == 2`. An output stride turns the stride
+            off and leaves the convolutions, dilated.
+        dilation_rate: Of the 3×3 convolutions.
+        padding: Of the 3×3 convolutions, `"same"` or `"symmetric"`.
+        data_format: As everywhere here.
+    """
+
+    def __init__(
+        self, heads, strides=1, *, downsample=None, dilation_rate=1, padding="same", data_format=None, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.heads = integer("heads", heads, 1)
+        self.strides = one_of("strides", strides, (1, 2))
+        self.downsample = self.strides == 2 if downsample is None else bool(downsample)
+        self.dilation_rate = integer("dilation_rate", dilation_rate, 1)
+        self.padding = padding
+        self.data_format = data_format or keras.config.image_data_format()
+
+    def build(self, input_shape):
+        channels = input_shape[channel_axis(self.data_format)]
+        if channels % self.heads:
+            raise ValueError(
+                f"heads={self.heads} must divide the channels, {channels}: choose a divisor of {channels}."
+            )
+        self.query_down = self.kv_down = None
+        if self.downsample:
+            self.query_down = self._convolution("query_down", channels, 3, self.strides)
+            self.kv_down = self._convolution("kv_down", channels, 3, self.strides)
+            for layer in (self.query_down, self.kv_down):
+                layer.build(input_shape)
+        smaller = self.compute_output_shape(input_shape)
+        self.query, self.key, self.value = (
+            self._convolution(name, channels, 1, 1) for name in ("query", "key", "value")
+        )
+        for layer in (self.query, self.key, self.value):
+            layer.build(smaller)
+
+    def _convolution(self, name, filters, kernel_size, strides):
+        return ConvNormActivation(
+            filters,
+            kernel_size,
+            strides,
+            dilation_rate=self.dilation_rate,
+            padding=self.padding,
+            use_bias=True,
+            normalization=None,
+            data_format=self.data_format,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def call(self, x, training=None):
+        queried, attended = x, x
+        if self.downsample:
+            queried, attended = self.query_down(x), self.kv_down(x)
+        return ops.channel_attention(
+            self.query(queried),
+            self.key(attended),
+            self.value(attended),
+            heads=self.heads,
+            data_format=self.data_format,
+        )
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, channels = split_shape(input_shape, self.data_format)
+        size = [ops.output_size(n, self.strides) for n in (height, width)]
+        return join_shape(batch, *size, channels, self.data_format)
+
+    def costs(self, input_shape):
+        """As `Block.costs`; the attention product counts no MACs."""
+        shape = self.compute_output_shape(input_shape)
+        size, channels = elements(shape), shape[channel_axis(self.data_format)]
+        steps, held = [], 0
+        if self.downsample:
+            steps += self.query_down.costs(input_shape)
+            steps += [cost.holding(size) for cost in self.kv_down.costs(input_shape)]
+            held = size
+        for layer in (self.query, self.key, self.value):
+            steps += [cost.holding(held) for cost in layer.costs(shape)]
+            held += size
+        return [*steps, Cost(0, 4 * size + channels * channels // self.heads)]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "heads": self.heads,
+            "strides": self.strides,
+            "downsample": self.downsample,
+            "dilation_rate": self.dilation_rate,
+            "padding": self.padding,
+            "data_format": self.data_format,
+        }
+
+
+def _pair(argument, value):
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2:
+        raise ValueError(f"{argument}={value!r} is not allowed: it must be an integer or a pair (rows, columns).")
+    return tuple(integer(argument, size, 1) for size in pair)

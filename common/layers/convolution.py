@@ -1,0 +1,129 @@
+"""The unit under every block: convolution, normalisation and activation as one layer."""
+
+import keras
+
+from mobilenet_common import ops
+from mobilenet_common.errors import integer, odd_kernel, one_of
+from mobilenet_common.layers.costs import Cost, elements
+from mobilenet_common.layers.normalization import NormActivation
+from mobilenet_common.ops.convolution import PADDINGS
+from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
+
+ANTIALIASING = ("average", "blur", None)
+
+
+def he_fan_out():
+    """He's normal initialisation by fan-out (He et al., 2015), as torchvision and timm train MobileNets with.
+
+    A depthwise kernel's fan-out is its window alone, since each output reads one channel.
+    """
+    return keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
+
+
+@keras.saving.register_keras_serializable(package="mobilenet")
+class ConvNormActivation(NormActivation):
+    """2-D convolution, normalisation and activation in one layer, so that a backend can run the three as one.
+
+    Input: `(batch, height, width, in)` or `(batch, in, height, width)`.
+    Output: `(batch, ceil(height / strides), ceil(width / strides), filters)` or its channels-first counterpart;
+    with `antialias="average"` the division rounds down.
+
+    Args:
+        filters: Output channels; None makes the convolution depthwise, one kernel a channel.
+        kernel_size: Rows and columns of the kernel, odd.
+        strides: 1 or 2.
+        dilation_rate: Distance between the kernel's taps, in pixels.
+        padding: `"same"` as TensorFlow pads, `"symmetric"` as PyTorch models do (see `ops.convolution`).
+        use_bias: Whether a bias is added before the normalisation.
+        antialias: With strides 2, convolve at stride 1, normalise, activate, and then halve: `"average"` by an
+            unpadded 2×2 mean, `"blur"` by a 3×3 binomial filter (Zhang, 2019). None: the convolution strides.
+        kernel_initializer: None for `he_fan_out()`.
+        normalization, norm_epsilon, norm_momentum, activation, data_format: As `NormActivation`.
+
+    Variables: `kernel` `(rows, columns, in, filters)`, depthwise `(rows, columns, in, 1)`; `bias`; `gamma`, `beta`,
+    `moving_mean`, `moving_variance` `(filters,)`.
+    """
+
+    def __init__(
+        self,
+        filters,
+        kernel_size=3,
+        strides=1,
+        *,
+        dilation_rate=1,
+        padding="same",
+        use_bias=False,
+        antialias=None,
+        kernel_initializer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = None if filters is None else integer("filters", filters, 1)
+        self.kernel_size = odd_kernel("kernel_size", kernel_size)
+        self.strides = one_of("strides", strides, (1, 2))
+        self.dilation_rate = integer("dilation_rate", dilation_rate, 1)
+        self.padding = one_of("padding", padding, PADDINGS)
+        self.use_bias = bool(use_bias)
+        self.antialias = one_of("antialias", antialias, ANTIALIASING)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer or he_fan_out())
+        self._halves = antialias is not None and strides == 2
+
+    def build(self, input_shape):
+        channels = input_shape[channel_axis(self.data_format)]
+        window = (self.kernel_size, self.kernel_size)
+        shape = (*window, channels, 1) if self.filters is None else (*window, channels, self.filters)
+        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=self.kernel_initializer)
+        if self.use_bias:
+            self.bias = self.add_weight(name="bias", shape=(self.filters or channels,), initializer="zeros")
+        self._build_normalization(self.filters or channels)
+
+    def call(self, x, training=None):
+        convolve = ops.depthwise_convolution if self.filters is None else ops.convolution
+        x = convolve(
+            x,
+            self.kernel,
+            stride=1 if self._halves else self.strides,
+            dilation=self.dilation_rate,
+            padding=self.padding,
+            data_format=self.data_format,
+        )
+        if self.use_bias:
+            x = self._add_bias(x, self.bias)
+        x = self._finish(x, training)
+        if self._halves:
+            if self.antialias == "average":
+                return ops.average_pool(x, (2, 2), self.data_format)
+            return ops.blur_pool(x, self.data_format, self.padding)
+        return x
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, channels = split_shape(input_shape, self.data_format)
+        if self._halves and self.antialias == "average":
+            size = [None if n is None else n // 2 for n in (height, width)]
+        else:
+            size = [ops.output_size(n, self.strides) for n in (height, width)]
+        return join_shape(batch, *size, self.filters or channels, self.data_format)
+
+    def costs(self, input_shape):
+        _, height, width, channels = split_shape(input_shape, self.data_format)
+        if not self._halves:
+            height, width = (ops.output_size(n, self.strides) for n in (height, width))
+        outputs = height * width * (self.filters or channels)
+        macs = outputs * self.kernel_size**2 * (1 if self.filters is None else channels)
+        costs = [Cost(macs, elements(input_shape) + outputs)]
+        if self._halves:
+            costs.append(Cost(0, outputs + elements(self.compute_output_shape(input_shape))))
+        return costs
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "dilation_rate": self.dilation_rate,
+            "padding": self.padding,
+            "use_bias": self.use_bias,
+            "antialias": self.antialias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }

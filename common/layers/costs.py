@@ -1,0 +1,40 @@
+"""What a layer costs to run: multiply-accumulates, and the tensors that are alive while it runs."""
+
+import dataclasses
+import math
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """One step of a layer.
+
+    Attributes:
+        macs: Multiply-accumulates of its convolutions and dense products, for one picture.
+        elements: Numbers held in activations while it runs: what it reads, what it writes, and what others still need.
+    """
+
+    macs: int
+    elements: int
+
+    def holding(self, elements):
+        """The same step while `elements` more numbers are kept for a later one."""
+        return dataclasses.replace(self, elements=self.elements + elements)
+
+
+def elements(shape):
+    """Numbers in one picture's tensor of a batched `shape`."""
+    return math.prod(shape[1:])
+
+
+def along(path, shape):
+    """The costs of running the layers of `path` one after the other, and the shape that comes out."""
+    costs = []
+    for layer in path:
+        costs += layer.costs(shape)
+        shape = layer.compute_output_shape(shape)
+    return costs, shape
+
+
+def beside(costs, kept):
+    """`costs` while `kept` elements stay alive for a later step; the first step reads them itself."""
+    return costs[:1] + [cost.holding(kept) for cost in costs[1:]]

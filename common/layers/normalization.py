@@ -1,0 +1,106 @@
+"""Normalisation and activation as one layer, and the base of every convolution here."""
+
+import keras
+from keras import ops as keras_ops
+
+from mobilenet_common import ops
+from mobilenet_common.errors import number, one_of
+from mobilenet_common.layers.costs import Cost, elements
+from mobilenet_common.ops.layout import along_channels, channel_axis
+from mobilenet_common.widths import channels_per_group
+
+NORMALIZATIONS = ("batch", "group", "layer", None)
+
+
+@keras.saving.register_keras_serializable(package="mobilenet")
+class NormActivation(keras.layers.Layer):
+    """Normalises its input per channel and applies an activation.
+
+    Input and output: `(batch, height, width, channels)`, or `(batch, channels, height, width)`.
+
+    Args:
+        normalization: `"batch"` (Ioffe & Szegedy, 2015), `"group"` (Wu & He, 2018; 8 channels a group, or the largest
+            divisor of the channels below that), `"layer"` (over the channels of each position) or None.
+        norm_epsilon: Added to the variance.
+        norm_momentum: Share of the old moving statistics that a training step of batch norm keeps.
+        activation: Anything that `keras.activations.get` takes; None for none.
+        data_format: `"channels_last"`, `"channels_first"`, or None for `keras.config.image_data_format()`.
+
+    Batch norm uses its moving statistics in inference, and also in training while `trainable` is False, as Keras's
+    own layer does. Its moving variance is the biased one, again as Keras's.
+    """
+
+    def __init__(
+        self,
+        *,
+        normalization="batch",
+        norm_epsilon=1e-3,
+        norm_momentum=0.99,
+        activation=None,
+        data_format=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.normalization = one_of("normalization", normalization, NORMALIZATIONS)
+        self.norm_epsilon = number("norm_epsilon", norm_epsilon, 0, 1, low_open=True)
+        self.norm_momentum = number("norm_momentum", norm_momentum, 0, 1, high_open=True)
+        self.activation = keras.activations.get(activation)
+        self.data_format = data_format or keras.config.image_data_format()
+
+    def build(self, input_shape):
+        self._build_normalization(input_shape[channel_axis(self.data_format)])
+
+    def call(self, x, training=None):
+        return self._finish(x, training)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def costs(self, input_shape):
+        return [Cost(0, 2 * elements(input_shape))]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "normalization": self.normalization,
+            "norm_epsilon": self.norm_epsilon,
+            "norm_momentum": self.norm_momentum,
+            "activation": keras.activations.serialize(self.activation),
+            "data_format": self.data_format,
+        }
+
+    def _build_normalization(self, channels):
+        if self.normalization is None:
+            return
+        # The statistics decide the result more than any rounding may: never cast down under mixed precision.
+        variable = {"shape": (channels,), "autocast": False}
+        self.gamma = self.add_weight(name="gamma", initializer="ones", **variable)
+        self.beta = self.add_weight(name="beta", initializer="zeros", **variable)
+        if self.normalization == "batch":
+            self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", trainable=False, **variable)
+            self.moving_variance = self.add_weight(
+                name="moving_variance", initializer="ones", trainable=False, **variable
+            )
+
+    def _finish(self, x, training):
+        """Normalisation and activation of `x`."""
+        if self.normalization == "batch":
+            x = self._batch_norm(x, training)
+        elif self.normalization == "group":
+            size = channels_per_group(self.gamma.shape[0])
+            x = ops.group_norm(x, self.gamma, self.beta, size, self.norm_epsilon, self.data_format)
+        elif self.normalization == "layer":
+            x = ops.layer_norm(x, self.gamma, self.beta, self.norm_epsilon, self.data_format)
+        return self.activation(x)
+
+    def _batch_norm(self, x, training):
+        mean, variance = self.moving_mean, self.moving_variance
+        if training and self.trainable:
+            mean, variance = ops.batch_moments(x, self.data_format)
+            keep = self.norm_momentum
+            for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moving.assign(moving * keep + keras_ops.cast(batch, moving.dtype) * (1 - keep))
+        return ops.batch_norm(x, mean, variance, self.gamma, self.beta, self.norm_epsilon, self.data_format)
+
+    def _add_bias(self, x, bias):
+        return x + along_channels(bias, self.data_format)

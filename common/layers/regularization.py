@@ -1,0 +1,77 @@
+"""Layer scale and stochastic depth."""
+
+import keras
+from keras import ops as keras_ops
+
+from mobilenet_common.errors import number
+from mobilenet_common.layers.costs import Cost, elements
+from mobilenet_common.ops.layout import along_channels, channel_axis
+
+
+@keras.saving.register_keras_serializable(package="mobilenet")
+class LayerScale(keras.layers.Layer):
+    """Multiplies every channel by a learned factor that starts small (Touvron et al., 2021, section 2).
+
+    Input and output have the same shape. Variable: `gamma`, `(channels,)`.
+
+    Args:
+        init_value: The factors' first value.
+        data_format: As everywhere here.
+    """
+
+    def __init__(self, init_value=1e-5, *, data_format=None, **kwargs):
+        super().__init__(**kwargs)
+        self.init_value = float(init_value)
+        self.data_format = data_format or keras.config.image_data_format()
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight(
+            name="gamma",
+            shape=(input_shape[channel_axis(self.data_format)],),
+            initializer=keras.initializers.Constant(self.init_value),
+        )
+
+    def call(self, x, training=None):
+        return x * along_channels(self.gamma, self.data_format)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def costs(self, input_shape):
+        return [Cost(0, 2 * elements(input_shape))]
+
+    def get_config(self):
+        return {**super().get_config(), "init_value": self.init_value, "data_format": self.data_format}
+
+
+@keras.saving.register_keras_serializable(package="mobilenet")
+class DropPath(keras.layers.Layer):
+    """Stochastic depth: drops its whole input for a random share of the batch's pictures (Huang et al., 2016).
+
+    What is kept is divided by the share that is kept, so that the expectation stays. Inert in inference. Input and
+    output have the same shape.
+
+    Args:
+        rate: Probability that a picture is dropped, in [0, 1).
+        seed: Of the random generator; None for a random one.
+    """
+
+    def __init__(self, rate, *, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.rate = number("rate", rate, 0, 1, high_open=True)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed) if self.rate else None
+
+    def call(self, x, training=None):
+        if not training or not self.rate:
+            return x
+        keep = 1.0 - self.rate
+        shape = (keras_ops.shape(x)[0], 1, 1, 1)
+        mask = keras_ops.floor(keep + keras.random.uniform(shape, dtype="float32", seed=self.seed_generator))
+        return x * keras_ops.cast(mask / keep, x.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}

@@ -1,0 +1,70 @@
+"""Squeeze-and-excitation."""
+
+import keras
+
+from mobilenet_common import ops
+from mobilenet_common.errors import integer
+from mobilenet_common.layers.convolution import ConvNormActivation
+from mobilenet_common.layers.costs import Cost, along, beside, elements
+from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
+
+
+@keras.saving.register_keras_serializable(package="mobilenet")
+class SqueezeExcite(keras.layers.Layer):
+    """Rescales every channel by a gate computed from the means of all of them (Hu et al., 2018).
+
+    mean over space → 1×1 convolution to `squeeze_filters` → `activation` → 1×1 convolution back → `gate` → product
+    with the input. Both convolutions have a bias. Input and output have the same shape.
+
+    Args:
+        squeeze_filters: Channels in between.
+        activation: Between the convolutions; MobileNetV3 uses ReLU (Howard et al., 2019, section 5.3).
+        gate: Of the last step; MobileNetV3 uses the hard sigmoid.
+        data_format: As everywhere here.
+    """
+
+    def __init__(self, squeeze_filters, *, activation="relu", gate="hard_sigmoid", data_format=None, **kwargs):
+        super().__init__(**kwargs)
+        self.squeeze_filters = integer("squeeze_filters", squeeze_filters, 1)
+        self.activation = keras.activations.get(activation)
+        self.gate = keras.activations.get(gate)
+        self.data_format = data_format or keras.config.image_data_format()
+
+    def build(self, input_shape):
+        channels = input_shape[channel_axis(self.data_format)]
+        options = {
+            "kernel_size": 1,
+            "use_bias": True,
+            "normalization": None,
+            "data_format": self.data_format,
+            "dtype": self.dtype_policy,
+        }
+        self.reduce = ConvNormActivation(self.squeeze_filters, activation=self.activation, name="reduce", **options)
+        self.expand = ConvNormActivation(channels, activation=self.gate, name="expand", **options)
+        pooled = self._pooled_shape(input_shape)
+        self.reduce.build(pooled)
+        self.expand.build(self.reduce.compute_output_shape(pooled))
+
+    def call(self, x, training=None):
+        return x * self.expand(self.reduce(ops.mean_pool(x, self.data_format)))
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def costs(self, input_shape):
+        size = elements(input_shape)
+        gate, _ = along((self.reduce, self.expand), self._pooled_shape(input_shape))
+        return beside([Cost(0, size), *gate], size) + [Cost(0, 2 * size)]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "squeeze_filters": self.squeeze_filters,
+            "activation": keras.activations.serialize(self.activation),
+            "gate": keras.activations.serialize(self.gate),
+            "data_format": self.data_format,
+        }
+
+    def _pooled_shape(self, input_shape):
+        batch, _, _, channels = split_shape(input_shape, self.data_format)
+        return join_shape(batch, 1, 1, channels, self.data_format)

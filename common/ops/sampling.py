@@ -1,0 +1,71 @@
+"""Fixed ways to make a feature map smaller or larger."""
+
+import numpy as np
+from keras import ops
+
+from mobilenet_common.ops.convolution import depthwise_convolution
+from mobilenet_common.ops.layout import channel_axis, join_shape, spatial_axes, split_shape
+from mobilenet_common.ops.normalization import mean_over
+
+
+def mean_pool(x, data_format):
+    """The mean over all positions, with the two spatial axes kept at size 1."""
+    return mean_over(x, spatial_axes(data_format))
+
+
+def average_pool(x, window, data_format, *, partial=False):
+    """Means of neighbouring `window = (rows, columns)` patches that don't overlap.
+
+    A remainder of rows or columns is dropped, or, with `partial`, averaged over the pixels that there are.
+    """
+    if not partial:
+        return ops.average_pool(x, window, strides=window, padding="valid", data_format=data_format)
+    _, height, width, _ = split_shape(ops.shape(x), data_format)
+    ones = ops.ones(join_shape(1, height, width, 1, data_format), dtype=x.dtype)
+    rows, columns = spatial_axes(data_format)
+    edges = [(0, 0)] * 4
+    edges[rows], edges[columns] = (0, -height % window[0]), (0, -width % window[1])
+    sums, counts = (
+        ops.average_pool(ops.pad(y, edges), window, strides=window, padding="valid", data_format=data_format)
+        for y in (x, ones)
+    )
+    return sums / counts
+
+
+def blur_pool(x, data_format, padding="symmetric"):
+    """Halves a feature map with a 3×3 binomial filter at stride 2, zero-padded (Zhang, 2019)."""
+    channels = x.shape[channel_axis(data_format)]
+    row = np.array([0.25, 0.5, 0.25], "float32")
+    kernel = np.repeat(np.outer(row, row)[:, :, None, None], channels, axis=2)
+    return depthwise_convolution(
+        x, ops.convert_to_tensor(kernel, dtype=x.dtype), stride=2, padding=padding, data_format=data_format
+    )
+
+
+def upsample(x, factors, data_format):
+    """Enlarges by whole `factors = (rows, columns)` with bilinear interpolation between pixel centres.
+
+    Written with shifts instead of a resize, so that unknown sizes work on every backend.
+    """
+    for axis, factor in zip(spatial_axes(data_format), factors, strict=True):
+        if factor > 1:
+            x = _upsample_axis(x, axis, factor)
+    return x
+
+
+def _upsample_axis(x, axis, factor):
+    size = ops.shape(x)[axis]
+    before = [slice(None)] * 4
+    first, last, up_to_last, from_second = (list(before) for _ in range(4))
+    first[axis], last[axis] = slice(0, 1), slice(size - 1, size)
+    up_to_last[axis], from_second[axis] = slice(0, size - 1), slice(1, size)
+    previous = ops.concatenate([x[tuple(first)], x[tuple(up_to_last)]], axis)
+    following = ops.concatenate([x[tuple(from_second)], x[tuple(last)]], axis)
+    phases = []
+    for phase in range(factor):
+        offset = (phase + 0.5) / factor - 0.5  # of the new pixel's centre from the old one's
+        neighbour = following if offset > 0 else previous
+        phases.append(x * (1 - abs(offset)) + neighbour * abs(offset))
+    shape = list(ops.shape(x))
+    shape[axis] = size * factor
+    return ops.reshape(ops.stack(phases, axis + 1), shape)

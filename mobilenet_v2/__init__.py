@@ -1,0 +1,6 @@
+"""MobileNet V2 (Sandler et al., 2018): inverted residuals with linear bottlenecks."""
+
+from mobilenet_v2.architectures import VARIANTS
+from mobilenet_v2.model import create_mobilenetv2
+
+__all__ = ["VARIANTS", "create_mobilenetv2"]

@@ -1,0 +1,6 @@
+"""MobileNet V3 (Howard et al., 2019): searched inverted residuals with squeeze-and-excitation and hard-swish."""
+
+from mobilenet_v3.architectures import VARIANTS
+from mobilenet_v3.model import create_mobilenetv3
+
+__all__ = ["VARIANTS", "create_mobilenetv3"]

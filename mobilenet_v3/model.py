@@ -1,0 +1,12 @@
+"""The create function of this generation."""
+
+from mobilenet_common.create import creator
+from mobilenet_v3.architectures import VARIANTS
+
+create_mobilenetv3 = creator(
+    "create_mobilenetv3",
+    "mobilenet_v3",
+    VARIANTS,
+    "large",
+    """Builds a MobileNet V3 (Howard et al., 2019, arXiv:1905.02244).""",
+)

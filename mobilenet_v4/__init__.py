@@ -1,0 +1,7 @@
+"""MobileNet V4 (Qin et al., 2024): universal inverted bottlenecks and mobile attention; and the compact family."""
+
+from mobilenet_v4.architectures import VARIANTS
+from mobilenet_v4.compact import compact_architecture
+from mobilenet_v4.model import create_mobilenetv4
+
+__all__ = ["VARIANTS", "compact_architecture", "create_mobilenetv4"]

@@ -1,0 +1,39 @@
+"""A fresh classifier on a body that has learned already."""
+
+import keras
+
+from mobilenet_common.builder import classify
+from mobilenet_common.errors import integer
+
+_SAME = object()
+
+
+def reset_classifier(model, num_classes, classifier_activation=_SAME):
+    """A model with the same body and a fresh classifier of `num_classes`.
+
+    The body is shared and not copied: the layers up to the classifier, with their weights and their `trainable`
+    settings, belong to both models afterwards.
+
+    Args:
+        model: A model with top that a `create_mobilenet…` function built, or that was loaded from its file.
+        num_classes: Outputs, at least 1.
+        classifier_activation: Anything that Keras knows, None for logits; left out, it stays what it is.
+
+    Returns:
+        A new functional `keras.Model`.
+
+    Raises:
+        ValueError: The model has no classifier, or `num_classes` is not an integer of at least 1.
+    """
+    integer("num_classes", num_classes, 1)
+    names = {layer.name for layer in model.layers}
+    if not {"classifier", "predictions"} <= names:
+        raise ValueError(
+            f"{model.name} has no classifier to replace: build it with include_top=True, or put layers of your own "
+            "on its output."
+        )
+    old = model.get_layer("classifier")
+    if classifier_activation is _SAME:
+        classifier_activation = model.get_layer("predictions").activation
+    outputs = classify(old.input, num_classes, classifier_activation, old.dtype_policy)
+    return keras.Model(model.inputs, outputs, name=model.name)

@@ -1,0 +1,107 @@
+"""Every model by one name: timm's where timm has one, else a name of the same scheme."""
+
+import dataclasses
+import fnmatch
+import functools
+from collections.abc import Callable
+
+import mobilenet_v1
+import mobilenet_v2
+import mobilenet_v3
+import mobilenet_v4
+from mobilenet_common.create import model_name
+from mobilenet_common.errors import number, unknown_name
+
+GENERATIONS = {
+    "v1": (mobilenet_v1.create_mobilenetv1, mobilenet_v1.VARIANTS),
+    "v2": (mobilenet_v2.create_mobilenetv2, mobilenet_v2.VARIANTS),
+    "v3": (mobilenet_v3.create_mobilenetv3, mobilenet_v3.VARIANTS),
+    "v4": (mobilenet_v4.create_mobilenetv4, mobilenet_v4.VARIANTS),
+}
+
+# Widths that timm gives a name of their own, besides those that are variants here.
+_MORE_WIDTHS = {
+    ("v3", "large"): (0.75,),
+    ("v3", "small"): (0.75, 0.5),
+    ("v4", "conv_small"): (0.35, 0.5),
+    ("v4", "hybrid_medium"): (0.75,),
+    ("v4", "hybrid_large"): (0.75,),
+}
+
+# timm's models are padded as PyTorch does; its `tf_` ones, converted from TensorFlow, as TensorFlow does.
+_TIMM = {"padding": "symmetric", "norm_epsilon": 1e-5}
+_TIMM_TF = {"padding": "same", "norm_epsilon": 1e-3}
+_NOT_IN_TIMM = ("mobilenetv1_025", "mobilenetv1_050", "mobilenetv1_075", "mobilenetv2_130")
+_OPTIONS = {"mobilenetv3_rw": {"padding": "symmetric", "norm_epsilon": 1e-3}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What a name stands for: `create(variant, width_multiplier=width, **options)`."""
+
+    create: Callable
+    variant: str
+    width: float
+    options: dict
+
+
+@functools.cache
+def registry():
+    """`{name: Entry}`, in the order of the generations."""
+    entries = {}
+    for generation, (create, variants) in GENERATIONS.items():
+        for variant, architecture in variants.items():
+            for width in (1.0, *_MORE_WIDTHS.get((generation, variant), ())):
+                name = model_name(architecture, width)
+                entries[name] = Entry(create, variant, width, _timm_options(name))
+                if generation == "v3" and not variant.startswith("large_1") and name not in _OPTIONS and width != 0.5:
+                    entries[f"tf_{name}"] = Entry(create, variant, width, _TIMM_TF)
+    return entries
+
+
+def _timm_options(name):
+    if name in _NOT_IN_TIMM or "compact" in name or "minimal" in name:
+        return {}
+    return _OPTIONS.get(name, _TIMM)
+
+
+def list_models(pattern="*"):
+    """The names that `create_model` knows, sorted.
+
+    Args:
+        pattern: As in a shell: `"*v4*"`, `"mobilenetv2_???"`.
+
+    >>> list_models("mobilenetv4_hybrid*")  # doctest: +NORMALIZE_WHITESPACE
+    ['mobilenetv4_hybrid_large', 'mobilenetv4_hybrid_large_075', 'mobilenetv4_hybrid_medium',
+     'mobilenetv4_hybrid_medium_075']
+    """
+    return sorted(fnmatch.filter(registry(), pattern))
+
+
+def create_model(name, **kwargs):
+    """Builds a model by its name in timm, or by ours where timm has none.
+
+    A timm name brings timm's padding and epsilon: PyTorch's, and TensorFlow's for names that start with `tf_`. The
+    other names build what the generation's create function builds.
+
+    Args:
+        name: One of `list_models()`, such as `"mobilenetv4_conv_small_050"`. A timm tag behind a dot
+            (`"mobilenetv4_conv_small.e2400_r224_in1k"`) names published weights and is not needed to build.
+        **kwargs: Arguments of the create functions, such as `num_classes`, `input_shape`, `include_top`, `weights`;
+            they go before what the name brings. `width_multiplier` multiplies the name's own width.
+
+    Returns:
+        A functional `keras.Model`; see `create_mobilenetv4` and its siblings.
+
+    Raises:
+        ValueError: An unknown name; the message has the nearest ones. And what the create functions raise.
+    """
+    base = name.partition(".")[0] if isinstance(name, str) else name
+    entries = registry()
+    if base not in entries:
+        raise unknown_name("name", base, entries)
+    if "variant" in kwargs:
+        raise ValueError("variant is not an argument of create_model: the name says it.")
+    entry = entries[base]
+    width = entry.width * number("width_multiplier", kwargs.pop("width_multiplier", 1.0), 0, 4, low_open=True)
+    return entry.create(entry.variant, width_multiplier=width, **{**entry.options, **kwargs})

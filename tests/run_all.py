@@ -1,0 +1,86 @@
+"""Run the tests under each backend, then those that compare backends, and sum up in a line each.
+
+Usage: python tests/run_all.py [--slow] [pytest's arguments]
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BACKENDS = ("tensorflow", "jax", "torch")
+WORKERS = 2
+
+
+def environment(backend):
+    """Return a run's environment, in which the workers share the machine; what the caller has set stays."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = str(max(1, cores // WORKERS))
+    defaults = {
+        "OMP_NUM_THREADS": threads,  # PyTorch and NumPy
+        "TF_NUM_INTRAOP_THREADS": threads,
+        "TF_NUM_INTEROP_THREADS": threads,
+        "NPROC": threads,  # XLA on a CPU
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # on a GPU no worker takes all of the memory
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }
+    return {**defaults, **os.environ, "KERAS_BACKEND": backend}
+
+
+def count_outcomes(report):
+    """Count passed, failed, skipped ... tests in pytest's JUnit report; nothing where pytest left none."""
+    if not report.exists():
+        return Counter()
+    outcomes = Counter()
+    for case in ElementTree.parse(report).iter("testcase"):
+        tags = {child.tag for child in case}
+        if tags & {"failure", "error"}:
+            outcomes["failed"] += 1
+        elif "skipped" in tags:
+            outcomes["skipped"] += 1
+        else:
+            outcomes["passed"] += 1
+    return outcomes
+
+
+def run(title, backend, markers, arguments):
+    """Run pytest once; return whether all is well, and the line that says so."""
+    print(f"\n=== {title}: pytest -m '{markers}' ===", flush=True)
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-m", markers, "-n", str(WORKERS), f"--junitxml={report}"]
+        status = subprocess.run([*command, *arguments], cwd=ROOT, env=environment(backend)).returncode
+        outcomes = count_outcomes(report)
+    seconds = time.monotonic() - start
+
+    counts = [f"{outcomes[name]} {name}" for name in ("failed", "passed", "skipped") if outcomes[name]]
+    line = f"{title}: {', '.join(counts) or 'no test ran'} in {seconds:.0f} s"
+    if status not in (0, 1, 5):  # neither passed, failed nor empty: interrupted, crashed, or called wrongly
+        line += f" (pytest ended with status {status})"
+    # Nothing passed, for instance because everything was skipped or deselected, is no success.
+    return status == 0 and outcomes["passed"] > 0, line
+
+
+def main(arguments):
+    """Run all parts, whatever each gives; return the exit status."""
+    slow = "--slow" in arguments
+    arguments = [argument for argument in arguments if argument != "--slow"]
+    only = "" if slow else " and not slow"
+
+    results = [run(backend, backend, f"not across{only}", arguments) for backend in BACKENDS]
+    # One file stays on one worker, so that what its tests share is made once.
+    results.append(run("across backends", "jax", f"across{only}", ["--dist=loadfile", *arguments]))
+
+    print("\n" + "\n".join(line for _, line in results))
+    return 0 if all(good for good, _ in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

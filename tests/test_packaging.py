@@ -1,0 +1,129 @@
+"""The wheel holds every file of the packages and nothing else, and importing a package stays light."""
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.across
+
+ROOT = Path(__file__).resolve().parents[1]
+GENERATIONS = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3", "mobilenet_v4")
+FOLDERS = {"mobilenet_common": "common"} | {name: name for name in (*GENERATIONS, "mobilenet_zoo")}
+
+
+def run(*arguments, cwd, **variables):
+    """Run Python in a child process and return what it printed."""
+    result = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=os.environ | variables, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def files_in(folder):
+    """Return the paths of the source and data files under a folder, relative to it."""
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {path for path in files if "__pycache__" not in path.parts and not path.name.startswith(".")}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built from the source distribution, built from a copy of what is in the tree."""
+    # In a copy: a stale *.egg-info in the tree brings files into the sdist that nothing lists any more.
+    tree = tmp_path_factory.mktemp("tree")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    for folder in FOLDERS.values():
+        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    # The default of `build` is the sdist from the tree, then the wheel from the unpacked sdist.
+    run("-m", "build", "--no-isolation", cwd=tree)
+    (path,) = (tree / "dist").glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """A folder with nothing but the installed wheel."""
+    target = tmp_path_factory.mktemp("installed")
+    run("-m", "pip", "install", "--no-deps", "--no-index", "--target", str(target), str(wheel), cwd=target)
+    return target
+
+
+def test_wheel_holds_exactly_the_files_of_the_packages(wheel):
+    in_tree = {f"{name}/{path.as_posix()}" for name in FOLDERS for path in files_in(ROOT / FOLDERS[name])}
+    with zipfile.ZipFile(wheel) as archive:
+        in_wheel = {name for name in archive.namelist() if not name.split("/")[0].endswith(".dist-info")}
+    assert sorted(in_tree - in_wheel) == [], "list the package, or its kind of data, in pyproject.toml"
+    assert sorted(in_wheel - in_tree) == []
+    assert {name.split("/")[0] for name in in_wheel} == set(FOLDERS)
+
+
+def test_wheel_carries_the_license(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (license_file,) = (name for name in archive.namelist() if name.endswith("/licenses/LICENSE"))
+        assert archive.read(license_file) == (ROOT / "LICENSE").read_bytes()
+
+
+def test_installed_wheel_beside_a_foreign_common(installed, tmp_path):
+    (tmp_path / "common").mkdir()
+    (tmp_path / "common" / "__init__.py").write_text("FOREIGN = True\n")
+    code = """if True:
+        import json, sys
+        import mobilenet_zoo, mobilenet_v4, mobilenet_common, common
+        assert common.FOREIGN
+        ours = {n: m.__file__ for n, m in sys.modules.items() if n.startswith("mobilenet_")}
+        print(json.dumps(ours))
+    """
+    output = run("-c", code, cwd=tmp_path, PYTHONPATH=str(installed))
+    modules = json.loads(output.splitlines()[-1])
+    assert {"mobilenet_zoo", "mobilenet_v4", "mobilenet_common"} <= modules.keys()
+    elsewhere = {name: file for name, file in modules.items() if not Path(file).is_relative_to(installed)}
+    assert elsewhere == {}
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_import_adds_nothing_heavier_than_keras(backend):
+    code = f"""if True:
+        import json, sys
+        import keras
+        before = set(sys.modules)
+        import {", ".join(GENERATIONS)}, mobilenet_zoo
+        added = set(sys.modules) - before
+        print(json.dumps([name for name in added if sys.modules[name].__spec__]))  # Cython's own has none
+    """
+    output = run("-c", code, cwd=ROOT, KERAS_BACKEND=backend)
+    added = {name.split(".")[0] for name in json.loads(output.splitlines()[-1])}
+    assert added - sys.stdlib_module_names - {*FOLDERS, "yaml", "_yaml", "safetensors"} == set()
+
+
+def test_nothing_imports_common():
+    offenders = []
+    for path in python_files(ROOT):
+        for node in ast.walk(ast.parse(path.read_bytes(), filename=str(path))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            else:
+                continue
+            if any(name.split(".")[0] == "common" for name in names):
+                offenders.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert offenders == []
+
+
+def python_files(folder):
+    """Yield the project's Python files: not those behind links, in hidden folders or in an environment."""
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() or path.name.startswith("."):
+            continue
+        if path.is_dir() and not (path / "pyvenv.cfg").exists():
+            yield from python_files(path)
+        elif path.suffix == ".py":
+            yield path
