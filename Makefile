@@ -14,7 +14,7 @@ INSTALL_EXTRAS = $(PIP_INSTALL) setuptools wheel && $(PIP_INSTALL) --no-build-is
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-all lint format clean check-demo-backend
+.PHONY: help demo test test-all lint format docs clean check-demo-backend
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ lint: $(VENV)/.lint ## check style and formatting
 format: $(VENV)/.lint ## mend style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.test ## make the tables and pictures of the manual again
+	KERAS_BACKEND=torch $(BIN)/python docs/build.py
 
 clean: ## remove what building, testing and the demo leave behind (not .venv)
 	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache demo_output

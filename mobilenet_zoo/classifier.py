@@ -36,4 +36,4 @@ def reset_classifier(model, num_classes, classifier_activation=_SAME):
     if classifier_activation is _SAME:
         classifier_activation = model.get_layer("predictions").activation
     outputs = classify(old.input, num_classes, classifier_activation, old.dtype_policy)
-    return keras.Model(model.inputs, outputs, name=model.name)
+    return keras.Model(model.input, outputs, name=model.name)

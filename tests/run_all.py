@@ -76,7 +76,7 @@ def main(arguments):
 
     results = [run(backend, backend, f"not across{only}", arguments) for backend in BACKENDS]
     # One file stays on one worker, so that what its tests share is made once.
-    results.append(run("across backends", "jax", f"across{only}", ["--dist=loadfile", *arguments]))
+    results.append(run("across backends", "torch", f"across{only}", ["--dist=loadfile", *arguments]))
 
     print("\n" + "\n".join(line for _, line in results))
     return 0 if all(good for good, _ in results) else 1

@@ -1,0 +1,133 @@
+"""One backend's part of the tests that compare backends: `python -m tests.across_worker {gradients,write,read} FOLDER`.
+
+The backend is that of KERAS_BACKEND. Results go into FOLDER, from where the tests read them.
+"""
+
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import mobilenet_zoo
+from mobilenet_v1 import create_mobilenetv1
+from mobilenet_v2 import create_mobilenetv2
+from mobilenet_v3 import create_mobilenetv3
+from mobilenet_v4 import create_mobilenetv4
+from tests import seeded
+
+SIZE, CLASSES, BATCH = 64, 10, 4
+TRAINED = {
+    "mobilenetv2": (create_mobilenetv2, "1.0"),
+    "mobilenetv3_small": (create_mobilenetv3, "small"),
+    "mobilenetv4_conv_small": (create_mobilenetv4, "conv_small"),
+    "mobilenetv4_hybrid_medium": (create_mobilenetv4, "hybrid_medium"),
+}
+SAVED = {
+    "mobilenetv1": (create_mobilenetv1, "0.25"),
+    "mobilenetv2": (create_mobilenetv2, "0.35"),
+    "mobilenetv3": (create_mobilenetv3, "small"),
+    "mobilenetv4": (create_mobilenetv4, "hybrid_medium"),
+    "compact": (create_mobilenetv4, "compact_nano"),
+}
+FORMATS = ("channels_last", "channels_first")
+
+
+def randomise(model):
+    """Weights and statistics that differ in every channel, made from the variables' paths."""
+    for variable in model.weights:
+        owner, _, name = variable.path.rpartition("/")
+        torch_name = {"gamma": "weight", "moving_mean": "running_mean", "moving_variance": "running_var"}.get(
+            name, name
+        )
+        variable.assign(seeded.tensor(f"{owner}.{torch_name}", tuple(variable.shape)[::-1]).T)
+
+
+def pictures():
+    """Four different pictures and their one-hot classes."""
+    batch = np.concatenate([seeded.image(SIZE + i, SIZE)[:, :SIZE] for i in range(BATCH)])
+    return batch, np.eye(CLASSES, dtype="float32")[[3, 1, 4, 1]]
+
+
+def loss_and_gradients(model, x, y):
+    """The loss in training mode and the gradient of every trainable variable; the model's statistics move on."""
+    backend = keras.backend.backend()
+
+    def loss_of(answer):
+        return keras.ops.mean(keras.losses.categorical_crossentropy(y, answer))
+
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            loss = loss_of(model(x, training=True))
+        return loss, tape.gradient(loss, [v.value for v in model.trainable_variables])
+    if backend == "torch":
+        loss = loss_of(model(x, training=True))
+        loss.backward()
+        return loss, [v.value.grad for v in model.trainable_variables]
+
+    import jax
+
+    def compute(trainable, rest):
+        answer, rest = model.stateless_call(trainable, rest, x, training=True)
+        return loss_of(answer), rest
+
+    values = [v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables]
+    (loss, rest), gradients = jax.jit(jax.value_and_grad(compute, has_aux=True))(*values)
+    for variable, value in zip(model.non_trainable_variables, rest, strict=True):
+        variable.assign(value)
+    return loss, gradients
+
+
+def gradients(folder):
+    """Writes loss, gradients and moves of the statistics of each model in training mode."""
+    momentum = 0.9
+    x, y = pictures()
+    for name, (create, variant) in TRAINED.items():
+        model = create(variant, CLASSES, (SIZE, SIZE, 3), activation="silu", dropout_rate=0.0, norm_momentum=momentum)
+        randomise(model)
+        statistics = [v for v in model.weights if v.path.rpartition("/")[2].startswith("moving_")]
+        old = [keras.ops.convert_to_numpy(v).copy() for v in statistics]
+        loss, found = loss_and_gradients(model, x, y)
+        results = {"loss": keras.ops.convert_to_numpy(loss)}
+        for variable, gradient in zip(model.trainable_variables, found, strict=True):
+            results[f"gradient {variable.path}"] = keras.ops.convert_to_numpy(gradient)
+        for variable, before in zip(statistics, old, strict=True):
+            after = keras.ops.convert_to_numpy(variable)
+            results[f"statistic {variable.path}"] = (after - before) / (1 - momentum)
+        np.savez(folder / f"{name}-{keras.backend.backend()}.npz", **results)
+
+
+def write(folder):
+    """Saves each model in each data format, with what it predicts."""
+    for name, (create, variant) in SAVED.items():
+        for data_format in FORMATS:
+            x, shape = _formatted(data_format)
+            model = create(variant, CLASSES, shape, data_format=data_format)
+            randomise(model)
+            stem = folder / f"{keras.backend.backend()}-{name}-{data_format}"
+            model.save(f"{stem}.keras")
+            np.save(f"{stem}.npy", keras.ops.convert_to_numpy(model(x, training=False)))
+
+
+def read(folder):
+    """Loads what all backends wrote and saves what this one predicts with it."""
+    assert mobilenet_zoo.list_models(), "importing the zoo is what registers the layers"
+    for path in sorted(folder.glob("*.keras")):
+        model = keras.saving.load_model(path, compile=False)
+        x, _ = _formatted(FORMATS[model.input_shape[1] == 3])
+        answer = keras.ops.convert_to_numpy(model(x, training=False))
+        np.save(folder / f"{path.stem}-by-{keras.backend.backend()}.npy", answer)
+        keras.utils.clear_session()
+
+
+def _formatted(data_format):
+    x, _ = pictures()
+    if data_format == "channels_last":
+        return x, (SIZE, SIZE, 3)
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2)), (3, SIZE, SIZE)
+
+
+if __name__ == "__main__":
+    {"gradients": gradients, "write": write, "read": read}[sys.argv[1]](Path(sys.argv[2]))

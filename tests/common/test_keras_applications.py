@@ -1,0 +1,113 @@
+"""keras.applications' V1, V2 and V3 give the same output with the same weights."""
+
+import keras
+import numpy as np
+import pytest
+
+import mobilenet_zoo
+from mobilenet_v1 import create_mobilenetv1
+from mobilenet_v2 import create_mobilenetv2
+from mobilenet_v3 import create_mobilenetv3
+from tests import seeded
+from tests.references import TOLERANCE, relative
+
+APPLICATIONS = keras.applications
+# keras.applications' V1 pads strided depthwise convolutions below and to the right whatever the size, which is "same"
+# for even maps alone: an odd picture of 223 x 191 pixels has even maps from the stem to the last stride.
+EVEN_INSIDE, ODD = (223, 191), (193, 161)
+V3 = {"include_preprocessing": False}
+PEERS = {
+    "v1-1.0": (APPLICATIONS.MobileNet, {"alpha": 1.0}, create_mobilenetv1, ("1.0",), EVEN_INSIDE),
+    "v1-0.35": (APPLICATIONS.MobileNet, {"alpha": 0.35}, create_mobilenetv1, ("1.0", 0.35), EVEN_INSIDE),
+    "v2-1.0": (APPLICATIONS.MobileNetV2, {"alpha": 1.0}, create_mobilenetv2, ("1.0",), ODD),
+    "v2-0.35": (APPLICATIONS.MobileNetV2, {"alpha": 0.35}, create_mobilenetv2, ("0.35",), ODD),
+    "v2-1.4": (APPLICATIONS.MobileNetV2, {"alpha": 1.4}, create_mobilenetv2, ("1.4",), ODD),
+    "v3-large": (APPLICATIONS.MobileNetV3Large, V3, create_mobilenetv3, ("large",), ODD),
+    "v3-large-1.3": (APPLICATIONS.MobileNetV3Large, V3 | {"alpha": 1.3}, create_mobilenetv3, ("large", 1.3), ODD),
+    "v3-large-minimalistic": (
+        APPLICATIONS.MobileNetV3Large,
+        V3 | {"minimalistic": True},
+        create_mobilenetv3,
+        ("large_minimalistic",),
+        ODD,
+    ),
+    "v3-small": (APPLICATIONS.MobileNetV3Small, V3, create_mobilenetv3, ("small",), ODD),
+    "v3-small-0.33": (APPLICATIONS.MobileNetV3Small, V3 | {"alpha": 0.33}, create_mobilenetv3, ("small", 0.33), ODD),
+    "v3-small-1.4": (APPLICATIONS.MobileNetV3Small, V3 | {"alpha": 1.4}, create_mobilenetv3, ("small", 1.4), ODD),
+    "v3-small-minimalistic": (
+        APPLICATIONS.MobileNetV3Small,
+        V3 | {"minimalistic": True},
+        create_mobilenetv3,
+        ("small_minimalistic",),
+        ODD,
+    ),
+}
+QUICK = ("v1-0.35", "v2-0.35", "v3-small", "v3-small-1.4", "v3-large-minimalistic")
+SIZES = {"even": lambda odd: (224, 224), "odd": lambda odd: odd}
+
+
+def randomise(model):
+    """Random weights with statistics that differ per channel; returns `{path: array}`."""
+    state = {}
+    for variable in model.weights:
+        owner, _, name = variable.path.rpartition("/")
+        shape = tuple(variable.shape)
+        torch_name = {"gamma": "weight", "moving_mean": "running_mean", "moving_variance": "running_var"}.get(
+            name, name
+        )
+        value = seeded.tensor(f"{owner}.{torch_name}", shape[::-1]).T
+        state[variable.path] = value
+        variable.assign(value)
+    return state
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "peer", [pytest.param(peer, marks=[] if peer in QUICK else [pytest.mark.slow]) for peer in PEERS]
+)
+def test_same_output_as_keras_applications(peer, size):
+    theirs, their_options, create, variant, odd = PEERS[peer]
+    height, width = SIZES[size](odd)
+    shape = (height, width, 3)
+    their_model = theirs(
+        weights=None, input_shape=shape, classes=17, classifier_activation=None, include_top=True, **their_options
+    )
+    state = randomise(their_model)
+    name, *multiplier = variant
+    ours = create(name, 17, shape, *multiplier, classifier_activation=None)
+    mobilenet_zoo.load_checkpoint(ours, state, layout="keras")
+    picture = seeded.image(height, width)
+    answer = keras.ops.convert_to_numpy(ours(picture, training=False))
+    expected = keras.ops.convert_to_numpy(their_model(picture, training=False))
+    assert ours.count_params() == their_model.count_params()
+    assert relative(answer, expected) <= TOLERANCE
+
+
+@pytest.mark.parametrize("ending", [".weights.h5", ".keras", ".h5"])
+def test_keras_files_load_in_every_format(ending, tmp_path):
+    shape = (64, 64, 3)
+    theirs = APPLICATIONS.MobileNetV3Small(weights=None, input_shape=shape, classes=5, classifier_activation=None, **V3)
+    randomise(theirs)
+    path = tmp_path / f"small{ending}"
+    if ending == ".weights.h5":
+        theirs.save_weights(path)
+    else:
+        theirs.save(path)
+    ours = create_mobilenetv3("small", input_shape=shape, classifier_activation=None, weights=path)
+    picture = seeded.image(64, 64)
+    answer, expected = (keras.ops.convert_to_numpy(model(picture, training=False)) for model in (ours, theirs))
+    assert answer.shape == (1, 5), "the classes are the file's"
+    assert relative(answer, expected) <= TOLERANCE
+
+
+def test_the_names_of_legacy_mappings_are_understood():
+    theirs = APPLICATIONS.MobileNet(weights=None, alpha=0.25, input_shape=(32, 32, 3), classes=5)
+    state = {}
+    for path, value in randomise(theirs).items():
+        layer, name = path.split("/")
+        name = "depthwise_kernel" if layer.startswith("conv_dw") and name == "kernel" else name
+        state[f"{layer}/{layer}/{name}:0"] = value
+    ours = create_mobilenetv1("0.25", 5, (32, 32, 3))
+    mobilenet_zoo.load_checkpoint(ours, state, layout="keras")
+    expected = next(value for path, value in state.items() if path.startswith("conv_dw_3/") and "kernel" in path)
+    assert np.array_equal(keras.ops.convert_to_numpy(ours.get_layer("stage2_block2").depthwise.kernel), expected)

@@ -1,0 +1,94 @@
+"""The reference models: how to build ours for each, and what theirs answered."""
+
+import functools
+import gzip
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import mobilenet_zoo
+from mobilenet_v2 import create_mobilenetv2
+from mobilenet_v3 import create_mobilenetv3
+from mobilenet_v4 import create_mobilenetv4
+from tests import seeded
+
+FOLDER = Path(__file__).parent / "reference"
+TOLERANCE = 2e-4  # of each output's own maximum
+
+TORCHVISION = {
+    "mobilenet_v2": (create_mobilenetv2, "1.0", 1e-5),
+    "mobilenet_v3_large": (create_mobilenetv3, "large", 1e-3),
+    "mobilenet_v3_small": (create_mobilenetv3, "small", 1e-3),
+}
+PYRAMID = {f"P{i + 1}": f"stage{i}" for i in range(5)}
+
+
+@functools.cache
+def checkpoints():
+    """`{key: facts}` of every reference, with or without outputs."""
+    with gzip.open(FOLDER / "checkpoints.json.gz", "rt") as file:
+        return json.load(file)
+
+
+def open_keys():
+    """The references whose outputs are here."""
+    return json.loads((FOLDER / "open.json").read_text())
+
+
+@functools.cache
+def outputs():
+    """`{key/size/output: array}`."""
+    with np.load(FOLDER / "outputs.npz") as file:
+        return dict(file)
+
+
+def build(key, **options):
+    """Our model for a reference, with random weights."""
+    source, _, name = key.partition("/")
+    name, _, stride = name.partition("@output_stride=")
+    if stride:
+        options["output_stride"] = int(stride)
+    if source == "torchvision":
+        create, variant, epsilon = TORCHVISION[name]
+        return create(variant, padding="symmetric", norm_epsilon=epsilon, **options)
+    if source == "compact":
+        return create_mobilenetv4(f"compact_{name}", **options)
+    return mobilenet_zoo.create_model(name, **options)
+
+
+def deviations(key, size, data_format="channels_last"):
+    """`{output: largest difference / largest value}` of every output that the reference has at one size."""
+    source = key.partition("/")[0]
+    state = seeded.state_dict(checkpoints()[key]["shapes"])
+    prefix = f"{key}/{size[0]}x{size[1]}/"
+    theirs = {name.removeprefix(prefix): value for name, value in outputs().items() if name.startswith(prefix)}
+    picture = seeded.image(*size)
+    shape = (*size, 3)
+    if data_format == "channels_first":
+        picture, shape = picture.transpose(0, 3, 1, 2), (3, *size)
+    spatial = (1, 2) if data_format == "channels_last" else (2, 3)
+    options = {"input_shape": shape, "data_format": data_format}
+
+    def answer(**more):
+        model = build(key, **options, **more)
+        mobilenet_zoo.load_checkpoint(model, state, layout=source)
+        return model(keras.ops.convert_to_tensor(picture), training=False)
+
+    ours = {}
+    if "logits" in theirs:
+        ours["logits"] = answer(classifier_activation=None)
+    if "features" in theirs:
+        ours["features"] = answer(include_top=False, pooling="avg")
+    if "stage0" in theirs:
+        maps = answer(include_top=False, pyramid_levels=(1, 2, 3, 4, 5))
+        ours |= {PYRAMID[level]: keras.ops.mean(map_, axis=spatial) for level, map_ in maps.items()}
+    assert set(ours) == set(theirs), f"{key} has {sorted(theirs)}, compared were {sorted(ours)}"
+    return {name: relative(keras.ops.convert_to_numpy(value), theirs[name]) for name, value in ours.items()}
+
+
+def relative(ours, theirs):
+    """The largest difference as a share of the largest value of `theirs`."""
+    theirs = np.reshape(theirs, ours.shape)
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())

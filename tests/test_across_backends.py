@@ -1,0 +1,84 @@
+"""The three backends agree: on every gradient and statistic of a training step, and on what a saved file predicts."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import across_worker
+
+pytestmark = pytest.mark.across
+
+ROOT = Path(__file__).resolve().parents[1]
+BACKENDS = ("tensorflow", "jax", "torch")
+PAIRS = [("tensorflow", "jax"), ("jax", "torch"), ("torch", "tensorflow")]
+
+
+def run(task, folder, backend):
+    command = [sys.executable, "-m", "tests.across_worker", task, str(folder)]
+    result = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"KERAS_BACKEND": backend}, capture_output=True, text=True
+    )
+    assert result.returncode == 0, f"{task} under {backend}:\n{result.stderr[-3000:]}"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """`{model: {backend: results}}` of one training step."""
+    folder = tmp_path_factory.mktemp("gradients")
+    for backend in BACKENDS:
+        run("gradients", folder, backend)
+    return {
+        name: {backend: dict(np.load(folder / f"{name}-{backend}.npz")) for backend in BACKENDS}
+        for name in across_worker.TRAINED
+    }
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder with every model written by every backend, and what each other predicts with it."""
+    folder = tmp_path_factory.mktemp("saved")
+    for task in ("write", "read"):
+        for backend in BACKENDS:
+            run(task, folder, backend)
+    return folder
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+@pytest.mark.parametrize("name", across_worker.TRAINED)
+def test_a_training_step_is_the_same(name, one, other, trained):
+    ours, theirs = trained[name][one], trained[name][other]
+    assert ours.keys() == theirs.keys()
+    assert sum(key.startswith("gradient ") for key in ours) > 100
+    np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-5)
+    norms = {key: np.linalg.norm(value) for key, value in theirs.items()}
+    largest = max(norm for key, norm in norms.items() if key.startswith("gradient "))
+    far = {}
+    for key, value in ours.items():
+        # Against its own norm; a gradient that is zero by theory is nothing but rounding, so against the largest one.
+        scale = norms[key] if norms[key] > 1e-5 * largest or not key.startswith("gradient ") else largest
+        distance = np.linalg.norm(value - theirs[key]) / scale
+        if not distance <= 1e-3:
+            far[key] = distance
+    assert not far
+
+
+@pytest.mark.parametrize("data_format", across_worker.FORMATS)
+@pytest.mark.parametrize("name", across_worker.SAVED)
+@pytest.mark.parametrize("writer", BACKENDS)
+def test_a_saved_model_predicts_the_same_elsewhere(writer, name, data_format, saved):
+    stem = f"{writer}-{name}-{data_format}"
+    expected = np.load(saved / f"{stem}.npy")
+    assert expected.std() > 1e-3, "the predictions differ from class to class"
+    for reader in BACKENDS:
+        answer = np.load(saved / f"{stem}-by-{reader}.npy")
+        np.testing.assert_allclose(answer, expected, atol=1e-5, err_msg=f"read by {reader}")
+
+
+@pytest.mark.parametrize("name", across_worker.SAVED)
+def test_both_data_formats_predict_the_same(name, saved):
+    last, first = (np.load(saved / f"jax-{name}-{data_format}.npy") for data_format in across_worker.FORMATS)
+    np.testing.assert_allclose(first, last, atol=1e-5)

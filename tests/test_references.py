@@ -1,0 +1,52 @@
+"""The numbers agree with those of timm, torchvision and the compact family's own code."""
+
+import keras
+import pytest
+
+import mobilenet_zoo
+from mobilenet_common.checkpoints import LAYOUTS
+from tests import references, seeded
+
+FORMATS = ("channels_last", "channels_first")
+
+
+def places():
+    """Every open reference at its first size channels last and its second, odd one channels first; the rest is slow."""
+    for key in references.open_keys():
+        for i, size in enumerate(references.checkpoints()[key]["sizes"]):
+            for j, data_format in enumerate(FORMATS):
+                marks = [] if i == j else [pytest.mark.slow]
+                yield pytest.param(key, size, data_format, id=f"{key}-{size[0]}x{size[1]}-{data_format}", marks=marks)
+
+
+@pytest.mark.parametrize(("key", "size", "data_format"), list(places()))
+def test_logits_features_and_pyramid_agree(key, size, data_format):
+    found = references.deviations(key, size, data_format)
+    assert max(found.values()) <= references.TOLERANCE, found
+
+
+@pytest.mark.across
+@pytest.mark.parametrize("key", sorted(references.checkpoints()))
+def test_every_tensor_has_one_place_and_its_shape_fits(key):
+    facts = references.checkpoints()[key]
+    model = references.build(key, include_top=not facts.get("features_only", False))
+    entries = LAYOUTS[key.partition("/")[0]].entries(model)
+    names = [entry.name for entry in entries]
+    counters = {name for name in facts["shapes"] if name.endswith("num_batches_tracked")}
+    assert len(names) == len(set(names)), "a tensor is used twice"
+    assert set(names) == set(facts["shapes"]) - counters
+    assert {id(entry.variable) for entry in entries} == {id(variable) for variable in model.weights}
+    if "params" in facts:
+        assert mobilenet_zoo.profile(model).parameters == facts["params"]
+    mobilenet_zoo.load_checkpoint(model, seeded.state_dict(facts["shapes"]))
+
+
+@pytest.mark.across
+@pytest.mark.parametrize("key", ["timm/mobilenetv2_050", "timm/mobilenetv3_small_075", "timm/mobilenetv4_conv_small"])
+@pytest.mark.parametrize("options", [{}, {"pyramid_levels": (2, 5)}], ids=["features", "pyramid"])
+def test_without_top_the_classifiers_tensors_are_not_left_over(key, options):
+    state = seeded.state_dict(references.checkpoints()[key]["shapes"])
+    model = references.build(key, include_top=False, **options)
+    mobilenet_zoo.load_checkpoint(model, state, layout="timm")
+    kernel = keras.ops.convert_to_numpy(model.get_layer("stem").kernel)
+    assert (kernel == state["conv_stem.weight"].transpose(2, 3, 1, 0)).all()
