@@ -111,6 +111,7 @@ def creator(function_name, module, variants, default, description):
         check_activation("classifier_activation", classifier_activation)
         data_format = data_format or keras.config.image_data_format()
         one_of("data_format", data_format, ("channels_last", "channels_first"))
+        _check_dtype(dtype)
         one_of("padding", padding, PADDINGS)
         one_of("output_stride", output_stride, OUTPUT_STRIDES)
         _check_top(include_top, scaled, pooling, pyramid_levels)
@@ -179,6 +180,18 @@ def _overridden(architecture, activation, normalization):
         one_of("normalization", normalization, [name for name in NORMALIZATIONS if name])
         architecture = architecture.with_normalization(normalization)
     return architecture
+
+
+def _check_dtype(dtype):
+    try:
+        floating = dtype is None or "float" in keras.dtype_policies.get(dtype).compute_dtype
+    except (ValueError, TypeError):
+        floating = False
+    if not floating:
+        raise ValueError(
+            f"dtype={dtype!r} is not a floating-point dtype policy of Keras: use one such as 'float32', "
+            "'mixed_bfloat16' or 'mixed_float16'."
+        )
 
 
 def _check_top(include_top, architecture, pooling, pyramid_levels):

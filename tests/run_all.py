@@ -29,6 +29,9 @@ def environment(backend):
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # on a GPU no worker takes all of the memory
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "TF_CPP_MIN_LOG_LEVEL": "2",
+        # What one JAX process has compiled, the others need not compile again.
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     return {**defaults, **os.environ, "KERAS_BACKEND": backend}
 

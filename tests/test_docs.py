@@ -1,0 +1,256 @@
+"""The manual tells the truth: its programs run and print what stands below them, its links lead somewhere.
+
+Conventions of the manual:
+- The ```python blocks of a file are one program. It runs in an empty folder, but for `EXAMPLE_FILE` where it is named.
+- A ```text block right after one is all that the block prints. A line `...` in it stands for any number of lines.
+- A ```py block in docs/api.md is a signature, which must be the real one. Elsewhere it is a fragment, which must parse.
+"""
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.across
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
+PACKAGES = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3", "mobilenet_v4", "mobilenet_zoo", "mobilenet_common")
+
+EXAMPLE_FILE = "mobilenetv4_conv_small.safetensors"
+
+# Runs in a child process: makes the example file where it is needed, then the blocks, each with its output caught.
+RUNNER = '''
+import contextlib, io, json, sys
+
+def write_example(path):
+    """A file in timm's names and axes, as its users have."""
+    import keras, numpy, safetensors.numpy
+    import mobilenet_v4
+    from mobilenet_common.checkpoints import LAYOUTS
+
+    keras.utils.set_random_seed(0)
+    tensors = {}
+    for entry in LAYOUTS["timm"].entries(mobilenet_v4.create_mobilenetv4("conv_small", input_shape=(32, 32, 3))):
+        array = keras.ops.convert_to_numpy(entry.variable)
+        if array.ndim == 4:
+            array = array.transpose((2, 3, 0, 1) if entry.kind == "depthwise" else (3, 2, 0, 1))
+        elif entry.kind == "dense":
+            array = array.T
+        tensors[entry.name] = numpy.ascontiguousarray(array)
+    safetensors.numpy.save_file(tensors, path)
+
+example, blocks = json.load(sys.stdin)
+if any(example in code for _, _, code in blocks):
+    write_example(example)
+namespace, outputs = {"__name__": "__main__"}, []
+for file, line, code in blocks:
+    with contextlib.redirect_stdout(io.StringIO()) as caught:
+        exec(compile("\\n" * line + code, file, "exec"), namespace)
+    outputs.append(caught.getvalue())
+json.dump(outputs, open("outputs.json", "w"))
+'''
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, the line of its fence, its text, and what stands between it and the one before."""
+
+    language: str
+    line: int
+    text: str
+    between: str
+
+
+def blocks_of(page):
+    """The fenced blocks of a page, in order."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found, end = [], 0
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        line = text.count("\n", 0, match.start()) + 1
+        found.append(Block(match[1], line, match[2], text[end : match.start()]))
+        end = match.end()
+    return found
+
+
+def programs():
+    """`{page: [(block, its expected output or None), ...]}` of the pages that have something to run."""
+    found = {}
+    for page in PAGES:
+        blocks = blocks_of(page)
+        for block, following in itertools.zip_longest(blocks, blocks[1:]):
+            if block.language == "python":
+                shown = following and following.language == "text" and not following.between.strip()
+                found.setdefault(page, []).append((block, following.text if shown else None))
+    return found
+
+
+def run(page, blocks, folder):
+    """Run the blocks of a page in one child process and return what each printed."""
+    threads = {"OMP_NUM_THREADS": "1"}
+    environment = {**threads, **os.environ, "KERAS_BACKEND": "torch", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, "-c", RUNNER],
+        input=json.dumps((EXAMPLE_FILE, [(page, block.line, block.text) for block in blocks])),
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return json.loads((folder / "outputs.json").read_text())
+
+
+def matches(printed, shown):
+    """Whether a block printed what is shown, where a line `...` stands for any number of lines."""
+    lines = [line.rstrip() for line in shown.splitlines()]
+    pattern = "".join(r"(?:.*\n)*" if line == "..." else re.escape(line) + r"\n" for line in lines)
+    text = "".join(line.rstrip() + "\n" for line in printed.splitlines())
+    return re.fullmatch(pattern, text) is not None
+
+
+@pytest.mark.parametrize("page", programs())
+def test_programs_print_what_is_shown(page, tmp_path):
+    program = programs()[page]
+    outputs = run(page, [block for block, _ in program], tmp_path)
+    wrong = [
+        f"{page}:{block.line} shows\n{shown}but prints\n{printed}"
+        for (block, shown), printed in zip(program, outputs, strict=True)
+        if not matches(printed, shown or "")
+    ]
+    assert wrong == [], "\n".join(wrong)
+
+
+def test_programs_are_found():
+    assert {"README.md", "docs/guide.md", "docs/custom-architectures.md"} <= programs().keys()
+    assert sum(shown is not None for _, shown in programs()["README.md"]) >= 10
+
+
+@pytest.mark.parametrize(
+    ("printed", "shown", "same"),
+    [
+        ("a\nb\n", "a\nb\n", True),
+        ("a\nb\n", "a\n", False),
+        ("a\n", "a\nb\n", False),
+        ("a\nx\ny\nb\n", "a\n...\nb\n", True),
+        ("a\nb\n", "a\n...\nb\n", True),
+        ("a\nx\n", "a\n...\nb\n", False),
+        ("a.b\n", "a+b\n", False),
+    ],
+)
+def test_comparison_of_output(printed, shown, same):
+    assert matches(printed, shown) is same
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    text = "".join(block for block in re.split(r"^```.*?^```$", (ROOT / page).read_text(), flags=re.M | re.S))
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?://", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (ROOT / page).parent / name if name else ROOT / page
+        if not path.resolve().is_relative_to(ROOT) or not path.exists() or (anchor and anchor not in anchors(path)):
+            broken.append(target)
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_are_within_the_line_length(page):
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    long = [i for i, line in enumerate(lines, 1) if len(line) > 120 and not line.startswith("|")]
+    assert long == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_fragments_parse(page):
+    for block in blocks_of(page):
+        if block.language == "py" and page != "docs/api.md":
+            ast.parse(block.text, f"{page}:{block.line}")
+
+
+def signatures():
+    """`(dotted name, arguments)` of the signatures in docs/api.md."""
+    found = []
+    for block in blocks_of("docs/api.md"):
+        if block.language == "py":
+            name, arguments = re.fullmatch(r"([\w.]+)(\(.*\))\n", block.text, re.DOTALL).groups()
+            found.append((name, arguments))
+    return found
+
+
+@pytest.mark.parametrize(("name", "arguments"), signatures(), ids=[name for name, _ in signatures()])
+def test_signatures_are_the_real_ones(name, arguments):
+    module, _, attribute = name.rpartition(".")
+    try:
+        owner = importlib.import_module(module)
+    except ModuleNotFoundError:  # a method
+        outer, _, class_name = module.rpartition(".")
+        owner = getattr(importlib.import_module(outer), class_name)
+    real = inspect.signature(getattr(owner, attribute))
+    scope = vars(importlib.import_module("mobilenet_common.architecture"))
+    shown = inspect.signature(eval(f"(lambda {arguments[1:-1]}: None)", dict(scope)))  # our own page
+
+    def plain(signature):
+        parameters = [p for p in signature.parameters.values() if p.name != "self"]
+        return [(p.name, p.kind, ... if type(p.default) is object else p.default) for p in parameters]
+
+    assert plain(shown) == plain(real)
+
+
+def test_api_names_everything_public():
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    names = {f"{package}.{name}" for package in PACKAGES for name in importlib.import_module(package).__all__}
+    names |= {f"mobilenet_common.layers.{name}" for name in importlib.import_module("mobilenet_common.layers").__all__}
+    assert sorted(name for name in names if name not in text) == []
+
+
+def test_custom_architectures_names_every_field():
+    from mobilenet_common.architecture import Architecture, Dense, Head
+    from mobilenet_common.rows import KINDS
+
+    text = (ROOT / "docs" / "custom-architectures.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^#+ (.*?)$\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL))
+    kinds = {f"`{word}`": kind for word, kind in KINDS.items()}
+    kinds |= {"The architecture": Architecture, "The head": Head, "`dense`": Dense}
+    lacking = [
+        f"{title}: {field.name}"
+        for title, kind in kinds.items()
+        for field in dataclasses.fields(kind)
+        if f"`{field.name}`" not in sections[title]
+    ]
+    assert lacking == []
+
+
+def test_number_of_variants():
+    count = sum(len(importlib.import_module(f"mobilenet_v{i}").VARIANTS) for i in (1, 2, 3, 4))
+    for page in ("README.md", "CHANGELOG.md"):
+        assert re.findall(r"(\d+) variants", (ROOT / page).read_text(encoding="utf-8")) == [str(count)], page
+
+
+def test_tables_are_up_to_date():
+    result = subprocess.run(
+        [sys.executable, "docs/build.py", "--check"],
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": "torch", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
