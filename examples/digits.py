@@ -1,0 +1,208 @@
+"""Train a MobileNetV4 on handwritten digits, save it, load it under another backend, and draw how it went.
+
+    KERAS_BACKEND=jax python examples/digits.py --output demo_output
+
+The data are the 1,797 digits that scikit-learn ships, 8×8 pixels each; a fifth of them is held out.
+"""
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+import mobilenet_zoo  # registers the layers, so that saved models load
+from mobilenet_v4 import create_mobilenetv4
+
+SIZE, BATCH, GOAL = 32, 64, 0.97
+
+
+def load_data():
+    """Training and held-out digits, (n, 32, 32, 1) in -1..1, with their classes."""
+    pictures, classes = load_digits(return_X_y=True)
+    pictures = pictures.reshape(-1, 8, 8, 1).astype("float32") / 8 - 1
+    pictures = keras.ops.image.resize(pictures, (SIZE, SIZE), interpolation="bilinear")
+    pictures = keras.ops.convert_to_numpy(pictures)
+    return train_test_split(pictures, classes.astype("int32"), test_size=0.2, stratify=classes, random_state=0)
+
+
+class ShiftedDigits(keras.utils.PyDataset):
+    """Shuffled batches in which every digit is moved by up to half a pixel of the 8×8 original."""
+
+    def __init__(self, pictures, classes, seed=0):
+        super().__init__()
+        self.pictures, self.classes = pictures, classes
+        self.random = np.random.default_rng(seed)
+        self.on_epoch_end()
+
+    def __len__(self):
+        return len(self.pictures) // BATCH  # whole batches only: one shape, compiled once
+
+    def __getitem__(self, index):
+        chosen = self.order[index * BATCH : (index + 1) * BATCH]
+        shifts = self.random.integers(-2, 3, (BATCH, 2))
+        pictures = [np.roll(self.pictures[i], shift, axis=(0, 1)) for i, shift in zip(chosen, shifts, strict=True)]
+        return np.stack(pictures), self.classes[chosen]
+
+    def on_epoch_end(self):
+        """Draw a new order."""
+        self.order = self.random.permutation(len(self.pictures))
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """One bar for the whole training."""
+
+    def on_train_begin(self, logs=None):
+        """Open the bar."""
+        columns = TextColumn("training"), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn()
+        self.bar = Progress(*columns)
+        self.task = self.bar.add_task("compiling ...", total=self.params["epochs"] * self.params["steps"])
+        self.bar.start()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Move the bar on."""
+        self.bar.advance(self.task)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Show how well it does."""
+        text = f"epoch {epoch + 1}: loss {logs['loss']:.3f}, held-out accuracy {logs['val_accuracy']:.1%}"
+        self.bar.update(self.task, description=text)
+        if not self.bar.console.is_terminal:
+            print(text, flush=True)
+
+    def on_train_end(self, logs=None):
+        """Close the bar."""
+        self.bar.stop()
+
+
+def train(epochs):
+    """The trained model and the history of its training."""
+    pictures, held_out, classes, held_out_classes = load_data()
+    keras.utils.set_random_seed(0)
+    # The moving statistics settle within the few hundred steps that there are.
+    model = create_mobilenetv4(
+        "conv_small", num_classes=10, input_shape=(SIZE, SIZE, 1), width_multiplier=0.5, norm_momentum=0.9
+    )
+    data = ShiftedDigits(pictures, classes)
+    steps = epochs * len(data)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, decay_steps=steps - steps // 5, warmup_target=4e-3, warmup_steps=max(1, steps // 5)
+    )
+    model.compile(
+        optimizer=keras.optimizers.AdamW(rate, weight_decay=1e-4),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    history = model.fit(
+        data, epochs=epochs, validation_data=(held_out, held_out_classes), verbose=0, callbacks=[ProgressBar()]
+    )
+    return model, history.history, held_out, held_out_classes
+
+
+def predict_elsewhere(model_file, backend):
+    """The held-out probabilities that the saved model gives in a process of its own, under `backend`."""
+    result = Path(model_file).with_suffix(f".{backend}.npy")
+    command = [sys.executable, __file__, "--predict", str(model_file), str(result)]
+    subprocess.run(command, check=True, env=os.environ | {"KERAS_BACKEND": backend})
+    probabilities = np.load(result)
+    result.unlink()
+    return probabilities
+
+
+def draw_curves(history, path):
+    """Loss and accuracy by epoch, training and held out."""
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    epochs = range(1, len(history["loss"]) + 1)
+    for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
+        axis.plot(epochs, history[name], label="training", color="#4477aa", linewidth=2)
+        axis.plot(epochs, history[f"val_{name}"], label="held out", color="#ee6677", linewidth=2)
+        axis.set(xlabel="epoch", ylabel=name)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    axes[0].set_ylim(0, 3)  # while the statistics settle, the first held-out losses can be huge
+    axes[1].set_ylim(0, 1.02)
+    axes[1].legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=140)
+
+
+def draw_predictions(pictures, classes, probabilities, path):
+    """A grid of held-out digits, the wrong and the least certain ones first."""
+    from matplotlib import pyplot as plt
+
+    guesses, certainty = probabilities.argmax(1), probabilities.max(1)
+    order = np.lexsort((certainty, guesses == classes))
+    figure, axes = plt.subplots(4, 10, figsize=(11, 5.4), layout="constrained")
+    for axis, i in zip(axes.flat, order, strict=False):
+        right = guesses[i] == classes[i]
+        axis.imshow(pictures[i, :, :, 0], cmap="gray_r")
+        title = f"{guesses[i]}  {certainty[i]:.0%}" if right else f"{guesses[i]} for {classes[i]}"
+        axis.set_title(
+            title, fontsize=10, color="#228833" if right else "#cc3311", fontweight=None if right else "bold"
+        )
+        axis.set(xticks=[], yticks=[])
+    wrong = int((guesses != classes).sum())
+    figure.suptitle(f"{wrong} of {len(classes)} held-out digits are wrong (red, first); then the least certain ones")
+    figure.savefig(path, dpi=140)
+
+
+def main():
+    """Train, save, load, draw, report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for model and pictures")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--goal", type=float, default=GOAL, help="held-out accuracy below which it ends in an error")
+    parser.add_argument("--predict", nargs=2, metavar=("MODEL", "RESULT"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.predict:
+        model = keras.saving.load_model(options.predict[0], compile=False)
+        np.save(options.predict[1], model.predict(load_data()[1], verbose=0))
+        return 0
+
+    start = time.monotonic()
+    here = keras.backend.backend()
+    print(f"MobileNetV4 on 1,797 handwritten digits, {here} backend")
+    model, history, held_out, classes = train(options.epochs)
+    probabilities = model.predict(held_out, verbose=0)
+    accuracy = float((probabilities.argmax(1) == classes).mean())
+    options.output.mkdir(parents=True, exist_ok=True)
+    model_file = options.output / "digits.keras"
+    model.save(model_file)
+
+    installed = [name for name in ("torch", "tensorflow", "jax") if importlib.util.find_spec(name)]
+    there = next((name for name in installed if name != here), here)
+    elsewhere = predict_elsewhere(model_file, there)
+    difference = float(np.abs(elsewhere - probabilities).max())
+    same = difference < 1e-4 and (elsewhere.argmax(1) == probabilities.argmax(1)).all()
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    draw_curves(history, options.output / "learning_curves.png")
+    draw_predictions(held_out, classes, probabilities, options.output / "predictions.png")
+
+    print(f"model            {mobilenet_zoo.profile(model).parameters:,} parameters, {model_file}")
+    print(f"held-out digits  {accuracy:.2%} right")
+    print(f"loaded again     {there} backend, largest difference of a probability {difference:.1e}")
+    print(f"pictures         {options.output / 'learning_curves.png'}, {options.output / 'predictions.png'}")
+    print(f"time             {time.monotonic() - start:.0f} s")
+    if not same:
+        print(f"The predictions under {there} are not those under {here}.", file=sys.stderr)
+    if accuracy < options.goal:
+        print(f"The accuracy is below the goal of {options.goal:.0%}.", file=sys.stderr)
+    return 0 if same and accuracy >= options.goal else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""The demo trains, saves, loads under another backend and leaves its pictures."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+from matplotlib import image
+
+pytestmark = pytest.mark.across
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(backend, folder, *arguments):
+    """Run the demo in a child process; return its exit status and what it printed."""
+    command = [sys.executable, "examples/digits.py", "--output", str(folder), *arguments]
+    environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return result.returncode, result.stdout + result.stderr
+
+
+def test_one_epoch_leaves_a_model_and_pictures(tmp_path):
+    status, output = run("torch", tmp_path, "--epochs", "1", "--goal", "0")
+    assert status == 0, output
+    assert re.search(r"loaded again +tensorflow backend, largest difference of a probability \d\.\de-0[5-9]", output)
+    assert keras.saving.load_model(tmp_path / "digits.keras", compile=False).output_shape == (None, 10)
+    for name in ("learning_curves.png", "predictions.png"):
+        picture = image.imread(tmp_path / name)
+        assert picture.shape[0] > 300 and picture.shape[1] > 1000
+        assert picture[..., :3].std() > 0.05, f"{name} is blank"
+
+
+def test_an_accuracy_below_the_goal_is_an_error(tmp_path):
+    status, output = run("torch", tmp_path, "--epochs", "1", "--goal", "0.97")
+    assert status == 1
+    assert "below the goal of 97%" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_the_whole_demo_reaches_its_goal(backend, tmp_path):
+    status, output = run(backend, tmp_path)
+    assert status == 0, output
+    assert float(re.search(r"([\d.]+)% right", output)[1]) >= 97
