@@ -131,6 +131,7 @@ def draw_curves(history, path):
         axis.set(xlabel="epoch", ylabel=name)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
+        axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylim(0, 3)  # while the statistics settle, the first held-out losses can be huge
     axes[1].set_ylim(0, 1.02)
     axes[1].legend(frameon=False, loc="lower right")
@@ -147,7 +148,7 @@ def draw_predictions(pictures, classes, probabilities, path):
     for axis, i in zip(axes.flat, order, strict=False):
         right = guesses[i] == classes[i]
         axis.imshow(pictures[i, :, :, 0], cmap="gray_r")
-        title = f"{guesses[i]}  {certainty[i]:.0%}" if right else f"{guesses[i]} for {classes[i]}"
+        title = f"{guesses[i]}  {certainty[i]:.0%}" if right else f"{guesses[i]}, is {classes[i]}"
         axis.set_title(
             title, fontsize=10, color="#228833" if right else "#cc3311", fontweight=None if right else "bold"
         )
