@@ -52,6 +52,8 @@ class MobileAttention(Block):
         **kwargs,
     ):
         super().__init__(filters, **kwargs)
+        if self.strides != 1:
+            raise ValueError(f"strides={self.strides} is not allowed: attention keeps its map's size, so it must be 1.")
         self.heads = integer("heads", heads, 1)
         self.key_size = integer("key_size", key_size, 1)
         self.value_size = self.key_size if value_size is None else integer("value_size", value_size, 1)
