@@ -98,7 +98,7 @@ def creator(function_name, module, variants, default, description):
     ):
         architecture = find_variant(variant, variants)
         scaled = _overridden(architecture.scaled(width_multiplier), activation, normalization)
-        checkpoint = None if weights is None else Checkpoint.open(weights)
+        checkpoint = weights if weights is None or isinstance(weights, Checkpoint) else Checkpoint.open(weights)
         brought = checkpoint.conventions(architecture) if checkpoint else {}
         padding = padding or brought.get("padding") or scaled.padding
         norm_epsilon = brought.get("norm_epsilon", scaled.norm_epsilon) if norm_epsilon is None else norm_epsilon

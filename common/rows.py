@@ -134,8 +134,7 @@ class Excite(Row):
     stride = 1
 
     def __post_init__(self):
-        super().__post_init__()
-        object.__setattr__(self, "squeeze", integer("squeeze", self.squeeze, 1))
+        integer("squeeze", self.squeeze, 1)  # channels, where other rows have a share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,10 +169,6 @@ KINDS = {
     "squeeze_excite": Excite,
     "channel_attention": ChannelAttend,
 }
-
-
-def _squeeze(name, value):
-    return value if isinstance(value, int) and value > 1 else number(name, value, 0, 1)
 
 
 def _layer_scale(name, value):
@@ -224,7 +219,7 @@ _CHECKS = {
     "stride": _stride,
     "kv_stride": _stride,
     "query_stride": _query_stride,
-    "squeeze": _squeeze,
+    "squeeze": lambda name, value: number(name, value, 0, 1),
     "layer_scale": _layer_scale,
     "attention_dropout": _rate,
     "projection_dropout": _rate,

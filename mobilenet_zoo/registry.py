@@ -9,6 +9,7 @@ import mobilenet_v1
 import mobilenet_v2
 import mobilenet_v3
 import mobilenet_v4
+from mobilenet_common.checkpoints import Checkpoint
 from mobilenet_common.create import model_name
 from mobilenet_common.errors import number, unknown_name
 
@@ -82,7 +83,8 @@ def create_model(name, **kwargs):
     """Builds a model by its name in timm, or by ours where timm has none.
 
     A timm name brings timm's padding and epsilon: PyTorch's, and TensorFlow's for names that start with `tf_`. The
-    other names build what the generation's create function builds.
+    other names build what the generation's create function builds. A file of weights from elsewhere than timm brings
+    its own.
 
     Args:
         name: One of `list_models()`, such as `"mobilenetv4_conv_small_050"`. A timm tag behind a dot
@@ -102,6 +104,10 @@ def create_model(name, **kwargs):
         raise unknown_name("name", base, entries)
     if "variant" in kwargs:
         raise ValueError("variant is not an argument of create_model: the name says it.")
-    entry = entries[base]
+    entry, options = entries[base], entries[base].options
+    if kwargs.get("weights") is not None:
+        kwargs["weights"] = Checkpoint.open(kwargs["weights"])
+        if kwargs["weights"].layout.name != "timm":  # only for timm's own files the name knows better than the file
+            options = {}
     width = entry.width * number("width_multiplier", kwargs.pop("width_multiplier", 1.0), 0, 4, low_open=True)
-    return entry.create(entry.variant, width_multiplier=width, **{**entry.options, **kwargs})
+    return entry.create(entry.variant, width_multiplier=width, **{**options, **kwargs})

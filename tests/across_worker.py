@@ -15,6 +15,7 @@ from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
 from tests import seeded
+from tests.references import infer
 
 SIZE, CLASSES, BATCH = 64, 10, 4
 TRAINED = {
@@ -108,7 +109,7 @@ def write(folder):
             randomise(model)
             stem = folder / f"{keras.backend.backend()}-{name}-{data_format}"
             model.save(f"{stem}.keras")
-            np.save(f"{stem}.npy", keras.ops.convert_to_numpy(model(x, training=False)))
+            np.save(f"{stem}.npy", infer(model, x))
 
 
 def read(folder):
@@ -117,7 +118,7 @@ def read(folder):
     for path in sorted(folder.glob("*.keras")):
         model = keras.saving.load_model(path, compile=False)
         x, _ = _formatted(FORMATS[model.input_shape[1] == 3])
-        answer = keras.ops.convert_to_numpy(model(x, training=False))
+        answer = infer(model, x)
         np.save(folder / f"{path.stem}-by-{keras.backend.backend()}.npy", answer)
         keras.utils.clear_session()
 

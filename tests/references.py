@@ -74,7 +74,7 @@ def deviations(key, size, data_format="channels_last"):
     def answer(**more):
         model = build(key, **options, **more)
         mobilenet_zoo.load_checkpoint(model, state, layout=source)
-        return model(keras.ops.convert_to_tensor(picture), training=False)
+        return infer(model, picture)
 
     ours = {}
     if "logits" in theirs:
@@ -83,9 +83,14 @@ def deviations(key, size, data_format="channels_last"):
         ours["features"] = answer(include_top=False, pooling="avg")
     if "stage0" in theirs:
         maps = answer(include_top=False, pyramid_levels=(1, 2, 3, 4, 5))
-        ours |= {PYRAMID[level]: keras.ops.mean(map_, axis=spatial) for level, map_ in maps.items()}
+        ours |= {PYRAMID[level]: map_.mean(axis=spatial) for level, map_ in maps.items()}
     assert set(ours) == set(theirs), f"{key} has {sorted(theirs)}, compared were {sorted(ours)}"
-    return {name: relative(keras.ops.convert_to_numpy(value), theirs[name]) for name, value in ours.items()}
+    return {name: relative(value, theirs[name]) for name, value in ours.items()}
+
+
+def infer(model, picture):
+    """What the model answers in inference mode, as NumPy arrays."""
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, model(picture, training=False))
 
 
 def relative(ours, theirs):

@@ -11,11 +11,14 @@ FORMATS = ("channels_last", "channels_first")
 
 
 def places():
-    """Every open reference at its first size channels last and its second, odd one channels first; the rest is slow."""
-    for key in references.open_keys():
+    """Every open reference, by turns at its first size channels last and at its second, odd one channels first.
+
+    The other sizes and formats are slow.
+    """
+    for turn, key in enumerate(references.open_keys()):
         for i, size in enumerate(references.checkpoints()[key]["sizes"]):
             for j, data_format in enumerate(FORMATS):
-                marks = [] if i == j else [pytest.mark.slow]
+                marks = [] if i == j == turn % 2 else [pytest.mark.slow]
                 yield pytest.param(key, size, data_format, id=f"{key}-{size[0]}x{size[1]}-{data_format}", marks=marks)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 
-from mobilenet_common.checkpoints.files import as_array, read
+from mobilenet_common.checkpoints.files import as_array, own_options, read
 from mobilenet_common.checkpoints.layouts import LAYOUTS
 from mobilenet_common.errors import CheckpointError, unknown_name
 
@@ -75,7 +75,7 @@ class Checkpoint:
         if layout == "keras":
             return {"padding": "same", "norm_epsilon": 1e-3}
         if layout == "native":
-            return {}
+            return own_options(self.source)
         epsilon = 1e-5
         if layout == "timm" and architecture.name == "mobilenetv3_rw":
             epsilon = 1e-3

@@ -1,5 +1,6 @@
 """Reads a file of weights into `{name: array}` without running anything that is in it."""
 
+import json
 import pathlib
 import pickle
 import zipfile
@@ -32,6 +33,23 @@ def read(path):
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors.")
     return tensors
+
+
+def own_options(path):
+    """`padding` and `norm_epsilon` of the model in a `.keras` file of this library; nothing for other files."""
+    path = pathlib.Path(path)
+    if path.suffix != ".keras":
+        return {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            layers = json.loads(archive.read("config.json"))["config"]["layers"]
+    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+        return {}
+    for layer in layers:
+        options = layer.get("config", {})
+        if {"padding", "norm_epsilon"} <= options.keys():
+            return {name: options[name] for name in ("padding", "norm_epsilon")}
+    return {}
 
 
 def as_array(value):

@@ -4,6 +4,7 @@ Statistics are computed in float32 whatever the input's type, and the result has
 """
 
 from keras import ops
+from keras.backend import standardize_dtype
 
 from mobilenet_common.ops.layout import along_channels, channel_axis, spatial_axes, split_shape
 
@@ -65,4 +66,4 @@ def _scale(y, gamma, beta, dtype, data_format):
 
 
 def _float32(x):
-    return x if x.dtype == "float64" else ops.cast(x, "float32")
+    return x if standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")

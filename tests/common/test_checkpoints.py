@@ -96,7 +96,7 @@ def test_own_files_come_back_through_weights(tmp_path):
     options = {"variant": "conv_small", "num_classes": 3, "input_shape": SHAPE, "width_multiplier": 0.35}
     model = create_mobilenetv4(drop_path_rate=0.1, **options)
     for i, variable in enumerate(model.weights):
-        variable.assign(keras.ops.ones_like(variable) * (0.01 * i))
+        variable.assign(np.full(variable.shape, 0.01 * i))
     for ending in (".weights.h5", ".keras"):
         path = tmp_path / f"own{ending}"
         (model.save_weights if ending == ".weights.h5" else model.save)(path)
@@ -345,3 +345,24 @@ def test_a_file_that_does_not_fit_stops_create(state, tmp_path):
     write_safetensors(broken(state, "missing"), path)
     with pytest.raises(CheckpointError, match="Missing"):
         mobilenet_zoo.create_model("mobilenetv3_small_050", input_shape=SHAPE, weights=path)
+
+
+def test_own_keras_files_bring_padding_and_epsilon(tmp_path):
+    options = {"input_shape": SHAPE, "width_multiplier": 0.35, "num_classes": 2}
+    create_mobilenetv4("conv_small", padding="symmetric", norm_epsilon=0.02, **options).save(tmp_path / "own.keras")
+    again = create_mobilenetv4("conv_small", weights=tmp_path / "own.keras", **options)
+    assert (again.get_layer("stem").padding, again.get_layer("stem").norm_epsilon) == ("symmetric", 0.02)
+
+
+def test_a_file_from_elsewhere_knows_better_than_a_timm_name(state, tmp_path):
+    keras.applications.MobileNetV3Small(
+        weights=None, input_shape=SHAPE, classes=5, include_preprocessing=False
+    ).save_weights(tmp_path / "keras.weights.h5")
+    name = "mobilenetv3_small_100"
+    model = mobilenet_zoo.create_model(name, input_shape=SHAPE, weights=tmp_path / "keras.weights.h5")
+    assert (model.get_layer("stem").padding, model.get_layer("stem").norm_epsilon) == ("same", 1e-3)
+    write_safetensors(state, tmp_path / "timm.safetensors")
+    model = mobilenet_zoo.create_model(
+        "mobilenetv3_small_050", input_shape=SHAPE, weights=tmp_path / "timm.safetensors"
+    )
+    assert (model.get_layer("stem").padding, model.get_layer("stem").norm_epsilon) == ("symmetric", 1e-5)

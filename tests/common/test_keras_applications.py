@@ -9,7 +9,7 @@ from mobilenet_v1 import create_mobilenetv1
 from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v3 import create_mobilenetv3
 from tests import seeded
-from tests.references import TOLERANCE, relative
+from tests.references import TOLERANCE, infer, relative
 
 APPLICATIONS = keras.applications
 # keras.applications' V1 pads strided depthwise convolutions below and to the right whatever the size, which is "same"
@@ -77,8 +77,7 @@ def test_same_output_as_keras_applications(peer, size):
     ours = create(name, 17, shape, *multiplier, classifier_activation=None)
     mobilenet_zoo.load_checkpoint(ours, state, layout="keras")
     picture = seeded.image(height, width)
-    answer = keras.ops.convert_to_numpy(ours(picture, training=False))
-    expected = keras.ops.convert_to_numpy(their_model(picture, training=False))
+    answer, expected = infer(ours, picture), infer(their_model, picture)
     assert ours.count_params() == their_model.count_params()
     assert relative(answer, expected) <= TOLERANCE
 
@@ -95,7 +94,7 @@ def test_keras_files_load_in_every_format(ending, tmp_path):
         theirs.save(path)
     ours = create_mobilenetv3("small", input_shape=shape, classifier_activation=None, weights=path)
     picture = seeded.image(64, 64)
-    answer, expected = (keras.ops.convert_to_numpy(model(picture, training=False)) for model in (ours, theirs))
+    answer, expected = infer(ours, picture), infer(theirs, picture)
     assert answer.shape == (1, 5), "the classes are the file's"
     assert relative(answer, expected) <= TOLERANCE
 
