@@ -3,10 +3,11 @@
 import dataclasses
 import pathlib
 
+import keras
 import yaml
 
 from mobilenet_common.architecture import Architecture, Head
-from mobilenet_common.errors import unknown_name
+from mobilenet_common.errors import integer, unknown_name
 from mobilenet_common.rows import KINDS, Attention, Conv, Dense, Fused, Universal
 
 
@@ -59,7 +60,7 @@ def _read_own(node, document):
             ]
         else:
             fields[name] = _value(value)
-    return _make(Architecture, fields, node)
+    return _make(Architecture, fields, node, document)
 
 
 def _read_head(node):
@@ -78,7 +79,7 @@ def _read_block(node):
     if "block" not in fields:
         raise ValueError(f"{_line(node)}a row names its kind as block: {', '.join(KINDS)}.")
     _, kind = fields.pop("block")
-    if _value(kind) not in KINDS:
+    if not isinstance(_value(kind), str) or _value(kind) not in KINDS:
         raise ValueError(f"{_line(kind)}{unknown_name('block', _value(kind), KINDS)}")
     return _read_row(node, KINDS[_value(kind)], f"block {_value(kind)!r}", fields)
 
@@ -107,6 +108,8 @@ def _changed(instance, always=()):
 
 
 def _plain(value):
+    if callable(value):
+        value = keras.activations.serialize(value)
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -125,9 +128,10 @@ def _read_stage_params(node):
             )
     if "stage_params" not in backbone:
         raise ValueError(f"{_line(node)}the backbone has no stage_params, which lists the stages.")
-    params = dict(_STAGE_DEFAULTS)
+    params, given = dict(_STAGE_DEFAULTS), {}
     if "params" in backbone:
-        for name, (key, value) in _fields(backbone["params"][1], "params").items():
+        given = _fields(backbone["params"][1], "params")
+        for name, (key, value) in given.items():
             if name not in params:
                 raise ValueError(f"{_line(key)}{unknown_name('field of params', name, params)}")
             params[name] = _value(value)
@@ -137,20 +141,27 @@ def _read_stage_params(node):
     ]
     if params["return_stage_idx"] is not None:
         raise ValueError(
-            f"return_stage_idx={params['return_stage_idx']!r} is not part of an architecture here: "
+            f"{_line(given['return_stage_idx'][0])}return_stage_idx={params['return_stage_idx']!r} is not part of an "
+            "architecture here: "
             "leave it empty and pass pyramid_levels= when you build the model."
         )
     norm = params["norm_type"]
-    if norm not in _NORM_TYPES:
-        raise unknown_name("norm_type", norm, _NORM_TYPES)
-    final = Conv(params["final_conv_out_channel"], params["final_conv_kernel_size"], params["final_conv_stride"])
+    if not isinstance(norm, str) or norm not in _NORM_TYPES:
+        raise ValueError(f"{_line(given['norm_type'][0])}{unknown_name('norm_type', norm, _NORM_TYPES)}")
+
+    def convolution(part, **options):
+        names = {"filters": "out_channel", "kernel": "kernel_size", "stride": "stride"}
+        columns = {field: params[f"{part}_{name}"] for field, name in names.items()}
+        places = {field: given[f"{part}_{name}"] for field, name in names.items() if f"{part}_{name}" in given}
+        return _make(Conv, columns | options, node, places)
+
     name = backbone["name"][1] if "name" in backbone else None
     return _make(
         Architecture,
         {
             "name": _value(name) if name is not None else "mobilenetv4",
-            "stem": Conv(params["stem_out_channel"], params["stem_kernel_size"], params["stem_stride"], scaling="grow"),
-            "stages": [*stages, [final]],
+            "stem": convolution("stem", scaling="grow"),
+            "stages": [*stages, [convolution("final_conv")]],
             "head": Head(dense=Dense(1280)),
             "activation": params["act_type"],
             "normalization": _NORM_TYPES[norm],
@@ -190,7 +201,7 @@ def _universal(out, hidden, has_start, start, has_middle, middle, stride):
 def _attention(out, channels, heads, query_stride, has_down, kv_kernel, kv_stride, stride):
     if stride != 1:
         raise ValueError(f"stride={stride!r} is not allowed: an attention row keeps its map's size, so it must be 1.")
-    if channels % heads:
+    if channels % integer("heads", heads, 1):
         raise ValueError(f"{channels} attention channels can't be shared evenly by {heads} heads.")
     return Attention(
         out,
@@ -207,7 +218,7 @@ _STAGE_ROWS = {"conv": (_conv, 3), "fi": (_fused, 4), "uir": (_universal, 7), "m
 
 def _read_stage_row(node):
     kind, *columns = (_value(item) for item in _items(node, "a row, which lists its kind and columns") or [None])
-    if kind not in _STAGE_ROWS:
+    if not isinstance(kind, str) or kind not in _STAGE_ROWS:
         raise ValueError(f"{_line(node)}{unknown_name('row kind', kind, _STAGE_ROWS)}")
     make, count = _STAGE_ROWS[kind]
     if len(columns) != count:
@@ -236,7 +247,10 @@ def _line(node):
 
 
 def _value(node):
-    return yaml.SafeLoader("").construct_object(node, deep=True)
+    try:
+        return yaml.SafeLoader("").construct_object(node, deep=True)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{_line(node)}{getattr(error, 'problem', None) or error}.") from None
 
 
 def _items(node, what):
@@ -266,15 +280,17 @@ def _known_fields(fields, kind, what):
     return {name: value for name, (_, value) in fields.items()}
 
 
-def _make(kind, values, node):
-    """`kind(**values)`, with the node's line in front of what it finds wrong."""
+def _make(kind, values, node, places=None):
+    """`kind(**values)`, with the line in front of what it finds wrong: the field's in `places`, or the node's."""
     try:
         return kind(**values)
     except (ValueError, TypeError) as error:
         message = str(error)
         if isinstance(error, TypeError) and "missing" in message:
             message = f"a {kind.__name__} row lacks {message.split(':')[-1].strip()}."
-        raise ValueError(message if message.startswith("Line ") else f"{_line(node)}{message}") from None
+        field = message.partition("=")[0]
+        place = places[field][0] if places and field in places else node
+        raise ValueError(message if message.startswith("Line ") else f"{_line(place)}{message}") from None
 
 
 class _Flow(dict):

@@ -100,7 +100,7 @@ def creator(function_name, module, variants, default, description):
         scaled = _overridden(architecture.scaled(width_multiplier), activation, normalization)
         checkpoint = weights if weights is None or isinstance(weights, Checkpoint) else Checkpoint.open(weights)
         brought = checkpoint.conventions(architecture) if checkpoint else {}
-        padding = padding or brought.get("padding") or scaled.padding
+        padding = brought.get("padding", scaled.padding) if padding is None else padding
         norm_epsilon = brought.get("norm_epsilon", scaled.norm_epsilon) if norm_epsilon is None else norm_epsilon
         if num_classes is None:
             num_classes = (checkpoint.num_classes if checkpoint else None) or 1000
@@ -109,11 +109,12 @@ def creator(function_name, module, variants, default, description):
             dropout_rate = scaled.dropout_rate
         number("dropout_rate", dropout_rate, 0, 1, high_open=True)
         check_activation("classifier_activation", classifier_activation)
-        data_format = data_format or keras.config.image_data_format()
+        data_format = keras.config.image_data_format() if data_format is None else data_format
         one_of("data_format", data_format, ("channels_last", "channels_first"))
         _check_dtype(dtype)
         one_of("padding", padding, PADDINGS)
         one_of("output_stride", output_stride, OUTPUT_STRIDES)
+        _check_flag("include_preprocessing", include_preprocessing)
         _check_top(include_top, scaled, pooling, pyramid_levels)
         input_shape = resolve_input_shape(input_shape, input_tensor, data_format, scaled)
 
@@ -194,9 +195,13 @@ def _check_dtype(dtype):
         )
 
 
+def _check_flag(argument, value):
+    if not isinstance(value, bool):
+        raise ValueError(f"{argument}={value!r} is not allowed: it must be True or False.")
+
+
 def _check_top(include_top, architecture, pooling, pyramid_levels):
-    if not isinstance(include_top, bool):
-        raise ValueError(f"include_top={include_top!r} is not allowed: it must be True or False.")
+    _check_flag("include_top", include_top)
     one_of("pooling", pooling, (None, *POOLINGS))
     if include_top:
         for argument, value in (("pooling", pooling), ("pyramid_levels", pyramid_levels)):

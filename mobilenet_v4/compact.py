@@ -10,6 +10,7 @@ from mobilenet_common.architecture import (
     Head,
     Universal,
 )
+from mobilenet_common.errors import integer
 from mobilenet_common.widths import lcm_divisor
 
 
@@ -53,6 +54,9 @@ def compact_architecture(
     Raises:
         ValueError: A column that is not allowed.
     """
+    counts = {"fused": fused, "universal": universal, "excite": excite, "attention": attention}
+    for column, count in counts.items():
+        integer(column, count, 0)
     if isinstance(base, int) and isinstance(heads, int) and heads > 0 and base % lcm_divisor(heads):
         raise ValueError(f"base={base} is not allowed: it must be a multiple of 8 and of heads, {heads}.")
     fused_row = Fused(3, expanded, base, stride=2, shortcut=False, linear=False)

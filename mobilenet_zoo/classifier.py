@@ -2,6 +2,7 @@
 
 import keras
 
+from mobilenet_common.architecture import check_activation
 from mobilenet_common.builder import classify
 from mobilenet_common.errors import integer
 
@@ -35,5 +36,6 @@ def reset_classifier(model, num_classes, classifier_activation=_SAME):
     old = model.get_layer("classifier")
     if classifier_activation is _SAME:
         classifier_activation = model.get_layer("predictions").activation
+    check_activation("classifier_activation", classifier_activation)
     outputs = classify(old.input, num_classes, classifier_activation, old.dtype_policy)
     return keras.Model(model.input, outputs, name=model.name)

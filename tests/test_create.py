@@ -180,7 +180,7 @@ def test_num_classes(generation):
         assert create(generation, classes, classifier_activation=None).output_shape == (None, classes)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 5])
+@pytest.mark.parametrize("channels", [1, 5])
 def test_any_number_of_input_channels(channels):
     model = tiny(input_shape=(SIZE, SIZE, channels))
     assert model.get_layer("stem").kernel.shape[2] == channels
@@ -465,26 +465,29 @@ def test_stochastic_depth_grows_linearly_over_the_blocks(generation):
 
 
 def test_stochastic_depth_acts_in_training_only():
-    model = randomize(tiny(drop_path_rate=0.9, dropout_rate=0, normalization="group", include_top=False))
-    plain = tiny(dropout_rate=0, normalization="group", include_top=False)
-    for target, source in zip(plain.trainable_variables, model.trainable_variables, strict=True):
+    body = Architecture(stem=None, stages=((Separable(8), Inverted(3, 16, 8)),), head=None, normalization=None)
+    options = {"input_shape": (6, 6, 8), "include_top": False}
+    dropping, plain = (create_mobilenetv2(body, drop_path_rate=rate, **options) for rate in (0.5, 0.0))
+    for target, source in zip(plain.trainable_variables, dropping.trainable_variables, strict=True):
         target.assign(source)
-    x = images(8, SIZE, SIZE, 3)
-    expected = array(plain(x))
-    close(model(x, training=False), expected)
-    assert np.abs(array(model(x, training=True)) - expected).max() > 0.01 * np.abs(expected).max()
+    x = images(32, 6, 6, 8)
+    expected = array(plain(x, training=True))
+    close(dropping(x, training=False), expected)
+    differs = np.abs(array(dropping(x, training=True)) - expected).max((1, 2, 3)) > 1e-3
+    assert differs.all()  # a path that is kept counts twice, one that is dropped not at all
 
 
 def test_norm_momentum_is_the_share_of_the_old_statistics():
-    x = 3 * images() + 1
-    start = tiny().get_weights()
-    steps = {}
-    for momentum in (0.5, 0.9):
-        model = tiny(norm_momentum=momentum)
-        model.set_weights(start)
+    body = Architecture(stem=None, stages=((Conv(8),),), head=None)
+    x = 3 * images(2, 6, 6, 8) + 1
+    options = {"input_shape": (6, 6, 8), "include_top": False}
+    half, most = (create_mobilenetv1(body, norm_momentum=momentum, **options) for momentum in (0.5, 0.9))
+    most.set_weights(half.get_weights())
+    steps = []
+    for model in (half, most):
         model(x, training=True)
-        steps[momentum] = array(model.get_layer("stem").moving_mean)
-    np.testing.assert_allclose(steps[0.5], 5 * steps[0.9], rtol=1e-3)
+        steps.append(array(model.get_layer("stage1_block1").moving_mean))
+    np.testing.assert_allclose(steps[0], 5 * steps[1], rtol=1e-3)
 
 
 # --- data formats and precision -------------------------------------------------------------------------------------
@@ -697,7 +700,9 @@ def test_a_frozen_block_keeps_weights_and_statistics_in_training():
             assert np.mean(changed) > 0.5, layer.name
 
 
-@pytest.mark.parametrize("generation", ["v3", "v4", *(pytest.param(name, marks=pytest.mark.slow) for name in ("v1", "v2"))])
+@pytest.mark.parametrize(
+    "generation", ["v3", "v4", *(pytest.param(name, marks=pytest.mark.slow) for name in ("v1", "v2"))]
+)
 def test_fit_lowers_the_loss(generation):
     # Two kinds of pictures, told apart by which half is bright.
     x = 0.1 * images(16, SIZE, SIZE, 3)
