@@ -9,6 +9,7 @@ import mobilenet_v1
 import mobilenet_v2
 import mobilenet_v3
 import mobilenet_v4
+from mobilenet_common import Architecture
 from mobilenet_common.checkpoints import Checkpoint
 from mobilenet_common.create import model_name
 from mobilenet_common.errors import number, unknown_name
@@ -38,10 +39,10 @@ _OPTIONS = {"mobilenetv3_rw": {"padding": "symmetric", "norm_epsilon": 1e-3}}
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What a name stands for: `create(variant, width_multiplier=width, **options)`."""
+    """What a name stands for: `create(architecture, width_multiplier=width, **options)`."""
 
     create: Callable
-    variant: str
+    architecture: Architecture
     width: float
     options: dict
 
@@ -54,9 +55,9 @@ def registry():
         for variant, architecture in variants.items():
             for width in (1.0, *_MORE_WIDTHS.get((generation, variant), ())):
                 name = model_name(architecture, width)
-                entries[name] = Entry(create, variant, width, _timm_options(name))
+                entries[name] = Entry(create, architecture, width, _timm_options(name))
                 if generation == "v3" and not variant.startswith("large_1") and name not in _OPTIONS and width != 0.5:
-                    entries[f"tf_{name}"] = Entry(create, variant, width, _TIMM_TF)
+                    entries[f"tf_{name}"] = Entry(create, architecture, width, _TIMM_TF)
     return entries
 
 
@@ -84,7 +85,7 @@ def create_model(name, **kwargs):
 
     A timm name brings timm's padding and epsilon: PyTorch's, and TensorFlow's for names that start with `tf_`. The
     other names build what the generation's create function builds. A file of weights from elsewhere than timm brings
-    its own.
+    its own, as far as it tells them.
 
     Args:
         name: One of `list_models()`, such as `"mobilenetv4_conv_small_050"`. A timm tag behind a dot
@@ -108,6 +109,6 @@ def create_model(name, **kwargs):
     if kwargs.get("weights") is not None:
         kwargs["weights"] = Checkpoint.open(kwargs["weights"])
         if kwargs["weights"].layout.name != "timm":  # only for timm's own files the name knows better than the file
-            options = {}
+            options = {**options, **kwargs["weights"].conventions(entry.architecture)}
     width = entry.width * number("width_multiplier", kwargs.pop("width_multiplier", 1.0), 0, 4, low_open=True)
-    return entry.create(entry.variant, width_multiplier=width, **{**options, **kwargs})
+    return entry.create(entry.architecture, width_multiplier=width, **{**options, **kwargs})

@@ -354,6 +354,14 @@ def test_own_keras_files_bring_padding_and_epsilon(tmp_path):
     assert (again.get_layer("stem").padding, again.get_layer("stem").norm_epsilon) == ("symmetric", 0.02)
 
 
+def test_own_weight_files_leave_padding_and_epsilon_to_the_name(tmp_path):
+    name, path = "mobilenetv4_conv_small_035", tmp_path / "own.weights.h5"
+    options = {"input_shape": SHAPE, "num_classes": 2}
+    mobilenet_zoo.create_model(name, **options).save_weights(path)
+    again = mobilenet_zoo.create_model(name, weights=path, **options)
+    assert (again.get_layer("stem").padding, again.get_layer("stem").norm_epsilon) == ("symmetric", 1e-5)
+
+
 def test_a_file_from_elsewhere_knows_better_than_a_timm_name(state, tmp_path):
     keras.applications.MobileNetV3Small(
         weights=None, input_shape=SHAPE, classes=5, include_preprocessing=False
