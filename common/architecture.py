@@ -7,7 +7,7 @@ import keras
 from mobilenet_common.errors import integer, number, one_of
 from mobilenet_common.layers.convolution import ANTIALIASING
 from mobilenet_common.layers.normalization import NORMALIZATIONS
-from mobilenet_common.ops.convolution import PADDINGS
+from mobilenet_common.ops.geometry import PADDINGS
 from mobilenet_common.rows import (
     Attention,
     ChannelAttend,
@@ -114,7 +114,7 @@ class Architecture:
         put("squeeze_divisor", integer("squeeze_divisor", self.squeeze_divisor, 1))
         for field in ("activation", "squeeze_activation"):
             check_activation(field, getattr(self, field))
-        one_of("normalization", self.normalization, NORMALIZATIONS)
+        one_of("normalization", self.normalization, (*NORMALIZATIONS, None))
         put("norm_epsilon", number("norm_epsilon", self.norm_epsilon, 0, 1, low_open=True))
         one_of("padding", self.padding, PADDINGS)
         put("dropout_rate", number("dropout_rate", self.dropout_rate, 0, 1, high_open=True))

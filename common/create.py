@@ -8,7 +8,7 @@ from mobilenet_common.checkpoints import Checkpoint, load_into
 from mobilenet_common.errors import integer, number, one_of, unknown_name
 from mobilenet_common.inputs import image_input, resolve_input_shape
 from mobilenet_common.layers.normalization import NORMALIZATIONS
-from mobilenet_common.ops.convolution import PADDINGS
+from mobilenet_common.ops.geometry import PADDINGS
 
 OUTPUT_STRIDES = (32, 16, 8)
 POOLINGS = {
@@ -178,7 +178,7 @@ def _overridden(architecture, activation, normalization):
         check_activation("activation", activation)
         architecture = architecture.with_activation(activation)
     if normalization is not None:
-        one_of("normalization", normalization, [name for name in NORMALIZATIONS if name])
+        one_of("normalization", normalization, NORMALIZATIONS)
         architecture = architecture.with_normalization(normalization)
     return architecture
 

@@ -6,6 +6,7 @@ Importing this package registers the layers of all four generations, so that sav
 from mobilenet_common.checkpoints import load_checkpoint
 from mobilenet_common.errors import CheckpointError
 from mobilenet_zoo.classifier import reset_classifier
+from mobilenet_zoo.fusing import fuse
 from mobilenet_zoo.profiling import Profile, ProfileRow, profile
 from mobilenet_zoo.registry import create_model, list_models
 
@@ -16,6 +17,7 @@ __all__ = [
     "Profile",
     "ProfileRow",
     "create_model",
+    "fuse",
     "list_models",
     "load_checkpoint",
     "profile",

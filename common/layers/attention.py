@@ -8,6 +8,7 @@ from mobilenet_common.layers.block import Block
 from mobilenet_common.layers.convolution import ConvNormActivation
 from mobilenet_common.layers.costs import Cost, along, elements
 from mobilenet_common.layers.normalization import NormActivation
+from mobilenet_common.layers.quick import QuickLayer
 from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
 
 
@@ -82,12 +83,16 @@ class MobileAttention(Block):
 
     def _norm(self, name):
         options = self._options()
-        del options["padding"], options["antialias"]
+        del options["padding"], options["antialias"], options["use_bias"]
+        if self.normalization is None and self.use_bias:  # fused: no convolution before it could take the batch norm
+            options["normalization"] = "affine"
         return NormActivation(name=name, **options)
 
     def _projection(self, name, filters):
         glorot = keras.initializers.GlorotUniform()
-        return self._convolution(name, filters, normalization=None, activation=None, kernel_initializer=glorot)
+        return self._convolution(
+            name, filters, normalization=None, use_bias=False, activation=None, kernel_initializer=glorot
+        )
 
     def _down(self, name):
         if self.kv_kernel_size is None:
@@ -105,6 +110,11 @@ class MobileAttention(Block):
 
     def _dropout(self, name, rate):
         return keras.layers.Dropout(rate, dtype=self.dtype_policy, name=name) if rate else None
+
+    @property
+    def last_convolution(self):
+        """The output projection."""
+        return self.output_projection
 
     def _key_path(self):
         return [layer for layer in (self.key_down, self.key) if layer is not None]
@@ -128,13 +138,13 @@ class MobileAttention(Block):
         self.adds_shortcut = self.shortcut and self._keeps_shape(input_shape, self.compute_output_shape(input_shape))
 
     def call(self, x, training=None):
-        y = self.norm(x, training=training)
+        y = self.norm.call(x, training)
         y = self._attend(y, training)
-        y = self.output_projection(y)
+        y = self.output_projection.call(y)
         if self.output_drop is not None:
             y = self.output_drop(y, training=training)
         if self.layer_scale is not None:
-            y = self.layer_scale(y)
+            y = self.layer_scale.call(y)
         if not self.adds_shortcut:
             return y
         if self.drop_path is not None:
@@ -144,18 +154,18 @@ class MobileAttention(Block):
     def _attend(self, y, training):
         key, value = y, y
         for layer in self._key_path():
-            key = layer(key, training=training)
+            key = layer.call(key, training)
         for layer in self._value_path():
-            value = layer(value, training=training)
+            value = layer.call(value, training)
         query = y
         if self._pools_query:
             query = ops.average_pool(query, self.query_strides, self.data_format, partial=True)
-            query = self.query_norm(query, training=training)
+            query = self.query_norm.call(query, training)
         drop = None
         if self.weights_drop is not None:
             drop = lambda weights: self.weights_drop(weights, training=training)  # noqa: E731
         attended = ops.spatial_attention(
-            self.query(query),
+            self.query.call(query),
             key,
             value,
             heads=self.heads,
@@ -225,7 +235,7 @@ class MobileAttention(Block):
 
 
 @keras.saving.register_keras_serializable(package="mobilenet")
-class ChannelAttention(keras.layers.Layer):
+class ChannelAttention(QuickLayer):
     """Attention of every head between its channels, as the compact family has it; no projection, no shortcut.
 
     1×1 convolutions with bias give query, key and value; with strides 2, full 3×3 convolutions with bias halve the
@@ -289,11 +299,11 @@ class ChannelAttention(keras.layers.Layer):
     def call(self, x, training=None):
         queried, attended = x, x
         if self.downsample:
-            queried, attended = self.query_down(x), self.kv_down(x)
+            queried, attended = self.query_down.call(x), self.kv_down.call(x)
         return ops.channel_attention(
-            self.query(queried),
-            self.key(attended),
-            self.value(attended),
+            self.query.call(queried),
+            self.key.call(attended),
+            self.value.call(attended),
             heads=self.heads,
             data_format=self.data_format,
         )

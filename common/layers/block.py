@@ -5,12 +5,16 @@ import keras
 from mobilenet_common.errors import integer, number, one_of
 from mobilenet_common.layers.convolution import ConvNormActivation
 from mobilenet_common.layers.costs import Cost, along, beside, elements
+from mobilenet_common.layers.quick import QuickLayer
 from mobilenet_common.layers.regularization import DropPath, LayerScale
 from mobilenet_common.ops.layout import channel_axis
 
 
-class Block(keras.layers.Layer):
+class Block(QuickLayer):
     """Base of the residual blocks: runs the layers of `_steps()` in turn, then adds the input where it may.
+
+    The layers inside a block run by their `call`: what `__call__` does round it (types, scopes, names) the block's own
+    has done, and it takes as long as a small convolution.
 
     The shortcut is there if `shortcut` is True, the path doesn't stride and has as many channels out as in.
 
@@ -21,6 +25,7 @@ class Block(keras.layers.Layer):
         activation: Of the path's inner convolutions.
         padding, normalization, norm_epsilon, norm_momentum, antialias: Of every convolution; see
             `ConvNormActivation`.
+        use_bias: Whether the convolutions that would be normalised have a bias, as those of a fused model do.
         shortcut: Whether the input may be added to the output.
         layer_scale: First value of the learned factors on the path's output (`LayerScale`), or None for none.
         drop_path_rate: Share of pictures whose path is dropped in training (`DropPath`).
@@ -39,6 +44,7 @@ class Block(keras.layers.Layer):
         norm_epsilon=1e-3,
         norm_momentum=0.99,
         antialias=None,
+        use_bias=False,
         shortcut=True,
         layer_scale=None,
         drop_path_rate=0.0,
@@ -55,6 +61,7 @@ class Block(keras.layers.Layer):
         self.norm_epsilon = norm_epsilon
         self.norm_momentum = norm_momentum
         self.antialias = antialias
+        self.use_bias = bool(use_bias)
         self.shortcut = bool(shortcut)
         self.layer_scale_init = None if layer_scale is None else float(layer_scale)
         self.drop_path_rate = number("drop_path_rate", drop_path_rate, 0, 1, high_open=True)
@@ -71,6 +78,11 @@ class Block(keras.layers.Layer):
         """The layers of the path, in the order in which they run."""
         raise TypeError(f"{type(self).__name__} must define _steps().")
 
+    @property
+    def last_convolution(self):
+        """The path's last `ConvNormActivation`."""
+        return [layer for layer in self._steps() if isinstance(layer, ConvNormActivation)][-1]
+
     def _convolution(self, name, filters, kernel_size=1, strides=1, **overrides):
         """A `ConvNormActivation` with this block's options; `filters=None` for a depthwise one."""
         options = self._options() | {"activation": self.activation} | overrides
@@ -83,6 +95,7 @@ class Block(keras.layers.Layer):
             "norm_epsilon": self.norm_epsilon,
             "norm_momentum": self.norm_momentum,
             "antialias": self.antialias,
+            "use_bias": self.use_bias,
             "data_format": self.data_format,
             "dtype": self.dtype_policy,
         }
@@ -101,7 +114,7 @@ class Block(keras.layers.Layer):
     def call(self, x, training=None):
         y = x
         for layer in self._steps():
-            y = layer(y, training=training)
+            y = layer.call(y, training)
         if not self.adds_shortcut:
             return y
         if self.drop_path is not None:
@@ -133,6 +146,7 @@ class Block(keras.layers.Layer):
             "norm_epsilon": self.norm_epsilon,
             "norm_momentum": self.norm_momentum,
             "antialias": self.antialias,
+            "use_bias": self.use_bias,
             "shortcut": self.shortcut,
             "layer_scale": self.layer_scale_init,
             "drop_path_rate": self.drop_path_rate,

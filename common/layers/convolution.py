@@ -6,7 +6,7 @@ from mobilenet_common import ops
 from mobilenet_common.errors import integer, odd_kernel, one_of
 from mobilenet_common.layers.costs import Cost, elements
 from mobilenet_common.layers.normalization import NormActivation
-from mobilenet_common.ops.convolution import PADDINGS
+from mobilenet_common.ops.geometry import PADDINGS
 from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
 
 ANTIALIASING = ("average", "blur", None)
@@ -66,7 +66,7 @@ class ConvNormActivation(NormActivation):
         self.use_bias = bool(use_bias)
         self.antialias = one_of("antialias", antialias, ANTIALIASING)
         self.kernel_initializer = keras.initializers.get(kernel_initializer or he_fan_out())
-        self._halves = antialias is not None and strides == 2
+        self.halves = antialias is not None and strides == 2
 
     def build(self, input_shape):
         channels = input_shape[channel_axis(self.data_format)]
@@ -82,15 +82,14 @@ class ConvNormActivation(NormActivation):
         x = convolve(
             x,
             self.kernel,
-            stride=1 if self._halves else self.strides,
+            self.bias if self.use_bias else None,
+            stride=1 if self.halves else self.strides,
             dilation=self.dilation_rate,
             padding=self.padding,
             data_format=self.data_format,
         )
-        if self.use_bias:
-            x = self._add_bias(x, self.bias)
-        x = self._finish(x, training)
-        if self._halves:
+        x = self._finish(x, training, overwrite=True)
+        if self.halves:
             if self.antialias == "average":
                 return ops.average_pool(x, (2, 2), self.data_format)
             return ops.blur_pool(x, self.data_format, self.padding)
@@ -98,7 +97,7 @@ class ConvNormActivation(NormActivation):
 
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = split_shape(input_shape, self.data_format)
-        if self._halves and self.antialias == "average":
+        if self.halves and self.antialias == "average":
             size = [None if n is None else n // 2 for n in (height, width)]
         else:
             size = [ops.output_size(n, self.strides) for n in (height, width)]
@@ -106,12 +105,12 @@ class ConvNormActivation(NormActivation):
 
     def costs(self, input_shape):
         _, height, width, channels = split_shape(input_shape, self.data_format)
-        if not self._halves:
+        if not self.halves:
             height, width = (ops.output_size(n, self.strides) for n in (height, width))
         outputs = height * width * (self.filters or channels)
         macs = outputs * self.kernel_size**2 * (1 if self.filters is None else channels)
         costs = [Cost(macs, elements(input_shape) + outputs)]
-        if self._halves:
+        if self.halves:
             costs.append(Cost(0, outputs + elements(self.compute_output_shape(input_shape))))
         return costs
 

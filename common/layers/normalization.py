@@ -6,21 +6,23 @@ from keras import ops as keras_ops
 from mobilenet_common import ops
 from mobilenet_common.errors import number, one_of
 from mobilenet_common.layers.costs import Cost, elements
-from mobilenet_common.ops.layout import along_channels, channel_axis
+from mobilenet_common.layers.quick import QuickLayer
+from mobilenet_common.ops.layout import channel_axis
 from mobilenet_common.widths import channels_per_group
 
-NORMALIZATIONS = ("batch", "group", "layer", None)
+NORMALIZATIONS = ("batch", "group", "layer")
 
 
 @keras.saving.register_keras_serializable(package="mobilenet")
-class NormActivation(keras.layers.Layer):
+class NormActivation(QuickLayer):
     """Normalises its input per channel and applies an activation.
 
     Input and output: `(batch, height, width, channels)`, or `(batch, channels, height, width)`.
 
     Args:
         normalization: `"batch"` (Ioffe & Szegedy, 2015), `"group"` (Wu & He, 2018; 8 channels a group, or the largest
-            divisor of the channels below that), `"layer"` (over the channels of each position) or None.
+            divisor of the channels below that), `"layer"` (over the channels of each position), `"affine"` (only the
+            factor and the offset: what a fused model keeps of a batch norm that follows no convolution) or None.
         norm_epsilon: Added to the variance.
         norm_momentum: Share of the old moving statistics that a training step of batch norm keeps.
         activation: Anything that `keras.activations.get` takes; None for none.
@@ -41,7 +43,7 @@ class NormActivation(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.normalization = one_of("normalization", normalization, NORMALIZATIONS)
+        self.normalization = one_of("normalization", normalization, (*NORMALIZATIONS, "affine", None))
         self.norm_epsilon = number("norm_epsilon", norm_epsilon, 0, 1, low_open=True)
         self.norm_momentum = number("norm_momentum", norm_momentum, 0, 1, high_open=True)
         self.activation = keras.activations.get(activation)
@@ -82,25 +84,25 @@ class NormActivation(keras.layers.Layer):
                 name="moving_variance", initializer="ones", trainable=False, **variable
             )
 
-    def _finish(self, x, training):
-        """Normalisation and activation of `x`."""
+    def _finish(self, x, training, overwrite=False):
+        """Normalisation and activation of `x`, in its place in memory where `overwrite` allows."""
         if self.normalization == "batch":
-            x = self._batch_norm(x, training)
-        elif self.normalization == "group":
+            return self._batch_norm(x, training, overwrite)
+        if self.normalization == "group":
             size = channels_per_group(self.gamma.shape[0])
             x = ops.group_norm(x, self.gamma, self.beta, size, self.norm_epsilon, self.data_format)
         elif self.normalization == "layer":
             x = ops.layer_norm(x, self.gamma, self.beta, self.norm_epsilon, self.data_format)
-        return self.activation(x)
+        elif self.normalization == "affine":
+            x = ops.affine(x, self.gamma, self.beta, self.data_format)
+        return ops.activate(x, self.activation, self.data_format, overwrite=overwrite)
 
-    def _batch_norm(self, x, training):
-        mean, variance = self.moving_mean, self.moving_variance
-        if training and self.trainable:
-            mean, variance = ops.batch_moments(x, self.data_format)
-            keep = self.norm_momentum
-            for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                moving.assign(moving * keep + keras_ops.cast(batch, moving.dtype) * (1 - keep))
-        return ops.batch_norm(x, mean, variance, self.gamma, self.beta, self.norm_epsilon, self.data_format)
-
-    def _add_bias(self, x, bias):
-        return x + along_channels(bias, self.data_format)
+    def _batch_norm(self, x, training, overwrite):
+        options = (self.gamma, self.beta, self.norm_epsilon, self.activation, self.data_format)
+        if not (training and self.trainable):
+            return ops.batch_norm(x, self.moving_mean, self.moving_variance, *options, overwrite=overwrite)
+        y, mean, variance = ops.batch_norm_training(x, *options)
+        keep = self.norm_momentum
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * keep + keras_ops.cast(batch, moving.dtype) * (1 - keep))
+        return y

@@ -5,11 +5,12 @@ from keras import ops as keras_ops
 
 from mobilenet_common.errors import number
 from mobilenet_common.layers.costs import Cost, elements
+from mobilenet_common.layers.quick import QuickLayer
 from mobilenet_common.ops.layout import along_channels, channel_axis
 
 
 @keras.saving.register_keras_serializable(package="mobilenet")
-class LayerScale(keras.layers.Layer):
+class LayerScale(QuickLayer):
     """Multiplies every channel by a learned factor that starts small (Touvron et al., 2021, section 2).
 
     Input and output have the same shape. Variable: `gamma`, `(channels,)`.
@@ -45,7 +46,7 @@ class LayerScale(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="mobilenet")
-class DropPath(keras.layers.Layer):
+class DropPath(QuickLayer):
     """Stochastic depth: drops its whole input for a random share of the batch's pictures (Huang et al., 2016).
 
     What is kept is divided by the share that is kept, so that the expectation stays. Inert in inference. Input and

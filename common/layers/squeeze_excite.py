@@ -6,11 +6,12 @@ from mobilenet_common import ops
 from mobilenet_common.errors import integer
 from mobilenet_common.layers.convolution import ConvNormActivation
 from mobilenet_common.layers.costs import Cost, along, beside, elements
+from mobilenet_common.layers.quick import QuickLayer
 from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
 
 
 @keras.saving.register_keras_serializable(package="mobilenet")
-class SqueezeExcite(keras.layers.Layer):
+class SqueezeExcite(QuickLayer):
     """Rescales every channel by a gate computed from the means of all of them (Hu et al., 2018).
 
     mean over space → 1×1 convolution to `squeeze_filters` → `activation` → 1×1 convolution back → `gate` → product
@@ -46,7 +47,7 @@ class SqueezeExcite(keras.layers.Layer):
         self.expand.build(self.reduce.compute_output_shape(pooled))
 
     def call(self, x, training=None):
-        return x * self.expand(self.reduce(ops.mean_pool(x, self.data_format)))
+        return x * self.expand.call(self.reduce.call(ops.mean_pool(x, self.data_format)))
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

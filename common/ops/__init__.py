@@ -1,23 +1,28 @@
 """How the layers compute. Each operation has one signature on every backend; layers call these and nothing below.
 
-Keras's own operation is the default formulation. Where a backend can't run one (TensorFlow has no channels-first
-convolution on a CPU), the way round it stands here, and never in a layer.
+Keras's own operation is the default. `formulations/` holds the faster ones, and the table that says which runs where.
 """
 
 from mobilenet_common.ops.attention import channel_attention, spatial_attention
-from mobilenet_common.ops.convolution import convolution, depthwise_convolution, output_size
+from mobilenet_common.ops.convolution import convolution, depthwise_convolution
+from mobilenet_common.ops.geometry import PADDINGS, output_size
 from mobilenet_common.ops.normalization import (
-    batch_moments,
+    activate,
+    affine,
     batch_norm,
+    batch_norm_training,
     group_norm,
     layer_norm,
 )
 from mobilenet_common.ops.sampling import average_pool, blur_pool, mean_pool, upsample
 
 __all__ = [
+    "PADDINGS",
+    "activate",
+    "affine",
     "average_pool",
-    "batch_moments",
     "batch_norm",
+    "batch_norm_training",
     "blur_pool",
     "channel_attention",
     "convolution",

@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from mobilenet_common.ops.formulations import fastest
+from mobilenet_common.ops.formulations.keras_default import as_float32
 from mobilenet_common.ops.layout import join_shape, split_shape
 
 
@@ -32,11 +34,7 @@ def spatial_attention(query, key, value, *, heads, multi_query, data_format, dro
     if multi_query:
         # The heads become further positions of a single head: one matrix product instead of `heads` small ones.
         query = ops.reshape(query, (batch, 1, heads * height * width, query.shape[-1]))
-    weights = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) * query.shape[-1] ** -0.5
-    weights = ops.cast(ops.softmax(ops.cast(weights, _at_least_float32(weights.dtype))), value.dtype)
-    if dropout is not None:
-        weights = dropout(weights)
-    y = ops.matmul(weights, value)
+    y = fastest("attend", data_format)(query, key, value, dropout)
     y = ops.reshape(y, (batch, heads, height, width, value.shape[-1]))
     order = (0, 2, 3, 1, 4) if data_format == "channels_last" else (0, 1, 4, 2, 3)
     shape = join_shape(batch, height, width, heads * value.shape[-1], data_format)
@@ -53,7 +51,7 @@ def channel_attention(query, key, value, *, heads, data_format):
     batch, height, width, channels = split_shape(ops.shape(query), data_format)
     query, key, value = (_split_heads(x, heads, data_format) for x in (query, key, value))
     weights = ops.matmul(ops.transpose(query, (0, 1, 3, 2)), key)  # channels x channels
-    weights = ops.cast(ops.softmax(ops.cast(weights, _at_least_float32(weights.dtype))), value.dtype)
+    weights = ops.cast(ops.softmax(as_float32(weights)), value.dtype)
     y = ops.matmul(value, ops.transpose(weights, (0, 1, 3, 2)))  # positions x channels
     y = ops.reshape(y, (batch, heads, height, width, channels // heads))
     order = (0, 2, 3, 1, 4) if data_format == "channels_last" else (0, 1, 4, 2, 3)
@@ -67,7 +65,3 @@ def _split_heads(x, heads, data_format):
     if data_format == "channels_last":
         return ops.transpose(ops.reshape(x, (batch, height * width, heads, size)), (0, 2, 1, 3))
     return ops.transpose(ops.reshape(x, (batch, heads, size, height * width)), (0, 1, 3, 2))
-
-
-def _at_least_float32(dtype):
-    return "float64" if "float64" in str(dtype) else "float32"

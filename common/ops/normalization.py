@@ -4,24 +4,30 @@ Statistics are computed in float32 whatever the input's type, and the result has
 """
 
 from keras import ops
-from keras.backend import standardize_dtype
 
-from mobilenet_common.ops.layout import along_channels, channel_axis, spatial_axes, split_shape
-
-
-def batch_moments(x, data_format):
-    """Per-channel mean and (biased) variance over batch and space, in float32."""
-    axes = (0, *spatial_axes(data_format))
-    mean, variance = _moments(_float32(x), axes)
-    return ops.squeeze(mean, axes), ops.squeeze(variance, axes)
+from mobilenet_common.ops.formulations import fastest
+from mobilenet_common.ops.formulations.keras_default import as_float32, moments
+from mobilenet_common.ops.layout import along_channels, channel_axis, split_shape
 
 
-def batch_norm(x, mean, variance, gamma, beta, epsilon, data_format):
-    """`(x - mean) / sqrt(variance + epsilon) * gamma + beta`, per channel."""
-    y = ops.batch_normalization(
-        _float32(x), mean, variance, axis=channel_axis(data_format), offset=beta, scale=gamma, epsilon=epsilon
+def batch_norm(x, mean, variance, gamma, beta, epsilon, activation, data_format, *, overwrite=False):
+    """`activation((x - mean) / sqrt(variance + epsilon) * gamma + beta)`, per channel.
+
+    `overwrite` says that nobody else reads `x`: the result may then take its place in memory.
+    """
+    return fastest("normalize", data_format)(
+        x, mean, variance, gamma, beta, epsilon, activation, data_format, overwrite
     )
-    return ops.cast(y, x.dtype)
+
+
+def batch_norm_training(x, gamma, beta, epsilon, activation, data_format):
+    """The same with mean and variance over batch and space, which it returns: `(y, mean, biased variance)`."""
+    return fastest("normalize_batch", data_format)(x, gamma, beta, epsilon, activation, data_format)
+
+
+def activate(x, activation, data_format, *, overwrite=False):
+    """`activation(x)`, any function of Keras; `overwrite` as for `batch_norm`."""
+    return fastest("activate", data_format)(x, activation, overwrite)
 
 
 def group_norm(x, gamma, beta, group_size, epsilon, data_format):
@@ -32,38 +38,20 @@ def group_norm(x, gamma, beta, group_size, epsilon, data_format):
         shape, axes = (batch, height, width, groups, group_size), (1, 2, 4)
     else:
         shape, axes = (batch, groups, group_size, height, width), (2, 3, 4)
-    y = ops.reshape(_float32(x), shape)
-    mean, variance = _moments(y, axes)
+    y = ops.reshape(as_float32(x), shape)
+    mean, variance = moments(y, axes)
     y = (y - mean) * ops.rsqrt(variance + epsilon)
-    return _scale(ops.reshape(y, ops.shape(x)), gamma, beta, x.dtype, data_format)
+    return ops.cast(affine(ops.reshape(y, ops.shape(x)), gamma, beta, data_format), x.dtype)
 
 
 def layer_norm(x, gamma, beta, epsilon, data_format):
     """Normalises every position over its channels, as ConvNeXt does."""
-    y = _float32(x)
-    mean, variance = _moments(y, (channel_axis(data_format),))
-    return _scale((y - mean) * ops.rsqrt(variance + epsilon), gamma, beta, x.dtype, data_format)
+    y = as_float32(x)
+    mean, variance = moments(y, (channel_axis(data_format),))
+    return ops.cast(affine((y - mean) * ops.rsqrt(variance + epsilon), gamma, beta, data_format), x.dtype)
 
 
-def _moments(x, axes):
-    """Mean and variance over `axes`, which stay with size 1.
-
-    One axis at a time: TensorFlow adds up several in one long float32 sum, which loses two digits on large maps.
-    """
-    mean = mean_over(x, axes)
-    return mean, mean_over(ops.square(x - mean), axes)
-
-
-def mean_over(x, axes):
-    """The mean over `axes`, which stay with size 1, taken one axis at a time."""
-    for axis in reversed(axes):
-        x = ops.mean(x, axis=axis, keepdims=True)
-    return x
-
-
-def _scale(y, gamma, beta, dtype, data_format):
-    return ops.cast(y * along_channels(gamma, data_format) + along_channels(beta, data_format), dtype)
-
-
-def _float32(x):
-    return x if standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
+def affine(x, gamma, beta, data_format):
+    """`x * gamma + beta`, per channel, in the type of `x`."""
+    y = as_float32(x) * along_channels(gamma, data_format) + along_channels(beta, data_format)
+    return ops.cast(y, x.dtype)

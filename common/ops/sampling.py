@@ -4,8 +4,8 @@ import numpy as np
 from keras import ops
 
 from mobilenet_common.ops.convolution import depthwise_convolution
+from mobilenet_common.ops.formulations.keras_default import mean_over
 from mobilenet_common.ops.layout import channel_axis, join_shape, spatial_axes, split_shape
-from mobilenet_common.ops.normalization import mean_over
 
 
 def mean_pool(x, data_format):

@@ -158,10 +158,11 @@ def test_dtype_policies(name, policy):
     layer = built(LAYERS[name](dtype=policy))
     reference = built(LAYERS[name](dtype="float32"))
     reference.set_weights(layer.get_weights())
-    y = layer(ops.convert_to_tensor(numbers(*SHAPE), layer.compute_dtype))
+    x = numbers(*SHAPE) / 2  # the softmax of large products, which is no part of this, would amplify the rounding
+    y = layer(ops.convert_to_tensor(x, layer.compute_dtype))
     assert keras.backend.standardize_dtype(y.dtype) == layer.compute_dtype
     assert {variable.dtype for variable in layer.weights} <= {layer.variable_dtype}
-    expected = array(reference(numbers(*SHAPE)))
+    expected = array(reference(x))
     tolerance = {"mixed_bfloat16": 0.05, "mixed_float16": 0.02}[policy]
     assert np.abs(array(ops.cast(y, "float32")) - expected).max() <= tolerance * np.abs(expected).max()
 

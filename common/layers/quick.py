@@ -1,0 +1,54 @@
+"""Calling a layer without Keras's checks around it, where they have nothing to do."""
+
+import keras
+
+try:
+    from keras.src.backend.common.global_state import get_global_attribute
+    from keras.src.backend.common.stateless_scope import in_stateless_scope
+    from keras.src.backend.common.variables import get_autocast_scope
+except ImportError:  # another version of Keras: every call goes its usual way
+    get_autocast_scope = None
+
+
+class QuickLayer(keras.layers.Layer):
+    """A layer with `call(x, training)` on one tensor, which PyTorch calls thousands of times a second.
+
+    Keras's `__call__` converts and checks arguments, opens scopes and looks for masks: about 0.1 ms, as long as a
+    small convolution takes. An eager tensor of the layer's own type, in a layer that is built and computes in the type
+    of its variables, needs none of that.
+    """
+
+    if keras.backend.backend() == "torch" and get_autocast_scope is not None:
+
+        def __call__(self, *args, **kwargs):
+            if not self._is_plain(args, kwargs):
+                return super().__call__(*args, **kwargs)
+            training = kwargs.get("training")
+            if training is None:
+                context = get_global_attribute("current_call_ctx")
+                training = context.get_value("training") if context else None
+            return self.call(args[0], training)
+
+        def _is_plain(self, args, kwargs):
+            if not self.built or len(args) != 1 or (kwargs and kwargs.keys() != {"training"}):
+                return False
+            x = args[0]
+            return (
+                type(x) is _Tensor
+                and x.dtype is _TYPES.get(self.compute_dtype)
+                and self.compute_dtype == self.variable_dtype
+                and get_autocast_scope() is None
+                and not in_stateless_scope()
+                and self.activity_regularizer is None
+                and getattr(self, "_remat_mode", None) is None
+                and not self._forward_hooks
+                and not self._forward_pre_hooks
+                and getattr(x, "_keras_mask", None) is None
+            )
+
+
+if keras.backend.backend() == "torch":
+    import torch
+
+    _Tensor = torch.Tensor
+    _TYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}

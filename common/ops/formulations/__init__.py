@@ -1,0 +1,63 @@
+"""Which formulation of an operation runs where. This table is the one place that decides.
+
+An operation that it does not name runs by Keras's own: on an unknown platform, on a GPU or TPU where the framework's
+compiler is good as it is, in a backend that is not known here. Every entry was measured against that (`benchmarks/`).
+"""
+
+import keras
+
+from mobilenet_common.ops.formulations import keras_default
+
+_BACKEND = keras.backend.backend()
+
+if _BACKEND == "jax":
+    from mobilenet_common.ops.formulations import jax_native as native
+
+    _CPU = {"dense": native.dense, "pointwise": native.pointwise, "depthwise": native.shifted_depthwise}
+    _ACCELERATOR = {"dense": native.dense}
+    _FASTEST = {
+        ("cpu", "channels_last"): _CPU,
+        ("cpu", "channels_first"): _CPU,
+        ("gpu", "channels_last"): _ACCELERATOR,
+        ("gpu", "channels_first"): _ACCELERATOR,
+        ("tpu", "channels_last"): _ACCELERATOR,
+        ("tpu", "channels_first"): _ACCELERATOR,
+    }
+elif _BACKEND == "tensorflow":
+    from mobilenet_common.ops.formulations import tensorflow_native as native
+
+    _FASTEST = {
+        ("kernels", "channels_last"): {
+            "dense": native.dense,
+            "pointwise": native.dense,
+            "depthwise": native.depthwise,
+            "normalize": native.normalize,
+            "normalize_batch": native.normalize_batch,
+        },
+        ("cpu compiled by XLA", "channels_last"): {
+            "dense": native.dense,
+            "pointwise": native.pointwise_product,
+            "depthwise": native.shifted_depthwise,
+        },
+    }
+elif _BACKEND == "torch":
+    from mobilenet_common.ops.formulations import torch_native as native
+
+    _EVERYWHERE = {
+        "dense": native.dense,
+        "pointwise": native.pointwise,
+        "depthwise": native.depthwise,
+        "normalize": native.normalize,
+        "normalize_batch": native.normalize_batch,
+        "attend": native.attend,
+        "activate": native.activate,
+    }
+    _FASTEST = {("any", "channels_last"): _EVERYWHERE, ("any", "channels_first"): _EVERYWHERE}
+else:
+    native, _FASTEST = None, {}
+
+
+def fastest(operation, data_format):
+    """The function that computes `operation`, a name of `keras_default`, where the program that is traced will run."""
+    platform = native.platform() if native else None
+    return _FASTEST.get((platform, data_format), {}).get(operation) or getattr(keras_default, operation)

@@ -1,0 +1,70 @@
+"""JAX: XLA compiles it all, so what counts is the form in which a sum is handed over."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mobilenet_common.ops.formulations import shifted
+from mobilenet_common.ops.formulations.keras_default import add_bias
+from mobilenet_common.ops.geometry import padding_widths
+from mobilenet_common.ops.layout import split_shape
+
+_LAYOUTS = {"channels_last": ("NHWC", "HWIO", "NHWC"), "channels_first": ("NCHW", "HWIO", "NCHW")}
+
+
+def platform():
+    """`"cpu"`, `"gpu"` or `"tpu"`: where JAX puts what no device is named for."""
+    device = jax.config.jax_default_device
+    return getattr(device, "platform", device) or jax.default_backend()
+
+
+def dense(x, kernel, bias, stride, dilation, padding, data_format):
+    """A full convolution with its padding inside."""
+    _, height, width, _ = split_shape(x.shape, data_format)
+    y = lax.conv_general_dilated(
+        x,
+        jnp.asarray(kernel, x.dtype),
+        (stride, stride),
+        [padding_widths(n, k, stride, dilation, padding) for n, k in zip((height, width), kernel.shape, strict=False)],
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=_LAYOUTS[data_format],
+    )
+    return add_bias(y, bias, data_format)
+
+
+def pointwise(x, kernel, bias, stride, dilation, padding, data_format):
+    """A 1×1 convolution as a matrix product over the channels."""
+    kernel = jnp.asarray(kernel, x.dtype)[0, 0]
+    if data_format == "channels_last":
+        y = x[:, ::stride, ::stride] @ kernel
+    else:
+        y = jnp.einsum("nchw,cf->nfhw", x[:, :, ::stride, ::stride], kernel)
+    return add_bias(y, bias, data_format)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _shifted_depthwise(x, kernel, stride, dilation, padding, data_format):
+    return shifted.forward(x, kernel, stride, dilation, padding, data_format, lax.optimization_barrier)
+
+
+def _forward(x, kernel, *options):
+    return shifted.forward(x, kernel, *options, lax.optimization_barrier), (x, kernel)
+
+
+def _backward(stride, dilation, padding, data_format, saved, g):
+    x, kernel = saved
+    options = (stride, dilation, padding, data_format, lax.optimization_barrier)
+    size = split_shape(x.shape, data_format)[1:3]
+    kernel_gradient = shifted.kernel_gradient(x, g, kernel.shape[:2], *options)
+    return shifted.input_gradient(g, kernel, size, *options), kernel_gradient.astype(kernel.dtype)
+
+
+_shifted_depthwise.defvjp(_forward, _backward)
+
+
+def shifted_depthwise(x, kernel, bias, stride, dilation, padding, data_format):
+    """A depthwise convolution in the form that XLA's CPU back end makes one loop of."""
+    y = _shifted_depthwise(x, jnp.asarray(kernel, x.dtype), stride, dilation, padding, data_format)
+    return add_bias(y, bias, data_format)

@@ -1,0 +1,101 @@
+"""Every operation by Keras's own: what runs where nothing faster is known, and what the others are tested against."""
+
+from keras import ops
+
+from mobilenet_common.ops.layout import (
+    along_channels,
+    channel_axis,
+    lacks_channels_first,
+    spatial_axes,
+    to_channels_first,
+    to_channels_last,
+)
+
+
+def dense(x, kernel, bias, stride, dilation, padding, data_format):
+    """A full convolution, its kernel `(rows, columns, in, out)`, its bias `(out,)` or None."""
+    if lacks_channels_first() and data_format == "channels_first":
+        return to_channels_first(dense(to_channels_last(x), kernel, bias, stride, dilation, padding, "channels_last"))
+    return _convolve(ops.conv, x, kernel, bias, stride, dilation, padding, data_format)
+
+
+pointwise = dense  # a full convolution whose kernel is one pixel
+
+
+def depthwise(x, kernel, bias, stride, dilation, padding, data_format):
+    """A convolution of each channel with its own kernel, `(rows, columns, channels, 1)`."""
+    return _convolve(ops.depthwise_conv, x, kernel, bias, stride, dilation, padding, data_format)
+
+
+def _convolve(convolve, x, kernel, bias, stride, dilation, padding, data_format):
+    size = kernel.shape[0]
+    if padding == "same" or stride == 1 or size == 1:  # at stride 1 the two paddings are one
+        keras_padding = "same"
+    else:
+        before = dilation * (size - 1) // 2
+        widths = [(0, 0)] * 4
+        for axis in spatial_axes(data_format):
+            widths[axis] = (before, before)
+        x, keras_padding = ops.pad(x, widths), "valid"
+    y = convolve(x, kernel, strides=stride, padding=keras_padding, dilation_rate=dilation, data_format=data_format)
+    return add_bias(y, bias, data_format)
+
+
+def add_bias(x, bias, data_format):
+    """`x` plus a number per channel, or `x` where `bias` is None."""
+    return x if bias is None else x + along_channels(bias, data_format)
+
+
+def normalize(x, mean, variance, gamma, beta, epsilon, activation, data_format, overwrite):
+    """Batch norm with given statistics, and an activation; `x` and the result of any float type, the rest float32.
+
+    With `overwrite` nobody else reads `x`, so that a framework may put the result in its place.
+    """
+    y = ops.batch_normalization(
+        as_float32(x), mean, variance, axis=channel_axis(data_format), offset=beta, scale=gamma, epsilon=epsilon
+    )
+    return activation(ops.cast(y, x.dtype))
+
+
+def normalize_batch(x, gamma, beta, epsilon, activation, data_format):
+    """Batch norm with the batch's own statistics, and an activation; returns `(y, mean, biased variance)`."""
+    axes = (0, *spatial_axes(data_format))
+    mean, variance = moments(as_float32(x), axes)
+    mean, variance = ops.squeeze(mean, axes), ops.squeeze(variance, axes)
+    y = normalize(x, mean, variance, gamma, beta, epsilon, activation, data_format, False)
+    return y, mean, variance
+
+
+def activate(x, activation, overwrite):
+    """`activation(x)`; `overwrite` as for `normalize`."""
+    return activation(x)
+
+
+def attend(query, key, value, dropout):
+    """`softmax(query keyᵀ / sqrt(key_size)) value` over the last two axes of each, `dropout` on the weights or None."""
+    weights = ops.matmul(query, ops.swapaxes(key, -1, -2)) * query.shape[-1] ** -0.5
+    weights = ops.cast(ops.softmax(as_float32(weights)), value.dtype)
+    if dropout is not None:
+        weights = dropout(weights)
+    return ops.matmul(weights, value)
+
+
+def moments(x, axes):
+    """Mean and biased variance over `axes`, which stay with size 1.
+
+    One axis at a time: TensorFlow adds up several in one long float32 sum, which loses two digits on large maps.
+    """
+    mean = mean_over(x, axes)
+    return mean, mean_over(ops.square(x - mean), axes)
+
+
+def mean_over(x, axes):
+    """The mean over `axes`, which stay with size 1, taken one axis at a time."""
+    for axis in reversed(axes):
+        x = ops.mean(x, axis=axis, keepdims=True)
+    return x
+
+
+def as_float32(x):
+    """`x` in float32; float64 stays."""
+    return x if "float64" in str(x.dtype) else ops.cast(x, "float32")

@@ -1,0 +1,113 @@
+"""TensorFlow: its fused batch norm, padding inside the convolutions, and the shifted form where XLA compiles."""
+
+import functools
+
+import tensorflow as tf
+
+from mobilenet_common.ops.formulations import keras_default, shifted
+from mobilenet_common.ops.layout import split_shape
+
+
+def platform():
+    """How the function that is traced will be run."""
+    if not _compiled_by_xla():
+        return "kernels"
+    return "cpu compiled by XLA" if _only_cpus() else "accelerator compiled by XLA"
+
+
+def _compiled_by_xla():
+    """Whether what is traced now belongs to a function with `jit_compile=True`, which TensorFlow tells only inside."""
+    if tf.executing_eagerly():
+        return False
+    try:
+        from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+    except ImportError:
+        return False
+    return GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
+@functools.cache
+def _only_cpus():
+    return {device.device_type for device in tf.config.list_logical_devices()} <= {"CPU"}
+
+
+def dense(x, kernel, bias, stride, dilation, padding, data_format):
+    """A full convolution, channels last, with its padding inside."""
+    if dilation > 1:  # a gradient that TensorFlow's kernel for CPUs lacks
+        return keras_default.dense(x, kernel, bias, stride, dilation, padding, data_format)
+    y = tf.nn.conv2d(x, kernel, stride, _padding(kernel, stride, dilation, padding))
+    return _add_bias(y, bias)
+
+
+def depthwise(x, kernel, bias, stride, dilation, padding, data_format):
+    """A convolution of each channel with its own kernel, channels last, with its padding inside."""
+    if dilation > 1:  # TensorFlow rearranges the whole map for it, which Keras arranges best
+        return keras_default.depthwise(x, kernel, bias, stride, dilation, padding, data_format)
+    y = tf.nn.depthwise_conv2d(x, kernel, (1, stride, stride, 1), _padding(kernel, stride, dilation, padding))
+    return _add_bias(y, bias)
+
+
+def _add_bias(x, bias):
+    return x if bias is None else tf.nn.bias_add(x, bias)  # the form that the graph's optimiser puts into a convolution
+
+
+def _padding(kernel, stride, dilation, padding):
+    size = kernel.shape[0]
+    if padding == "same" or stride == 1 or size == 1:  # at stride 1 the two paddings are one
+        return "SAME"
+    before = dilation * (size - 1) // 2
+    return [[0, 0], [before, before], [before, before], [0, 0]]
+
+
+def pointwise_product(x, kernel, bias, stride, dilation, padding, data_format):
+    """A 1×1 convolution, channels last, as a matrix product over the channels."""
+    return _add_bias(tf.tensordot(x[:, ::stride, ::stride], tf.convert_to_tensor(kernel)[0, 0], 1), bias)
+
+
+def shifted_depthwise(x, kernel, bias, stride, dilation, padding, data_format):
+    """A depthwise convolution in the form that XLA's CPU back end makes one loop of, with its own gradients."""
+    options = (stride, dilation, padding, data_format)
+    _, height, width, _ = split_shape(tf.shape(x) if None in x.shape[1:] else x.shape, data_format)
+    kernel_size = kernel.shape[:2]
+
+    # The three are one trilinear form's derivatives: each one's gradients are the other two.
+    @tf.custom_gradient
+    def forward(x, kernel):
+        return shifted.forward(x, kernel, *options), lambda g: (input_gradient(g, kernel), kernel_gradient(x, g))
+
+    @tf.custom_gradient
+    def input_gradient(g, kernel):
+        y = shifted.input_gradient(g, kernel, (height, width), *options)
+        return y, lambda dy: (forward(dy, kernel), kernel_gradient(dy, g))
+
+    @tf.custom_gradient
+    def kernel_gradient(x, g):
+        y = tf.cast(shifted.kernel_gradient(x, g, kernel_size, *options), g.dtype)
+        return y, lambda dy: (input_gradient(g, dy), forward(x, dy))
+
+    return _add_bias(forward(x, tf.convert_to_tensor(kernel)), bias)
+
+
+_FUSED_TYPES = (tf.float32, tf.bfloat16, tf.float16)  # what the fused batch norm takes, with float32 statistics
+
+
+def normalize(x, mean, variance, gamma, beta, epsilon, activation, data_format, overwrite):
+    """Batch norm with given statistics, channels last, and an activation."""
+    if x.dtype not in _FUSED_TYPES:
+        return keras_default.normalize(x, mean, variance, gamma, beta, epsilon, activation, data_format, overwrite)
+    fused = tf.raw_ops.FusedBatchNormV3(
+        x=x, scale=gamma, offset=beta, mean=mean, variance=variance, epsilon=epsilon, is_training=False
+    )
+    return activation(fused.y)
+
+
+def normalize_batch(x, gamma, beta, epsilon, activation, data_format):
+    """Batch norm with the batch's statistics, channels last, and an activation: `(y, mean, biased variance)`."""
+    if x.dtype not in _FUSED_TYPES:
+        return keras_default.normalize_batch(x, gamma, beta, epsilon, activation, data_format)
+    nothing = tf.zeros([0])
+    fused = tf.raw_ops.FusedBatchNormV3(
+        x=x, scale=gamma, offset=beta, mean=nothing, variance=nothing, epsilon=epsilon, is_training=True
+    )
+    count = tf.cast(tf.size(x) / tf.shape(x)[-1], "float32")
+    return activation(fused.y), fused.batch_mean, fused.batch_variance * ((count - 1) / count)

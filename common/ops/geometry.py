@@ -1,0 +1,30 @@
+"""How wide a convolution's padding is, and how many rows come out."""
+
+PADDINGS = ("same", "symmetric")
+
+
+def output_size(size, stride):
+    """Rows or columns that come out of a padded convolution: `ceil(size / stride)`, None for None.
+
+    Both paddings give the same size for an odd kernel; they differ in which pixels the kernel is centred on.
+    """
+    return None if size is None else -(-size // stride)
+
+
+def padding_widths(size, kernel_size, stride, dilation, padding):
+    """Zeros `(before, after)` the `size` rows (or columns) of an image, for an odd kernel.
+
+    `"same"` is TensorFlow's: as little as is needed, the larger half behind. `"symmetric"` is PyTorch's: the same on
+    both sides, of which the last row may go unused. At stride 1 the two are one.
+    """
+    reach = dilation * (kernel_size - 1)
+    if stride == 1 or padding == "symmetric":
+        return reach // 2, reach // 2
+    total = (output_size(size, stride) - 1) * stride + reach + 1 - size
+    if not isinstance(total, int):  # an unknown size that becomes known when the program runs
+        import keras
+
+        total = keras.ops.maximum(total, 0)
+    else:
+        total = max(total, 0)
+    return total // 2, total - total // 2

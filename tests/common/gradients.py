@@ -1,0 +1,65 @@
+"""First and second derivatives of functions of tensors, on whichever backend runs."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def weighted_sum(y):
+    """A number that depends on every element of `y` differently."""
+    weights = np.random.default_rng(7).standard_normal(tuple(y.shape)).astype("float32")
+    return ops.sum(ops.cast(y, "float32") * ops.convert_to_tensor(weights))
+
+
+def gradients(function, *arrays, compiled=False):
+    """Gradients of `weighted_sum(function(*arrays))` with regard to each array, as NumPy arrays in float32.
+
+    With `compiled`, TensorFlow compiles the function and its gradient by XLA.
+    """
+    return [ops.convert_to_numpy(ops.cast(g, "float32")) for g in _gradients(function, arrays, compiled)]
+
+
+def second_gradients(function, *arrays, compiled=False):
+    """Gradients of the weighted sum of all of `gradients`, with regard to each array."""
+
+    def first(*tensors):
+        return sum(weighted_sum(g) for g in _raw_gradients(function, tensors))
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        found = jax.grad(first, tuple(range(len(arrays))))(*map(ops.convert_to_tensor, arrays))
+    else:
+        found = _gradients(lambda *tensors: first(*tensors), arrays, compiled, reduce=False)
+    return [ops.convert_to_numpy(g) for g in found]
+
+
+def _gradients(function, arrays, compiled, reduce=True):
+    backend = keras.backend.backend()
+    tensors = [ops.convert_to_tensor(array) for array in arrays]
+    if backend == "torch":
+        tensors = [tensor.detach().requires_grad_() for tensor in tensors]
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(lambda *t: _raw_gradients(function, t, reduce), jit_compile=compiled)(*tensors)
+    return _raw_gradients(function, tensors, reduce)
+
+
+def _raw_gradients(function, tensors, reduce=True):
+    score = (lambda *t: weighted_sum(function(*t))) if reduce else function
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.grad(score, tuple(range(len(tensors))))(*tensors)
+    if backend == "torch":
+        import torch
+
+        return torch.autograd.grad(score(*tensors), tensors, create_graph=True)
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        y = score(*tensors)
+    return tape.gradient(y, tensors)

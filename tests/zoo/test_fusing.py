@@ -1,0 +1,150 @@
+"""fuse: the same outputs without batch norm, for every variant; what is refused."""
+
+import keras
+import numpy as np
+import pytest
+
+import mobilenet_zoo
+from mobilenet_common import Architecture
+from mobilenet_common import layers as mobilenet_layers
+from mobilenet_common.architecture import Attention, Conv, Fused, Universal
+from mobilenet_v4 import create_mobilenetv4
+
+WIDTH_ONE = [name for name in mobilenet_zoo.list_models() if "_large_150d" not in name]
+QUICK = (
+    "mobilenetv1_025",
+    "mobilenetv2_035",
+    "mobilenetv3_small_075",
+    "mobilenetv4_conv_aa_medium",
+    "mobilenetv4_compact_hybrid_large",
+    "mobilenetv4_hybrid_medium_075",
+)
+
+
+def randomized(model, seed=0):
+    """The model with kernels and statistics that hide no factor: a fresh batch norm does nothing."""
+    rng = np.random.default_rng(seed)
+    for variable in model.weights:
+        name = variable.path.rpartition("/")[2]
+        if name in ("gamma", "moving_variance"):
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+        elif name in ("beta", "moving_mean", "bias"):
+            variable.assign(rng.normal(0.0, 0.2, variable.shape))
+    return model
+
+
+def image(size=64, channels=3):
+    """Two pictures of noise."""
+    return np.random.default_rng(1).standard_normal((2, size, size, channels)).astype("float32")
+
+
+def check_same(model, fused, x, tolerance=1e-5):
+    """Assert that both predict the same, relative to the largest output; return the fused model's outputs."""
+    expected, found = (keras.tree.flatten(each.predict(x, verbose=0)) for each in (model, fused))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
+    return found
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in WIDTH_ONE]
+)
+def test_outputs_stay_and_batch_norm_goes(name):
+    options = {"input_shape": (64, 64, 3), "num_classes": 5, "classifier_activation": None}
+    model = randomized(mobilenet_zoo.create_model(name, **options))
+    before = model.get_weights()
+    fused = mobilenet_zoo.fuse(model)
+    check_same(model, fused, image())
+    assert not [w.path for w in fused.weights if "moving" in w.path or ("scale" in w.path and "conv" in name)]
+    assert [layer.name for layer in fused.layers] == [layer.name for layer in model.layers]
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_layer_scale_goes_into_the_projection():
+    model = randomized(create_mobilenetv4("hybrid_medium", 3, (64, 64, 3), width_multiplier=0.25))
+    for variable in model.weights:
+        if "layer_scale" in variable.path:
+            variable.assign(np.random.default_rng(2).uniform(0.5, 1.5, variable.shape))
+    fused = mobilenet_zoo.fuse(model)
+    assert any("layer_scale" in w.path for w in model.weights)
+    assert not any("layer_scale" in w.path for w in fused.weights)
+    check_same(model, fused, image())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"activation": "silu", "padding": "symmetric", "norm_epsilon": 0.1},
+        {"normalization": "group"},
+        {"normalization": "layer"},
+        {"include_top": False, "pyramid_levels": (2, 4)},
+        {"data_format": "channels_first", "input_shape": (3, 64, 64)},
+        {"include_preprocessing": True, "drop_path_rate": 0.2},
+    ],
+    ids=str,
+)
+def test_options_are_kept(options):
+    model = randomized(create_mobilenetv4("conv_small", 3, **{"input_shape": (64, 64, 3)} | options))
+    x = image() if "data_format" not in options else image().transpose(0, 3, 1, 2)
+    fused = mobilenet_zoo.fuse(model)
+    check_same(model, fused, x)
+    assert any("gamma" in w.path for w in fused.weights) == (options.get("normalization") is not None)
+
+
+def test_unusual_blocks():
+    """Biases under a batch norm, a depthwise end, an activated projection with layer scale, plain normalisations."""
+    architecture = Architecture(
+        stem=Conv(8, stride=2),
+        stages=(
+            (Fused(3, 16, 8, 2, linear=False),),
+            (
+                Universal(3, 5, 16, 12, 2, end=3, layer_scale=0.5),
+                Universal(0, 3, 24, 12, linear=False, layer_scale=0.5),
+            ),
+            (Attention(12, 2, 4, query_stride=2, layer_scale=0.5), Attention(12, 2, 4, kv_kernel=3, kv_stride=2)),
+        ),
+    )
+    model = randomized(create_mobilenetv4(architecture, 3, (64, 64, 3)))
+    check_same(model, mobilenet_zoo.fuse(model), image())
+    inputs = keras.Input((8, 8, 4))
+    y = mobilenet_layers.ConvNormActivation(6, 3, use_bias=True, activation="relu", name="convolution")(inputs)
+    model = randomized(keras.Model(inputs, mobilenet_layers.NormActivation(activation="silu", name="norm")(y)))
+    fused = mobilenet_zoo.fuse(model)
+    check_same(model, fused, image(8, 4))
+    assert [w.path for w in fused.weights] == ["convolution/kernel", "convolution/bias", "norm/gamma", "norm/beta"]
+
+
+def test_models_inside_models():
+    body = create_mobilenetv4(
+        "conv_small", input_shape=(64, 64, 3), include_top=False, width_multiplier=0.25, pooling="avg"
+    )
+    inputs = keras.Input((64, 64, 3))
+    outputs = keras.layers.Dense(3)(body(keras.layers.Rescaling(2.0)(inputs)))
+    model = randomized(keras.Model(inputs, outputs))
+    fused = mobilenet_zoo.fuse(model)
+    check_same(model, fused, image())
+    assert not any("moving" in w.path for w in fused.weights)
+
+
+def test_a_fused_model_saves_and_loads(tmp_path):
+    model = randomized(create_mobilenetv4("hybrid_medium", 3, (64, 64, 3), width_multiplier=0.25))
+    fused = mobilenet_zoo.fuse(model)
+    fused.save(tmp_path / "fused.keras")
+    check_same(fused, keras.saving.load_model(tmp_path / "fused.keras"), image(), 1e-6)
+    assert mobilenet_zoo.profile(fused).macs == mobilenet_zoo.profile(model).macs
+
+
+def test_a_model_that_still_trains_is_refused():
+    model = randomized(create_mobilenetv4("conv_small", 3, (64, 64, 3), width_multiplier=0.25))
+    model.compile(optimizer="adam", loss="categorical_crossentropy")
+    with pytest.raises(ValueError, match=r"still trains.*model.trainable = False.*allow_training=True"):
+        mobilenet_zoo.fuse(model)
+    check_same(model, mobilenet_zoo.fuse(model, allow_training=True), image())
+    model.trainable = False
+    check_same(model, mobilenet_zoo.fuse(model), image())
+
+
+def test_only_functional_models():
+    with pytest.raises(ValueError, match=r"functional keras.Model.*not a Dense"):
+        mobilenet_zoo.fuse(keras.layers.Dense(1))
