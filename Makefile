@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 BACKENDS := tensorflow jax torch
 DEMO_BACKEND := $(or $(strip $(KERAS_BACKEND)),jax)
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Without isolation the build uses the setuptools of constraints.txt, not whichever is newest today.
@@ -14,7 +15,7 @@ INSTALL_EXTRAS = $(PIP_INSTALL) setuptools wheel && $(PIP_INSTALL) --no-build-is
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-all lint format docs clean check-demo-backend
+.PHONY: help demo test test-all bench lint format docs clean check-demo-backend
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,11 +37,14 @@ format: $(VENV)/.lint ## mend style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: $(VENV)/.bench ## measure speed against the peers that are installed (BENCH_ARGS="..." goes to the program)
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
 docs: $(VENV)/.test ## make the tables and pictures of the manual again
 	KERAS_BACKEND=torch $(BIN)/python docs/build.py
 
 clean: ## remove what building, testing and the demo leave behind (not .venv)
-	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache demo_output
+	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache demo_output bench_output
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 check-demo-backend:
@@ -62,6 +66,11 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing all backends and the test tools into $(VENV) (the first time takes minutes) ..."
 	$(INSTALL_EXTRAS) '.[dev,demo,tensorflow,jax,torch]'
 	@touch $@ $(VENV)/.lint $(BACKENDS:%=$(VENV)/.demo-%)
+
+$(VENV)/.bench: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing all backends and what the benchmarks need into $(VENV) (the first time takes minutes) ..."
+	$(INSTALL_EXTRAS) '.[bench,tensorflow,jax,torch]'
+	@touch $@
 
 $(VENV)/.lint: constraints.txt | $(BIN)/pip
 	$(PIP_INSTALL) ruff

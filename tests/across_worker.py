@@ -1,4 +1,4 @@
-"""One backend's part of the tests that compare backends: `python -m tests.across_worker {gradients,write,read} FOLDER`.
+"""One backend's part of the tests that compare backends: `python -m tests.across_worker {gradients,write,write-all,read} FOLDER`.
 
 The backend is that of KERAS_BACKEND. Results go into FOLDER, from where the tests read them.
 """
@@ -32,6 +32,8 @@ SAVED = {
     "compact": (create_mobilenetv4, "compact_nano"),
 }
 FORMATS = ("channels_last", "channels_first")
+ALL_SAVED = [(name, data_format) for name in SAVED for data_format in FORMATS]
+QUICK_SAVED = [(name, FORMATS[turn % 2]) for turn, name in enumerate(SAVED)]
 
 
 def randomise(model):
@@ -100,16 +102,21 @@ def gradients(folder):
         np.savez(folder / f"{name}-{keras.backend.backend()}.npz", **results)
 
 
-def write(folder):
-    """Saves each model in each data format, with what it predicts."""
-    for name, (create, variant) in SAVED.items():
-        for data_format in FORMATS:
-            x, shape = _formatted(data_format)
-            model = create(variant, CLASSES, shape, data_format=data_format)
-            randomise(model)
-            stem = folder / f"{keras.backend.backend()}-{name}-{data_format}"
-            model.save(f"{stem}.keras")
-            np.save(f"{stem}.npy", infer(model, x))
+def write(folder, cases=QUICK_SAVED):
+    """Saves models in data formats, with what they predict."""
+    for name, data_format in cases:
+        create, variant = SAVED[name]
+        x, shape = _formatted(data_format)
+        model = create(variant, CLASSES, shape, data_format=data_format)
+        randomise(model)
+        stem = folder / f"{keras.backend.backend()}-{name}-{data_format}"
+        model.save(f"{stem}.keras")
+        np.save(f"{stem}.npy", infer(model, x))
+
+
+def write_all(folder):
+    """`write` for every model in every data format."""
+    write(folder, ALL_SAVED)
 
 
 def read(folder):
@@ -131,4 +138,5 @@ def _formatted(data_format):
 
 
 if __name__ == "__main__":
-    {"gradients": gradients, "write": write, "read": read}[sys.argv[1]](Path(sys.argv[2]))
+    tasks = {"gradients": gradients, "write": write, "write-all": write_all, "read": read}
+    tasks[sys.argv[1]](Path(sys.argv[2]))

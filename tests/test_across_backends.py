@@ -38,10 +38,11 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """A folder with every model written by every backend, and what each other predicts with it."""
+def saved(tmp_path_factory, request):
+    """A folder with models written by every backend, and what each other predicts with them."""
     folder = tmp_path_factory.mktemp("saved")
-    for task in ("write", "read"):
+    quick = "not slow" in request.config.option.markexpr
+    for task in ("write" if quick else "write-all", "read"):
         for backend in BACKENDS:
             run(task, folder, backend)
     return folder
@@ -66,8 +67,13 @@ def test_a_training_step_is_the_same(name, one, other, trained):
     assert not far
 
 
-@pytest.mark.parametrize("data_format", across_worker.FORMATS)
-@pytest.mark.parametrize("name", across_worker.SAVED)
+@pytest.mark.parametrize(
+    ("name", "data_format"),
+    [
+        pytest.param(*case, marks=[] if case in across_worker.QUICK_SAVED else [pytest.mark.slow])
+        for case in across_worker.ALL_SAVED
+    ],
+)
 @pytest.mark.parametrize("writer", BACKENDS)
 def test_a_saved_model_predicts_the_same_elsewhere(writer, name, data_format, saved):
     stem = f"{writer}-{name}-{data_format}"

@@ -1,0 +1,112 @@
+"""Command line of the benchmarks: runs every comparison in a process of its own and writes what it found."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks.contenders import MODELS, MODES, is_installed
+from benchmarks.report import write_report
+from benchmarks.timing import cores
+
+ROOT = Path(__file__).resolve().parents[1]
+GROWTH = {
+    "batch": (1, 2, 4, 8, 16, 32, 64),
+    "image size": (96, 128, 160, 192, 224, 288, 384, 512),
+    "width": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
+}
+LIBRARIES = ("keras", "jax", "jaxlib", "torch", "tensorflow-cpu", "tensorflow", "numpy", "timm", "zeromodels")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+console = Console(stderr=True)
+
+
+@app.command()
+def main(
+    backend: Annotated[list[str] | None, typer.Option(help="tensorflow, jax or torch; may be repeated.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A name such as mobilenetv2_100; may be repeated.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="Pictures in an inference; may be repeated.")] = None,
+    training_batch: Annotated[int, typer.Option(help="Pictures in a training step; 0 for no training.")] = 16,
+    seconds: Annotated[float, typer.Option(help="How long the contenders of one measure take turns.")] = 8.0,
+    growth: Annotated[bool, typer.Option(help="Also measure how time and memory grow.")] = True,
+    output: Annotated[Path, typer.Option(help="Folder for results.json, tables and plots.")] = Path("bench_output"),
+) -> None:
+    """Compare this library's speed with keras.applications, zeromodels and timm, as far as they are installed.
+
+    Every comparison runs its contenders in turns in one process. Ratios are the peer's time divided by ours.
+    """
+    backends = _checked("backend", backend, list(MODES)) or [name for name in MODES if is_installed(name)]
+    names = _checked("model", model, [each.name for each in MODELS]) or [each.name for each in MODELS]
+    jobs = []
+    for name in backends:
+        for mode in MODES[name]:
+            options = {"mode": mode, "seconds": seconds}
+            for each in names:
+                job = {"model": each, "batches": batch or [1, 16], "training_batch": training_batch}
+                jobs.append(("compare", name, options | job))
+        if growth:
+            options = {"model": names[0] if len(names) == 1 else "mobilenetv2_100", "mode": MODES[name][0]}
+            for axis, values in GROWTH.items():
+                jobs.append(("grow", name, options | {"axis": axis, "values": values, "seconds": seconds / 4}))
+
+    results = {"machine": machine(), "command": " ".join(["python -m benchmarks", *sys.argv[1:]]), "rows": []}
+    for index, (kind, name, job) in enumerate(jobs, 1):
+        what = job.get("axis") or job["model"]
+        console.print(f"{index}/{len(jobs)} {name} {job['mode']}: {what}")
+        found = _run(kind, name, job)
+        if found is None:
+            continue
+        results["rows"] += found["rows"]
+        results.setdefault("matrix_product_rate", {})[name] = found["matrix_product_rate"]
+        write_report(results, output)  # after each job, so that a run that is stopped leaves what it has
+    console.print(f"Written to {output}: results.json, tables.md and the plots.")
+
+
+def machine():
+    """Names the machine and the versions that ran."""
+    versions = {}
+    for library in LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {"processor": _processor(), "cores": cores(), "system": platform.system(), "versions": versions}
+
+
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _checked(option, given, allowed):
+    for value in given or ():
+        if value not in allowed:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(allowed)}.", param_hint=f"--{option}")
+    return given
+
+
+def _run(kind, backend, job):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "result.json"
+        command = [sys.executable, "-m", "benchmarks.worker", kind, json.dumps(job), str(path)]
+        environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "KERAS_BACKEND": backend}
+        status = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        if status.returncode:
+            console.print(f"  failed: {status.stderr.strip().splitlines()[-1] if status.stderr else 'no message'}")
+            return None
+        return json.loads(path.read_text())
+
+
+if __name__ == "__main__":
+    app()

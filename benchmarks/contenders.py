@@ -1,0 +1,109 @@
+"""The models that are compared, and who else has them."""
+
+import dataclasses
+import importlib.util
+import re
+import sys
+
+IMAGE_SIZE = 224
+
+# How a call is run under each backend, in the words of that framework.
+MODES = {
+    "jax": ("jit",),
+    "torch": ("eager", "compiled"),
+    "tensorflow": ("graph", "jit_compile"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """One architecture under the names that each library gives it.
+
+    Attributes:
+        name: As `mobilenet_zoo.create_model` and timm call it.
+        generation, variant: What the generation's create function takes.
+        keras_application: The function of keras.applications, or None.
+        zeromodels: The variant of zeromodels' MobileNetV4, or None.
+    """
+
+    name: str
+    generation: int
+    variant: str
+    keras_application: str | None = None
+    zeromodels: str | None = None
+
+
+MODELS = (
+    Model("mobilenetv1_100", 1, "1.0", keras_application="MobileNet"),
+    Model("mobilenetv2_100", 2, "1.0", keras_application="MobileNetV2"),
+    Model("mobilenetv3_large_100", 3, "large", keras_application="MobileNetV3Large"),
+    Model("mobilenetv3_small_100", 3, "small", keras_application="MobileNetV3Small"),
+    Model("mobilenetv4_conv_small", 4, "conv_small", zeromodels="conv_small"),
+    Model("mobilenetv4_conv_medium", 4, "conv_medium", zeromodels="conv_medium"),
+    Model("mobilenetv4_hybrid_medium", 4, "hybrid_medium", zeromodels="hybrid_medium"),
+)
+
+
+def find(name):
+    """The entry of `MODELS` called `name`."""
+    return next(model for model in MODELS if model.name == name)
+
+
+def create(model, **options):
+    """Our model, with the defaults of its create function."""
+    module = importlib.import_module(f"mobilenet_v{model.generation}")
+    return getattr(module, f"create_mobilenetv{model.generation}")(model.variant, **options)
+
+
+def create_keras_application(model):
+    """The same network of keras.applications, with random weights."""
+    import keras
+
+    options = {} if model.generation != 3 else {"include_preprocessing": False}
+    return getattr(keras.applications, model.keras_application)(weights=None, **options)
+
+
+def create_zeromodels(model):
+    """The same network of zeromodels, with random weights."""
+    from zeromodels.models.mobilenetv4 import MobileNetV4ImageClassify
+
+    return MobileNetV4ImageClassify(model.zeromodels, image_size=IMAGE_SIZE, classifier_activation="softmax")
+
+
+def create_timm(model):
+    """Timm's model, a PyTorch module in channels-last memory."""
+    import torch
+
+    return import_timm().create_model(model.name).to(memory_format=torch.channels_last)
+
+
+def is_installed(library):
+    """Whether `library` can be imported, without importing it."""
+    return importlib.util.find_spec(library) is not None
+
+
+def import_timm():
+    """timm, also beside a CPU build of PyTorch.
+
+    timm imports torchvision, whose wheel describes operators that only PyTorch's CUDA build lets it load. Declaring
+    each that is missed, by name, is enough: no classification model calls one.
+    """
+    import torch
+
+    while True:
+        try:
+            import timm
+
+            return timm
+        except RuntimeError as error:
+            missed = re.search(r"operator torchvision::(\w+) does not exist", str(error))
+            if missed is None:
+                raise
+            library = torch.library.Library("torchvision", "FRAGMENT")
+            library.define(f"{missed[1]}(Tensor x) -> Tensor")
+            _DECLARED.append(library)
+            for name in [name for name in sys.modules if name.partition(".")[0] in ("timm", "torchvision")]:
+                del sys.modules[name]
+
+
+_DECLARED = []  # a library that is dropped takes its operators with it

@@ -1,0 +1,92 @@
+"""A model as a function that can be timed: one call is one finished inference or one training step."""
+
+import keras
+import numpy as np
+
+from benchmarks import contenders
+
+
+def inference(model, mode, images):
+    """A function without arguments that predicts for `images` (NumPy, channels last) and waits for the result."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        return _jax_inference(model, images)
+    if backend == "torch":
+        return _torch_inference(lambda x: model(x, training=False), mode, images, lambda x: x)
+    return _tensorflow_inference(model, mode, images)
+
+
+def training(model, mode, images, labels):
+    """A function without arguments that trains one step by Keras's own loop, with plain SGD."""
+    compiled = mode in ("jit", "compiled", "jit_compile")
+    model.compile(optimizer=keras.optimizers.SGD(1e-3), loss="sparse_categorical_crossentropy", jit_compile=compiled)
+    return lambda: model.train_on_batch(images, labels)
+
+
+def timm_inference(module, mode, images):
+    """As `inference`, for a PyTorch module."""
+    return _torch_inference(module.eval(), mode, images, lambda x: x.permute(0, 3, 1, 2))
+
+
+def timm_training(module, mode, images, labels):
+    """As `training`, for a PyTorch module: the loop that its users write."""
+    import torch
+
+    module = module.train()
+    optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
+    loss_of = torch.nn.CrossEntropyLoss()
+    device = next(module.parameters()).device
+    x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
+    y = torch.from_numpy(labels).to(device)
+
+    def step():
+        optimizer.zero_grad()
+        loss = loss_of(module(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def _jax_inference(model, images):
+    import jax
+
+    trainable = [variable.value for variable in model.trainable_variables]
+    rest = [variable.value for variable in model.non_trainable_variables]
+    predict = jax.jit(lambda t, n, x: model.stateless_call(t, n, x, training=False)[0])
+    x = jax.numpy.asarray(images)
+    return lambda: jax.block_until_ready(predict(trainable, rest, x))
+
+
+def _torch_inference(predict, mode, images, arrange):
+    import torch
+
+    if mode == "compiled":
+        predict = torch.compile(predict)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x = arrange(torch.from_numpy(images).to(device))
+
+    def run():
+        with torch.inference_mode():
+            y = predict(x)
+            if device == "cuda":
+                torch.cuda.synchronize()
+            return y
+
+    return run
+
+
+def _tensorflow_inference(model, mode, images):
+    import tensorflow as tf
+
+    predict = tf.function(lambda x: model(x, training=False), jit_compile=mode == "jit_compile")
+    x = tf.constant(images)
+    return lambda: predict(x).numpy()
+
+
+def batch(size, image_size=contenders.IMAGE_SIZE):
+    """Noise for pictures, and labels."""
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((size, image_size, image_size, 3), dtype="float32")
+    return images, rng.integers(0, 1000, size)

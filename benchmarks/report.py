@@ -1,0 +1,165 @@
+"""What the benchmarks found, as JSON, Markdown tables and plots."""
+
+import json
+
+OURS = ("ours", "ours, fused", "ours, padded as timm")
+COLOURS = {"keras.applications": "#4477aa", "zeromodels": "#228833", "timm": "#ee6677", "ours, fused": "#ccbb44"}
+
+
+def write_report(results, folder):
+    """Writes `results.json`, `tables.md` and, where matplotlib is installed, the plots into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(results, indent=1))
+    (folder / "tables.md").write_text(tables(results))
+    plot_ratios(results, folder / "ratios.png")
+    plot_growth(results, folder / "growth.png")
+
+
+def tables(results):
+    """The results as Markdown: the machine, a table for each backend and mode, and how time grows."""
+    lines = [machine_line(results["machine"]), "", f"Command: `{results['command']}`", ""]
+    for (backend, mode), rows in _by_mode(_comparisons(results)).items():
+        lines += [f"### {backend}, {mode}", ""]
+        lines += ["| model | measure | ours | memory | against | peer's time / ours | memory |"]
+        lines += ["|---|---|---:|---:|---|---:|---:|"]
+        for row in rows:
+            lines += _comparison_lines(row)
+        lines.append("")
+    growth = [row for row in results["rows"] if "axis" in row]
+    if growth:
+        lines += ["### Growth", "", "| backend | axis | value | ms | memory | share of the matrix product's rate |"]
+        lines += ["|---|---|---:|---:|---:|---:|"]
+        for row in growth:
+            ours = row["contenders"]["ours"]
+            rate = results["matrix_product_rate"][row["backend"]]
+            share = row["macs"] / (ours["ms"] / 1e3) / rate
+            values = [row["backend"], row["axis"], row["value"], f"{ours['ms']:.1f}", _memory(ours), f"{share:.0%}"]
+            lines.append("| " + " | ".join(map(str, values)) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def machine_line(machine):
+    """The machine and the versions in a sentence."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return f"{machine['processor']}, {machine['cores']} cores, {machine['system']}; {versions}."
+
+
+def _comparison_lines(row):
+    contenders = row["contenders"]
+    ours = contenders["ours"]
+    measure = f"{row['measure']}, batch {row['batch']}"
+    first = [row["model"], measure, f"{ours['ms']:.1f} ms", _memory(ours)]
+    lines = []
+    for name, peer in contenders.items():
+        if name == "ours":
+            continue
+        # timm computes what our model with its padding computes, so that is what its time is held against.
+        base = contenders.get("ours, padded as timm") if name == "timm" else None
+        factor = peer["ratio"] / base["ratio"] if base else peer["ratio"]
+        low, high = (peer[key] / (base["ratio"] if base else 1.0) for key in ("low", "high"))
+        values = [*first, name, f"**{factor:.2f}** ({low:.2f} to {high:.2f})", _memory(peer)]
+        lines.append("| " + " | ".join(values) + " |")
+        first = ["", "", "", ""]
+    return lines or ["| " + " | ".join([*first, "", "", ""]) + " |"]
+
+
+def _memory(contender):
+    return "" if contender.get("memory") is None else f"{contender['memory']:.0f} MiB"
+
+
+def plot_ratios(results, path):
+    """A panel for each backend and mode: how many times as long as ours each peer takes."""
+    pyplot = _pyplot()
+    groups = _by_mode(_comparisons(results))
+    if pyplot is None or not groups:
+        return
+    figure, axes = pyplot.subplots(
+        1, len(groups), figsize=(4.2 * len(groups), 0.28 * max(map(len, groups.values())) + 1.6), squeeze=False
+    )
+    for axis, ((backend, mode), rows) in zip(axes[0], groups.items(), strict=True):
+        labels = [f"{row['model'].removeprefix('mobilenet')}, {_short(row)}" for row in rows]
+        for name, colour in COLOURS.items():
+            points = [(i, row["contenders"][name]) for i, row in enumerate(rows) if name in row["contenders"]]
+            if not points:
+                continue
+            places, found = zip(*points, strict=True)
+            middle = [each["ratio"] for each in found]
+            spread = [[m - e["low"] for m, e in zip(middle, found, strict=True)]]
+            spread += [[e["high"] - m for m, e in zip(middle, found, strict=True)]]
+            spread = [[max(0.0, value) for value in side] for side in spread]
+            axis.errorbar(middle, places, xerr=spread, fmt="o", color=colour, label=name, markersize=4, linewidth=1)
+        axis.axvline(1.0, color="0.3", linewidth=1)
+        axis.set_xscale("log")
+        axis.set_yticks(range(len(rows)), labels, fontsize=7)
+        axis.invert_yaxis()
+        axis.set_title(f"{backend}, {mode}", fontsize=10)
+        axis.set_xlabel("time / ours")
+        axis.grid(axis="x", alpha=0.3, which="both")
+    handles = {}
+    for axis in axes[0]:
+        handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=4, frameon=False, fontsize=8)
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def plot_growth(results, path):
+    """Time and memory over batch, image size and width; dashed, the time of a matrix product with as many MACs."""
+    pyplot = _pyplot()
+    rows = [row for row in results["rows"] if "axis" in row]
+    if pyplot is None or not rows:
+        return
+    names = list(dict.fromkeys(row["axis"] for row in rows))
+    figure, axes = pyplot.subplots(2, len(names), figsize=(3.8 * len(names), 6), squeeze=False)
+    colours = {"jax": "#4477aa", "torch": "#ee6677", "tensorflow": "#ccbb44"}
+    for column, name in enumerate(names):
+        for backend in dict.fromkeys(row["backend"] for row in rows):
+            mine = [row for row in rows if row["axis"] == name and row["backend"] == backend]
+            values = [row["value"] for row in mine]
+            ours = [row["contenders"]["ours"] for row in mine]
+            rate = results["matrix_product_rate"][backend]
+            colour = colours[backend]
+            axes[0][column].plot(values, [each["ms"] for each in ours], "o-", color=colour, label=backend, markersize=3)
+            limit = [1e3 * row["macs"] / rate for row in mine]
+            axes[0][column].plot(values, limit, "--", color=colour, linewidth=1)
+            if all(each.get("memory") is not None for each in ours):
+                axes[1][column].plot(values, [each["memory"] for each in ours], "o-", color=colour, markersize=3)
+        for axis, label in zip((axes[0][column], axes[1][column]), ("ms", "MiB"), strict=True):
+            axis.set_xscale("log", base=2)
+            axis.set_yscale("log" if label == "ms" else "linear")
+            axis.set_ylabel(label)
+            axis.grid(alpha=0.3)
+        axes[0][column].set_title(f"{rows[0]['model']}: {name}", fontsize=9)
+        axes[1][column].set_xlabel(name)
+    axes[0][0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def _comparisons(results):
+    return [row for row in results["rows"] if "axis" not in row]
+
+
+def _by_mode(rows):
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["backend"], row["mode"]), []).append(row)
+    return groups
+
+
+def _short(row):
+    return f"{'train' if row['measure'] == 'training' else 'infer'} {row['batch']}"
+
+
+def _pyplot():
+    try:
+        import matplotlib
+    except ImportError:
+        return None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot

@@ -1,0 +1,89 @@
+"""Times that can be compared: contenders take turns, and each turn gives a ratio."""
+
+import os
+import statistics
+import time
+from pathlib import Path
+
+
+def interleaved(programs, seconds=8.0, fewest=5, most=60):
+    """Runs `{name: function}` in turns; returns `{name: [seconds of each turn]}`.
+
+    The order is reversed every other turn, so that no contender always follows the same one.
+    """
+    times = {name: [] for name in programs}
+    deadline = time.perf_counter() + seconds
+    for turn in range(most):
+        names = list(programs) if turn % 2 == 0 else list(reversed(programs))
+        for name in names:
+            start = time.perf_counter()
+            programs[name]()
+            times[name].append(time.perf_counter() - start)
+        if turn + 1 >= fewest and time.perf_counter() > deadline:
+            break
+    return times
+
+
+def summary(times, reference):
+    """For each contender: median milliseconds, and how many times as long as `reference` it took.
+
+    Returns:
+        `{name: {"ms", "ratio", "low", "high", "turns"}}`; `low` and `high` are the quartiles of the turns' ratios.
+    """
+    rows = {}
+    for name, seconds in times.items():
+        ratios = [own / ours for own, ours in zip(seconds, times[reference], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        rows[name] = {
+            "ms": 1e3 * statistics.median(seconds),
+            "ratio": middle,
+            "low": low,
+            "high": high,
+            "turns": len(seconds),
+        }
+    return rows
+
+
+def peak_memory(program):
+    """MiB that a call takes at its peak beyond what the process holds before it, or None where that can't be read."""
+    import keras
+
+    if keras.backend.backend() == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            program()
+            return (torch.cuda.max_memory_allocated() - before) / 2**20
+    reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+    try:
+        reset.write_text("5")  # Linux: forget the peak so far
+        before = _field(status, "VmRSS")
+        program()
+        return max(0.0, _field(status, "VmHWM") - before) / 1024
+    except OSError:
+        return None
+
+
+def _field(status, name):
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(f"{name}:"))
+
+
+def matrix_product_rate(size=2048, turns=5):
+    """Multiply-accumulates a second of a float32 matrix product in the backend that runs."""
+    import numpy as np
+    from keras import ops
+
+    a = ops.convert_to_tensor(np.random.default_rng(0).standard_normal((size, size), dtype="float32"))
+    seconds = []
+    for _ in range(turns):
+        start = time.perf_counter()
+        ops.convert_to_numpy(ops.matmul(a, a)[:1, :1])
+        seconds.append(time.perf_counter() - start)
+    return size**3 / min(seconds)
+
+
+def cores():
+    """Cores that the process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
