@@ -1,6 +1,7 @@
-"""One backend's part of the tests that compare backends: `python -m tests.across_worker {gradients,write,write-all,read} FOLDER`.
+"""One backend's part of the tests that compare backends: `python -m tests.across_worker TASK FOLDER`.
 
-The backend is that of KERAS_BACKEND. Results go into FOLDER, from where the tests read them.
+A task is gradients, write, write-all or read. The backend is that of KERAS_BACKEND. Results go into FOLDER, from where
+the tests read them.
 """
 
 import sys

@@ -701,7 +701,7 @@ def test_a_frozen_block_keeps_weights_and_statistics_in_training():
 
 
 @pytest.mark.parametrize(
-    "generation", ["v3", "v4", *(pytest.param(name, marks=pytest.mark.slow) for name in ("v1", "v2"))]
+    "generation", ["v4", *(pytest.param(name, marks=pytest.mark.slow) for name in ("v1", "v2", "v3"))]
 )
 def test_fit_lowers_the_loss(generation):
     # Two kinds of pictures, told apart by which half is bright.

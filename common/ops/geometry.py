@@ -15,16 +15,13 @@ def padding_widths(size, kernel_size, stride, dilation, padding):
     """Zeros `(before, after)` the `size` rows (or columns) of an image, for an odd kernel.
 
     `"same"` is TensorFlow's: as little as is needed, the larger half behind. `"symmetric"` is PyTorch's: the same on
-    both sides, of which the last row may go unused. At stride 1 the two are one.
+    both sides, of which the last row may go unused. At stride 1 the two are one. `stride` is 1 or 2; a `size` that is
+    not known yet may be a tensor.
     """
     reach = dilation * (kernel_size - 1)
     if stride == 1 or padding == "symmetric":
         return reach // 2, reach // 2
+    if reach == 0:
+        return 0, 0
     total = (output_size(size, stride) - 1) * stride + reach + 1 - size
-    if not isinstance(total, int):  # an unknown size that becomes known when the program runs
-        import keras
-
-        total = keras.ops.maximum(total, 0)
-    else:
-        total = max(total, 0)
     return total // 2, total - total // 2

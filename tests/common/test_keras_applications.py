@@ -42,7 +42,7 @@ PEERS = {
         ODD,
     ),
 }
-QUICK = ("v1-0.35", "v2-0.35", "v3-small", "v3-small-1.4", "v3-large-minimalistic")
+QUICK = ("v1-0.35", "v2-0.35", "v3-small", "v3-large-minimalistic")
 SIZES = {"even": lambda odd: (224, 224), "odd": lambda odd: odd}
 
 
@@ -82,6 +82,7 @@ def test_same_output_as_keras_applications(peer, size):
     assert relative(answer, expected) <= TOLERANCE
 
 
+@pytest.mark.across
 @pytest.mark.parametrize("ending", [".weights.h5", ".keras", ".h5"])
 def test_keras_files_load_in_every_format(ending, tmp_path):
     shape = (64, 64, 3)

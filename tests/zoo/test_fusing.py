@@ -15,9 +15,7 @@ QUICK = (
     "mobilenetv1_025",
     "mobilenetv2_035",
     "mobilenetv3_small_075",
-    "mobilenetv4_conv_aa_medium",
-    "mobilenetv4_compact_hybrid_large",
-    "mobilenetv4_hybrid_medium_075",
+    "mobilenetv4_compact_nano",
 )
 
 
@@ -72,6 +70,7 @@ def test_layer_scale_goes_into_the_projection():
     check_same(model, fused, image())
 
 
+@pytest.mark.across
 @pytest.mark.parametrize(
     "options",
     [
@@ -92,6 +91,7 @@ def test_options_are_kept(options):
     assert any("gamma" in w.path for w in fused.weights) == (options.get("normalization") is not None)
 
 
+@pytest.mark.across
 def test_unusual_blocks():
     """Biases under a batch norm, a depthwise end, an activated projection with layer scale, plain normalisations."""
     architecture = Architecture(
@@ -115,6 +115,7 @@ def test_unusual_blocks():
     assert [w.path for w in fused.weights] == ["convolution/kernel", "convolution/bias", "norm/gamma", "norm/beta"]
 
 
+@pytest.mark.across
 def test_models_inside_models():
     body = create_mobilenetv4(
         "conv_small", input_shape=(64, 64, 3), include_top=False, width_multiplier=0.25, pooling="avg"
@@ -127,6 +128,7 @@ def test_models_inside_models():
     assert not any("moving" in w.path for w in fused.weights)
 
 
+@pytest.mark.across
 def test_a_fused_model_saves_and_loads(tmp_path):
     model = randomized(create_mobilenetv4("hybrid_medium", 3, (64, 64, 3), width_multiplier=0.25))
     fused = mobilenet_zoo.fuse(model)
@@ -135,6 +137,7 @@ def test_a_fused_model_saves_and_loads(tmp_path):
     assert mobilenet_zoo.profile(fused).macs == mobilenet_zoo.profile(model).macs
 
 
+@pytest.mark.across
 def test_a_model_that_still_trains_is_refused():
     model = randomized(create_mobilenetv4("conv_small", 3, (64, 64, 3), width_multiplier=0.25))
     model.compile(optimizer="adam", loss="categorical_crossentropy")
@@ -145,6 +148,7 @@ def test_a_model_that_still_trains_is_refused():
     check_same(model, mobilenet_zoo.fuse(model), image())
 
 
+@pytest.mark.across
 def test_only_functional_models():
     with pytest.raises(ValueError, match=r"functional keras.Model.*not a Dense"):
         mobilenet_zoo.fuse(keras.layers.Dense(1))

@@ -22,12 +22,15 @@ def platform():
 
 def dense(x, kernel, bias, stride, dilation, padding, data_format):
     """A full convolution with its padding inside."""
-    _, height, width, _ = split_shape(x.shape, data_format)
+    if padding == "same" or stride == 1:
+        widths = "SAME"
+    else:
+        widths = [padding_widths(None, size, stride, dilation, padding) for size in kernel.shape[:2]]
     y = lax.conv_general_dilated(
         x,
         jnp.asarray(kernel, x.dtype),
         (stride, stride),
-        [padding_widths(n, k, stride, dilation, padding) for n, k in zip((height, width), kernel.shape, strict=False)],
+        widths,
         rhs_dilation=(dilation, dilation),
         dimension_numbers=_LAYOUTS[data_format],
     )
