@@ -32,9 +32,15 @@ SAVED = {
     "mobilenetv4": (create_mobilenetv4, "hybrid_medium"),
     "compact": (create_mobilenetv4, "compact_nano"),
 }
+BACKENDS = ("tensorflow", "jax", "torch")
 FORMATS = ("channels_last", "channels_first")
 ALL_SAVED = [(name, data_format) for name in SAVED for data_format in FORMATS]
-QUICK_SAVED = [(name, FORMATS[turn % 2]) for turn, name in enumerate(SAVED)]
+
+
+def quick_saved(backend):
+    """One format of each model, by turns, so that every model is in both formats among the backends."""
+    first = BACKENDS.index(backend)
+    return [(name, FORMATS[(first + turn) % 2]) for turn, name in enumerate(SAVED)]
 
 
 def randomise(model):
@@ -103,9 +109,9 @@ def gradients(folder):
         np.savez(folder / f"{name}-{keras.backend.backend()}.npz", **results)
 
 
-def write(folder, cases=QUICK_SAVED):
-    """Saves models in data formats, with what they predict."""
-    for name, data_format in cases:
+def write(folder, cases=None):
+    """Saves models in data formats (one of each, unless told which), with what they predict."""
+    for name, data_format in cases or quick_saved(keras.backend.backend()):
         create, variant = SAVED[name]
         x, shape = _formatted(data_format)
         model = create(variant, CLASSES, shape, data_format=data_format)

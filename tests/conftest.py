@@ -32,35 +32,6 @@ def backend():
     return keras.backend.backend()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def quick_initial_values():
-    """Under JAX let NumPy draw the initial weights: JAX compiles a program for each shape, up to a minute a model."""
-    import keras
-
-    if keras.backend.backend() != "jax":
-        yield
-        return
-    import jax
-    import numpy as np
-    from keras.src.backend.jax import random
-
-    def drawn_by_numpy(name, original):
-        def draw(shape, *, dtype=None, seed=None, **span):  # mean and stddev, or minval and maxval
-            key = random.jax_draw_seed(seed)
-            if isinstance(key, jax.core.Tracer):
-                return original(shape, **span, dtype=dtype, seed=key)
-            generator = np.random.default_rng(np.asarray(key))
-            values = getattr(generator, name)(*span.values(), size=shape)
-            return jax.numpy.asarray(values, dtype or keras.config.floatx())
-
-        return draw
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("normal", "uniform"):
-            patch.setattr(random, name, drawn_by_numpy(name, getattr(random, name)))
-        yield
-
-
 @pytest.fixture(autouse=True)
 def fresh_session():
     """Seed every generator before a test; drop Keras's global state, and with it the models, after it."""

@@ -90,7 +90,17 @@ def deviations(key, size, data_format="channels_last"):
 
 def infer(model, picture):
     """What the model answers in inference mode, as NumPy arrays."""
-    return keras.tree.map_structure(keras.ops.convert_to_numpy, model(picture, training=False))
+    if keras.backend.backend() == "jax":  # one program, not one for every operation
+        import jax
+
+        def answer(trainable, rest, x):
+            return model.stateless_call(trainable, rest, x, training=False)[0]
+
+        values = [v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables]
+        outputs = jax.jit(answer)(*values, picture)
+    else:
+        outputs = model(picture, training=False)
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
 
 
 def relative(ours, theirs):

@@ -5,19 +5,12 @@ import keras
 from mobilenet_common import ops
 from mobilenet_common.errors import integer, odd_kernel, one_of
 from mobilenet_common.layers.costs import Cost, elements
+from mobilenet_common.layers.initialization import he_fan_out, without_compiling
 from mobilenet_common.layers.normalization import NormActivation
 from mobilenet_common.ops.geometry import PADDINGS
 from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
 
 ANTIALIASING = ("average", "blur", None)
-
-
-def he_fan_out():
-    """He's normal initialisation by fan-out (He et al., 2015), as torchvision and timm train MobileNets with.
-
-    A depthwise kernel's fan-out is its window alone, since each output reads one channel.
-    """
-    return keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
 
 
 @keras.saving.register_keras_serializable(package="mobilenet")
@@ -72,7 +65,8 @@ class ConvNormActivation(NormActivation):
         channels = input_shape[channel_axis(self.data_format)]
         window = (self.kernel_size, self.kernel_size)
         shape = (*window, channels, 1) if self.filters is None else (*window, channels, self.filters)
-        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=self.kernel_initializer)
+        initializer = without_compiling(self.kernel_initializer)
+        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=initializer)
         if self.use_bias:
             self.bias = self.add_weight(name="bias", shape=(self.filters or channels,), initializer="zeros")
         self._build_normalization(self.filters or channels)

@@ -65,9 +65,11 @@ def _backward(stride, dilation, padding, data_format, saved, g):
 
 
 _shifted_depthwise.defvjp(_forward, _backward)
+# Inlined, jit changes nothing in a program that it is traced into; called eagerly, all the slices are one program.
+_one_program = jax.jit(_shifted_depthwise, static_argnums=(2, 3, 4, 5), inline=True)
 
 
 def shifted_depthwise(x, kernel, bias, stride, dilation, padding, data_format):
     """A depthwise convolution in the form that XLA's CPU back end makes one loop of."""
-    y = _shifted_depthwise(x, jnp.asarray(kernel, x.dtype), stride, dilation, padding, data_format)
+    y = _one_program(x, jnp.asarray(kernel, x.dtype), stride, dilation, padding, data_format)
     return add_bias(y, bias, data_format)
