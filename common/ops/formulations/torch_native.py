@@ -84,10 +84,50 @@ def normalize_batch(x, gamma, beta, epsilon, activation, data_format):
         return keras_default.normalize_batch(x, gamma, beta, epsilon, activation, data_format)
     gamma, beta = _value(gamma), _value(beta)
     x = _channels_first(x, data_format)
-    mean, variance = torch.zeros_like(gamma), torch.zeros_like(gamma)
-    # Momentum 1 puts the batch's own mean and unbiased variance into the two.
-    y = torch.batch_norm(x, gamma, beta, mean, variance, True, 1.0, epsilon, _CUDNN)
-    return _back(activate(y, activation, True), data_format), mean, variance * ((count - 1) / count)
+    if activation in _LIMITS and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        y, mean, variance, *_ = _BatchNormReLU.apply(x, gamma, beta, epsilon, _LIMITS[activation])
+    else:
+        mean, variance = torch.zeros_like(gamma), torch.zeros_like(gamma)
+        # Momentum 1 puts the batch's own mean and unbiased variance into the two.
+        y = torch.batch_norm(x, gamma, beta, mean, variance, True, 1.0, epsilon, _CUDNN)
+        y = activate(y, activation, True)
+    return _back(y, data_format), mean, variance * ((count - 1) / count)
+
+
+class _BatchNormReLU(torch.autograd.Function):
+    """Batch norm and a ReLU up to a limit, with one large tensor less in memory than the two have as two operations.
+
+    The ReLU overwrites the normalised tensor, which neither gradient needs.
+    """
+
+    @staticmethod
+    def forward(x, gamma, beta, epsilon, limit):
+        mean, variance = torch.zeros_like(gamma), torch.zeros_like(gamma)
+        y, *saved = torch.native_batch_norm(x, gamma, beta, mean, variance, True, 1.0, epsilon)
+        return functional.hardtanh_(y, 0.0, limit), mean, variance, *saved
+
+    @staticmethod
+    def setup_context(context, inputs, output):
+        x, gamma, _, context.epsilon, context.limit = inputs
+        y, *statistics = output
+        context.mark_non_differentiable(*statistics)
+        context.set_materialize_grads(False)
+        context.save_for_backward(x, gamma, y, *statistics[2:])
+
+    @staticmethod
+    def backward(context, g, *_):
+        if g is None:
+            return None, None, None, None, None
+        x, gamma, y, mean, inverse = context.saved_tensors
+        g = torch.ops.aten.hardtanh_backward(g, y, 0.0, context.limit)
+        wanted = context.needs_input_grad[:3]
+        gradients = torch.ops.aten.native_batch_norm_backward(
+            g, x, gamma, None, None, mean, inverse, True, context.epsilon, wanted
+        )
+        return *gradients, None, None
+
+
+_LIMITS = {keras.activations.relu: float("inf"), keras.activations.relu6: 6.0}
 
 
 def activate(x, activation, overwrite):
