@@ -65,8 +65,9 @@ def _convolve(x, weight, bias, groups, stride, dilation, padding, data_format):
 def normalize(x, mean, variance, gamma, beta, epsilon, activation, data_format, overwrite):
     """Batch norm with given statistics, and an activation."""
     mean, variance, gamma, beta = _value(mean), _value(variance), _value(gamma), _value(beta)
-    if overwrite and x.dtype == torch.float32 and not torch.is_grad_enabled():
-        # A large new tensor costs more than the arithmetic, so the result takes the input's place.
+    if overwrite and x.dtype == torch.float32 and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+        # A large new tensor costs more than the arithmetic, so the result takes the input's place. (Compiled, batch
+        # norm is a loop of its own anyway, and its square root would be taken at every pixel.)
         scale = gamma * torch.rsqrt(variance + epsilon)
         offset = torch.addcmul(beta, mean, scale, value=-1)
         if data_format == "channels_first":
@@ -104,7 +105,8 @@ class _BatchNormReLU(torch.autograd.Function):
     def forward(x, gamma, beta, epsilon, limit):
         mean, variance = torch.zeros_like(gamma), torch.zeros_like(gamma)
         y, *saved = torch.native_batch_norm(x, gamma, beta, mean, variance, True, 1.0, epsilon)
-        return functional.hardtanh_(y, 0.0, limit), mean, variance, *saved
+        y = torch.relu_(y) if limit is None else functional.hardtanh_(y, 0.0, limit)
+        return y, mean, variance, *saved
 
     @staticmethod
     def setup_context(context, inputs, output):
@@ -119,7 +121,10 @@ class _BatchNormReLU(torch.autograd.Function):
         if g is None:
             return None, None, None, None, None
         x, gamma, y, mean, inverse = context.saved_tensors
-        g = torch.ops.aten.hardtanh_backward(g, y, 0.0, context.limit)
+        if context.limit is None:
+            g = torch.ops.aten.threshold_backward(g, y, 0.0)
+        else:
+            g = torch.ops.aten.hardtanh_backward(g, y, 0.0, context.limit)
         wanted = context.needs_input_grad[:3]
         gradients = torch.ops.aten.native_batch_norm_backward(
             g, x, gamma, None, None, mean, inverse, True, context.epsilon, wanted
@@ -127,7 +132,7 @@ class _BatchNormReLU(torch.autograd.Function):
         return *gradients, None, None
 
 
-_LIMITS = {keras.activations.relu: float("inf"), keras.activations.relu6: 6.0}
+_LIMITS = {keras.activations.relu: None, keras.activations.relu6: 6.0}
 
 
 def activate(x, activation, overwrite):
@@ -147,6 +152,7 @@ _ACTIVATIONS = {  # by the function of Keras: a new tensor, in place, whether th
     keras.activations.relu: (torch.relu, torch.relu_, True),
     keras.activations.relu6: (functional.relu6, lambda x: functional.hardtanh_(x, 0.0, 6.0), True),
     keras.activations.silu: (functional.silu, lambda x: functional.silu(x, inplace=True), False),
+    keras.activations.hard_sigmoid: (functional.hardsigmoid, lambda x: functional.hardsigmoid(x, inplace=True), False),
     keras.activations.hard_silu: (functional.hardswish, lambda x: functional.hardswish(x, inplace=True), False),
 }
 
