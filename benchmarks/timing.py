@@ -1,5 +1,6 @@
 """Times that can be compared: contenders take turns, and each turn gives a ratio."""
 
+import ctypes
 import os
 import statistics
 import time
@@ -57,6 +58,7 @@ def peak_memory(program):
             program()
             return (torch.cuda.max_memory_allocated() - before) / 2**20
     reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+    _return_free_memory()
     try:
         reset.write_text("5")  # Linux: forget the peak so far
         before = _field(status, "VmRSS")
@@ -64,6 +66,14 @@ def peak_memory(program):
         return max(0.0, _field(status, "VmHWM") - before) / 1024
     except OSError:
         return None
+
+
+def _return_free_memory():
+    """Give back to the system what earlier calls have freed, or a later one would seem to need none."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # another C library than glibc
+        pass
 
 
 def _field(status, name):

@@ -1,5 +1,10 @@
 """Every formulation of `common/ops` against Keras's own operation: values, gradients, types, odd and tiny sizes."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -12,6 +17,7 @@ from mobilenet_common.ops import formulations
 from mobilenet_common.ops.formulations import keras_default, shifted
 from tests.common.gradients import gradients, second_gradients
 
+ROOT = Path(__file__).resolve().parents[2]
 BACKEND = keras.backend.backend()
 XLA = [False, True] if BACKEND == "tensorflow" else [False]
 TOLERANCES = {"float32": 2e-5, "bfloat16": 3e-2}
@@ -166,11 +172,14 @@ def test_batch_norm_and_activation_agree_with_keras(shape, data_format, activati
         train = lambda x, g, b: our_ops.batch_norm_training(x, g, b, 1e-3, function, data_format)[part]  # noqa: B023,E731
         default = lambda x, g, b: keras_default.normalize_batch(x, g, b, 1e-3, function, data_format)[part]  # noqa: B023,E731
         close(run(train, x, gamma, beta, compiled=compiled), run(default, x, gamma, beta), 1e-5)
-    if shape[0] * shape[1] * shape[2] > 3 and activation not in ("relu", "relu6"):  # at a kink rounding decides
-        y = lambda f: lambda x, g, b: f(x, g, b, 1e-3, function, data_format)[0]  # noqa: E731
-        found = gradients(y(our_ops.batch_norm_training), x, gamma, beta, compiled=compiled)
-        for ours_, theirs in zip(found, gradients(y(keras_default.normalize_batch), x, gamma, beta), strict=True):
-            close(ours_, theirs, 1e-4)
+    if shape[0] * shape[1] * shape[2] > 3:  # three numbers, normalised, are at a kink of ReLU6
+        # Squared, so that every second derivative is there.
+        y = lambda f: lambda x, g, b: ops.square(f(x, g, b, 1e-3, function, data_format)[0])  # noqa: E731
+        fast, default = y(our_ops.batch_norm_training), y(keras_default.normalize_batch)
+        for derivatives in (gradients, second_gradients):
+            found = derivatives(fast, x, gamma, beta, compiled=compiled)
+            for ours_, theirs in zip(found, derivatives(default, x, gamma, beta), strict=True):
+                close(ours_, theirs, 1e-4)
 
 
 def test_only_an_owner_may_be_overwritten():
@@ -274,6 +283,18 @@ def test_depthwise_under_the_transformations_of_jax(stride):
     }
     for name, transform in transforms.items():
         np.testing.assert_allclose(transform(fast), transform(default), rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="sharding is JAX's")
+def test_of_a_sharded_batch_nothing_is_gathered_but_the_gradient_of_the_kernel():
+    # JAX is told of its devices before it starts, so another process has the two.
+    command = [sys.executable, "-m", "tests.common.sharded_worker"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    for case in json.loads(result.stdout):
+        # Of each of the nine taps of 6 channels, the sum over the devices.
+        assert case["collectives"] == {"all-reduce": 9 * 6}, case
+        assert case["error"] < 1e-4, case
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="torch.compile is PyTorch's")
