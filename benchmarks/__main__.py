@@ -12,9 +12,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from benchmarks.contenders import MODELS, MODES, is_installed
-from benchmarks.report import write_report
+from benchmarks.report import goal_table, write_report
 from benchmarks.timing import cores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,7 +68,18 @@ def main(
         results["rows"] += found["rows"]
         results.setdefault("matrix_product_rate", {})[name] = found["matrix_product_rate"]
         write_report(results, output)  # after each job, so that a run that is stopped leaves what it has
+    _print_goals(results)
     console.print(f"Written to {output}: results.json, tables.md and the plots.")
+
+
+def _print_goals(results):
+    header, *rows = goal_table(results)
+    if not rows:
+        return
+    table = Table(*header, title="The peer's time divided by ours")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
 
 
 def machine():

@@ -2,7 +2,8 @@
 
 import json
 
-OURS = ("ours", "ours, fused", "ours, padded as timm")
+from benchmarks import goals
+
 COLOURS = {"keras.applications": "#4477aa", "zeromodels": "#228833", "timm": "#ee6677", "ours, fused": "#ccbb44"}
 
 
@@ -18,6 +19,9 @@ def write_report(results, folder):
 def tables(results):
     """The results as Markdown: the machine, a table for each backend and mode, and how time grows."""
     lines = [machine_line(results["machine"]), "", f"Command: `{results['command']}`", ""]
+    header, *rows = goal_table(results)
+    if rows:
+        lines += ["### Goals", "", *map(_line, [header, ["---"] * len(header), *rows]), ""]
     for (backend, mode), rows in _by_mode(_comparisons(results)).items():
         lines += [f"### {backend}, {mode}", ""]
         lines += ["| model | measure | ours | memory | against | peer's time / ours | memory |"]
@@ -34,9 +38,35 @@ def tables(results):
             rate = results["matrix_product_rate"][row["backend"]]
             share = row["macs"] / (ours["ms"] / 1e3) / rate
             values = [row["backend"], row["axis"], row["value"], f"{ours['ms']:.1f}", _memory(ours), f"{share:.0%}"]
-            lines.append("| " + " | ".join(map(str, values)) + " |")
+            lines.append(_line(values))
         lines.append("")
     return "\n".join(lines)
+
+
+def goal_table(results):
+    """Rows of strings, the first of them the header: what was found of each goal, lowest and highest model."""
+    rows = [["ours, peer", *(f"{measure}, batch {batch}" for measure, batch in goals.MEASURES)]]
+    for goal, cells in goals.outcome(_comparisons(results)):
+        rows.append([goal.name, *map(_goal_cell, cells)])
+    return rows
+
+
+def _goal_cell(cell):
+    if cell is None:
+        return ""
+    (low, slowest), (high, fastest) = cell["lowest"], cell["highest"]
+    span = f"{low:.2f} ({_model(slowest)})"
+    if fastest != slowest:
+        span += f" to {high:.2f} ({_model(fastest)})"
+    return f"{span}; goal {cell['goal']:g}"
+
+
+def _model(name):
+    return name.removeprefix("mobilenet")
+
+
+def _line(cells):
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def machine_line(machine):
@@ -54,14 +84,11 @@ def _comparison_lines(row):
     for name, peer in contenders.items():
         if name == "ours":
             continue
-        # timm computes what our model with its padding computes, so that is what its time is held against.
-        base = contenders.get("ours, padded as timm") if name == "timm" else None
-        factor = peer["ratio"] / base["ratio"] if base else peer["ratio"]
-        low, high = (peer[key] / (base["ratio"] if base else 1.0) for key in ("low", "high"))
-        values = [*first, name, f"**{factor:.2f}** ({low:.2f} to {high:.2f})", _memory(peer)]
-        lines.append("| " + " | ".join(values) + " |")
+        factor = f"**{peer['ratio']:.2f}** ({peer['low']:.2f} to {peer['high']:.2f})"
+        values = [*first, name, factor, _memory(peer)]
+        lines.append(_line(values))
         first = ["", "", "", ""]
-    return lines or ["| " + " | ".join([*first, "", "", ""]) + " |"]
+    return lines or [_line([*first, "", "", ""])]
 
 
 def _memory(contender):
@@ -78,7 +105,7 @@ def plot_ratios(results, path):
         1, len(groups), figsize=(4.2 * len(groups), 0.28 * max(map(len, groups.values())) + 1.6), squeeze=False
     )
     for axis, ((backend, mode), rows) in zip(axes[0], groups.items(), strict=True):
-        labels = [f"{row['model'].removeprefix('mobilenet')}, {_short(row)}" for row in rows]
+        labels = [f"{_model(row['model'])}, {_short(row)}" for row in rows]
         for name, colour in COLOURS.items():
             points = [(i, row["contenders"][name]) for i, row in enumerate(rows) if name in row["contenders"]]
             if not points:

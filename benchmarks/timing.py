@@ -25,15 +25,21 @@ def interleaved(programs, seconds=8.0, fewest=5, most=60):
     return times
 
 
-def summary(times, reference):
+def summary(times, reference, others=()):
     """For each contender: median milliseconds, and how many times as long as `reference` it took.
+
+    Args:
+        times: What `interleaved` returns.
+        reference: The contender that the ratios are taken to.
+        others: `{name: reference}` of contenders that have another one.
 
     Returns:
         `{name: {"ms", "ratio", "low", "high", "turns"}}`; `low` and `high` are the quartiles of the turns' ratios.
     """
-    rows = {}
+    rows, others = {}, dict(others)
     for name, seconds in times.items():
-        ratios = [own / ours for own, ours in zip(seconds, times[reference], strict=True)]
+        base = times[others.get(name, reference)]
+        ratios = [own / ours for own, ours in zip(seconds, base, strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
         rows[name] = {
             "ms": 1e3 * statistics.median(seconds),

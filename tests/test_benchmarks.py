@@ -16,10 +16,10 @@ pytestmark = pytest.mark.across
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def benchmarks(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, env=os.environ, capture_output=True, text=True
-    )
+def benchmarks(*arguments, module="benchmarks"):
+    environment = os.environ | {"COLUMNS": "200"}
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def test_ratios_are_those_of_the_turns():
@@ -37,17 +37,39 @@ def test_contenders_take_turns_in_alternating_order():
     assert {name: len(turns) for name, turns in times.items()} == {"a": 3, "b": 3, "c": 3}
 
 
-def test_timm_is_held_against_the_model_that_pads_as_timm_does():
-    contender = {"ms": 10.0, "ratio": 1.0, "low": 1.0, "high": 1.0, "turns": 5, "memory": None}
-    row = {"model": "m", "backend": "torch", "mode": "eager", "measure": "inference", "batch": 1}
-    row["contenders"] = {
-        "ours": contender,
-        "ours, padded as timm": contender | {"ratio": 0.5},
-        "timm": contender | {"ratio": 0.75, "low": 0.6, "high": 0.8, "memory": 7.0},
-    }
+def test_a_contender_may_have_a_reference_of_its_own():
+    times = {"ours": [1.0, 1.0], "ours, padded as timm": [2.0, 2.0], "timm": [3.0, 3.0]}
+    rows = timing.summary(times, "ours", {"timm": "ours, padded as timm"})
+    assert [rows[name]["ratio"] for name in times] == [1.0, 2.0, 1.5]
+
+
+def result(ratio=1.0):
+    return {"ms": 10.0, "ratio": ratio, "low": ratio - 0.1, "high": ratio + 0.1, "turns": 5, "memory": 7.0}
+
+
+def comparison(model="mobilenetv2_100", measure="inference", batch=1, **peers):
+    row = {"model": model, "backend": "torch", "mode": "eager", "measure": measure, "batch": batch}
+    contenders = {"ours": result()} | {name: result(ratio) for name, ratio in peers.items()}
+    return row | {"contenders": contenders}
+
+
+def test_tables_say_what_was_found_of_the_goals():
+    fused = "ours, fused"
+    rows = [
+        comparison("mobilenetv2_100", timm=0.9, **{fused: 0.8}),
+        comparison("mobilenetv4_conv_small", timm=1.1, **{fused: 0.5}),
+        comparison("mobilenetv2_100", "training", 16, timm=1.25),
+        comparison("mobilenetv3_small_100", **{"keras.applications": 9.0}),  # of which no goal speaks
+    ]
     machine = {"processor": "P", "cores": 2, "system": "S", "versions": {"keras": "3"}}
-    text = report.tables({"machine": machine, "command": "c", "rows": [row], "matrix_product_rate": {}})
-    assert "| timm | **1.50** (1.20 to 1.60) | 7 MiB |" in text
+    lines = report.tables({"machine": machine, "command": "c", "rows": rows, "matrix_product_rate": {}}).splitlines()
+    goals = [line for line in lines if "; goal " in line]
+    assert goals == [
+        "| PyTorch, timm | 0.90 (v2_100) to 1.10 (v4_conv_small); goal 0.8 |  | 1.25 (v2_100); goal 1.2 |",
+        "| fused, plain: PyTorch | 1.25 (v2_100) to 2.00 (v4_conv_small); goal 1.1 |  |  |",
+    ]
+    line = "| mobilenetv2_100 | training, batch 16 | 10.0 ms | 7 MiB | timm | **1.25** (1.15 to 1.35) | 7 MiB |"
+    assert line in lines
 
 
 def test_every_model_is_a_name_of_the_zoo():
@@ -67,7 +89,26 @@ def test_a_comparison_from_end_to_end(tmp_path):
         assert {"ours", "ours, fused", "keras.applications"} <= row["contenders"].keys()
         assert all(contender["ms"] > 0 for contender in row["contenders"].values())
     assert "### tensorflow, graph" in (tmp_path / "tables.md").read_text()
+    assert "fused, plain: TensorFlow" in result.stdout
     assert (tmp_path / "ratios.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("backend", "operation"), [("tensorflow", "DepthwiseConv2dNative"), ("torch", "aten::mkldnn_convolution")]
+)
+def test_operations_of_ours_and_of_the_peer(backend, operation):
+    options = ("mobilenetv3_small_100", "--batch", "1", "--rows", "30")
+    result = benchmarks(backend, *options, module="benchmarks.operations")
+    assert result.returncode == 0, result.stderr
+    ours, theirs = result.stdout.split("keras.applications: ")
+    assert operation in ours and operation in theirs
+
+
+@pytest.mark.parametrize("arguments", [("theano", "mobilenetv2_100"), ("torch", "resnet50")])
+def test_operations_of_an_unknown_name_are_refused(arguments):
+    result = benchmarks(*arguments, module="benchmarks.operations")
+    assert result.returncode == 2
+    assert set(arguments) & {"theano", "resnet50"} <= set(result.stderr.split("'"))
 
 
 @pytest.mark.parametrize(("option", "value"), [("--backend", "theano"), ("--model", "resnet50")])

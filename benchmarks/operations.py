@@ -1,0 +1,106 @@
+"""Where a call's time goes, by operation: `python -m benchmarks.operations BACKEND MODEL`.
+
+Next to each other, our model and its peer in the same backend: timm under PyTorch, else keras.applications or
+zeromodels. What both spend in the framework's own kernels is the limit that neither can go below.
+"""
+
+import collections
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.contenders import MODELS, MODES
+
+CALLS = 3
+
+
+def main(
+    backend: Annotated[str, typer.Argument(help=f"{', '.join(MODES)}.")],
+    model: Annotated[str, typer.Argument(help=f"{', '.join(each.name for each in MODELS)}.")],
+    training: Annotated[bool, typer.Option(help="A training step instead of an inference.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures in a call.")] = 16,
+    rows: Annotated[int, typer.Option(min=1, help="Operations to show.")] = 12,
+) -> None:
+    """Show which operations take the time of one call, of our model and of its peer."""
+    for name, value, allowed in (("BACKEND", backend, MODES), ("MODEL", model, [each.name for each in MODELS])):
+        if value not in allowed:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(allowed)}.", param_hint=name)
+    os.environ["KERAS_BACKEND"] = backend
+    from benchmarks import programs, worker
+
+    images, labels = programs.batch(batch)
+    mode = MODES[backend][0]
+    maker = worker.training_programs if training else worker.inference_programs
+    arguments = (images, labels) if training else (images,)
+    candidates = maker(worker.contenders.find(model), mode, *arguments)
+    ours = "ours, padded as timm" if "timm" in candidates else "ours"
+    names = [ours, *(name for name in candidates if not name.startswith("ours"))]
+    for name in names:
+        for _ in range(2):
+            candidates[name]()  # compiles
+        times = _MEASURES[backend](candidates[name])
+        total = sum(times.values())
+        table = Table("operation", "ms a call", "share", title=f"{name}: {total:.1f} ms in operations")
+        for operation, milliseconds in times.most_common(rows):
+            table.add_row(operation, f"{milliseconds:.1f}", f"{milliseconds / total:.0%}")
+        Console().print(table)
+
+
+def _torch(program):
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        for _ in range(CALLS):
+            program()
+    return collections.Counter(
+        {event.key: event.self_cpu_time_total / 1e3 / CALLS for event in seen.key_averages() if "aten::" in event.key}
+    )
+
+
+def _tensorflow(program):
+    import tensorflow as tf
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    with tempfile.TemporaryDirectory() as folder:
+        tf.profiler.experimental.start(folder)
+        for _ in range(CALLS):
+            program()
+        tf.profiler.experimental.stop()
+        space = xplane_pb2.XSpace.FromString(next(Path(folder).rglob("*.xplane.pb")).read_bytes())
+    times = collections.Counter()
+    for plane in space.planes:
+        for line in plane.lines:
+            for event in line.events:
+                operation = re.fullmatch("[^:]+:([A-Za-z0-9_]+)", plane.event_metadata[event.metadata_id].name)
+                if operation:
+                    times[operation[1]] += event.duration_ps / 1e9 / CALLS
+    return times
+
+
+def _jax(program):
+    import jax
+
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(CALLS):
+                program()
+        data = jax.profiler.ProfileData.from_file(str(next(Path(folder).rglob("*.xplane.pb"))))
+    times = collections.Counter()
+    for plane in data.planes:
+        for line in plane.lines:
+            for event in line.events:
+                if any(key == "hlo_op" for key, _ in event.stats):
+                    times[re.sub(r"[.\d]+$", "", event.name)] += event.duration_ns / 1e6 / CALLS
+    return times
+
+
+_MEASURES = {"torch": _torch, "tensorflow": _tensorflow, "jax": _jax}
+
+if __name__ == "__main__":
+    typer.run(main)
