@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.contenders import MODELS, MODES, is_installed
+from benchmarks.contenders import MODELS, MODES, PRECISIONS, is_installed
 from benchmarks.report import goal_table, write_report
 from benchmarks.timing import cores
 
@@ -36,6 +36,7 @@ def main(
     model: Annotated[list[str] | None, typer.Option(help="A name such as mobilenetv2_100; may be repeated.")] = None,
     batch: Annotated[list[int] | None, typer.Option(help="Pictures in an inference; may be repeated.")] = None,
     training_batch: Annotated[int, typer.Option(help="Pictures in a training step; 0 for no training.")] = 16,
+    precision: Annotated[str, typer.Option(help=f"{' or '.join(PRECISIONS)}.")] = "float32",
     seconds: Annotated[float, typer.Option(help="How long the contenders of one measure take turns.")] = 8.0,
     growth: Annotated[bool, typer.Option(help="Also measure how time and memory grow.")] = True,
     output: Annotated[Path, typer.Option(help="Folder for results.json, tables and plots.")] = Path("bench_output"),
@@ -46,17 +47,19 @@ def main(
     """
     backends = _checked("backend", backend, list(MODES)) or [name for name in MODES if is_installed(name)]
     names = _checked("model", model, [each.name for each in MODELS]) or [each.name for each in MODELS]
+    _checked("precision", [precision], PRECISIONS)
     jobs = []
     for name in backends:
         for mode in MODES[name]:
-            options = {"mode": mode, "seconds": seconds}
+            options = {"mode": mode, "precision": precision, "seconds": seconds}
             for each in names:
                 job = {"model": each, "batches": batch or [1, 16], "training_batch": training_batch}
                 jobs.append(("compare", name, options | job))
         if growth:
             options = {"model": names[0] if len(names) == 1 else "mobilenetv2_100", "mode": MODES[name][0]}
+            options |= {"precision": precision, "seconds": seconds / 4}
             for axis, values in GROWTH.items():
-                jobs.append(("grow", name, options | {"axis": axis, "values": values, "seconds": seconds / 4}))
+                jobs.append(("grow", name, options | {"axis": axis, "values": values}))
 
     results = {"machine": machine(), "command": " ".join(["python -m benchmarks", *sys.argv[1:]]), "rows": []}
     for index, (kind, name, job) in enumerate(jobs, 1):

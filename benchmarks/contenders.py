@@ -14,6 +14,9 @@ MODES = {
     "tensorflow": ("graph", "jit_compile"),
 }
 
+# By Keras's names of the policies; timm's equivalent is PyTorch's autocast.
+PRECISIONS = ("float32", "mixed_bfloat16")
+
 
 @dataclasses.dataclass(frozen=True)
 class Model:
@@ -71,10 +74,11 @@ def create_zeromodels(model):
 
 
 def create_timm(model):
-    """Timm's model, a PyTorch module in channels-last memory."""
+    """Timm's model, a PyTorch module in channels-last memory, on the GPU if there is one."""
     import torch
 
-    return import_timm().create_model(model.name).to(memory_format=torch.channels_last)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return import_timm().create_model(model.name).to(device, memory_format=torch.channels_last)
 
 
 def is_installed(library):

@@ -24,8 +24,14 @@ def training(model, mode, images, labels):
 
 
 def timm_inference(module, mode, images):
-    """As `inference`, for a PyTorch module."""
-    return _torch_inference(module.eval(), mode, images, lambda x: x.permute(0, 3, 1, 2))
+    """As `inference`, for a PyTorch module; autocast where Keras's policy is mixed."""
+    module = module.eval()
+
+    def predict(x):
+        with _autocast(x.device.type):
+            return module(x)
+
+    return _torch_inference(predict if _mixed() else module, mode, images, lambda x: x.permute(0, 3, 1, 2))
 
 
 def timm_training(module, mode, images, labels):
@@ -41,12 +47,23 @@ def timm_training(module, mode, images, labels):
 
     def step():
         optimizer.zero_grad()
-        loss = loss_of(module(x), y)
+        with _autocast(device.type):
+            loss = loss_of(module(x), y)
         loss.backward()
         optimizer.step()
         return loss.item()
 
     return step
+
+
+def _mixed():
+    return keras.config.dtype_policy().name == "mixed_bfloat16"
+
+
+def _autocast(device):
+    import torch
+
+    return torch.autocast(device, torch.bfloat16, enabled=_mixed())
 
 
 def _jax_inference(model, images):

@@ -18,10 +18,11 @@ def compare(job):
     """Times a model's contenders against each other.
 
     Args:
-        job: `{"model", "mode", "batches", "training_batch", "seconds"}`; see `contenders.MODES`.
+        job: `{"model", "mode", "precision", "batches", "training_batch", "seconds"}`; see `contenders.MODES`.
 
     Returns:
-        A list with a row for each measure: `{"model", "backend", "mode", "measure", "batch", "contenders"}`.
+        A list with a row for each measure: `{"model", "backend", "mode", "precision", "measure", "batch",
+        "contenders"}`.
     """
     model = contenders.find(job["model"])
     rows = []
@@ -40,7 +41,7 @@ def grow(job):
     """Times our model over batch, image size and width.
 
     Args:
-        job: `{"model", "mode", "axis", "values", "seconds"}`; `axis` is "batch", "image size" or "width".
+        job: `{"model", "mode", "precision", "axis", "values", "seconds"}`; `axis` is "batch", "image size" or "width".
     """
     model = contenders.find(job["model"])
     rows = []
@@ -70,6 +71,7 @@ def _measured(job, measure, batch, candidates):
         "model": job["model"],
         "backend": keras.backend.backend(),
         "mode": job["mode"],
+        "precision": job["precision"],
         "measure": measure,
         "batch": batch,
         "contenders": rows,
@@ -119,6 +121,7 @@ def _timm_is_peer():
 def main(kind, job, path):
     """Runs one job and writes `{"rows", "matrix_product_rate"}` to `path`."""
     job = json.loads(job)
+    keras.config.set_dtype_policy(job["precision"])
     rows = {"compare": compare, "grow": grow}[kind](job)
     result = {"rows": rows, "matrix_product_rate": timing.matrix_product_rate()}
     Path(path).write_text(json.dumps(result))
