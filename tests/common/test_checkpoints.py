@@ -362,6 +362,7 @@ def test_own_weight_files_leave_padding_and_epsilon_to_the_name(tmp_path):
     assert (again.get_layer("stem").padding, again.get_layer("stem").norm_epsilon) == ("symmetric", 1e-5)
 
 
+@pytest.mark.across
 def test_a_file_from_elsewhere_knows_better_than_a_timm_name(state, tmp_path):
     keras.applications.MobileNetV3Small(
         weights=None, input_shape=SHAPE, classes=5, include_preprocessing=False

@@ -42,7 +42,7 @@ PEERS = {
         ODD,
     ),
 }
-QUICK = ("v1-0.35", "v2-0.35", "v3-small", "v3-large-minimalistic")
+QUICK = ("v1-0.35", "v2-0.35", "v3-small", "v3-small-minimalistic")
 SIZES = {"even": lambda odd: (224, 224), "odd": lambda odd: odd}
 
 
@@ -100,6 +100,7 @@ def test_keras_files_load_in_every_format(ending, tmp_path):
     assert relative(answer, expected) <= TOLERANCE
 
 
+@pytest.mark.across
 def test_the_names_of_legacy_mappings_are_understood():
     theirs = APPLICATIONS.MobileNet(weights=None, alpha=0.25, input_shape=(32, 32, 3), classes=5)
     state = {}
