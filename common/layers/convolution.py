@@ -60,6 +60,12 @@ class ConvNormActivation(NormActivation):
         self.antialias = one_of("antialias", antialias, ANTIALIASING)
         self.kernel_initializer = keras.initializers.get(kernel_initializer or he_fan_out())
         self.halves = antialias is not None and strides == 2
+        self._is_pointwise_batch_norm = self.filters is not None and (
+            self.kernel_size,
+            self.strides,
+            self.use_bias,
+            self.normalization,
+        ) == (1, 1, False, "batch")
 
     def build(self, input_shape):
         channels = input_shape[channel_axis(self.data_format)]
@@ -72,6 +78,9 @@ class ConvNormActivation(NormActivation):
         self._build_normalization(self.filters or channels)
 
     def call(self, x, training=None):
+        if training and self.trainable and self._is_pointwise_batch_norm:
+            options = (self.gamma, self.beta, self.norm_epsilon, self.activation, self.data_format)
+            return self._moved(*ops.pointwise_batch_norm_training(x, self.kernel, *options))
         convolve = ops.depthwise_convolution if self.filters is None else ops.convolution
         x = convolve(
             x,

@@ -101,7 +101,10 @@ class NormActivation(QuickLayer):
         options = (self.gamma, self.beta, self.norm_epsilon, self.activation, self.data_format)
         if not (training and self.trainable):
             return ops.batch_norm(x, self.moving_mean, self.moving_variance, *options, overwrite=overwrite)
-        y, mean, variance = ops.batch_norm_training(x, *options)
+        return self._moved(*ops.batch_norm_training(x, *options))
+
+    def _moved(self, y, mean, variance):
+        """`y`, after the moving statistics have followed the batch's."""
         keep = self.norm_momentum
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * keep + keras_ops.cast(batch, moving.dtype) * (1 - keep))

@@ -13,6 +13,7 @@ from mobilenet_common.ops.normalization import (
     batch_norm_training,
     group_norm,
     layer_norm,
+    pointwise_batch_norm_training,
 )
 from mobilenet_common.ops.sampling import average_pool, blur_pool, mean_pool, upsample
 
@@ -31,6 +32,7 @@ __all__ = [
     "layer_norm",
     "mean_pool",
     "output_size",
+    "pointwise_batch_norm_training",
     "spatial_attention",
     "upsample",
 ]

@@ -25,6 +25,11 @@ def batch_norm_training(x, gamma, beta, epsilon, activation, data_format):
     return fastest("normalize_batch", data_format)(x, gamma, beta, epsilon, activation, data_format)
 
 
+def pointwise_batch_norm_training(x, kernel, gamma, beta, epsilon, activation, data_format):
+    """The same of a 1×1 convolution's output: `(y, mean, biased variance)`, the last two of what is normalised."""
+    return fastest("pointwise_normalize_batch", data_format)(x, kernel, gamma, beta, epsilon, activation, data_format)
+
+
 def activate(x, activation, data_format, *, overwrite=False):
     """`activation(x)`, any function of Keras; `overwrite` as for `batch_norm`."""
     return fastest("activate", data_format)(x, activation, overwrite)

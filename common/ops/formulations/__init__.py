@@ -14,6 +14,7 @@ if _BACKEND == "jax":
     from mobilenet_common.ops.formulations import jax_native as native
 
     _CPU = {"dense": native.dense, "pointwise": native.pointwise, "depthwise": native.shifted_depthwise}
+    _CPU["pointwise_normalize_batch"] = native.pointwise_normalize_batch
     _ACCELERATOR = {"dense": native.dense}
     _FASTEST = {
         ("cpu", "channels_last"): _CPU,
@@ -33,12 +34,15 @@ elif _BACKEND == "tensorflow":
             "depthwise": native.depthwise,
             "normalize": native.normalize,
             "normalize_batch": native.normalize_batch,
+            "pointwise_normalize_batch": native.pointwise_normalize_batch,
         },
         ("cpu compiled by XLA", "channels_last"): {
             "dense": native.dense,
             "pointwise": native.pointwise_product,
             "depthwise": native.shifted_depthwise,
+            "pointwise_normalize_batch": native.compiled_pointwise_normalize_batch,
         },
+        ("cpu compiled by XLA", "channels_first"): {"depthwise": native.shifted_depthwise},
     }
 elif _BACKEND == "torch":
     from mobilenet_common.ops.formulations import torch_native as native
@@ -49,6 +53,7 @@ elif _BACKEND == "torch":
         "depthwise": native.depthwise,
         "normalize": native.normalize,
         "normalize_batch": native.normalize_batch,
+        "pointwise_normalize_batch": native.pointwise_normalize_batch,
         "attend": native.attend,
         "activate": native.activate,
     }

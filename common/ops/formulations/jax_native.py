@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mobilenet_common.ops.formulations import shifted
-from mobilenet_common.ops.formulations.keras_default import add_bias
+from mobilenet_common.ops.formulations import covariance, shifted
+from mobilenet_common.ops.formulations.keras_default import add_bias, normalize_batch
 from mobilenet_common.ops.geometry import padding_widths
 from mobilenet_common.ops.layout import split_shape
 
@@ -45,6 +45,18 @@ def pointwise(x, kernel, bias, stride, dilation, padding, data_format):
     else:
         y = jnp.einsum("nchw,cf->nfhw", x[:, :, ::stride, ::stride], kernel)
     return add_bias(y, bias, data_format)
+
+
+def pointwise_normalize_batch(x, kernel, gamma, beta, epsilon, activation, data_format):
+    """A 1×1 convolution, batch norm with the batch's statistics, and an activation."""
+    if not covariance.pays(x, kernel, data_format, most=_MANY):
+        y = pointwise(x, kernel, None, 1, 1, "same", data_format)
+        return normalize_batch(y, gamma, beta, epsilon, activation, data_format)
+    kernel, bias, mean, variance = covariance.fold(x, kernel, gamma, beta, epsilon)
+    return activation(pointwise(x, kernel, bias, 1, 1, "same", data_format)), mean, variance
+
+
+_MANY = 256
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))

@@ -66,6 +66,12 @@ def normalize_batch(x, gamma, beta, epsilon, activation, data_format):
     return y, mean, variance
 
 
+def pointwise_normalize_batch(x, kernel, gamma, beta, epsilon, activation, data_format):
+    """A 1×1 convolution and `normalize_batch` of its output."""
+    y = pointwise(x, kernel, None, 1, 1, "same", data_format)
+    return normalize_batch(y, gamma, beta, epsilon, activation, data_format)
+
+
 def activate(x, activation, overwrite):
     """`activation(x)`; `overwrite` as for `normalize`."""
     return activation(x)

@@ -4,7 +4,7 @@ import functools
 
 import tensorflow as tf
 
-from mobilenet_common.ops.formulations import keras_default, shifted
+from mobilenet_common.ops.formulations import covariance, keras_default, shifted
 from mobilenet_common.ops.layout import split_shape
 
 
@@ -64,6 +64,27 @@ def pointwise_product(x, kernel, bias, stride, dilation, padding, data_format):
     return _add_bias(tf.tensordot(x[:, ::stride, ::stride], tf.convert_to_tensor(kernel)[0, 0], 1), bias)
 
 
+def pointwise_normalize_batch(x, kernel, gamma, beta, epsilon, activation, data_format):
+    """A 1×1 convolution, batch norm with the batch's statistics, and an activation, channels last."""
+    if not _only_cpus() or not covariance.pays(x, kernel, data_format):
+        y = dense(x, kernel, None, 1, 1, "same", data_format)
+        return normalize_batch(y, gamma, beta, epsilon, activation, data_format)
+    kernel, bias, mean, variance = covariance.fold(x, kernel, gamma, beta, epsilon)
+    return activation(dense(x, kernel, bias, 1, 1, "same", data_format)), mean, variance
+
+
+def compiled_pointwise_normalize_batch(x, kernel, gamma, beta, epsilon, activation, data_format):
+    """The same where XLA compiles."""
+    if not covariance.pays(x, kernel, data_format, most=_MANY):
+        y = pointwise_product(x, kernel, None, 1, 1, "same", data_format)
+        return keras_default.normalize_batch(y, gamma, beta, epsilon, activation, data_format)
+    kernel, bias, mean, variance = covariance.fold(x, kernel, gamma, beta, epsilon)
+    return activation(pointwise_product(x, kernel, bias, 1, 1, "same", data_format)), mean, variance
+
+
+_MANY = 256
+
+
 def shifted_depthwise(x, kernel, bias, stride, dilation, padding, data_format):
     """A depthwise convolution in the form that XLA's CPU back end makes one loop of, with its own gradients."""
     options = (stride, dilation, padding, data_format)
@@ -85,7 +106,7 @@ def shifted_depthwise(x, kernel, bias, stride, dilation, padding, data_format):
         y = tf.cast(shifted.kernel_gradient(x, g, kernel_size, *options), g.dtype)
         return y, lambda dy: (input_gradient(g, dy), forward(x, dy))
 
-    return _add_bias(forward(x, tf.convert_to_tensor(kernel)), bias)
+    return keras_default.add_bias(forward(x, tf.convert_to_tensor(kernel)), bias, data_format)
 
 
 _FUSED_TYPES = (tf.float32, tf.bfloat16, tf.float16)  # what the fused batch norm takes, with float32 statistics

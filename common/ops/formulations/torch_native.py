@@ -8,7 +8,7 @@ import keras
 import torch
 from torch.nn import functional
 
-from mobilenet_common.ops.formulations import keras_default
+from mobilenet_common.ops.formulations import covariance, keras_default
 from mobilenet_common.ops.geometry import padding_widths
 
 
@@ -22,16 +22,21 @@ def dense(x, kernel, bias, stride, dilation, padding, data_format):
     return _convolve(x, _value(kernel).permute(3, 2, 0, 1), bias, 1, stride, dilation, padding, data_format)
 
 
-def pointwise(x, kernel, bias, stride, dilation, padding, data_format):
-    """A 1×1 convolution; for few pixels on a CPU a matrix product, which needs no preparations."""
+def pointwise(x, kernel, bias, stride, dilation, padding, data_format, finish=None):
+    """A 1×1 convolution; for few pixels on a CPU a matrix product, which needs no preparations.
+
+    `finish` is applied to its output, which is nobody's view.
+    """
     batch, height, width, _ = x.shape
     few = batch == 1 or batch * height * width <= _FEW_PIXELS * stride * stride
     if data_format == "channels_first" or not few or x.device.type != "cpu":
-        return dense(x, kernel, bias, stride, dilation, padding, data_format)
+        weight = _value(kernel).permute(3, 2, 0, 1)
+        return _convolve(x, weight, bias, 1, stride, dilation, padding, data_format, finish)
     if stride > 1:
         x = x[:, ::stride, ::stride]
     bias = None if bias is None else _value(bias).to(x.dtype)
-    return functional.linear(x, _value(kernel)[0, 0].to(x.dtype).t(), bias)
+    y = functional.linear(x, _value(kernel)[0, 0].to(x.dtype).t(), bias)
+    return y if finish is None else finish(y)
 
 
 _FEW_PIXELS = 4096
@@ -43,7 +48,7 @@ def depthwise(x, kernel, bias, stride, dilation, padding, data_format):
     return _convolve(x, weight, bias, weight.shape[0], stride, dilation, padding, data_format)
 
 
-def _convolve(x, weight, bias, groups, stride, dilation, padding, data_format):
+def _convolve(x, weight, bias, groups, stride, dilation, padding, data_format, finish=None):
     x = _channels_first(x, data_format)
     widths = [
         padding_widths(n, k, stride, dilation, padding) for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)
@@ -59,7 +64,7 @@ def _convolve(x, weight, bias, groups, stride, dilation, padding, data_format):
             top, left = bottom, right
     bias = None if bias is None else _value(bias).to(x.dtype)
     y = functional.conv2d(x, weight.to(x.dtype), bias, stride, (top, left), dilation, groups)
-    return _back(y, data_format)
+    return _back(y if finish is None else finish(y), data_format)
 
 
 def normalize(x, mean, variance, gamma, beta, epsilon, activation, data_format, overwrite):
@@ -121,10 +126,7 @@ class _BatchNormReLU(torch.autograd.Function):
         if g is None:
             return None, None, None, None, None
         x, gamma, y, mean, inverse = context.saved_tensors
-        if context.limit is None:
-            g = torch.ops.aten.threshold_backward(g, y, 0.0)
-        else:
-            g = torch.ops.aten.hardtanh_backward(g, y, 0.0, context.limit)
+        g = _relu_gradient(g, y, context.limit)
         wanted = context.needs_input_grad[:3]
         gradients = torch.ops.aten.native_batch_norm_backward(
             g, x, gamma, None, None, mean, inverse, True, context.epsilon, wanted
@@ -133,6 +135,45 @@ class _BatchNormReLU(torch.autograd.Function):
 
 
 _LIMITS = {keras.activations.relu: None, keras.activations.relu6: 6.0}
+
+
+def pointwise_normalize_batch(x, kernel, gamma, beta, epsilon, activation, data_format):
+    """A 1×1 convolution, batch norm with the batch's statistics, and an activation."""
+    if x.device.type != "cpu" or not covariance.pays(x, kernel, data_format):
+        y = pointwise(x, kernel, None, 1, 1, "same", data_format)
+        return normalize_batch(y, gamma, beta, epsilon, activation, data_format)
+    kernel, bias, mean, variance = covariance.fold(x, _value(kernel), _value(gamma), _value(beta), epsilon)
+
+    def finish(y):
+        if activation in _LIMITS and not torch.compiler.is_compiling():
+            return _OverwritingReLU.apply(y, _LIMITS[activation])
+        return activate(y, activation, True)
+
+    return pointwise(x, kernel, bias, 1, 1, "same", data_format, finish), mean, variance
+
+
+class _OverwritingReLU(torch.autograd.Function):
+    """A ReLU up to a limit in the place of its input, which for ReLU6 PyTorch would copy before."""
+
+    @staticmethod
+    def forward(x, limit):
+        return torch.relu_(x) if limit is None else functional.hardtanh_(x, 0.0, limit)
+
+    @staticmethod
+    def setup_context(context, inputs, output):
+        x, context.limit = inputs
+        context.mark_dirty(x)
+        context.save_for_backward(output)
+
+    @staticmethod
+    def backward(context, g):
+        return _relu_gradient(g, *context.saved_tensors, context.limit), None
+
+
+def _relu_gradient(g, y, limit):
+    if limit is None:
+        return torch.ops.aten.threshold_backward(g, y, 0.0)
+    return torch.ops.aten.hardtanh_backward(g, y, 0.0, limit)
 
 
 def activate(x, activation, overwrite):

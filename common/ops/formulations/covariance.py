@@ -1,0 +1,39 @@
+"""Batch norm of a pointwise convolution's output from the statistics of its input.
+
+A pointwise convolution is a product `y = x W` for every pixel, so that the mean of `y` is `mean(x) W`, and its variance
+the diagonal of `Wᵀ cov(x) W`. Where the convolution makes many channels of few, as every inverted bottleneck begins,
+the covariance of the few costs much less than reading the many twice. The normalisation then goes into the weights, so
+that nothing before it is kept for the backward pass, and the gradients follow by the chain rule, again in terms of `x`.
+"""
+
+import keras
+from keras import ops
+
+from mobilenet_common.ops.formulations.keras_default import mean_over
+
+_LEAST_EXPANSION = 2
+FEW = 64  # channels, for kernels that run one after the other: with more, the arithmetic outweighs the memory's traffic
+
+
+def pays(x, kernel, data_format, most=FEW):
+    """Whether to take the statistics from `x`: for up to `most` channels that become twice as many, in float32 only."""
+    channels, filters = kernel.shape[2:]
+    single = keras.backend.standardize_dtype(x.dtype) == "float32"
+    return single and data_format == "channels_last" and _LEAST_EXPANSION * channels <= filters and channels <= most
+
+
+def fold(x, kernel, gamma, beta, epsilon):
+    """What makes the convolution of `x`, channels last, come out normalised.
+
+    Returns:
+        `(kernel, bias, mean, variance)`: a pointwise kernel and a bias in place of the convolution and its batch norm,
+        and the mean and biased variance that the convolution alone would give.
+    """
+    weight = ops.convert_to_tensor(kernel)[0, 0]
+    center = ops.reshape(mean_over(x, (0, 1, 2)), (-1,))
+    rows = ops.reshape(x - center, (-1, weight.shape[0]))
+    covariance = ops.matmul(ops.transpose(rows), rows) / ops.cast(ops.shape(rows)[0], "float32")
+    mean = ops.matmul(center[None], weight)[0]
+    variance = ops.maximum(ops.sum(weight * ops.matmul(covariance, weight), 0), 0.0)
+    scale = ops.convert_to_tensor(gamma) * ops.rsqrt(variance + epsilon)
+    return (weight * scale)[None, None], beta - mean * scale, mean, variance
