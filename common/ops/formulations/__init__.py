@@ -13,8 +13,12 @@ _BACKEND = keras.backend.backend()
 if _BACKEND == "jax":
     from mobilenet_common.ops.formulations import jax_native as native
 
-    _CPU = {"dense": native.dense, "pointwise": native.pointwise, "depthwise": native.shifted_depthwise}
-    _CPU["pointwise_normalize_batch"] = native.pointwise_normalize_batch
+    _CPU = {
+        "dense": native.dense,
+        "pointwise": native.pointwise,
+        "depthwise": native.shifted_depthwise,
+        "pointwise_normalize_batch": native.pointwise_normalize_batch,
+    }
     _ACCELERATOR = {"dense": native.dense}
     _FASTEST = {
         ("cpu", "channels_last"): _CPU,
@@ -27,15 +31,18 @@ if _BACKEND == "jax":
 elif _BACKEND == "tensorflow":
     from mobilenet_common.ops.formulations import tensorflow_native as native
 
+    _KERNELS = {
+        "dense": native.dense,
+        "pointwise": native.dense,
+        "depthwise": native.depthwise,
+        "normalize": native.normalize,
+        "normalize_batch": native.normalize_batch,
+        "pointwise_normalize_batch": native.pointwise_normalize_batch,
+    }
     _FASTEST = {
-        ("kernels", "channels_last"): {
-            "dense": native.dense,
-            "pointwise": native.dense,
-            "depthwise": native.depthwise,
-            "normalize": native.normalize,
-            "normalize_batch": native.normalize_batch,
-            "pointwise_normalize_batch": native.pointwise_normalize_batch,
-        },
+        ("accelerator kernels", "channels_last"): _KERNELS,
+        ("cpu kernels", "channels_last"): _KERNELS
+        | {"pointwise_normalize_batch": native.cpu_pointwise_normalize_batch},
         ("cpu compiled by XLA", "channels_last"): {
             "dense": native.dense,
             "pointwise": native.pointwise_product,

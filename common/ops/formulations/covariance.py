@@ -12,10 +12,30 @@ from keras import ops
 from mobilenet_common.ops.formulations.keras_default import mean_over
 
 _LEAST_EXPANSION = 2
-FEW = 64  # channels, for kernels that run one after the other: with more, the arithmetic outweighs the memory's traffic
+# With more channels the arithmetic outweighs the memory's traffic; where XLA compiles, later.
+MOST_CHANNELS, MOST_COMPILED = 64, 256
 
 
-def pays(x, kernel, data_format, most=FEW):
+def formulation(pointwise, normalize_batch, most):
+    """`keras_default.pointwise_normalize_batch` by way of the statistics of the input, where that pays.
+
+    Args:
+        pointwise: The convolution as it is fastest here.
+        normalize_batch: Likewise.
+        most: Input channels up to which it pays; 0 for never, as on a GPU, which has no such traffic to save.
+    """
+
+    def pointwise_normalize_batch(x, kernel, gamma, beta, epsilon, activation, data_format):
+        if not pays(x, kernel, data_format, most):
+            y = pointwise(x, kernel, None, 1, 1, "same", data_format)
+            return normalize_batch(y, gamma, beta, epsilon, activation, data_format)
+        kernel, bias, mean, variance = fold(x, kernel, gamma, beta, epsilon)
+        return activation(pointwise(x, kernel, bias, 1, 1, "same", data_format)), mean, variance
+
+    return pointwise_normalize_batch
+
+
+def pays(x, kernel, data_format, most):
     """Whether to take the statistics from `x`: for up to `most` channels that become twice as many, in float32 only."""
     channels, filters = kernel.shape[2:]
     single = keras.backend.standardize_dtype(x.dtype) == "float32"

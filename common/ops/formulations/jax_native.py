@@ -47,16 +47,7 @@ def pointwise(x, kernel, bias, stride, dilation, padding, data_format):
     return add_bias(y, bias, data_format)
 
 
-def pointwise_normalize_batch(x, kernel, gamma, beta, epsilon, activation, data_format):
-    """A 1×1 convolution, batch norm with the batch's statistics, and an activation."""
-    if not covariance.pays(x, kernel, data_format, most=_MANY):
-        y = pointwise(x, kernel, None, 1, 1, "same", data_format)
-        return normalize_batch(y, gamma, beta, epsilon, activation, data_format)
-    kernel, bias, mean, variance = covariance.fold(x, kernel, gamma, beta, epsilon)
-    return activation(pointwise(x, kernel, bias, 1, 1, "same", data_format)), mean, variance
-
-
-_MANY = 256
+pointwise_normalize_batch = covariance.formulation(pointwise, normalize_batch, covariance.MOST_COMPILED)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))

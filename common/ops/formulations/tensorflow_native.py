@@ -10,9 +10,8 @@ from mobilenet_common.ops.layout import split_shape
 
 def platform():
     """How the function that is traced will be run."""
-    if not _compiled_by_xla():
-        return "kernels"
-    return "cpu compiled by XLA" if _only_cpus() else "accelerator compiled by XLA"
+    device = "cpu" if _only_cpus() else "accelerator"
+    return f"{device} compiled by XLA" if _compiled_by_xla() else f"{device} kernels"
 
 
 def _compiled_by_xla():
@@ -64,27 +63,6 @@ def pointwise_product(x, kernel, bias, stride, dilation, padding, data_format):
     return _add_bias(tf.tensordot(x[:, ::stride, ::stride], tf.convert_to_tensor(kernel)[0, 0], 1), bias)
 
 
-def pointwise_normalize_batch(x, kernel, gamma, beta, epsilon, activation, data_format):
-    """A 1×1 convolution, batch norm with the batch's statistics, and an activation, channels last."""
-    if not _only_cpus() or not covariance.pays(x, kernel, data_format):
-        y = dense(x, kernel, None, 1, 1, "same", data_format)
-        return normalize_batch(y, gamma, beta, epsilon, activation, data_format)
-    kernel, bias, mean, variance = covariance.fold(x, kernel, gamma, beta, epsilon)
-    return activation(dense(x, kernel, bias, 1, 1, "same", data_format)), mean, variance
-
-
-def compiled_pointwise_normalize_batch(x, kernel, gamma, beta, epsilon, activation, data_format):
-    """The same where XLA compiles."""
-    if not covariance.pays(x, kernel, data_format, most=_MANY):
-        y = pointwise_product(x, kernel, None, 1, 1, "same", data_format)
-        return keras_default.normalize_batch(y, gamma, beta, epsilon, activation, data_format)
-    kernel, bias, mean, variance = covariance.fold(x, kernel, gamma, beta, epsilon)
-    return activation(pointwise_product(x, kernel, bias, 1, 1, "same", data_format)), mean, variance
-
-
-_MANY = 256
-
-
 def shifted_depthwise(x, kernel, bias, stride, dilation, padding, data_format):
     """A depthwise convolution in the form that XLA's CPU back end makes one loop of, with its own gradients."""
     options = (stride, dilation, padding, data_format)
@@ -132,3 +110,10 @@ def normalize_batch(x, gamma, beta, epsilon, activation, data_format):
     )
     count = tf.cast(tf.size(x) / tf.shape(x)[-1], "float32")
     return activation(fused.y), fused.batch_mean, fused.batch_variance * ((count - 1) / count)
+
+
+pointwise_normalize_batch = covariance.formulation(dense, normalize_batch, most=0)
+cpu_pointwise_normalize_batch = covariance.formulation(dense, normalize_batch, covariance.MOST_CHANNELS)
+compiled_pointwise_normalize_batch = covariance.formulation(
+    pointwise_product, keras_default.normalize_batch, covariance.MOST_COMPILED
+)

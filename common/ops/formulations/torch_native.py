@@ -139,7 +139,7 @@ _LIMITS = {keras.activations.relu: None, keras.activations.relu6: 6.0}
 
 def pointwise_normalize_batch(x, kernel, gamma, beta, epsilon, activation, data_format):
     """A 1×1 convolution, batch norm with the batch's statistics, and an activation."""
-    if x.device.type != "cpu" or not covariance.pays(x, kernel, data_format):
+    if x.device.type != "cpu" or not covariance.pays(x, kernel, data_format, covariance.MOST_CHANNELS):
         y = pointwise(x, kernel, None, 1, 1, "same", data_format)
         return normalize_batch(y, gamma, beta, epsilon, activation, data_format)
     kernel, bias, mean, variance = covariance.fold(x, _value(kernel), _value(gamma), _value(beta), epsilon)
