@@ -17,7 +17,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 WORKERS = 2
 
 
-def environment(backend):
+def environment(backend, slow):
     """Return a run's environment, in which the workers share the machine; what the caller has set stays."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = str(max(1, cores // WORKERS))
@@ -32,6 +32,8 @@ def environment(backend):
         # What one JAX process has compiled, the others need not compile again.
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        # Most of the tests' time under JAX is compiling. The whole run compiles as users do.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0" if slow else "1",
     }
     return {**defaults, **os.environ, "KERAS_BACKEND": backend}
 
@@ -52,14 +54,15 @@ def count_outcomes(report):
     return outcomes
 
 
-def run(title, backend, markers, arguments):
+def run(title, backend, markers, arguments, slow):
     """Run pytest once; return whether all is well, and the line that says so."""
+    markers += "" if slow else " and not slow"
     print(f"\n=== {title}: pytest -m '{markers}' ===", flush=True)
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-m", markers, "-n", str(WORKERS), f"--junitxml={report}"]
-        status = subprocess.run([*command, *arguments], cwd=ROOT, env=environment(backend)).returncode
+        status = subprocess.run([*command, *arguments], cwd=ROOT, env=environment(backend, slow)).returncode
         outcomes = count_outcomes(report)
     seconds = time.monotonic() - start
 
@@ -75,11 +78,10 @@ def main(arguments):
     """Run all parts, whatever each gives; return the exit status."""
     slow = "--slow" in arguments
     arguments = [argument for argument in arguments if argument != "--slow"]
-    only = "" if slow else " and not slow"
 
-    results = [run(backend, backend, f"not across{only}", arguments) for backend in BACKENDS]
+    results = [run(backend, backend, "not across", arguments, slow) for backend in BACKENDS]
     # One file stays on one worker, so that what its tests share is made once.
-    results.append(run("across backends", "torch", f"across{only}", ["--dist=loadfile", *arguments]))
+    results.append(run("across backends", "torch", "across", ["--dist=loadfile", *arguments], slow))
 
     print("\n" + "\n".join(line for _, line in results))
     return 0 if all(good for good, _ in results) else 1
