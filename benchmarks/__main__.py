@@ -1,12 +1,8 @@
 """Command line of the benchmarks: runs every comparison in a process of its own and writes what it found."""
 
 import importlib.metadata
-import json
-import os
 import platform
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +10,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.comparison import ContenderFailed, compare, grow
 from benchmarks.contenders import MODELS, MODES, PRECISIONS, is_installed
 from benchmarks.report import goal_table, write_report
 from benchmarks.timing import cores
 
-ROOT = Path(__file__).resolve().parents[1]
 GROWTH = {
     "batch": (1, 2, 4, 8, 16, 32, 64),
     "image size": (96, 128, 160, 192, 224, 288, 384, 512),
@@ -43,7 +39,7 @@ def main(
 ) -> None:
     """Compare this library's speed with keras.applications, zeromodels and timm, as far as they are installed.
 
-    Every comparison runs its contenders in turns in one process. Ratios are the peer's time divided by ours.
+    Contenders have a process each and take turns. Ratios are the peer's time divided by ours.
     """
     backends = _checked("backend", backend, list(MODES)) or [name for name in MODES if is_installed(name)]
     names = _checked("model", model, [each.name for each in MODELS]) or [each.name for each in MODELS]
@@ -54,22 +50,26 @@ def main(
             options = {"mode": mode, "precision": precision, "seconds": seconds}
             for each in names:
                 job = {"model": each, "batches": batch or [1, 16], "training_batch": training_batch}
-                jobs.append(("compare", name, options | job))
+                jobs.append((compare, name, options | job))
         if growth:
             options = {"model": names[0] if len(names) == 1 else "mobilenetv2_100", "mode": MODES[name][0]}
-            options |= {"precision": precision, "seconds": seconds / 4}
             for axis, values in GROWTH.items():
-                jobs.append(("grow", name, options | {"axis": axis, "values": values}))
+                jobs.append(
+                    (grow, name, options | {"precision": precision, "axis": axis, "values": values, "turns": 5})
+                )
 
     results = {"machine": machine(), "command": " ".join(["python -m benchmarks", *sys.argv[1:]]), "rows": []}
-    for index, (kind, name, job) in enumerate(jobs, 1):
+    for index, (measure, name, job) in enumerate(jobs, 1):
         what = job.get("axis") or job["model"]
         console.print(f"{index}/{len(jobs)} {name} {job['mode']}: {what}")
-        found = _run(kind, name, job)
-        if found is None:
+        try:
+            found = measure(name, job)
+        except ContenderFailed as failure:
+            console.print(f"  failed: {failure}")
             continue
         results["rows"] += found["rows"]
-        results.setdefault("matrix_product_rate", {})[name] = found["matrix_product_rate"]
+        rates = results.setdefault("matrix_product_rate", {})
+        rates[name] = max(rates.get(name, 0.0), found["matrix_product_rate"] or 0.0)
         write_report(results, output)  # after each job, so that a run that is stopped leaves what it has
     _print_goals(results)
     console.print(f"Written to {output}: results.json, tables.md and the plots.")
@@ -109,18 +109,6 @@ def _checked(option, given, allowed):
         if value not in allowed:
             raise typer.BadParameter(f"{value!r} is not one of {', '.join(allowed)}.", param_hint=f"--{option}")
     return given
-
-
-def _run(kind, backend, job):
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "result.json"
-        command = [sys.executable, "-m", "benchmarks.worker", kind, json.dumps(job), str(path)]
-        environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "KERAS_BACKEND": backend}
-        status = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        if status.returncode:
-            console.print(f"  failed: {status.stderr.strip().splitlines()[-1] if status.stderr else 'no message'}")
-            return None
-        return json.loads(path.read_text())
 
 
 if __name__ == "__main__":

@@ -47,6 +47,40 @@ MODELS = (
 )
 
 
+OURS, FUSED, ALIKE = "ours", "ours, fused", "ours, padded as timm"
+KERAS, ZEROMODELS, TIMM = "keras.applications", "zeromodels", "timm"
+
+# timm computes what our model with its padding computes, so that is what its time is held against.
+REFERENCES = {TIMM: ALIKE}
+
+
+def names(model, backend, mode, measure):
+    """Who takes part in a measure, `"inference"` or `"training"`, of an entry of `MODELS`."""
+    found = [OURS]
+    if mode != "compiled":  # as one graph, PyTorch compiles neither Keras's training step nor the peers in Keras
+        found += [FUSED] if measure == "inference" else []
+        found += [KERAS] if model.keras_application else []
+        found += [ZEROMODELS] if model.zeromodels and is_installed("zeromodels") else []
+    elif measure == "training":
+        return []
+    return found + ([ALIKE, TIMM] if backend == "torch" and is_installed("timm") else [])
+
+
+def build(name, model):
+    """The model of one contender, with random weights."""
+    import mobilenet_zoo
+
+    makers = {
+        OURS: lambda: create(model),
+        FUSED: lambda: mobilenet_zoo.fuse(create(model)),
+        ALIKE: lambda: mobilenet_zoo.create_model(model.name),
+        KERAS: lambda: create_keras_application(model),
+        ZEROMODELS: lambda: create_zeromodels(model),
+        TIMM: lambda: create_timm(model),
+    }
+    return makers[name]()
+
+
 def find(name):
     """The entry of `MODELS` called `name`."""
     return next(model for model in MODELS if model.name == name)

@@ -32,19 +32,17 @@ def main(
         if value not in allowed:
             raise typer.BadParameter(f"{value!r} is not one of {', '.join(allowed)}.", param_hint=name)
     os.environ["KERAS_BACKEND"] = backend
-    from benchmarks import programs, worker
+    from benchmarks import contenders, programs
 
-    images, labels = programs.batch(batch)
-    mode = MODES[backend][0]
-    maker = worker.training_programs if training else worker.inference_programs
-    arguments = (images, labels) if training else (images,)
-    candidates = maker(worker.contenders.find(model), mode, *arguments)
-    ours = "ours, padded as timm" if "timm" in candidates else "ours"
-    names = [ours, *(name for name in candidates if not name.startswith("ours"))]
-    for name in names:
+    entry, mode = contenders.find(model), MODES[backend][0]
+    measure = "training" if training else "inference"
+    names = [name for name in contenders.names(entry, backend, mode, measure) if name != contenders.FUSED]
+    ours = contenders.ALIKE if contenders.TIMM in names else contenders.OURS
+    for name in [ours, *(name for name in names if name not in (contenders.OURS, contenders.ALIKE))]:
+        program = programs.program(name, entry, mode, measure, batch)
         for _ in range(2):
-            candidates[name]()  # compiles
-        times = _MEASURES[backend](candidates[name])
+            program()  # compiles
+        times = _MEASURES[backend](program)
         total = sum(times.values())
         table = Table("operation", "ms a call", "share", title=f"{name}: {total:.1f} ms in operations")
         for operation, milliseconds in times.most_common(rows):

@@ -6,6 +6,16 @@ import numpy as np
 from benchmarks import contenders
 
 
+def program(contender, model, mode, measure, batch_size):
+    """A contender's function for one measure of an entry of `contenders.MODELS`."""
+    images, labels = batch(batch_size)
+    built = contenders.build(contender, model)
+    timms = contender == contenders.TIMM
+    if measure == "training":
+        return (timm_training if timms else training)(built, mode, images, labels)
+    return (timm_inference if timms else inference)(built, mode, images)
+
+
 def inference(model, mode, images):
     """A function without arguments that predicts for `images` (NumPy, channels last) and waits for the result."""
     backend = keras.backend.backend()
@@ -80,7 +90,7 @@ def _torch_inference(predict, mode, images, arrange):
     import torch
 
     if mode == "compiled":
-        predict = torch.compile(predict)
+        predict = torch.compile(predict, dynamic=False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     x = arrange(torch.from_numpy(images).to(device))
 

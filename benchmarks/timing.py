@@ -7,22 +7,34 @@ import time
 from pathlib import Path
 
 
-def interleaved(programs, seconds=8.0, fewest=5, most=60):
-    """Runs `{name: function}` in turns; returns `{name: [seconds of each turn]}`.
+def interleaved(contenders, seconds=8.0, fewest=5, most=60):
+    """Lets `{name: function}` take turns; returns `{name: [seconds of each turn]}`.
 
-    The order is reversed every other turn, so that no contender always follows the same one.
+    A function times its own turn and returns it. The order is reversed every other turn, so that no contender always
+    follows the same one.
     """
-    times = {name: [] for name in programs}
+    times = {name: [] for name in contenders}
     deadline = time.perf_counter() + seconds
     for turn in range(most):
-        names = list(programs) if turn % 2 == 0 else list(reversed(programs))
+        names = list(contenders) if turn % 2 == 0 else list(reversed(contenders))
         for name in names:
-            start = time.perf_counter()
-            programs[name]()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(contenders[name]())
         if turn + 1 >= fewest and time.perf_counter() > deadline:
             break
     return times
+
+
+def turn(program, least=0.1, most=10):
+    """Seconds of a call of `program`: the median of as many as take `least` seconds, after one that warms up."""
+    start = time.perf_counter()
+    program()
+    calls = min(most, max(1, round(least / (time.perf_counter() - start))))
+    found = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        program()
+        found.append(time.perf_counter() - start)
+    return statistics.median(found)
 
 
 def summary(times, reference, others=()):

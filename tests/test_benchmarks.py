@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from benchmarks import report, timing
+from benchmarks import comparison, report, timing
 from benchmarks.contenders import MODELS, MODES
 
 pytestmark = pytest.mark.across
@@ -31,10 +32,29 @@ def test_ratios_are_those_of_the_turns():
 
 def test_contenders_take_turns_in_alternating_order():
     called = []
-    programs = {name: (lambda name=name: called.append(name)) for name in "abc"}
+    programs = {name: (lambda name=name: called.append(name) or 1.0) for name in "abc"}
     times = timing.interleaved(programs, seconds=0.0, fewest=3)
     assert "".join(called) == "abccbaabc"
     assert {name: len(turns) for name, turns in times.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_a_turn_is_the_median_of_calls_after_one_that_warms_up():
+    pauses = iter([0.03, 0.01, 0.01, 0.01, 0.01, 0.01])
+    called = []
+    seconds = timing.turn(lambda: (called.append(1), time.sleep(next(pauses))), least=0.09)
+    assert len(called) == 4  # 0.09 s are three calls as long as the first
+    assert 0.01 <= seconds < 0.03
+
+
+def test_a_contender_that_fails_says_why():
+    process = comparison.Process("torch")
+    try:
+        assert process.ask(prepare=["ours", "mobilenetv4_conv_small", "eager", "inference", 1], precision="float32")
+        assert process.ask(turn=0.0)["seconds"] > 0
+        with pytest.raises(comparison.ContenderFailed, match="KeyError: 'nobody'"):
+            process.ask(prepare=["nobody", "mobilenetv4_conv_small", "eager", "inference", 1], precision="float32")
+    finally:
+        process.close()
 
 
 def test_a_contender_may_have_a_reference_of_its_own():
@@ -47,7 +67,7 @@ def result(ratio=1.0):
     return {"ms": 10.0, "ratio": ratio, "low": ratio - 0.1, "high": ratio + 0.1, "turns": 5, "memory": 7.0}
 
 
-def comparison(model="mobilenetv2_100", measure="inference", batch=1, **peers):
+def compared(model="mobilenetv2_100", measure="inference", batch=1, **peers):
     row = {"model": model, "backend": "torch", "mode": "eager", "measure": measure, "batch": batch}
     contenders = {"ours": result()} | {name: result(ratio) for name, ratio in peers.items()}
     return row | {"contenders": contenders}
@@ -56,10 +76,10 @@ def comparison(model="mobilenetv2_100", measure="inference", batch=1, **peers):
 def test_tables_say_what_was_found_of_the_goals():
     fused = "ours, fused"
     rows = [
-        comparison("mobilenetv2_100", timm=0.9, **{fused: 0.8}),
-        comparison("mobilenetv4_conv_small", timm=1.1, **{fused: 0.5}),
-        comparison("mobilenetv2_100", "training", 16, timm=1.25),
-        comparison("mobilenetv3_small_100", **{"keras.applications": 9.0}),  # of which no goal speaks
+        compared("mobilenetv2_100", timm=0.9, **{fused: 0.8}),
+        compared("mobilenetv4_conv_small", timm=1.1, **{fused: 0.5}),
+        compared("mobilenetv2_100", "training", 16, timm=1.25),
+        compared("mobilenetv3_small_100", **{"keras.applications": 9.0}),  # of which no goal speaks
     ]
     machine = {"processor": "P", "cores": 2, "system": "S", "versions": {"keras": "3"}}
     lines = report.tables({"machine": machine, "command": "c", "rows": rows, "matrix_product_rate": {}}).splitlines()
