@@ -1,12 +1,16 @@
-"""The create function of a generation: checks its arguments, builds the model, loads a file of weights."""
+"""The create function of a generation: checks its arguments, builds the model, loads weights."""
+
+import dataclasses
+import functools
+import warnings
 
 import keras
 
 from mobilenet_common.architecture import Architecture, check_activation
 from mobilenet_common.builder import ModelBuilder
-from mobilenet_common.checkpoints import Checkpoint, load_into
+from mobilenet_common.checkpoints import load_into, open_weights
 from mobilenet_common.errors import integer, number, one_of, unknown_name
-from mobilenet_common.inputs import image_input, resolve_input_shape
+from mobilenet_common.inputs import image_input, preprocess, resolve_input_shape
 from mobilenet_common.layers.normalization import NORMALIZATIONS
 from mobilenet_common.ops.geometry import PADDINGS
 
@@ -21,14 +25,17 @@ _ARGUMENTS = """
         variant: A name of `VARIANTS`, or an `Architecture` of your own.
         num_classes: Outputs of the classifier, at least 1. None: those of `weights`, else 1000. Used with the top only.
         input_shape: `(height, width, channels)`, or `(channels, height, width)` under channels_first; None in place of
-            height or width leaves it free. At least 32 pixels a side (8 for V4's compact family). None: 224 by 224
-            pixels and 3 channels.
+            height or width leaves it free. At least 32 pixels a side (8 for V4's compact family). None: the size that
+            `weights` were trained for, else 224 by 224 pixels, and 3 channels.
         width_multiplier: In (0, 4]; multiplies the variant's own width.
         include_top: Whether pool and classifier follow the feature map. Without them the model is a feature
             extractor.
-        weights: None for random ones, or the path of a file: `.keras`, `.weights.h5`, `.h5`, `.safetensors`, `.pth`
-            or `.bin`, in this library's own layout or in that of timm, torchvision, keras.applications or the compact
-            family.
+        weights: None for random ones. `"imagenet"` for the published ImageNet-1k checkpoint that scores best for this
+            variant and width; or a name or a tag of `WEIGHTS`, with `@revision` behind it for another state of its
+            repository. Or the path of a file: `.keras`, `.weights.h5`, `.h5`, `.safetensors`, `.pth` or `.bin`, in
+            this library's own layout or in that of timm, torchvision, keras.applications or the compact family. With
+            other `num_classes` than theirs the classifier is fresh; other channels than 3 get a stem made from
+            theirs: the sum of its kernels for one channel, repeated and rescaled ones for more.
         pooling: Without top: None for the feature map, `"avg"` or `"max"` for a vector.
         pyramid_levels: Without top: integers such as `(2, 3, 4, 5)`; the model then returns a dict with the last map
             at each published stride, `"P2"` at 4 to `"P5"` at 32.
@@ -38,7 +45,8 @@ _ARGUMENTS = """
         dropout_rate: Before the classifier, in [0, 1); None for the published one. Used with the top only.
         drop_path_rate: Stochastic depth, in [0, 1): the share of pictures that skip a residual path in training,
             growing linearly from 0 at the first block to this at the last.
-        include_preprocessing: Whether the model takes pixels in 0..255 and scales them to -1..1 itself.
+        include_preprocessing: Whether the model takes pixels in 0..255 and normalises them itself, as `weights` need
+            it, else to -1..1.
         padding: `"same"` as TensorFlow pads, `"symmetric"` as PyTorch models do; None for what `weights` bring, else
             the variant's own.
         norm_epsilon: Added to variances, in (0, 1]; None for what `weights` bring, else the variant's own.
@@ -56,17 +64,21 @@ _ARGUMENTS = """
 
     Raises:
         ValueError: An argument is wrong; the message says what is allowed.
-        CheckpointError: `weights` can't be read or doesn't fit the model.
+        CheckpointError: `weights` can't be had, can't be read or doesn't fit the model.
+
+    Warns:
+        UserWarning: The classifier is fresh, because `weights` are for another number of classes.
     """
 
 
-def creator(function_name, module, variants, default, description):
+def creator(function_name, module, variants, published, default, description):
     """The create function of one generation.
 
     Args:
         function_name: `create_mobilenetv4`.
         module: The package it is public in.
         variants: `{name: Architecture}`.
+        published: `{name: Checkpoint}`, the generation's `WEIGHTS`.
         default: The variant that is built if none is named.
         description: First lines of its docstring.
     """
@@ -98,12 +110,13 @@ def creator(function_name, module, variants, default, description):
     ):
         architecture = find_variant(variant, variants)
         scaled = _overridden(architecture.scaled(width_multiplier), activation, normalization)
-        checkpoint = weights if weights is None or isinstance(weights, Checkpoint) else Checkpoint.open(weights)
-        brought = checkpoint.conventions(architecture) if checkpoint else {}
+        state = open_weights(weights, published, fitting(architecture, width_multiplier, variants), include_top)
+        checkpoint = state and state.checkpoint
+        brought = state.conventions(architecture) if state else {}
         padding = brought.get("padding", scaled.padding) if padding is None else padding
         norm_epsilon = brought.get("norm_epsilon", scaled.norm_epsilon) if norm_epsilon is None else norm_epsilon
         if num_classes is None:
-            num_classes = (checkpoint.num_classes if checkpoint else None) or 1000
+            num_classes = (state.num_classes if state else None) or 1000
         integer("num_classes", num_classes, 1)
         if dropout_rate is None:
             dropout_rate = scaled.dropout_rate
@@ -116,7 +129,8 @@ def creator(function_name, module, variants, default, description):
         one_of("output_stride", output_stride, OUTPUT_STRIDES)
         _check_flag("include_preprocessing", include_preprocessing)
         _check_top(include_top, scaled, pooling, pyramid_levels)
-        input_shape = resolve_input_shape(input_shape, input_tensor, data_format, scaled)
+        default_size = checkpoint.input_size if checkpoint else 224
+        input_shape = resolve_input_shape(input_shape, input_tensor, data_format, scaled, default_size)
 
         builder = ModelBuilder(
             scaled,
@@ -131,7 +145,7 @@ def creator(function_name, module, variants, default, description):
         levels = _check_levels(pyramid_levels, builder)
         inputs, x = image_input(input_shape, input_tensor, dtype)
         if include_preprocessing:
-            x = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocessing", dtype=dtype)(x)
+            x = preprocess(x, checkpoint, data_format, dtype)
         x, maps = builder.body(x)
         if levels is not None:
             outputs = {f"P{level}": maps[level] for level in levels}
@@ -141,15 +155,33 @@ def creator(function_name, module, variants, default, description):
             outputs = builder.head_conv(x)
             if pooling is not None:
                 outputs = POOLINGS[pooling](name="pool", **builder.bare)(outputs)
-        model = keras.Model(inputs, outputs, name=name or model_name(architecture, width_multiplier))
-        if checkpoint is not None:
-            load_into(model, checkpoint)
+        name = name or (checkpoint.name if checkpoint else model_name(architecture, width_multiplier))
+        model = keras.Model(inputs, outputs, name=name)
+        if state is not None:
+            load_into(model, state, adapt=True)
+            if include_top and state.num_classes not in (None, num_classes):
+                warnings.warn(
+                    f"{state.source} has {state.num_classes} classes: the classifier for {num_classes} is fresh, and "
+                    "has to be trained.",
+                    stacklevel=2,
+                )
         return model
 
     create.__name__ = create.__qualname__ = function_name
     create.__module__ = module
     create.__doc__ = description.rstrip() + "\n" + _ARGUMENTS
     return create
+
+
+def fitting(architecture, width_multiplier, variants):
+    """Whether a published checkpoint's tensors are those of `architecture` at that width."""
+    wanted = _table(architecture, width_multiplier)
+    return lambda checkpoint: _table(variants[checkpoint.variant], checkpoint.width) == wanted
+
+
+@functools.lru_cache
+def _table(architecture, width):
+    return dataclasses.replace(architecture.scaled(width), name="any")
 
 
 def find_variant(variant, variants):

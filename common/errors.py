@@ -24,6 +24,10 @@ class CheckpointError(ValueError):
         self.not_finite = tuple(not_finite)
 
 
+class DownloadError(CheckpointError):
+    """Published weights that can't be fetched; nothing half-fetched is left."""
+
+
 def unknown_name(argument, value, names):
     """The `ValueError` for a `value` that is none of `names`, with the nearest ones first."""
     names = [str(name) for name in names]

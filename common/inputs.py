@@ -1,12 +1,14 @@
 """What goes into a model: the shape of its pictures, and the Keras tensor it starts from."""
 
 import keras
+import numpy as np
 
+from mobilenet_common.catalogue import HALF
 from mobilenet_common.errors import integer
 
 
-def resolve_input_shape(input_shape, input_tensor, data_format, architecture):
-    """The checked shape of one input, without the batch.
+def resolve_input_shape(input_shape, input_tensor, data_format, architecture, default_size=224):
+    """The checked shape of one input, without the batch; `default_size` pixels a side if none is given.
 
     Raises:
         ValueError: Wrong rank, too few pixels, channels missing or on the wrong side, or not what `input_tensor` has.
@@ -25,7 +27,8 @@ def resolve_input_shape(input_shape, input_tensor, data_format, architecture):
                 f"input_shape=None is not enough for an architecture without a stem: give the feature map's "
                 f"{expected}; height and width may be None."
             )
-        input_shape = (224, 224, 3) if data_format == "channels_last" else (3, 224, 224)
+        size = (default_size, default_size)
+        input_shape = (*size, 3) if data_format == "channels_last" else (3, *size)
     try:
         shape = tuple(input_shape)
     except TypeError:
@@ -54,6 +57,24 @@ def image_input(input_shape, input_tensor, dtype):
         x = keras.Input(input_shape, dtype=_input_dtype(dtype), name="image")
         return x, x
     return _sources(input_tensor), input_tensor
+
+
+def preprocess(x, checkpoint, data_format, dtype):
+    """Pixels in 0..255 as a published checkpoint was fed with them; without one, in -1..1."""
+    axis = -1 if data_format == "channels_last" else 1
+    mean, std = (checkpoint.mean, checkpoint.std) if checkpoint else HALF
+    mean, std = (255.0 * np.array(for_channels(each, x.shape[axis])) for each in (mean, std))
+    if np.ptp(mean) == np.ptp(std) == 0.0:
+        scale, offset = float(1 / std[0]), float(-mean[0] / std[0])
+        return keras.layers.Rescaling(scale, offset, name="preprocessing", dtype=dtype)(x)
+    return keras.layers.Normalization(axis, mean, std**2, name="preprocessing", dtype=dtype)(x)
+
+
+def for_channels(values, channels):
+    """Means or deviations of three colours for other channels: of grey their mean, of more than three in turns."""
+    if channels == 1:
+        return (sum(values) / len(values),)
+    return tuple(values[i % len(values)] for i in range(channels))
 
 
 def _tensor_shape(tensor, expected):

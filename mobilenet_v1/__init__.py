@@ -2,5 +2,6 @@
 
 from mobilenet_v1.architectures import VARIANTS
 from mobilenet_v1.model import create_mobilenetv1
+from mobilenet_v1.weights import WEIGHTS
 
-__all__ = ["VARIANTS", "create_mobilenetv1"]
+__all__ = ["VARIANTS", "WEIGHTS", "create_mobilenetv1"]

@@ -2,5 +2,6 @@
 
 from mobilenet_v3.architectures import VARIANTS
 from mobilenet_v3.model import create_mobilenetv3
+from mobilenet_v3.weights import WEIGHTS
 
-__all__ = ["VARIANTS", "create_mobilenetv3"]
+__all__ = ["VARIANTS", "WEIGHTS", "create_mobilenetv3"]

@@ -10,15 +10,18 @@ import mobilenet_v2
 import mobilenet_v3
 import mobilenet_v4
 from mobilenet_common import Architecture
-from mobilenet_common.checkpoints import Checkpoint
-from mobilenet_common.create import model_name
+from mobilenet_common.checkpoints import is_named, open_weights
+from mobilenet_common.create import fitting, model_name
 from mobilenet_common.errors import number, unknown_name
 
+# Every published checkpoint of the four generations.
+WEIGHTS = {**mobilenet_v1.WEIGHTS, **mobilenet_v2.WEIGHTS, **mobilenet_v3.WEIGHTS, **mobilenet_v4.WEIGHTS}
+
 GENERATIONS = {
-    "v1": (mobilenet_v1.create_mobilenetv1, mobilenet_v1.VARIANTS),
-    "v2": (mobilenet_v2.create_mobilenetv2, mobilenet_v2.VARIANTS),
-    "v3": (mobilenet_v3.create_mobilenetv3, mobilenet_v3.VARIANTS),
-    "v4": (mobilenet_v4.create_mobilenetv4, mobilenet_v4.VARIANTS),
+    "v1": (mobilenet_v1.create_mobilenetv1, mobilenet_v1.VARIANTS, mobilenet_v1.WEIGHTS),
+    "v2": (mobilenet_v2.create_mobilenetv2, mobilenet_v2.VARIANTS, mobilenet_v2.WEIGHTS),
+    "v3": (mobilenet_v3.create_mobilenetv3, mobilenet_v3.VARIANTS, mobilenet_v3.WEIGHTS),
+    "v4": (mobilenet_v4.create_mobilenetv4, mobilenet_v4.VARIANTS, mobilenet_v4.WEIGHTS),
 }
 
 # Widths that timm gives a name of their own, besides those that are variants here.
@@ -39,8 +42,9 @@ _OPTIONS = {"mobilenetv3_rw": {"padding": "symmetric", "norm_epsilon": 1e-3}}
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What a name stands for: `create(architecture, width_multiplier=width, **options)`."""
+    """What a name stands for: `create(architecture, width_multiplier=width, **options)`, and its generation."""
 
+    generation: str
     create: Callable
     architecture: Architecture
     width: float
@@ -51,13 +55,13 @@ class Entry:
 def registry():
     """`{name: Entry}`, in the order of the generations."""
     entries = {}
-    for generation, (create, variants) in GENERATIONS.items():
+    for generation, (create, variants, _) in GENERATIONS.items():
         for variant, architecture in variants.items():
             for width in (1.0, *_MORE_WIDTHS.get((generation, variant), ())):
                 name = model_name(architecture, width)
-                entries[name] = Entry(create, architecture, width, _timm_options(name))
+                entries[name] = Entry(generation, create, architecture, width, _timm_options(name))
                 if generation == "v3" and not variant.startswith("large_1") and name not in _OPTIONS and width != 0.5:
-                    entries[f"tf_{name}"] = Entry(create, architecture, width, _TIMM_TF)
+                    entries[f"tf_{name}"] = Entry(generation, create, architecture, width, _TIMM_TF)
     return entries
 
 
@@ -67,31 +71,34 @@ def _timm_options(name):
     return _OPTIONS.get(name, _TIMM)
 
 
-def list_models(pattern="*"):
+def list_models(pattern="*", pretrained=False):
     """The names that `create_model` knows, sorted.
 
     Args:
         pattern: As in a shell: `"*v4*"`, `"mobilenetv2_???"`.
+        pretrained: Whether to list published weights instead, by model and tag:
+            `"mobilenetv4_conv_small.e2400_r224_in1k"`.
 
     >>> list_models("mobilenetv4_hybrid*")  # doctest: +NORMALIZE_WHITESPACE
     ['mobilenetv4_hybrid_large', 'mobilenetv4_hybrid_large_075', 'mobilenetv4_hybrid_medium',
      'mobilenetv4_hybrid_medium_075']
     """
-    return sorted(fnmatch.filter(registry(), pattern))
+    return sorted(fnmatch.filter(WEIGHTS if pretrained else registry(), pattern))
 
 
 def create_model(name, **kwargs):
     """Builds a model by its name in timm, or by ours where timm has none.
 
     A timm name brings timm's padding and epsilon: PyTorch's, and TensorFlow's for names that start with `tf_`. The
-    other names build what the generation's create function builds. A file of weights from elsewhere than timm brings
-    its own, as far as it tells them.
+    other names build what the generation's create function builds. Weights from elsewhere than timm bring their own.
 
     Args:
-        name: One of `list_models()`, such as `"mobilenetv4_conv_small_050"`. A timm tag behind a dot
-            (`"mobilenetv4_conv_small.e2400_r224_in1k"`) names published weights and is not needed to build.
+        name: One of `list_models()`, such as `"mobilenetv4_conv_small_050"`; or one of
+            `list_models(pretrained=True)`, such as `"mobilenetv4_conv_small.e2400_r224_in1k"`, which loads those
+            weights, unless `weights` says otherwise.
         **kwargs: Arguments of the create functions, such as `num_classes`, `input_shape`, `include_top`, `weights`;
-            they go before what the name brings. `width_multiplier` multiplies the name's own width.
+            they go before what the name brings. `width_multiplier` multiplies the name's own width. Under
+            `weights="imagenet"` or a tag, weights of this very name go before others that would fit.
 
     Returns:
         A functional `keras.Model`; see `create_mobilenetv4` and its siblings.
@@ -99,16 +106,23 @@ def create_model(name, **kwargs):
     Raises:
         ValueError: An unknown name; the message has the nearest ones. And what the create functions raise.
     """
-    base = name.partition(".")[0] if isinstance(name, str) else name
+    base, _, tag = name.partition(".") if isinstance(name, str) else (name, "", "")
     entries = registry()
     if base not in entries:
         raise unknown_name("name", base, entries)
+    if tag and name.partition("@")[0] not in WEIGHTS:
+        raise unknown_name("name", name, [each for each in WEIGHTS if each.startswith(f"{base}.")] or [base])
     if "variant" in kwargs:
         raise ValueError("variant is not an argument of create_model: the name says it.")
     entry, options = entries[base], entries[base].options
-    if kwargs.get("weights") is not None:
-        kwargs["weights"] = Checkpoint.open(kwargs["weights"])
-        if kwargs["weights"].layout.name != "timm":  # only for timm's own files the name knows better than the file
-            options = {**options, **kwargs["weights"].conventions(entry.architecture)}
     width = entry.width * number("width_multiplier", kwargs.pop("width_multiplier", 1.0), 0, 4, low_open=True)
-    return entry.create(entry.architecture, width_multiplier=width, **{**options, **kwargs})
+    weights = kwargs.pop("weights", name if tag else None)
+    if weights is not None:
+        _, variants, published = GENERATIONS[entry.generation]
+        own = {key: value for key, value in published.items() if key.startswith(f"{base}.")}
+        published = own if is_named(weights, own) else published
+        fits = fitting(entry.architecture, width, variants)
+        weights = open_weights(weights, published, fits, kwargs.get("include_top", True))
+        if weights.checkpoint or weights.layout.name != "timm":  # only a file of timm's knows less than timm's name
+            options = {**options, **weights.conventions(entry.architecture)}
+    return entry.create(entry.architecture, width_multiplier=width, weights=weights, **{**options, **kwargs})

@@ -75,7 +75,7 @@ def refused(message, create, *arguments, **options):
         ("data_format", "channels_middle", "data_format='channels_middle' ... 'channels_last', 'channels_first'"),
         ("input_tensor", (224, 224, 3), "input_tensor of type tuple ... a Keras tensor"),
         ("weights", "absent.safetensors", "absent.safetensors is not a file"),
-        ("weights", "imagenet", "imagenet"),
+        ("weights", "imagnet", "weights='imagnet' is not known. Did you mean 'imagenet'"),
         ("weights", 3, "int is not allowed ... a path"),
         ("include_preprocessing", "yes", "include_preprocessing='yes' ... True or False"),
         ("padding", "", "padding='' ... 'same', 'symmetric'"),

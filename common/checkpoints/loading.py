@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mobilenet_common.checkpoints.checkpoint import Checkpoint
+from mobilenet_common.checkpoints.state_dict import StateDict
 from mobilenet_common.errors import CheckpointError
 
 _SHOWN = 8
@@ -29,15 +29,21 @@ def load_checkpoint(model, source, layout=None):
         CheckpointError: The file can't be read, or tensors are missing, left over, misshapen or not finite; the
             error lists them.
     """
-    return load_into(model, Checkpoint.open(source, layout))
+    return load_into(model, StateDict.open(source, layout))
 
 
-def load_into(model, checkpoint):
-    """As `load_checkpoint`, for a `Checkpoint` that is already open."""
+def load_into(model, checkpoint, adapt=False):
+    """As `load_checkpoint`, for a `StateDict`.
+
+    With `adapt`, a classifier for another number of classes than the checkpoint's keeps its fresh weights, and a stem
+    for other channels than the checkpoint's three gets a kernel made from theirs.
+    """
     layout = checkpoint.layout
     entries = layout.entries(model)
     _check_complete(model, entries, layout)
     tensors = checkpoint.tensors
+    if adapt:
+        tensors, entries = _adapted(checkpoint, entries)
     missing = [entry.name for entry in entries if entry.name not in tensors]
     misshapen, not_finite, values = {}, [], []
     for entry in entries:
@@ -57,6 +63,35 @@ def load_into(model, checkpoint):
     for variable, value in values:
         variable.assign(value)
     return model
+
+
+def _adapted(checkpoint, entries):
+    """Tensors and entries that fit the model's own classes and channels."""
+    tensors = dict(checkpoint.tensors)
+    classifier = {entry.variable.path: entry for entry in entries if entry.variable.path.startswith("classifier/")}
+    bias = classifier.get("classifier/bias")
+    if bias is not None and checkpoint.num_classes not in (None, bias.variable.shape[0]):
+        for entry in classifier.values():
+            tensors.pop(entry.name, None)
+        entries = [entry for entry in entries if entry.variable.path not in classifier]
+    for entry in entries:
+        if entry.variable.path == "stem/kernel" and entry.name in tensors:
+            axis = 1 if checkpoint.layout.torch_axes else 2
+            tensors[entry.name] = with_channels(tensors[entry.name], entry.variable.shape[2], axis)
+    return tensors, entries
+
+
+def with_channels(kernel, channels, axis):
+    """A convolution's kernel for another number of input channels, as timm makes it.
+
+    One channel gets the sum over the kernel's own; more get them in turns, scaled so that the output stays as large.
+    """
+    own = kernel.shape[axis] if kernel.ndim == 4 else channels
+    if own == channels:
+        return kernel
+    if channels == 1:
+        return kernel.sum(axis=axis, keepdims=True)
+    return np.take(kernel, np.arange(channels) % own, axis=axis) * np.asarray(own / channels, kernel.dtype)
 
 
 def _check_complete(model, entries, layout):

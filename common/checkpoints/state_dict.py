@@ -1,4 +1,4 @@
-"""A checkpoint in hand: its tensors, whose naming it follows, and what that library's models expect."""
+"""The tensors of a checkpoint in hand, whose naming they follow, and what that library's models expect."""
 
 import dataclasses
 import os
@@ -20,12 +20,20 @@ _KERAS_INDEX = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """Tensors by name, and the `Layout` that the names follow."""
+class StateDict:
+    """Tensors by name.
+
+    Attributes:
+        tensors: `{name: NumPy array}`.
+        layout: The `Layout` that the names follow.
+        source: For messages: the path.
+        checkpoint: The published `Checkpoint` that they are, or None.
+    """
 
     tensors: dict
     layout: object
     source: str
+    checkpoint: object = None
 
     @classmethod
     def open(cls, source, layout=None):
@@ -71,6 +79,8 @@ class Checkpoint:
 
     def conventions(self, architecture):
         """`padding` and `norm_epsilon` of the models that such a checkpoint comes from, as far as names tell."""
+        if self.checkpoint is not None:
+            return {"padding": self.checkpoint.padding, "norm_epsilon": self.checkpoint.norm_epsilon}
         layout = self.layout.name
         if layout == "keras":
             return {"padding": "same", "norm_epsilon": 1e-3}

@@ -1,0 +1,89 @@
+"""What `weights=` means: published weights by name, by tag or simply the best, or a file."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from mobilenet_common.catalogue import IMAGENET_1K, Checkpoint
+from mobilenet_common.checkpoints.download import discard, download
+from mobilenet_common.checkpoints.files import READERS
+from mobilenet_common.checkpoints.state_dict import StateDict
+from mobilenet_common.errors import CheckpointError, unknown_name
+
+IMAGENET = "imagenet"
+
+
+def open_weights(weights, published, fits, include_top=True):
+    """The `StateDict` that a create function's `weights` stands for, downloaded if need be; None for None.
+
+    Args:
+        weights: As the create functions take it; an open `StateDict` is itself.
+        published: The generation's `WEIGHTS`.
+        fits: Whether a `Checkpoint` fits the architecture that is being built.
+        include_top: Whether the classifier is needed.
+
+    Raises:
+        ValueError: Weights that aren't published, or not for this architecture.
+        CheckpointError: A file that can't be had or read.
+    """
+    if weights is None or isinstance(weights, StateDict):
+        return weights
+    if isinstance(weights, Checkpoint):
+        weights = weights.name
+    if not isinstance(weights, str) or _looks_like_a_file(weights):
+        return StateDict.open(weights)
+    name, _, revision = weights.partition("@")
+    return fetch(find(name, published, fits), include_top, revision or None)
+
+
+def is_named(weights, published):
+    """Whether `weights` is `"imagenet"`, or a name or a tag of one of `published`, with or without a revision."""
+    if not published or not isinstance(weights, str):
+        return False
+    name = weights.partition("@")[0]
+    return name == IMAGENET or name in published or any(each.tag == name for each in published.values())
+
+
+def find(name, published, fits):
+    """The `Checkpoint` that `name` stands for: its whole name, its tag, or `"imagenet"` for the best that fits."""
+    fitting = [each for each in published.values() if fits(each)]
+    if name == IMAGENET:
+        scored = [each for each in fitting if each.labels == IMAGENET_1K]
+        if scored:
+            return max(scored, key=lambda each: each.best.top1)
+    elif name in published:
+        if published[name] in fitting:
+            return published[name]
+    elif is_named(name, published):
+        tagged = [each for each in fitting if each.tag == name]
+        if tagged:
+            return tagged[0]
+    else:
+        offered = fitting or published.values()
+        names = dict.fromkeys([*(each.tag for each in offered), *(each.name for each in offered)])
+        raise unknown_name("weights", name, [IMAGENET, *names])
+    raise ValueError(f"weights={name!r} is not published for this variant and width. {_offer(name, published)}")
+
+
+def fetch(checkpoint, include_top=True, revision=None):
+    """A published checkpoint's tensors. A file that can't be read is removed and fetched once more."""
+    path = download(checkpoint, include_top, revision)
+    try:
+        state = StateDict.open(path, checkpoint.source)
+    except CheckpointError:
+        discard(path)
+        path = download(checkpoint, include_top, revision)
+        state = StateDict.open(path, checkpoint.source)
+    return dataclasses.replace(state, source=f"{checkpoint.name} ({path})", checkpoint=checkpoint)
+
+
+def _looks_like_a_file(weights):
+    return os.path.sep in weights or Path(weights).suffix in READERS or Path(weights).is_file()
+
+
+def _offer(name, published):
+    """Which variants and widths have these weights, in words."""
+    found = [each for each in published.values() if name in (IMAGENET, each.tag, each.name)]
+    places = dict.fromkeys((each.variant, each.width) for each in found)
+    said = [f"{variant!r}" + ("" if width == 1 else f" with width_multiplier={width:g}") for variant, width in places]
+    return f"There are some for {', '.join(said)}." if said else "No variant of this generation has any."

@@ -1,0 +1,122 @@
+"""The published weights: all of them are listed, with the facts of their sources, and fit the architectures."""
+
+import json
+
+import keras
+import pytest
+
+import mobilenet_zoo
+from mobilenet_common.catalogue import CLASSES
+from mobilenet_common.create import model_name
+from mobilenet_zoo.registry import GENERATIONS, WEIGHTS
+from tests import references
+
+pytestmark = pytest.mark.across
+
+TIMM = json.loads((references.FOLDER / "catalogue.json").read_text())
+SOURCES = ("timm", "keras", "torchvision")
+
+
+def of(source):
+    """The names of a source's checkpoints."""
+    return [name for name, checkpoint in WEIGHTS.items() if checkpoint.source == source]
+
+
+def generation_of(name):
+    return name.removeprefix("tf_").removeprefix("mobilenet")[:2]
+
+
+def test_all_checkpoints_of_timm_are_there():
+    assert sorted(of("timm")) == sorted(TIMM)
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_facts_are_timms(name):
+    ours, theirs = WEIGHTS[name], TIMM[name]
+    assert (ours.repository, ours.file) == (theirs["hub_repository"], theirs["file"])
+    assert (ours.mean, ours.std) == (tuple(theirs["mean"]), tuple(theirs["std"]))
+    assert ours.interpolation == theirs["interpolation"]
+    assert ours.num_classes == theirs["num_classes"]
+    assert ours.licence.lower() == theirs["license"]
+    crops = {theirs["input_size"][1]: theirs["crop_pct"]}
+    if theirs["test_input_size"]:
+        crops[theirs["test_input_size"][1]] = theirs["test_crop_pct"]
+    assert {each.size: each.crop for each in ours.evaluations} == crops
+    assert ours.input_size == theirs["input_size"][1]
+    scores = {row["size"]: (row["top1"], row["top5"]) for row in theirs["imagenet1k"]}
+    assert {each.size: (each.top1, each.top5) for each in ours.evaluations if each.top1 is not None} == scores
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_a_checkpoint_fits_its_variant(name):
+    checkpoint = WEIGHTS[name]
+    generation = generation_of(name)
+    architecture = GENERATIONS[generation][1][checkpoint.variant]
+    assert model_name(architecture, checkpoint.width) == name.removeprefix("tf_").partition(".")[0]
+    assert WEIGHTS[name] is checkpoint and checkpoint.name == name and name.endswith(f".{checkpoint.tag}")
+    assert checkpoint.source in SOURCES
+    assert checkpoint.labels in CLASSES
+    assert checkpoint.padding in ("same", "symmetric")
+    assert all(text.strip() for text in (checkpoint.paper, checkpoint.citation, checkpoint.licence))
+    scored = [each for each in checkpoint.evaluations if each.top1 is not None]
+    assert bool(scored) == (checkpoint.num_classes == 1000)
+    assert checkpoint.best == (max(scored, key=lambda each: each.top1) if scored else None)
+    assert all(each.top1 < (each.top5 or 100) for each in scored)
+
+
+class Asked(Exception):
+    """Stops Keras where it would download."""
+
+
+def asked_of_keras(monkeypatch, build, **options):
+    """File name, address and hash that keras.applications asks for."""
+
+    def get_file(fname, origin, file_hash=None, **_):
+        raise Asked(fname, origin, file_hash)
+
+    monkeypatch.setattr(keras.src.utils.file_utils, "get_file", get_file)
+    with pytest.raises(Asked) as stopped:
+        build(weights="imagenet", **options)
+    return stopped.value.args
+
+
+def keras_applications():
+    """`{name: (function, options)}` of every checkpoint that keras.applications has."""
+    found = {}
+    for alpha in (0.25, 0.5, 0.75, 1.0):
+        for size in (128, 160, 192, 224):
+            found[f"mobilenetv1_{100 * alpha:03.0f}.keras_r{size}"] = keras.applications.MobileNet, (alpha, size)
+    for alpha in (0.35, 0.5, 0.75, 1.0, 1.3, 1.4):
+        for size in (96, 128, 160, 192, 224) if alpha <= 1 else (224,):
+            found[f"mobilenetv2_{100 * alpha:03.0f}.keras_r{size}"] = keras.applications.MobileNetV2, (alpha, size)
+    for kind, build in (("large", keras.applications.MobileNetV3Large), ("small", keras.applications.MobileNetV3Small)):
+        found |= {f"mobilenetv3_{kind}_{100 * alpha:03.0f}.keras_r224": (build, (alpha, 224)) for alpha in (0.75, 1.0)}
+        found[f"mobilenetv3_{kind}_minimal_100.keras_r224"] = build, (1.0, 224)
+    return found
+
+
+def test_all_checkpoints_of_keras_are_there():
+    assert sorted(of("keras")) == sorted(keras_applications())
+
+
+@pytest.mark.parametrize("name", of("keras"))
+def test_files_are_those_that_keras_applications_downloads(name, monkeypatch):
+    checkpoint = WEIGHTS[name]
+    build, (alpha, size) = keras_applications()[name]
+    options = {"alpha": alpha, "input_shape": (size, size, 3)}
+    if "v3" in name:
+        options["minimalistic"] = "minimal" in name
+    hashes = checkpoint.md5 or (None, None)
+    for include_top, file, md5 in zip((True, False), (checkpoint.file, checkpoint.no_top_file), hashes, strict=True):
+        _, address, expected = asked_of_keras(monkeypatch, build, include_top=include_top, **options)
+        assert address == checkpoint.repository + file
+        assert md5 == expected
+
+
+def test_pretrained_models_are_listed_with_their_tags():
+    assert mobilenet_zoo.list_models(pretrained=True) == sorted(WEIGHTS)
+    assert mobilenet_zoo.list_models("mobilenetv4_conv_small.*", pretrained=True) == [
+        "mobilenetv4_conv_small.e1200_r224_in1k",
+        "mobilenetv4_conv_small.e2400_r224_in1k",
+        "mobilenetv4_conv_small.e3600_r256_in1k",
+    ]
