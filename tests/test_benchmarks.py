@@ -114,7 +114,11 @@ def test_a_comparison_from_end_to_end(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("backend", "operation"), [("tensorflow", "DepthwiseConv2dNative"), ("torch", "aten::mkldnn_convolution")]
+    ("backend", "operation"),
+    [
+        ("tensorflow", "DepthwiseConv2dNative"),
+        pytest.param("torch", "aten::mkldnn_convolution", marks=pytest.mark.slow),
+    ],
 )
 def test_operations_of_ours_and_of_the_peer(backend, operation):
     options = ("mobilenetv3_small_100", "--batch", "1", "--rows", "30")

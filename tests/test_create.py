@@ -526,11 +526,13 @@ def test_the_data_format_of_keras_is_the_default():
         keras.config.set_image_data_format("channels_last")
 
 
-# JAX compiles for as long as the rest of the test takes, and for both policies the same way.
-ONE_OF_TWO = [pytest.mark.slow] if keras.backend.backend() == "jax" else []
+# JAX compiles for many times as long as the rest of the test takes.
+SLOW_UNDER_JAX = [pytest.mark.slow] if keras.backend.backend() == "jax" else []
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=ONE_OF_TWO)])
+@pytest.mark.parametrize(
+    "policy", [pytest.param(name, marks=SLOW_UNDER_JAX) for name in ("mixed_bfloat16", "mixed_float16")]
+)
 def test_mixed_precision_computes_in_half_and_trains_in_float32(policy):
     model = tiny(dtype=policy, dropout_rate=0)
     half = policy.removeprefix("mixed_")

@@ -69,7 +69,8 @@ def test_outputs_stay_and_batch_norm_goes(name):
         np.testing.assert_array_equal(old, new)
 
 
-@every_name
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WIDTH_ONE)
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the only backend whose means are in float64")
 def test_folding_is_exact(name):
     """In float64, with the statistics of the pictures: such a network hangs on its input, and amplifies rounding."""
