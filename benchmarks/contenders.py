@@ -56,9 +56,8 @@ REFERENCES = {TIMM: ALIKE}
 
 def names(model, backend, mode, measure):
     """Who takes part in a measure, `"inference"` or `"training"`, of an entry of `MODELS`."""
-    found = [OURS]
+    found = [OURS, FUSED] if measure == "inference" else [OURS]
     if mode != "compiled":  # as one graph, PyTorch compiles neither Keras's training step nor the peers in Keras
-        found += [FUSED] if measure == "inference" else []
         found += [KERAS] if model.keras_application else []
         found += [ZEROMODELS] if model.zeromodels and is_installed("zeromodels") else []
     elif measure == "training":

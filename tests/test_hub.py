@@ -7,10 +7,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import warnings
 from pathlib import Path
 
+import huggingface_hub as hub_client
+import huggingface_hub.constants
+import huggingface_hub.file_download
+import huggingface_hub.utils._http
 import keras
 import numpy as np
 import pytest
@@ -25,15 +28,12 @@ from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.registry import WEIGHTS
 from tests import hub_server, references, seeded
 
-hub_client = pytest.importorskip("huggingface_hub", reason="needs the extra 'hub'")
-for module in ("constants", "file_download", "utils._http"):
-    pytest.importorskip(f"huggingface_hub.{module}")
-
 TIMM = [name for name, checkpoint in WEIGHTS.items() if checkpoint.source == "timm"]
 QUICK = ("mobilenetv4_conv_small_050.e3000_r224_in1k", "mobilenetv3_small_050.lamb_in1k")
 SMALL = "mobilenetv4_conv_small_050.e3000_r224_in1k"
 REPOSITORY, FILE = f"timm/{SMALL}", "model.safetensors"
-OPTIONS = {"width_multiplier": 0.5, "input_shape": (64, 64, 3), "classifier_activation": None}
+BY_NAME = {"input_shape": (64, 64, 3), "classifier_activation": None}
+OPTIONS = {"width_multiplier": 0.5, **BY_NAME}
 
 
 def state_dict(name):
@@ -88,12 +88,10 @@ def create(**options):
     return create_mobilenetv4("conv_small", weights=SMALL, **(OPTIONS | options))
 
 
-def check_loaded(model, tensors=None):
+def check_loaded(model):
     """Assert that the model answers as one into which the same tensors were loaded from a mapping."""
-    expected = mobilenet_zoo.create_model(
-        "mobilenetv4_conv_small_050", **{k: v for k, v in OPTIONS.items() if k[0] != "w"}
-    )
-    mobilenet_zoo.load_checkpoint(expected, tensors or state_dict(SMALL), layout="timm")
+    expected = mobilenet_zoo.create_model("mobilenetv4_conv_small_050", **BY_NAME)
+    mobilenet_zoo.load_checkpoint(expected, state_dict(SMALL), layout="timm")
     x = seeded.image(64, 64)
     np.testing.assert_allclose(model.predict(x, verbose=0), expected.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
 
@@ -352,49 +350,39 @@ class TestFaults:
             create()
             assert part.exists()
 
-    def test_two_at_once(self, small):
-        answers, x = [], seeded.image(64, 64)
-        paths = []
-
-        def fetch():
-            from mobilenet_common.checkpoints.download import download
-
-            paths.append(download(WEIGHTS[SMALL]))
-
-        small.faults = hub_server.Faults(delay=0.2)
-        threads = [threading.Thread(target=fetch) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(set(paths)) == 1 and len(paths) == 2 and len(cached()) == 1
-        answers.append(create().predict(x, verbose=0))
-        check_loaded(create())
-
-    def test_settings_are_the_clients_own(self, small, tmp_path):
+    def start(self, address, home, offline="0"):
+        """A program of a user's that loads the checkpoint and prints its input's shape."""
         program = (
             "import mobilenet_zoo, json\n"
             f"model = mobilenet_zoo.create_model({SMALL!r}, include_top=False, pooling='avg')\n"
             "print(json.dumps(model.input_shape))"
         )
-        environment = os.environ | {
-            "HF_ENDPOINT": small.address,
-            "HF_HOME": str(tmp_path / "home"),
-            "KERAS_BACKEND": "torch",
-            "HF_HUB_OFFLINE": "0",
-        }
-        environment.pop("HF_HUB_CACHE", None)
+        settings = {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_OFFLINE": offline, "KERAS_BACKEND": "torch"}
+        environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_CACHE"} | settings
+        return subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=Path(__file__).parents[1],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def check_printed(self, process):
+        output, errors = process.communicate()
+        assert process.returncode == 0, errors[-2000:]
+        assert json.loads(output) == [None, 224, 224, 3]
+
+    def test_two_processes_at_once(self, small, tmp_path):
+        small.faults = hub_server.Faults(delay=0.5)
+        for process in [self.start(small.address, tmp_path / "home") for _ in range(2)]:
+            self.check_printed(process)
+        blobs = list((tmp_path / "home" / "hub").glob("models--timm--*/blobs/*"))
+        assert len(blobs) == 1 and blobs[0].name == hashlib.sha256(blobs[0].read_bytes()).hexdigest()
+
+    def test_settings_are_the_clients_own(self, small, tmp_path):
         for offline in ("0", "1"):
-            environment["HF_HUB_OFFLINE"] = offline
-            result = subprocess.run(
-                [sys.executable, "-c", program],
-                cwd=Path(__file__).parents[1],
-                env=environment,
-                capture_output=True,
-                text=True,
-            )
-            assert result.returncode == 0, result.stderr[-2000:]
-            assert json.loads(result.stdout) == [None, 224, 224, 3]
+            self.check_printed(self.start(small.address, tmp_path / "home", offline))
         assert list((tmp_path / "home" / "hub").glob("models--timm--*/snapshots/*/model.safetensors"))
         assert len(small.downloads()) == 1
 
@@ -441,7 +429,8 @@ class TestOtherSources:
         assert len([path for _, path, _ in hub.requests]) == 2
 
     def test_torchvision(self, place, hub, tmp_path):
-        torch = pytest.importorskip("torch")
+        import torch
+
         shapes = references.checkpoints()["torchvision/mobilenet_v2"]["shapes"]
         state = {key: torch.from_numpy(value) for key, value in seeded.state_dict(shapes).items()}
         torch.save(state, tmp_path / "v2.pth")

@@ -3,11 +3,13 @@
 import json
 
 import keras
+import numpy as np
 import pytest
 
 import mobilenet_zoo
 from mobilenet_common.catalogue import CLASSES
 from mobilenet_common.create import model_name
+from mobilenet_common.inputs import preprocess
 from mobilenet_zoo.registry import GENERATIONS, WEIGHTS
 from tests import references
 
@@ -120,3 +122,24 @@ def test_pretrained_models_are_listed_with_their_tags():
         "mobilenetv4_conv_small.e2400_r224_in1k",
         "mobilenetv4_conv_small.e3600_r256_in1k",
     ]
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(
+    "name", ["mobilenetv2_100.ra_in1k", "mobilenetv3_large_100.miil_in21k", "mobilenetv2_100.keras_r224"]
+)
+def test_pixels_are_normalised_as_the_checkpoint_was_fed(name, channels, data_format):
+    checkpoint = WEIGHTS[name]
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 5, 4, channels)).astype("float32")
+    mean, std = (np.array(each) for each in (checkpoint.mean, checkpoint.std))
+    if channels == 1:
+        mean, std = mean.mean(), std.mean()
+    else:
+        mean, std = (np.resize(each, channels) for each in (mean, std))
+    expected = (pixels / 255 - mean) / std
+    if data_format == "channels_first":
+        pixels, expected = (np.moveaxis(each, -1, 1) for each in (pixels, expected))
+    image = keras.Input(pixels.shape[1:])
+    model = keras.Model(image, preprocess(image, checkpoint, data_format, None))
+    np.testing.assert_allclose(model.predict(pixels, verbose=0), expected, atol=1e-5)
