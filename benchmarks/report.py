@@ -101,28 +101,30 @@ def plot_ratios(results, path):
     groups = _by_mode(_comparisons(results))
     if pyplot is None or not groups:
         return
-    figure, axes = pyplot.subplots(
-        1, len(groups), figsize=(4.2 * len(groups), 0.28 * max(map(len, groups.values())) + 1.6), squeeze=False
-    )
+    labels = list(dict.fromkeys(_label(row) for rows in groups.values() for row in rows))
+    size = (1.6 + 2.7 * len(groups), 0.26 * len(labels) + 1.6)
+    figure, axes = pyplot.subplots(1, len(groups), figsize=size, squeeze=False, sharey=True)
     for axis, ((backend, mode), rows) in zip(axes[0], groups.items(), strict=True):
-        labels = [f"{_model(row['model'])}, {_short(row)}" for row in rows]
         for name, colour in COLOURS.items():
-            points = [(i, row["contenders"][name]) for i, row in enumerate(rows) if name in row["contenders"]]
-            if not points:
+            found = [(labels.index(_label(row)), row["contenders"][name]) for row in rows if name in row["contenders"]]
+            if not found:
                 continue
-            places, found = zip(*points, strict=True)
+            places, found = zip(*found, strict=True)
             middle = [each["ratio"] for each in found]
-            spread = [[m - e["low"] for m, e in zip(middle, found, strict=True)]]
-            spread += [[e["high"] - m for m, e in zip(middle, found, strict=True)]]
-            spread = [[max(0.0, value) for value in side] for side in spread]
+            spread = [
+                [max(0.0, each["ratio"] - each["low"]) for each in found],
+                [max(0.0, each["high"] - each["ratio"]) for each in found],
+            ]
             axis.errorbar(middle, places, xerr=spread, fmt="o", color=colour, label=name, markersize=4, linewidth=1)
         axis.axvline(1.0, color="0.3", linewidth=1)
         axis.set_xscale("log")
-        axis.set_yticks(range(len(rows)), labels, fontsize=7)
-        axis.invert_yaxis()
+        low, high = axis.get_xlim()
+        _plain_ticks(axis.xaxis, [tick for tick in (0.25, 0.5, 0.7, 1, 1.4, 2, 3, 5, 7, 10, 15) if low <= tick <= high])
         axis.set_title(f"{backend}, {mode}", fontsize=10)
         axis.set_xlabel("time / ours")
-        axis.grid(axis="x", alpha=0.3, which="both")
+        axis.grid(axis="x", alpha=0.3)
+    axes[0][0].set_yticks(range(len(labels)), labels, fontsize=7)
+    axes[0][0].invert_yaxis()
     handles = {}
     for axis in axes[0]:
         handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
@@ -155,11 +157,14 @@ def plot_growth(results, path):
                 axes[1][column].plot(values, [each["memory"] for each in ours], "o-", color=colour, markersize=3)
         for axis, label in zip((axes[0][column], axes[1][column]), ("ms", "MiB"), strict=True):
             axis.set_xscale("log", base=2)
+            _plain_ticks(axis.xaxis, sorted({row["value"] for row in rows if row["axis"] == name}))
+            axis.tick_params(axis="x", labelsize=7)
             axis.set_yscale("log" if label == "ms" else "linear")
             axis.set_ylabel(label)
             axis.grid(alpha=0.3)
         axes[0][column].set_title(f"{rows[0]['model']}: {name}", fontsize=9)
         axes[1][column].set_xlabel(name)
+    axes[0][0].plot([], [], "--", color="0.5", linewidth=1, label="its MACs as a matrix product")
     axes[0][0].legend(frameon=False, fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
@@ -177,8 +182,21 @@ def _by_mode(rows):
     return groups
 
 
-def _short(row):
-    return f"{'train' if row['measure'] == 'training' else 'infer'} {row['batch']}"
+def _label(row):
+    return f"{_model(row['model'])}, {'train' if row['measure'] == 'training' else 'infer'} {row['batch']}"
+
+
+def _plain_ticks(axis, values):
+    """Ticks at `values`, as plain numbers."""
+    axis.set_major_locator(_ticker().FixedLocator(values))
+    axis.set_major_formatter(_ticker().FormatStrFormatter("%g"))
+    axis.set_minor_locator(_ticker().NullLocator())
+
+
+def _ticker():
+    from matplotlib import ticker
+
+    return ticker
 
 
 def _pyplot():
