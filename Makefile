@@ -26,7 +26,7 @@ demo: check-demo-backend $(VENV)/.demo-$(DEMO_BACKEND) ## train a small model on
 test: $(VENV)/.test ## run the tests under all three backends (PYTEST_ARGS="..." goes to pytest)
 	$(BIN)/python tests/run_all.py $(PYTEST_ARGS)
 
-test-all: $(VENV)/.test ## the same with the slow tests
+test-all: $(VENV)/.test-all ## the same with the slow tests, and next to timm, torchvision and transformers
 	$(BIN)/python tests/run_all.py --slow $(PYTEST_ARGS)
 
 lint: $(VENV)/.lint ## check style and formatting
@@ -66,6 +66,11 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing all backends and the test tools into $(VENV) (the first time takes minutes) ..."
 	$(INSTALL_EXTRAS) '.[dev,demo,tensorflow,jax,torch]'
 	@touch $@ $(VENV)/.lint $(BACKENDS:%=$(VENV)/.demo-%)
+
+$(VENV)/.test-all: $(VENV)/.test
+	@echo "Installing the libraries that the tests compare with into $(VENV) (the first time takes minutes) ..."
+	$(INSTALL_EXTRAS) '.[dev,demo,peers,tensorflow,jax,torch]'
+	@touch $@
 
 $(VENV)/.bench: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing all backends and what the benchmarks need into $(VENV) (the first time takes minutes) ..."

@@ -10,7 +10,7 @@ from mobilenet_common.architecture import Architecture, check_activation
 from mobilenet_common.builder import ModelBuilder
 from mobilenet_common.checkpoints import load_into, open_weights
 from mobilenet_common.errors import integer, number, one_of, unknown_name
-from mobilenet_common.inputs import image_input, preprocess, resolve_input_shape
+from mobilenet_common.inputs import image_input, preprocess, resize, resize_target, resolve_input_shape
 from mobilenet_common.layers.normalization import NORMALIZATIONS
 from mobilenet_common.ops.geometry import PADDINGS
 
@@ -33,9 +33,9 @@ _ARGUMENTS = """
         weights: None for random ones. `"imagenet"` for the published ImageNet-1k checkpoint that scores best for this
             variant and width; or a name or a tag of `WEIGHTS`, with `@revision` behind it for another state of its
             repository. Or the path of a file: `.keras`, `.weights.h5`, `.h5`, `.safetensors`, `.pth` or `.bin`, in
-            this library's own layout or in that of timm, torchvision, keras.applications or the compact family. With
-            other `num_classes` than theirs the classifier is fresh; other channels than 3 get a stem made from
-            theirs: the sum of its kernels for one channel, repeated and rescaled ones for more.
+            this library's own layout or in that of timm, torchvision, keras.applications, transformers or the compact
+            family. With other `num_classes` than theirs the classifier is fresh; other channels than 3 get a stem made
+            from theirs: the sum of its kernels for one channel, repeated and rescaled ones for more.
         pooling: Without top: None for the feature map, `"avg"` or `"max"` for a vector.
         pyramid_levels: Without top: integers such as `(2, 3, 4, 5)`; the model then returns a dict with the last map
             at each published stride, `"P2"` at 4 to `"P5"` at 32.
@@ -46,7 +46,9 @@ _ARGUMENTS = """
         drop_path_rate: Stochastic depth, in [0, 1): the share of pictures that skip a residual path in training,
             growing linearly from 0 at the first block to this at the last.
         include_preprocessing: Whether the model takes pixels in 0..255 and normalises them itself, as `weights` need
-            it, else to -1..1.
+            it, else to -1..1. A size, one integer or `(height, width)`, also resizes them to that size inside;
+            `input_shape` is then the pictures' own, by default of any height and width. Where the pixels matter,
+            resize them by `mobilenet_zoo.preprocessing` instead.
         padding: `"same"` as TensorFlow pads, `"symmetric"` as PyTorch models do; None for what `weights` bring, else
             the variant's own.
         norm_epsilon: Added to variances, in (0, 1]; None for what `weights` bring, else the variant's own.
@@ -127,10 +129,12 @@ def creator(function_name, module, variants, published, default, description):
         _check_dtype(dtype)
         one_of("padding", padding, PADDINGS)
         one_of("output_stride", output_stride, OUTPUT_STRIDES)
-        _check_flag("include_preprocessing", include_preprocessing)
+        resized = resize_target(include_preprocessing, scaled)
         _check_top(include_top, scaled, pooling, pyramid_levels)
         default_size = checkpoint.input_size if checkpoint else 224
-        input_shape = resolve_input_shape(input_shape, input_tensor, data_format, scaled, default_size)
+        if resized:
+            default_size = None
+        input_shape = resolve_input_shape(input_shape, input_tensor, data_format, scaled, default_size, bool(resized))
 
         builder = ModelBuilder(
             scaled,
@@ -144,6 +148,8 @@ def creator(function_name, module, variants, published, default, description):
         )
         levels = _check_levels(pyramid_levels, builder)
         inputs, x = image_input(input_shape, input_tensor, dtype)
+        if resized:
+            x = resize(x, resized, checkpoint, data_format, dtype)
         if include_preprocessing:
             x = preprocess(x, checkpoint, data_format, dtype)
         x, maps = builder.body(x)
@@ -159,7 +165,7 @@ def creator(function_name, module, variants, published, default, description):
         model = keras.Model(inputs, outputs, name=name)
         if state is not None:
             load_into(model, state, adapt=True)
-            if include_top and state.num_classes not in (None, num_classes):
+            if include_top and state.for_classes(num_classes).num_classes not in (None, num_classes):
                 warnings.warn(
                     f"{state.source} has {state.num_classes} classes: the classifier for {num_classes} is fresh, and "
                     "has to be trained.",

@@ -25,7 +25,15 @@ class CheckpointError(ValueError):
 
 
 class DownloadError(CheckpointError):
-    """Published weights that can't be fetched; nothing half-fetched is left."""
+    """Something that can't be fetched from, or sent to, where models are published; nothing half-fetched is left.
+
+    Attributes:
+        absent: Whether it is known that there is no such file.
+    """
+
+    def __init__(self, message, *, absent=False):
+        super().__init__(message)
+        self.absent = absent
 
 
 def unknown_name(argument, value, names):

@@ -5,10 +5,13 @@ import numpy as np
 
 from mobilenet_common.catalogue import HALF
 from mobilenet_common.errors import integer
+from mobilenet_common.layers.resizing import Resize
 
 
-def resolve_input_shape(input_shape, input_tensor, data_format, architecture, default_size=224):
+def resolve_input_shape(input_shape, input_tensor, data_format, architecture, default_size=224, any_size=False):
     """The checked shape of one input, without the batch; `default_size` pixels a side if none is given.
+
+    With `any_size` it may be smaller than what the architecture needs.
 
     Raises:
         ValueError: Wrong rank, too few pixels, channels missing or on the wrong side, or not what `input_tensor` has.
@@ -41,7 +44,7 @@ def resolve_input_shape(input_shape, input_tensor, data_format, architecture, de
     for name, value in (("channels", channels), *zip(("height", "width"), size, strict=True)):
         if value is not None:
             integer(f"input_shape {name}", value, 1)
-    minimum = 1 if architecture.stem is None else architecture.minimum_size
+    minimum = 1 if any_size else _minimum(architecture)
     small = [value for value in size if value is not None and value < minimum]
     if small:
         raise ValueError(
@@ -57,6 +60,33 @@ def image_input(input_shape, input_tensor, dtype):
         x = keras.Input(input_shape, dtype=_input_dtype(dtype), name="image")
         return x, x
     return _sources(input_tensor), input_tensor
+
+
+def resize_target(include_preprocessing, architecture):
+    """Height and width that `include_preprocessing` asks for, or None for a flag.
+
+    Raises:
+        ValueError: It is neither a flag nor a size that the architecture takes.
+    """
+    if isinstance(include_preprocessing, bool):
+        return None
+    minimum = _minimum(architecture)
+    size = include_preprocessing
+    size = (size, size) if isinstance(size, int) else size
+    try:
+        height, width = (integer("include_preprocessing", n, minimum) for n in size)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"include_preprocessing={include_preprocessing!r} is not allowed: it must be True or False, or a size to "
+            f"resize to, such as 224 or (192, 256), of at least {minimum} pixels a side."
+        ) from None
+    return height, width
+
+
+def resize(x, size, checkpoint, data_format, dtype):
+    """Pictures of any size as pictures of `size`, by the interpolation that a published checkpoint was made for."""
+    interpolation = checkpoint.interpolation if checkpoint else "bilinear"
+    return Resize(*size, interpolation, name="resizing", dtype=dtype, data_format=data_format)(x)
 
 
 def preprocess(x, checkpoint, data_format, dtype):
@@ -75,6 +105,10 @@ def for_channels(values, channels):
     if channels == 1:
         return (sum(values) / len(values),)
     return tuple(values[i % len(values)] for i in range(channels))
+
+
+def _minimum(architecture):
+    return 1 if architecture.stem is None else architecture.minimum_size
 
 
 def _tensor_shape(tensor, expected):

@@ -1,12 +1,18 @@
-"""Everything around the models: find one by name, load weights into it, give it another classifier, measure it.
+"""Everything around the models: find one by name, load weights into it, feed it, read its answers, measure it.
 
 Importing this package registers the layers of all four generations, so that saved models load.
 """
 
 from mobilenet_common.checkpoints import load_checkpoint
-from mobilenet_common.errors import CheckpointError
+from mobilenet_common.errors import CheckpointError, DownloadError
 from mobilenet_zoo.classifier import reset_classifier
+from mobilenet_zoo.conversion import export_checkpoint
+from mobilenet_zoo.finetuning import discriminative_rates
 from mobilenet_zoo.fusing import fuse
+from mobilenet_zoo.pictures import PictureError
+from mobilenet_zoo.predictions import Prediction, decode_predictions
+from mobilenet_zoo.preprocessing import Preprocessing, preprocessing
+from mobilenet_zoo.pretrained import class_names_of, from_pretrained, push_to_hub, save_pretrained
 from mobilenet_zoo.profiling import Profile, ProfileRow, profile
 from mobilenet_zoo.registry import create_model, list_models
 
@@ -14,12 +20,24 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
+    "DownloadError",
+    "PictureError",
+    "Prediction",
+    "Preprocessing",
     "Profile",
     "ProfileRow",
+    "class_names_of",
     "create_model",
+    "decode_predictions",
+    "discriminative_rates",
+    "export_checkpoint",
+    "from_pretrained",
     "fuse",
     "list_models",
     "load_checkpoint",
+    "preprocessing",
     "profile",
+    "push_to_hub",
     "reset_classifier",
+    "save_pretrained",
 ]

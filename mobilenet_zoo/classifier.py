@@ -1,10 +1,13 @@
 """A fresh classifier on a body that has learned already."""
 
+import dataclasses
+
 import keras
 
 from mobilenet_common.architecture import check_activation
 from mobilenet_common.builder import classify
 from mobilenet_common.errors import integer
+from mobilenet_zoo.facts import facts_of, remember
 
 _SAME = object()
 
@@ -38,4 +41,6 @@ def reset_classifier(model, num_classes, classifier_activation=_SAME):
         classifier_activation = model.get_layer("predictions").activation
     check_activation("classifier_activation", classifier_activation)
     outputs = classify(old.input, num_classes, classifier_activation, old.dtype_policy)
-    return keras.Model(model.input, outputs, name=model.name)
+    fresh = keras.Model(model.input, outputs, name=model.name)
+    facts = facts_of(model)
+    return remember(fresh, facts and dataclasses.replace(facts, class_names=None))

@@ -5,6 +5,7 @@ import numpy as np
 
 from mobilenet_common.layers import ConvNormActivation, NormActivation
 from mobilenet_common.layers.block import Block
+from mobilenet_zoo.facts import facts_of, remember
 
 
 def fuse(model, allow_training=False):
@@ -43,7 +44,7 @@ def fuse(model, allow_training=False):
     for old, new in zip(model.layers, fused.layers, strict=True):
         if not isinstance(old, keras.Model):
             _carry_over(old, new)
-    return fused
+    return remember(fused, facts_of(model))
 
 
 def _fused_layer(layer):

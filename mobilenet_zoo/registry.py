@@ -71,6 +71,11 @@ def _timm_options(name):
     return _OPTIONS.get(name, _TIMM)
 
 
+def is_timm_name(name):
+    """Whether timm has a model of this name."""
+    return name in registry() and bool(registry()[name].options)
+
+
 def list_models(pattern="*", pretrained=False):
     """The names that `create_model` knows, sorted.
 

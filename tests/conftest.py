@@ -40,3 +40,28 @@ def fresh_session():
     keras.utils.set_random_seed(0)
     yield
     keras.utils.clear_session()
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A running hub, which the hub's client in this process asks, with an empty cache."""
+    import huggingface_hub.constants as constants
+
+    from tests import hub_server
+
+    with hub_server.running() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # a protocol of its own, which the server lacks
+        yield server
+
+
+@pytest.fixture
+def quick_retries(monkeypatch):
+    """The hub's client waits up to half a minute between its tries; here it doesn't."""
+    import huggingface_hub.utils._http as http
+
+    monkeypatch.setattr(http.time, "sleep", lambda _: None)

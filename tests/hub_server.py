@@ -1,9 +1,11 @@
 """A Hugging Face Hub on loopback: it speaks the hub's protocol for files, and fails in the ways a test asks for."""
 
+import base64
 import contextlib
 import dataclasses
 import hashlib
 import http.server
+import json
 import threading
 import time
 import urllib.parse
@@ -48,7 +50,7 @@ class Hub(http.server.ThreadingHTTPServer):
         files: `{(repository, file): path or bytes}`; those of the repository "plain" are also served as any web server
             would, below `/plain/`.
         revisions: Names of the one commit that every repository has.
-        private: Repositories that a token is needed for.
+        private: Repositories that a token is needed for, to read or to write.
         requests: `(method, path, Range header)` of all that was asked.
         faults: A `Faults`.
     """
@@ -58,6 +60,7 @@ class Hub(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files, self.private, self.requests, self.faults = {}, {}, [], Faults()
+        self.stored = {}  # what was sent and is not yet in a commit, by its SHA-256
         self.revisions = ("main", COMMIT)
         self.lock = threading.Lock()
 
@@ -99,20 +102,35 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self._answer()
 
-    def _answer(self):
+    def do_POST(self):
+        self._receive()
+
+    def do_PUT(self):
+        self._receive()
+
+    def _path(self):
+        """The path that is asked for, or None if the request was refused."""
         hub, faults = self.server, self.server.faults
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         with hub.lock:
             hub.requests.append((self.command, path, self.headers.get("Range")))
             refused = faults.status and faults.take("refusals")
         time.sleep(faults.delay)
-        if refused:
-            return self._send(faults.status, b"the test wants it so", {"X-Error-Message": "the test wants it so"})
+        if not refused:
+            return path
+        self._send(faults.status, b"the test wants it so", {"X-Error-Message": "the test wants it so"})
+
+    def _answer(self):
+        hub, path = self.server, self._path()
+        if path is None:
+            return None
         if path.startswith("/stored/"):
             return self._stored(path)
         if path.startswith("/plain/"):
             content = hub.content("plain", path.removeprefix("/plain/"))
             return self._send(404, b"", {}) if content is None else self._send(200, content, {})
+        if path.startswith("/api/models/"):
+            return self._list(path)
         repository, _, rest = path[1:].partition("/resolve/")
         revision, _, file = rest.partition("/")
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
@@ -133,6 +151,69 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             "Location": f"http://localhost:{hub.server_port}/stored/{repository}/{file}",
         }
         return self._send(302, b"", facts)
+
+    def _list(self, path):
+        """What a repository holds: its commit, or its files."""
+        repository, what, _ = path.removeprefix("/api/models/").rsplit("/", 2)
+        files = sorted(file for name, file in self.server.files if name == repository)
+        if what == "revision":
+            listed = [{"rfilename": file} for file in files]
+            return self._json({"id": repository, "modelId": repository, "sha": COMMIT, "siblings": listed})
+        contents = {file: self.server.content(repository, file) for file in files}
+        return self._json(
+            [
+                {"type": "file", "path": file, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                for file, content in contents.items()
+            ]
+        )
+
+    def _receive(self):
+        """The steps of an upload: a repository, how each file is to be sent, the large ones, and the commit."""
+        hub, path = self.server, self._path()
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if path is None:
+            return None
+        if path.startswith("/sent/"):
+            hub.stored[path.removeprefix("/sent/")] = body
+            return self._send(200, b"", {})
+        if path == "/api/repos/create":
+            given = json.loads(body)
+            return self._json({"url": f"{hub.address}/{given['organization']}/{given['name']}"})
+        if path == "/api/validate-yaml":  # of a model card
+            return self._json({"errors": [], "warnings": []})
+        if path.endswith(".git/info/lfs/objects/batch"):
+            objects = [
+                each | {"actions": {"upload": {"href": f"{hub.address}/sent/{each['oid']}"}}}
+                for each in json.loads(body)["objects"]
+            ]
+            return self._json({"transfer": "basic", "objects": objects}, "application/vnd.git-lfs+json")
+        repository, what, revision = path.removeprefix("/api/models/").rsplit("/", 2)
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if hub.private.get(repository, token) != token:
+            return self._send(403, b"", {"X-Error-Message": "You have no write access"})
+        if what == "branch":
+            hub.revisions += (revision,)
+            return self._json({})
+        if what == "preupload":
+            files = [
+                {
+                    "path": each["path"],
+                    "uploadMode": "lfs" if each["size"] >= LARGE else "regular",
+                    "shouldIgnore": False,
+                }
+                for each in json.loads(body)["files"]
+            ]
+            return self._json({"files": files})
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                hub.files[repository, value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                hub.files[repository, value["path"]] = hub.stored[value["oid"]]
+        return self._json({"commitUrl": f"{hub.address}/{repository}/commit/{COMMIT}", "commitOid": COMMIT})
+
+    def _json(self, record, kind="application/json"):
+        self._send(200, json.dumps(record).encode(), {"Content-Type": kind})
 
     def _stored(self, path):
         hub, faults = self.server, self.server.faults
@@ -158,7 +239,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body if cut is None else body[:cut])
         if cut is not None:
             self.wfile.flush()

@@ -1,5 +1,6 @@
-"""The demo trains, saves, loads under another backend and leaves its pictures."""
+"""The demo trains, saves, loads under another backend and leaves its pictures; the other example fine-tunes."""
 
+import json
 import os
 import re
 import subprocess
@@ -15,9 +16,9 @@ pytestmark = pytest.mark.across
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run(backend, folder, *arguments):
-    """Run the demo in a child process; return its exit status and what it printed."""
-    command = [sys.executable, "examples/digits.py", "--output", str(folder), *arguments]
+def run(backend, folder, *arguments, program="digits"):
+    """Run an example in a child process; return its exit status and what it printed."""
+    command = [sys.executable, f"examples/{program}.py", "--output", str(folder), *arguments]
     environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     return result.returncode, result.stdout + result.stderr
@@ -41,3 +42,14 @@ def test_the_whole_demo_reaches_its_goal(backend, tmp_path):
     status, output = run(backend, tmp_path)
     assert status == 0, output
     assert float(re.search(r"([\d.]+)% right", output)[1]) >= 97
+
+
+@pytest.mark.slow
+def test_fine_tuning_beats_learning_from_scratch(tmp_path):
+    """The run of docs/fine-tuning.md, which promises the same."""
+    status, output = run("jax", tmp_path, program="finetune")
+    assert status == 0, output
+    curves = json.loads((tmp_path / "curves.json").read_text())
+    assert curves["all"][-1] > curves["scratch"][-1] > 0.5
+    assert curves["all"][-1] > curves["head"][-1]
+    assert (tmp_path / "curves.png").stat().st_size > 10_000

@@ -3,10 +3,13 @@
 Conventions of the manual:
 - The ```python blocks of a file are one program. It runs in an empty folder, but for `EXAMPLE_FILE` where it is named.
 - A ```text block right after one is all that the block prints. A line `...` in it stands for any number of lines.
+- The ```sh blocks of a page that call `mobilenet-zoo` run after its program, in the same folder.
+- Published weights come from a hub on loopback, which has seeded tensors in place of theirs.
 - A ```py block in docs/api.md is a signature, which must be the real one. Elsewhere it is a fragment, which must parse.
 """
 
 import ast
+import contextlib
 import dataclasses
 import importlib
 import inspect
@@ -14,11 +17,16 @@ import itertools
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import save_file
+
+from mobilenet_zoo.registry import WEIGHTS
+from tests import hub_server, references, seeded
 
 pytestmark = pytest.mark.across
 
@@ -94,10 +102,28 @@ def programs():
     return found
 
 
-def run(page, blocks, folder):
+def commands(page):
+    """The lines of a page that call the command, as lists of words."""
+    lines = [line for block in blocks_of(page) if block.language == "sh" for line in block.text.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("mobilenet-zoo ")]
+
+
+@contextlib.contextmanager
+def published(page, folder):
+    """The environment in which the hub on loopback has the published weights that the page's programs name."""
+    text = "".join(block.text for block in blocks_of(page) if block.language in ("python", "sh"))
+    with hub_server.running() as hub:
+        for name in (name for name in WEIGHTS if name in text and WEIGHTS[name].source == "timm"):
+            shapes = references.checkpoints()[f"timm/{name.partition('.')[0]}"]["shapes"]
+            path = folder / f"{name}.safetensors"
+            save_file(seeded.state_dict(shapes), path)
+            hub.files[WEIGHTS[name].repository, WEIGHTS[name].file] = path
+        own = {"HF_ENDPOINT": hub.address, "HF_HOME": str(folder / "hub"), "PYTHONPATH": str(ROOT)}
+        yield {"OMP_NUM_THREADS": "1", **os.environ, "KERAS_BACKEND": "torch", **own}
+
+
+def run(page, blocks, folder, environment):
     """Run the blocks of a page in one child process and return what each printed."""
-    threads = {"OMP_NUM_THREADS": "1"}
-    environment = {**threads, **os.environ, "KERAS_BACKEND": "torch", "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
         [sys.executable, "-c", RUNNER],
         input=json.dumps((EXAMPLE_FILE, [(page, block.line, block.text) for block in blocks])),
@@ -121,7 +147,8 @@ def matches(printed, shown):
 @pytest.mark.parametrize("page", programs())
 def test_programs_print_what_is_shown(page, tmp_path):
     program = programs()[page]
-    outputs = run(page, [block for block, _ in program], tmp_path)
+    with published(page, tmp_path) as environment:
+        outputs = run(page, [block for block, _ in program], in_folder(tmp_path), environment)
     wrong = [
         f"{page}:{block.line} shows\n{shown}but prints\n{printed}"
         for (block, shown), printed in zip(program, outputs, strict=True)
@@ -130,8 +157,29 @@ def test_programs_print_what_is_shown(page, tmp_path):
     assert wrong == [], "\n".join(wrong)
 
 
+def in_folder(tmp_path):
+    """An empty folder for a page's programs."""
+    (tmp_path / "program").mkdir()
+    return tmp_path / "program"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md" and commands(page)])
+def test_commands_run_as_printed(page, tmp_path):
+    """After the page's program, which makes the files that they work on. README.md's are about the reader's pictures."""
+    folder = in_folder(tmp_path)
+    with published(page, tmp_path) as environment:
+        run(page, [block for block, _ in programs()[page]], folder, environment)
+        for words in commands(page):
+            command = [sys.executable, "-c", "from mobilenet_zoo.cli import main; main()", *words[1:]]
+            result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+            assert result.returncode == 0, f"{' '.join(words)}\n{result.stdout}{result.stderr}"
+
+
 def test_programs_are_found():
-    assert {"README.md", "docs/guide.md", "docs/custom-architectures.md"} <= programs().keys()
+    pages = ("README.md", "docs/guide.md", "docs/custom-architectures.md", "docs/features.md", "docs/pretrained.md")
+    assert set(pages) <= programs().keys()
+    assert len(commands("docs/pretrained.md")) >= 6
     assert sum(shown is not None for _, shown in programs()["README.md"]) >= 10
 
 

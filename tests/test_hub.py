@@ -13,7 +13,6 @@ from pathlib import Path
 import huggingface_hub as hub_client
 import huggingface_hub.constants
 import huggingface_hub.file_download
-import huggingface_hub.utils._http
 import keras
 import numpy as np
 import pytest
@@ -44,19 +43,6 @@ def state_dict(name):
     return seeded.state_dict(shapes)
 
 
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    """A running hub, which the client of this process asks, with an empty cache."""
-    with hub_server.running() as server:
-        constants = hub_client.constants
-        monkeypatch.setattr(constants, "ENDPOINT", server.address)
-        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        yield server
-
-
 @pytest.fixture(scope="session")
 def small_file(tmp_path_factory):
     """The smallest checkpoint's file."""
@@ -70,12 +56,6 @@ def small(hub, small_file):
     """A hub that has the smallest checkpoint."""
     hub.files[REPOSITORY, FILE] = small_file
     return hub
-
-
-@pytest.fixture
-def quick_retries(monkeypatch):
-    """The client waits up to half a minute between its tries; here it doesn't."""
-    monkeypatch.setattr(hub_client.utils._http.time, "sleep", lambda _: None)
 
 
 def cached():

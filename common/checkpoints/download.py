@@ -1,4 +1,4 @@
-"""Fetches published weights into the cache of the library that publishes them, and checks what arrived."""
+"""Fetches files of models into the cache of the library that publishes them, and checks what arrived."""
 
 import errno
 import hashlib
@@ -41,27 +41,35 @@ def download(checkpoint, include_top=True, revision=None):
     return _from_torchvision(checkpoint)
 
 
-def download_from_hub(repository, file, revision=None):
+def download_from_hub(repository, file, revision=None, token=None):
     """The path of `file` in a repository on the Hugging Face Hub, whole by the hash that the hub announced.
 
     The hub's client compares sizes only. A file in its cache is therefore hashed at every use; a broken one is
     removed and fetched once more.
     """
-    hub = _import("huggingface_hub", "hub", "constants", "errors", "file_download")
+    hub = hub_client()
     _remove_leftovers(hub, repository)
     for _ in range(2):
         try:
-            path = Path(hub.hf_hub_download(repository, file, revision=revision, library_name="mobilenet-zoo"))
-            expected = _announced_hash(hub, path, repository, file, revision)
+            options = {"revision": revision, "token": token, "library_name": "mobilenet-zoo"}
+            path = Path(hub.hf_hub_download(repository, file, **options))
+            expected = _announced_hash(hub, path, hub.hf_hub_url(repository, file, revision=revision), token)
             if expected is None or _hash(path, len(expected)) == expected:
                 return path
             discard(path)
         except Exception as error:  # of the hub's, of its HTTP client's, or of the file system
-            raise DownloadError(f"{file} of {repository} can't be had: {_reason(hub, error)}") from error
+            absent = isinstance(error, hub.errors.EntryNotFoundError) and _status(error) == 404
+            message = f"{file} of {repository} can't be had: {reason(hub, error)}"
+            raise DownloadError(message, absent=absent) from error
     raise DownloadError(
         f"{file} of {repository} arrived broken twice: its hash is not the one that the hub announces. Nothing of it "
         "was kept. Try again later, or name another revision behind an '@'."
     )
+
+
+def hub_client():
+    """huggingface_hub, which is imported when first needed."""
+    return _import("huggingface_hub", "hub", "constants", "errors", "file_download")
 
 
 def discard(path):
@@ -70,13 +78,13 @@ def discard(path):
     path.unlink(missing_ok=True)
 
 
-def _announced_hash(hub, path, repository, file, revision):
+def _announced_hash(hub, path, address, token):
     """The hash by which the hub knows a file, or None if it can't be known: offline, in a cache without links."""
     blob = path.resolve()
     if blob.parent.name == "blobs":
         return blob.name
     try:
-        return hub.get_hf_file_metadata(hub.hf_hub_url(repository, file, revision=revision)).etag
+        return hub.get_hf_file_metadata(address, token=token).etag
     except Exception:  # the file is there, so that nothing else needs the network
         return None
 
@@ -105,8 +113,8 @@ def _remove_leftovers(hub, repository):
             continue
 
 
-def _reason(hub, error):
-    """Why a download failed and what to do, from the error and those that caused it."""
+def reason(hub, error):
+    """Why the hub's client failed and what to do, from the error and those that caused it."""
     cache, endpoint = hub.constants.HF_HUB_CACHE, hub.constants.ENDPOINT
     chain = list(_causes(error))
     if any(isinstance(each, hub.errors.OfflineModeIsEnabled) for each in chain) or hub.constants.HF_HUB_OFFLINE:
@@ -214,9 +222,9 @@ def _whole(target, fetch, setting):
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except Exception as error:  # Keras raises plain Exceptions, PyTorch and the file system their own
-        reason = _system_reason(list(_causes(error)), target.parent)
-        reason = reason.replace("HF_HOME", setting) if reason else f"{_first_line(error)}. Try again later."
-        raise DownloadError(f"{target.name} can't be had: {reason}") from error
+        why = _system_reason(list(_causes(error)), target.parent)
+        why = why.replace("HF_HOME", setting) if why else f"{_first_line(error)}. Try again later."
+        raise DownloadError(f"{target.name} can't be had: {why}") from error
     return target
 
 

@@ -1,8 +1,10 @@
-"""Reads a file of weights into `{name: array}` without running anything that is in it."""
+"""Reads a file of weights into `{name: array}` without running anything that is in it, and writes one."""
 
 import json
+import os
 import pathlib
 import pickle
+import tempfile
 import zipfile
 import zlib
 
@@ -12,6 +14,7 @@ import numpy as np
 from mobilenet_common.errors import CheckpointError
 
 READERS = {}
+_MOST_BYTES = 1 << 30  # of one tensor: seven times the largest MobileNet, all of it
 
 
 def read(path):
@@ -35,6 +38,28 @@ def read(path):
     return tensors
 
 
+def write(path, tensors, metadata=None):
+    """Writes `{name: NumPy array}` as `.safetensors`, or as a PyTorch state dict, all or nothing.
+
+    Args:
+        path: Ends with `.safetensors`, `.pth`, `.pt` or `.bin`. An existing file is replaced when the new one is whole.
+        tensors: Contiguous arrays.
+        metadata: `{str: str}` for the header of a `.safetensors` file.
+
+    Raises:
+        ValueError: Another ending, or PyTorch is needed and not installed.
+    """
+    path = pathlib.Path(path)
+    writer = _WRITERS.get(path.suffix)
+    if writer is None:
+        raise ValueError(f"{path} has an unknown ending {path.suffix!r}. Writable: {', '.join(_WRITERS)}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
+        part = pathlib.Path(folder) / path.name
+        writer(part, tensors, metadata)
+        os.replace(part, path)
+
+
 def own_options(path):
     """`padding` and `norm_epsilon` of the model in a `.keras` file of this library; nothing for other files."""
     path = pathlib.Path(path)
@@ -42,6 +67,8 @@ def own_options(path):
         return {}
     try:
         with zipfile.ZipFile(path) as archive:
+            if archive.getinfo("config.json").file_size > _MOST_BYTES:
+                return {}
             layers = json.loads(archive.read("config.json"))["config"]["layers"]
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
         return {}
@@ -73,18 +100,35 @@ def _read_safetensors(path):
 
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return {name: as_array(file.get_tensor(name)) for name in file.keys()}
+            tensors = {name: as_array(file.get_tensor(name)) for name in file.keys()}
     except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
         raise _damaged(path, error) from None
+    return tensors
 
 
-def _read_torch(path):
+def _write_safetensors(path, tensors, metadata):
+    from safetensors.numpy import save_file
+
+    save_file(tensors, path, metadata)
+
+
+def _write_torch(path, tensors, metadata):
+    torch = _torch(path)
+    torch.save({name: torch.from_numpy(array) for name, array in tensors.items()}, path)
+
+
+def _torch(path):
     try:
         import torch
     except ImportError:
         raise CheckpointError(
-            f"{path} is a PyTorch file, which needs PyTorch to be read: pip install 'mobilenet-zoo[torch]'."
+            f"{path} is a PyTorch file, which needs PyTorch: pip install 'mobilenet-zoo[torch]'."
         ) from None
+    return torch
+
+
+def _read_torch(path):
+    torch = _torch(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -104,7 +148,14 @@ def _read_torch(path):
     prefix = "module."  # of models that were wrapped for several devices
     if all(name.startswith(prefix) for name in state):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
+    for name, value in state.items():
+        if value.numel() * value.element_size() > _MOST_BYTES:  # a view may claim more than the file holds
+            raise _too_large(path, name, tuple(value.shape))
     return {name: as_array(value) for name, value in state.items()}
+
+
+def _too_large(path, name, shape):
+    return CheckpointError(f"{path} was not read: its tensor {name} of shape {shape} is too large for a MobileNet.")
 
 
 def _is_pickle(path):
@@ -119,6 +170,8 @@ def _read_h5(path):
     try:
         with h5py.File(path, "r") as file:
             return _h5_tensors(file)
+    except CheckpointError:
+        raise
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise _damaged(path, error) from None
 
@@ -128,6 +181,8 @@ def _read_keras(path):
         with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member:
             with h5py.File(member, "r") as file:
                 return _h5_tensors(file)
+    except CheckpointError:
+        raise
     except (OSError, KeyError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise _damaged(path, error) from None
 
@@ -173,6 +228,8 @@ def _strings(names):
 def _h5_array(data):
     if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
         raise ValueError(f"{data.name} is not a plain array")
+    if data.nbytes > _MOST_BYTES:  # a file may claim much more than it holds
+        raise _too_large("The file", data.name, data.shape)
     array = data[()]
     if data.attrs.get("dtype") == "bfloat16":
         import ml_dtypes
@@ -191,3 +248,9 @@ READERS.update(
         ".keras": _read_keras,
     }
 )
+_WRITERS = {
+    ".safetensors": _write_safetensors,
+    ".pth": _write_torch,
+    ".pt": _write_torch,
+    ".bin": _write_torch,
+}

@@ -1,5 +1,7 @@
 """Puts a checkpoint's tensors into a model: all of them, or none."""
 
+import dataclasses
+
 import numpy as np
 
 from mobilenet_common.checkpoints.state_dict import StateDict
@@ -19,7 +21,8 @@ def load_checkpoint(model, source, layout=None):
         model: A model that a `create_mobilenet…` function built.
         source: The path of a `.safetensors`, `.pth`, `.bin`, `.h5` or `.keras` file, or a mapping of names to arrays.
         layout: Whose names the tensors have: `"timm"`, `"torchvision"`, `"compact"`, `"keras"` (keras.applications) or
-            `"native"` (this library's own files); None to recognise it.
+            `"native"` (this library's own files), `"huggingface"` (transformers' V1 and V2, whose class for the
+            background is left out where the model has no output for it); None to recognise it.
 
     Returns:
         The model.
@@ -40,8 +43,14 @@ def load_into(model, checkpoint, adapt=False):
     """
     layout = checkpoint.layout
     entries = layout.entries(model)
-    _check_complete(model, entries, layout)
+    check_complete(model, entries, layout)
+    classes = num_classes(model)
+    if classes is not None:
+        checkpoint = checkpoint.for_classes(classes)
     tensors = checkpoint.tensors
+    if layout.in_order and not any(entry.name in tensors for entry in entries):
+        tensors = _in_order(tensors, entries, classes is not None)
+        checkpoint = dataclasses.replace(checkpoint, tensors=tensors)
     if adapt:
         tensors, entries = _adapted(checkpoint, entries)
     missing = [entry.name for entry in entries if entry.name not in tensors]
@@ -63,6 +72,23 @@ def load_into(model, checkpoint, adapt=False):
     for variable, value in values:
         variable.assign(value)
     return model
+
+
+def num_classes(model):
+    """Outputs of the model's classifier, or None without one."""
+    classifier = next((layer for layer in model.layers if layer.name == "classifier"), None)
+    return None if classifier is None else classifier.kernel.shape[-1]
+
+
+def _in_order(tensors, entries, with_top):
+    """The tensors by the names of `entries`, layer by layer in order; as they are if there are not as many layers."""
+    theirs = list(dict.fromkeys(name.rpartition("/")[0] for name in tensors))
+    ours = list(dict.fromkeys(entry.name.rpartition("/")[0] for entry in entries))
+    if len(theirs) < len(ours) or (with_top and len(theirs) > len(ours)):
+        return tensors
+    names = dict(zip(theirs, ours, strict=False))  # without top, what is left of theirs is the classifier
+    parts = {name: name.rpartition("/") for name in tensors}
+    return {f"{names[layer]}/{index}": tensors[name] for name, (layer, _, index) in parts.items() if layer in names}
 
 
 def _adapted(checkpoint, entries):
@@ -94,7 +120,8 @@ def with_channels(kernel, channels, axis):
     return np.take(kernel, np.arange(channels) % own, axis=axis) * np.asarray(own / channels, kernel.dtype)
 
 
-def _check_complete(model, entries, layout):
+def check_complete(model, entries, layout):
+    """Raises a `ValueError` if the layout has no name for one of the model's variables."""
     named = {id(entry.variable) for entry in entries}
     for variable in model.weights:
         if id(variable) not in named:
@@ -133,7 +160,7 @@ def _shape_there(entry, torch_axes):
 def _left_over(model, tensors, entries, layout):
     wanted = {entry.name for entry in entries}
     left_over = [name for name in tensors if name not in wanted and not layout.dropped.search(name)]
-    if any(layer.name == "classifier" for layer in model.layers):
+    if num_classes(model) is not None:
         return left_over
     return [name for name in left_over if not layout.head.match(name)]
 

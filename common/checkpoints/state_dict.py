@@ -67,7 +67,7 @@ class StateDict:
                 f"{name} does not look like a MobileNet of any known layout ({', '.join(LAYOUTS)}): its first tensors "
                 f"are {', '.join(list(tensors)[:3]) or 'none'}."
             )
-        return cls(tensors, LAYOUTS[layout], name)
+        return cls(LAYOUTS[layout].spelled(tensors), LAYOUTS[layout], name)
 
     @property
     def num_classes(self):
@@ -77,12 +77,22 @@ class StateDict:
                 return int(tensor.shape[0])
         return None
 
+    def for_classes(self, num_classes):
+        """This without the class for the background, if it is what `num_classes` outputs have no place for."""
+        if not self.layout.background or self.num_classes != num_classes + 1:
+            return self
+        tensors = {
+            name: tensor[1:] if name in ("classifier.weight", "classifier.bias") else tensor
+            for name, tensor in self.tensors.items()
+        }
+        return dataclasses.replace(self, tensors=tensors)
+
     def conventions(self, architecture):
         """`padding` and `norm_epsilon` of the models that such a checkpoint comes from, as far as names tell."""
         if self.checkpoint is not None:
             return {"padding": self.checkpoint.padding, "norm_epsilon": self.checkpoint.norm_epsilon}
         layout = self.layout.name
-        if layout == "keras":
+        if layout in ("keras", "huggingface"):
             return {"padding": "same", "norm_epsilon": 1e-3}
         if layout == "native":
             return own_options(self.source)

@@ -5,6 +5,7 @@ from mobilenet_common.layers.convolution import ConvNormActivation
 from mobilenet_common.layers.inverted import DepthwiseSeparable, FusedInvertedBottleneck, InvertedResidual
 from mobilenet_common.layers.normalization import NormActivation
 from mobilenet_common.layers.regularization import DropPath, LayerScale
+from mobilenet_common.layers.resizing import Resize
 from mobilenet_common.layers.squeeze_excite import SqueezeExcite
 from mobilenet_common.layers.universal import UniversalInvertedBottleneck
 
@@ -18,6 +19,7 @@ __all__ = [
     "LayerScale",
     "MobileAttention",
     "NormActivation",
+    "Resize",
     "SqueezeExcite",
     "UniversalInvertedBottleneck",
 ]

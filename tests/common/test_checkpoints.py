@@ -3,9 +3,11 @@
 import json
 import os
 import pickle
+import resource
 import struct
 import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -278,6 +280,35 @@ def test_a_safetensors_header_that_lies_about_a_shape_is_refused(model, tmp_path
     path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 16)
     with pytest.raises(CheckpointError, match="can't be read"):
         load_checkpoint(model, path)
+
+
+def most_memory():
+    """The most memory that this process has had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@pytest.mark.parametrize("name", ["claims.h5", "claims.keras", "claims.pth"])
+def test_a_small_file_that_claims_a_large_tensor_is_refused_in_little_memory(name, model, tmp_path):
+    """An array that was never written, and a view that repeats one number: 2 GB each."""
+    path = tmp_path / name
+    if name.endswith(".pth"):
+        torch = pytest.importorskip("torch")
+        torch.save({"conv_stem.weight": torch.zeros(1).expand(1 << 29)}, path)
+    else:
+        with h5py.File(tmp_path / "model.weights.h5", "w") as file:
+            variables = file.create_group("layers/stem/vars")
+            variables.attrs["name"] = "stem"
+            variables.create_dataset("0", (1 << 29,), "float32", chunks=(1 << 16,))
+        (tmp_path / "model.weights.h5").rename(path)
+        if name.endswith(".keras"):
+            content = path.read_bytes()
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("model.weights.h5", content)
+    assert path.stat().st_size < 1 << 20
+    before = most_memory()
+    with pytest.raises(CheckpointError, match="is too large for a MobileNet"):
+        load_checkpoint(model, path)
+    assert most_memory() - before < 1 << 28
 
 
 class Mischief:

@@ -1,5 +1,8 @@
 """keras.applications' V1, V2 and V3 give the same output with the same weights."""
 
+import re
+
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -97,6 +100,62 @@ def test_keras_files_load_in_every_format(ending, tmp_path):
     picture = seeded.image(64, 64)
     answer, expected = infer(ours, picture), infer(theirs, picture)
     assert answer.shape == (1, 5), "the classes are the file's"
+    assert relative(answer, expected) <= TOLERANCE
+
+
+def old_name(name):
+    """A layer's name in V3's published files, which are older than Keras 3."""
+    name = re.sub(r"_bn$", "/BatchNorm", name)
+    name = name.replace("squeeze_excite_conv", "squeeze_excite/Conv")
+    name = re.sub(r"_(expand|depthwise|project|squeeze_excite)(?=/|_|$)", r"/\1", name)
+    return re.sub(r"^(conv|logits)", lambda match: match[1].capitalize(), name)
+
+
+def write_in_the_format_of_keras_2(model, path, named):
+    """Write a file of weights as Keras 2 did, which lists the layers in their order."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [named(layer.name).encode() for layer in model.layers]
+        for layer in model.layers:
+            name = named(layer.name)
+            weights = {f"{name}/{variable.name}:0": variable for variable in layer.weights}
+            group = file.require_group(name)
+            group.attrs["weight_names"] = [weight.encode() for weight in weights]
+            for weight, variable in weights.items():
+                group[weight] = keras.ops.convert_to_numpy(variable)
+
+
+OLD = {
+    "V1": (APPLICATIONS.MobileNet, {"alpha": 0.25}, create_mobilenetv1, "0.25", str),
+    "V2": (APPLICATIONS.MobileNetV2, {"alpha": 0.35}, create_mobilenetv2, "0.35", str),
+    "V3": (APPLICATIONS.MobileNetV3Small, V3, create_mobilenetv3, "small", old_name),
+    "V3 minimalistic": (
+        APPLICATIONS.MobileNetV3Small,
+        V3 | {"minimalistic": True},
+        create_mobilenetv3,
+        "small_minimalistic",
+        old_name,
+    ),
+}
+
+
+@pytest.mark.across
+@pytest.mark.parametrize("key", OLD)
+@pytest.mark.parametrize(
+    ("file_with_top", "include_top"), [(True, True), (True, False), (False, False)], ids=["top", "body of it", "no top"]
+)
+def test_published_files_in_the_format_of_keras_2(key, file_with_top, include_top, tmp_path):
+    """By the layers' names, or, as V3's files need it, by their order."""
+    theirs, options, create, variant, named = OLD[key]
+    shape = {"input_shape": (64, 64, 3), "classifier_activation": None}
+    model = theirs(weights=None, include_top=file_with_top, classes=5, **shape, **options)
+    randomise(model)
+    write_in_the_format_of_keras_2(model, tmp_path / "weights.h5", named)
+    ours = create(variant, include_top=include_top, weights=tmp_path / "weights.h5", **shape)
+    if file_with_top and not include_top:
+        pool = next(layer for layer in model.layers if layer.name.startswith("global_average_pooling"))
+        model = keras.Model(model.input, pool.input)
+    picture = seeded.image(64, 64)
+    answer, expected = infer(ours, picture), infer(model, picture)
     assert relative(answer, expected) <= TOLERANCE
 
 

@@ -47,6 +47,11 @@ class Layout:
         classifier: Pattern of the name of the classifier's bias.
         dropped: Pattern of names that hold nothing to load.
         torch_axes: Whether kernels are (out, in, rows, columns) and dense ones (out, in).
+        spelled: Function of the tensors that gives them the names which `entries` uses.
+        flat: Pattern of the kernels that are dense ones there and 1×1 convolutions here.
+        normalization: Of that library's models.
+        in_order: Whether files with other names for the layers, but the same layers in the same order, are loaded too.
+        background: Whether classifiers have a class for the background, before all others.
     """
 
     name: str
@@ -56,6 +61,11 @@ class Layout:
     classifier: re.Pattern
     dropped: re.Pattern = re.compile(r"(?!)")
     torch_axes: bool = False
+    spelled: object = dict
+    flat: re.Pattern = re.compile(r"(?!)")
+    normalization: str = "batch"
+    in_order: bool = False
+    background: bool = False
 
 
 TORCH_SUFFIXES = {

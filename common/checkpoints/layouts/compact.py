@@ -71,4 +71,6 @@ COMPACT = Layout(
     classifier=re.compile(r"classificator\.6\.bias$"),
     dropped=TORCH_COUNTERS,
     torch_axes=True,
+    normalization="group",
+    flat=re.compile(r"classificator\.2\.weight"),
 )

@@ -1,4 +1,8 @@
-"""The names of keras.applications, V1, V2 and V3; each generation has a scheme of its own."""
+"""The names of keras.applications, V1, V2 and V3; each generation has a scheme of its own.
+
+V3's published files have names from before Keras 3 (`expanded_conv/depthwise/BatchNorm`): Keras loads them by the order
+of the layers, so the units here are in the order in which Keras's models run.
+"""
 
 import re
 
@@ -57,19 +61,18 @@ def _keras_v3_units(model):
 def _keras_inverted(layer, prefix, norm):
     if not isinstance(layer, InvertedResidual):
         raise unnamed(layer, "keras")
-    pairs = []
+    pairs = [(getattr(layer, step), f"{prefix}{step}", f"{prefix}{step}_{norm}") for step in ("expand", "depthwise")]
     if layer.squeeze_excite is not None:
         pairs.append((layer.squeeze_excite.reduce, f"{prefix}squeeze_excite_conv"))
         pairs.append((layer.squeeze_excite.expand, f"{prefix}squeeze_excite_conv_1"))
-    for step in ("expand", "depthwise", "project"):
-        pairs.append((getattr(layer, step), f"{prefix}{step}", f"{prefix}{step}_{norm}"))
-    return units_of(pairs)
+    return units_of([*pairs, (layer.project, f"{prefix}project", f"{prefix}project_{norm}")])
 
 
 KERAS = Layout(
     name="keras",
     entries=entries_of(_keras_units, KERAS_SUFFIXES),
-    recognises=any_matches(r"(conv1|Conv1|conv|conv_dw_1|expanded_conv_depthwise)/0$"),
+    recognises=any_matches(r"(conv1|Conv1|conv|Conv|conv_dw_1|expanded_conv_depthwise)/0$"),
     head=re.compile(r"(conv_preds|predictions|Conv_1|Conv_1_bn|conv_2|logits)/"),
-    classifier=re.compile(r"(conv_preds|predictions|logits)/1$"),
+    classifier=re.compile(r"(conv_preds|predictions|logits|Logits)/1$"),
+    in_order=True,
 )

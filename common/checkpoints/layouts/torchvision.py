@@ -68,4 +68,5 @@ TORCHVISION = Layout(
     classifier=re.compile(r"classifier\.[13]\.bias$"),
     dropped=TORCH_COUNTERS,
     torch_axes=True,
+    flat=re.compile(r"classifier\.0\.weight"),
 )

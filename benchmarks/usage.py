@@ -1,0 +1,132 @@
+"""What users wait for besides the model: importing, loading weights, reading pictures.
+
+    python -m benchmarks.usage [--photographs 200]
+
+Prints how long `mobilenet_v4` takes to import beyond Keras, how long weights in the hub's cache take to load compared
+with building the model without any, and for which share of the time `mobilenet-zoo predict` keeps the model busy.
+"""
+
+import hashlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+NAME = "mobilenetv4_conv_medium.e500_r256_in1k"
+COMMIT = "0" * 40
+
+_IMPORTS = """
+import time
+import keras
+start = time.perf_counter()
+import mobilenet_v4
+print(time.perf_counter() - start)
+"""
+
+
+def main(
+    photographs: Annotated[int, typer.Option(help="How many pictures are read.")] = 200,
+    repeats: Annotated[int, typer.Option(help="Of each measurement; the median counts.")] = 5,
+) -> None:
+    """Measure importing, loading and reading pictures under the running backend."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HF_HOME"] = folder
+        import keras
+
+        print(f"backend: {keras.backend.backend()}")
+        seconds = [_import_seconds() for _ in range(repeats)]
+        print(f"importing mobilenet_v4 after keras: {statistics.median(seconds):.3f} s")
+        plain, loading = _loading(Path(folder), repeats)
+        print(
+            f"conv_medium: built in {plain:.2f} s, with cached weights in {loading:.2f} s: {loading / plain:.2f} times"
+        )
+        busy = _busy(Path(folder), photographs)
+        print(f"predict on {photographs} photographs: the model busy for {busy:.0%} of the time")
+
+
+def _import_seconds():
+    result = subprocess.run([sys.executable, "-c", _IMPORTS], check=True, capture_output=True, text=True)
+    return float(result.stdout)
+
+
+def _loading(folder, repeats):
+    """Medians of building without weights and with those in the cache, by turns."""
+    from mobilenet_v4 import create_mobilenetv4
+
+    options = {"input_shape": (256, 256, 3)}
+    _fill_cache(folder, create_mobilenetv4("conv_medium", **options))
+    times = {None: [], NAME: []}
+    for _ in range(repeats + 1):
+        for weights, found in times.items():
+            start = time.perf_counter()
+            create_mobilenetv4("conv_medium", weights=weights, **options)
+            found.append(time.perf_counter() - start)
+    return [statistics.median(found[1:]) for found in times.values()]  # the first of each warms up
+
+
+def _fill_cache(folder, model):
+    """A cache as the hub's client leaves it, with a file of the model's own weights."""
+    from mobilenet_common.checkpoints import state_dict, write
+
+    repository = folder / "hub" / f"models--timm--{NAME}"
+    file = folder / "model.safetensors"
+    write(file, state_dict(model, "timm"), {"format": "pt"})
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    snapshot = repository / "snapshots" / COMMIT
+    for place in (repository / "blobs", repository / "refs", snapshot):
+        place.mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    file.rename(repository / "blobs" / digest)
+    (snapshot / "model.safetensors").symlink_to(repository / "blobs" / digest)
+
+
+def _busy(folder, count):
+    """The share of the time for which the model works, after its first batch."""
+    import mobilenet_zoo
+    from mobilenet_zoo.reading import run
+
+    paths = _photographs(folder / "photographs", count)
+    model = mobilenet_zoo.create_model(NAME)
+    working = 0.0
+    start = None
+
+    def timed(pictures):
+        nonlocal working, start
+        begin = time.perf_counter()
+        answer = predict_on_batch(pictures)
+        if start is None:  # the first batch compiles
+            start = time.perf_counter()
+        else:
+            working += time.perf_counter() - begin
+        return answer
+
+    predict_on_batch, model.predict_on_batch = model.predict_on_batch, timed
+    for _ in run(model, paths, 32):
+        pass
+    return working / (time.perf_counter() - start)
+
+
+def _photographs(folder, count):
+    """JPEG files of 640 by 427 pixels, turned and cut from the two that scikit-learn ships."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    folder.mkdir()
+    images = [Image.fromarray(each) for each in load_sample_images().images]
+    paths = []
+    for i in range(count):
+        picture = images[i % 2].crop((i % 40, i % 30, 600 + i % 40, 397 + i % 30)).resize((640, 427))
+        paths.append(str(folder / f"{i}.jpg"))
+        picture.save(paths[-1], quality=90)
+    return paths
+
+
+if __name__ == "__main__":
+    typer.run(main)

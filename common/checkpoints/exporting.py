@@ -1,0 +1,62 @@
+"""A model's variables as another library names and shapes them: the way back of `loading`."""
+
+import keras
+import numpy as np
+
+from mobilenet_common.checkpoints.files import as_array
+from mobilenet_common.checkpoints.layouts import LAYOUTS
+from mobilenet_common.checkpoints.layouts.base import TORCH_SUFFIXES, blocks, part
+from mobilenet_common.checkpoints.loading import check_complete, num_classes
+from mobilenet_common.errors import one_of
+
+TORCH_LAYOUTS = tuple(name for name, layout in LAYOUTS.items() if layout.torch_axes)
+
+
+def state_dict(model, layout):
+    """`{name: array}` of all that a model of the other library holds, its counters of batches included.
+
+    Args:
+        model: A model with top that a `create_mobilenet…` function built.
+        layout: `"timm"`, `"torchvision"`, `"huggingface"` or `"compact"`.
+
+    Raises:
+        ValueError: Another layout, or a model that the other library has no counterpart of: without top, fused, or
+            with blocks or normalisations that it lacks.
+    """
+    layout = LAYOUTS[one_of("layout", layout, TORCH_LAYOUTS)]
+    _check_counterpart(model, layout)
+    entries = layout.entries(model)
+    check_complete(model, entries, layout)
+    tensors = {}
+    for entry in entries:
+        tensors[entry.name] = _in_torch_axes(as_array(keras.ops.convert_to_numpy(entry.variable)), entry, layout)
+        if entry.name.endswith(TORCH_SUFFIXES["moving_variance"]):
+            counter = entry.name.removesuffix(TORCH_SUFFIXES["moving_variance"]) + ".num_batches_tracked"
+            tensors[counter] = np.zeros((), "int64")
+    return tensors
+
+
+def _check_counterpart(model, layout):
+    if num_classes(model) is None:
+        raise ValueError(
+            f"{model.name} has no classifier, and {layout.name} has one in every checkpoint: export the model with top."
+        )
+    for layer in [part(model, "stem"), *(layer for _, _, layer in blocks(model))]:
+        normalization = getattr(layer, "normalization", layout.normalization)
+        if normalization != layout.normalization:
+            raise ValueError(
+                f"{model.name} has the normalization {normalization!r}, and {layout.name}'s models have "
+                f"{layout.normalization!r}: export a fused model as it was before fuse."
+            )
+
+
+def _in_torch_axes(value, entry, layout):
+    """The inverse of what loading does."""
+    if entry.kind == "depthwise":
+        return np.ascontiguousarray(value.transpose(2, 3, 0, 1))
+    if entry.kind == "dense":
+        return np.ascontiguousarray(value.T)
+    if entry.kind == "convolution":
+        value = value.transpose(3, 2, 0, 1)
+        return np.ascontiguousarray(value[:, :, 0, 0] if layout.flat.match(entry.name) else value)
+    return value

@@ -1,0 +1,75 @@
+"""The names of Hugging Face's transformers, V1 and V2, whose weights were converted from TF-Slim's.
+
+Their classifiers have a background class before ImageNet's thousand.
+"""
+
+import re
+
+from mobilenet_common.checkpoints.layouts.base import (
+    TORCH_COUNTERS,
+    TORCH_SUFFIXES,
+    Layout,
+    Unit,
+    any_matches,
+    blocks,
+    entries_of,
+    part,
+    units_of,
+    unnamed,
+)
+from mobilenet_common.layers import DepthwiseSeparable, InvertedResidual
+
+
+def _huggingface_units(model):
+    first = next((layer for _, _, layer in blocks(model)), None)
+    units = _v1_units(model) if isinstance(first, DepthwiseSeparable) else _v2_units(model)
+    return units + units_of([(part(model, "classifier"), "classifier")])
+
+
+def _v1_units(model):
+    """Depthwise and pointwise convolutions are layers of their own, counted through."""
+    units = _named(part(model, "stem"), "mobilenet_v1.conv_stem")
+    for i, (_, _, layer) in enumerate(blocks(model)):
+        if not isinstance(layer, DepthwiseSeparable):
+            raise unnamed(layer, "huggingface")
+        units += _named(layer.depthwise, f"mobilenet_v1.layer.{2 * i}")
+        units += _named(layer.project, f"mobilenet_v1.layer.{2 * i + 1}")
+    return units
+
+
+def _v2_units(model):
+    """The first block, which doesn't expand, belongs to the stem."""
+    units = _named(part(model, "stem"), "mobilenet_v2.conv_stem.first_conv")
+    for i, (_, _, layer) in enumerate(blocks(model)):
+        if not isinstance(layer, InvertedResidual) or layer.squeeze_excite is not None:
+            raise unnamed(layer, "huggingface")
+        prefix = f"mobilenet_v2.layer.{i - 1}" if i else "mobilenet_v2.conv_stem"
+        units += _named(layer.expand, f"{prefix}.expand_1x1")
+        units += _named(layer.depthwise, f"{prefix}.conv_3x3")
+        units += _named(layer.project, f"{prefix}.reduce_1x1")
+    return units + _named(part(model, "head_conv"), "mobilenet_v2.conv_1x1")
+
+
+def _named(layer, name):
+    return [] if layer is None else [Unit(layer, f"{name}.convolution", f"{name}.normalization")]
+
+
+def _with_prefix(tensors):
+    """The tensors of a model without classifier, as its names are in one that has it."""
+    if any(name.startswith("mobilenet_v") for name in tensors):
+        return tensors
+    prefix = "mobilenet_v2." if "conv_stem.first_conv.convolution.weight" in tensors else "mobilenet_v1."
+    return {prefix + name: value for name, value in tensors.items()}
+
+
+HUGGINGFACE = Layout(
+    name="huggingface",
+    entries=entries_of(_huggingface_units, TORCH_SUFFIXES),
+    recognises=any_matches(r"mobilenet_v[12]\.|conv_stem\.(first_conv\.)?convolution\."),
+    head=re.compile(r"(classifier|mobilenet_v2\.conv_1x1)\."),
+    classifier=re.compile(r"classifier\.bias"),
+    dropped=TORCH_COUNTERS,
+    torch_axes=True,
+    spelled=_with_prefix,
+    background=True,
+)

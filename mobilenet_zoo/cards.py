@@ -1,0 +1,102 @@
+"""The model card of a saved model: what it is, what it was trained on, how it scored, how to use it."""
+
+import json
+
+from mobilenet_zoo.registry import WEIGHTS
+
+_TASKS = {True: "image-classification", False: "image-feature-extraction"}
+
+
+def model_card(model, facts, licence, description):
+    """The text of a model card, with the header that the Hugging Face Hub reads.
+
+    Args:
+        model: The model.
+        facts: The record in `mobilenet.json`.
+        licence: Its identifier, or None.
+        description: A paragraph, or None.
+    """
+    has_classes = any(layer.name == "classifier" for layer in model.layers)
+    return "\n".join(
+        [
+            *_header(facts, licence, has_classes),
+            f"# {model.name}",
+            "",
+            *([description, ""] if description else []),
+            *_about(model, facts),
+            *_scores(facts),
+            *_use(has_classes),
+            *_pictures(facts["preprocessing"]),
+            *_classes(facts["class_names"]),
+        ]
+    )
+
+
+def _header(facts, licence, has_classes):
+    """YAML, of which JSON's strings and lists are a part."""
+    lines = ["---", "library_name: keras", f"pipeline_tag: {_TASKS[has_classes]}", "tags: [mobilenet, mobilenet-zoo]"]
+    if licence:
+        lines.append(f"license: {json.dumps(licence)}")
+    if facts["base"]:
+        lines.append(f"base_model: {json.dumps(_address(facts['base']))}")
+    return [*lines, "---", ""]
+
+
+def _address(base):
+    """The repository of published weights where there is one, else their name."""
+    checkpoint = WEIGHTS.get(base)
+    return checkpoint.repository if checkpoint and checkpoint.source == "timm" else base
+
+
+def _about(model, facts):
+    lines = [f"- Parameters: {model.count_params():,}"]
+    if facts["base"]:
+        lines.append(f"- Started from: {facts['base']}")
+    if facts["dataset"]:
+        lines.append(f"- Trained on: {facts['dataset']}")
+    return [*lines, ""]
+
+
+def _scores(facts):
+    if not facts["metrics"]:
+        return []
+    rows = [f"| {name} | {value:g} |" for name, value in facts["metrics"].items()]
+    return ["## Scores", "", "| | |", "|---|---|", *rows, ""]
+
+
+def _use(has_classes):
+    lines = [
+        "## Use",
+        "",
+        "```python",
+        "import mobilenet_zoo",
+        "",
+        'model = mobilenet_zoo.from_pretrained("the folder or repository that holds this file")',
+        'pictures = mobilenet_zoo.preprocessing(model)(["picture.jpg"])',
+    ]
+    if has_classes:
+        lines += [
+            "answers = model.predict(pictures)",
+            "mobilenet_zoo.decode_predictions(answers, class_names=mobilenet_zoo.class_names_of(model))",
+        ]
+    else:
+        lines.append("features = model.predict(pictures)")
+    return [*lines, "```", ""]
+
+
+def _pictures(transform):
+    rows, columns = transform["size"]
+    scaled = "left in 0..255, which the model normalises itself"
+    if transform["mean"] is not None:
+        scaled = f"scaled to 0..1, normalised by mean {transform['mean']} and deviation {transform['std']}"
+    return [
+        "## Pictures",
+        "",
+        f"{rows} × {columns} pixels: resized ({transform['interpolation']}) until the crop takes "
+        f"{transform['crop']:g} of them, cropped in the centre, {scaled}.",
+        "",
+    ]
+
+
+def _classes(names):
+    return ["## Classes", "", ", ".join(names), ""] if names else []

@@ -1,0 +1,49 @@
+"""The commands together."""
+
+from typing import Annotated
+
+import typer
+
+import mobilenet_zoo
+from mobilenet_zoo.cli.catalogue import info, list_weights, plot
+from mobilenet_zoo.cli.conversion import convert
+from mobilenet_zoo.cli.output import told
+from mobilenet_zoo.cli.pictures import features, predict
+
+app = typer.Typer(
+    name="mobilenet-zoo",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="""Every MobileNet, V1 to V4: find published weights, run them on pictures, carry them elsewhere.
+
+    Find a model: `mobilenet-zoo list --max-macs 500 --sort accuracy`
+
+    Look at it: `mobilenet-zoo info mobilenetv4_conv_small.e2400_r224_in1k`
+
+    Run it: `mobilenet-zoo predict photos/ --model mobilenetv4_conv_small.e2400_r224_in1k`
+
+    Weights are downloaded when they are first needed, and kept. KERAS_BACKEND chooses tensorflow, jax or torch.
+    """,
+)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    """What goes for all commands."""
+    if version:
+        print(mobilenet_zoo.__version__)
+        raise typer.Exit
+
+
+for name, command in {
+    "list": list_weights,
+    "info": info,
+    "plot": plot,
+    "predict": predict,
+    "features": features,
+    "convert": convert,
+}.items():
+    app.command(name)(told(command))

@@ -1,0 +1,274 @@
+"""`list`, `info` and `plot`: what there is to choose from."""
+
+import dataclasses
+import fnmatch
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.syntax import Syntax
+from rich.table import Table
+
+from mobilenet_common.errors import unknown_name
+from mobilenet_zoo import figures
+from mobilenet_zoo.cli.output import messages, print_json
+from mobilenet_zoo.registry import WEIGHTS, registry
+
+_CALLS = {generation: f"create_mobilenet{generation}" for generation in ("v1", "v2", "v3", "v4")}
+
+
+class Order(StrEnum):
+    """What `list` sorts by."""
+
+    NAME = "name"
+    ACCURACY = "accuracy"
+    MACS = "macs"
+    PARAMETERS = "parameters"
+    SIZE = "size"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Published weights at the size at which they score best."""
+
+    name: str
+    generation: str
+    source: str
+    size: int
+    top1: float | None
+    top5: float | None
+    macs: int
+    parameters: int
+    labels: str
+
+
+def rows():
+    """A `Row` for each of the published weights."""
+    found = []
+    for name, checkpoint in WEIGHTS.items():
+        at = checkpoint.best or checkpoint.evaluations[0]
+        costs = figures.table()[name, at.size]
+        found.append(
+            Row(
+                name,
+                _generation(name),
+                checkpoint.source,
+                at.size,
+                at.top1,
+                at.top5,
+                costs.macs,
+                costs.parameters,
+                checkpoint.labels,
+            )
+        )
+    return found
+
+
+def list_weights(
+    pattern: Annotated[str, typer.Argument(help="Names as in a shell, such as '*v4*'.")] = "*",
+    generation: Annotated[list[str] | None, typer.Option("--generation", "-g", help="Only v1, v2, v3 or v4.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only those of timm, keras or torchvision.")] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="Least top-1 accuracy on ImageNet-1k, percent.")] = None,
+    max_macs: Annotated[float | None, typer.Option(help="Most multiply-accumulates, in millions.")] = None,
+    max_parameters: Annotated[float | None, typer.Option(help="Most parameters, in millions.")] = None,
+    max_size: Annotated[int | None, typer.Option(help="Largest input, in pixels.")] = None,
+    sort: Annotated[Order, typer.Option(help="Accuracy: best first; the others: least first.")] = Order.NAME,
+    architectures: Annotated[bool, typer.Option(help="List what can be built, with or without weights.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the published weights, each at the size at which it scores best.
+
+    `mobilenet-zoo list '*v4*' --max-macs 1000 --sort accuracy`
+    """
+    if architectures:
+        return _list_architectures(pattern, json)
+    allowed = {"generation": list(_CALLS), "source": sorted({each.source for each in WEIGHTS.values()})}
+    for option, given in (("generation", generation or []), ("source", [source] if source else [])):
+        for value in given:
+            if value not in allowed[option]:
+                raise unknown_name(f"--{option}", value, allowed[option])
+    limits = ((max_macs, "macs", 1e6), (max_parameters, "parameters", 1e6), (max_size, "size", 1))
+    found = [
+        row
+        for row in rows()
+        if fnmatch.fnmatch(row.name, pattern)
+        and (not generation or row.generation in generation)
+        and (source is None or row.source == source)
+        and (min_accuracy is None or (row.top1 or 0) >= min_accuracy)
+        and all(most is None or getattr(row, field) <= most * unit for most, field, unit in limits)
+    ]
+    keys = {Order.ACCURACY: lambda row: (-(row.top1 or 0), row.macs), Order.NAME: lambda row: row.name}
+    found.sort(key=keys.get(sort, lambda row: (getattr(row, sort.value), row.name)))
+    if json:
+        return print_json([dataclasses.asdict(row) for row in found])
+    if not found:
+        messages.print("No published weights fit. Widen the filters, or see them all by: mobilenet-zoo list")
+        return
+    Console().print(_table(found))
+
+
+def _table(found):
+    """A table that fits the terminal: narrow ones go without the columns that say least."""
+    console = Console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("weights", no_wrap=True, overflow="ellipsis", min_width=30)
+    columns = {
+        "size": lambda row: str(row.size),
+        "top-1": lambda row: _percent(row.top1),
+        "MACs (M)": lambda row: f"{row.macs / 1e6:,.0f}",
+        "params (M)": lambda row: f"{row.parameters / 1e6:.2f}",
+        "top-5": lambda row: _percent(row.top5),
+        "source": lambda row: row.source,
+    }
+    shown, left = [], console.width - max(len(row.name) for row in found)
+    for title, cell in columns.items():
+        left -= 2 + max(len(title), *(len(cell(row)) for row in found))
+        if left >= 0 or len(shown) < 3:
+            shown.append(title)
+    for title in shown:
+        table.add_column(title, justify="left" if title == "source" else "right", no_wrap=True)
+    for row in found:
+        table.add_row(escape(row.name), *(columns[title](row) for title in shown))
+    return table
+
+
+def _percent(value):
+    return "" if value is None else f"{value:.1f}"
+
+
+def _list_architectures(pattern, json):
+    names = sorted(fnmatch.filter(registry(), pattern))
+    published = {name: [each for each in WEIGHTS if each.partition(".")[0] == name] for name in names}
+    if json:
+        return print_json(
+            [{"name": name, "weights": published[name], **figures.table()[name, 224]._asdict()} for name in names]
+        )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("architecture", no_wrap=True)
+    for title in ("params (M)", "MACs at 224 (M)", "weights"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for name in names:
+        costs = figures.table()[name, 224]
+        cells = (f"{costs.parameters / 1e6:.2f}", f"{costs.macs / 1e6:,.0f}", str(len(published[name]) or ""))
+        table.add_row(name, *cells)
+    Console().print(table)
+
+
+def info(
+    name: Annotated[str, typer.Argument(help="Weights such as mobilenetv2_100.ra_in1k, or a model without its tag.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show all that is known about published weights or a model, and the lines that load it."""
+    base = name.partition(".")[0]
+    if name in WEIGHTS:
+        record, lines = _weights_record(name), _loading_lines(name)
+    elif base == name and name in registry():
+        record, lines = _model_record(name), [f'model = mobilenet_zoo.create_model("{name}")']
+    else:
+        raise unknown_name("NAME", name, [*registry(), *WEIGHTS])
+    if json:
+        return print_json(record)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in record.items():
+        if value not in (None, [], ""):
+            table.add_row(key.replace("_", " "), escape(_said(value)))
+    console = Console()
+    console.print(table)
+    console.print()
+    console.print(Syntax("\n".join(["import mobilenet_zoo", "", *lines]), "python", background_color="default"))
+
+
+def _said(value):
+    if isinstance(value, list):
+        return (", " if isinstance(value[0], float) else "\n").join(_said(each) for each in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_said(each)}" for key, each in value.items() if each is not None)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _weights_record(name):
+    checkpoint = WEIGHTS[name]
+    evaluations = []
+    for at in checkpoint.evaluations:
+        costs = figures.table()[name, at.size]
+        scores = {"top1": at.top1, "top5": at.top5}
+        evaluations.append({"size": at.size, "crop": at.crop, **scores, "macs": costs.macs})
+    return {
+        "name": name,
+        "generation": _generation(name),
+        "variant": checkpoint.variant,
+        "width": checkpoint.width,
+        "parameters": figures.table()[name, checkpoint.input_size].parameters,
+        "evaluations": evaluations,
+        "interpolation": checkpoint.interpolation,
+        "mean": list(checkpoint.mean),
+        "std": list(checkpoint.std),
+        "padding": checkpoint.padding,
+        "norm_epsilon": checkpoint.norm_epsilon,
+        "classes": checkpoint.num_classes,
+        "labels": checkpoint.labels,
+        "source": checkpoint.source,
+        "repository": checkpoint.repository,
+        "file": checkpoint.file,
+        "licence": checkpoint.licence,
+        "paper": checkpoint.paper,
+        "citation": checkpoint.citation,
+        "scores_from": checkpoint.scores_from,
+    }
+
+
+def _loading_lines(name):
+    checkpoint, generation = WEIGHTS[name], _generation(name)
+    arguments = [f'"{checkpoint.variant}"', f'weights="{checkpoint.tag}"']
+    if checkpoint.width != 1:
+        arguments.insert(1, f"width_multiplier={checkpoint.width:g}")
+    function = _CALLS[generation]
+    return [
+        f'model = mobilenet_zoo.create_model("{name}")',
+        'pictures = mobilenet_zoo.preprocessing(model)(["picture.jpg"])',
+        "mobilenet_zoo.decode_predictions(model.predict(pictures))"
+        if checkpoint.num_classes == 1000
+        else "answers = model.predict(pictures)",
+        "",
+        "# the same by its generation",
+        f"from mobilenet_{generation} import {function}",
+        f"model = {function}({', '.join(arguments)})",
+    ]
+
+
+def _model_record(name):
+    entry = registry()[name]
+    costs = figures.table()[name, 224]
+    return {
+        "name": name,
+        "generation": entry.generation,
+        "parameters": costs.parameters,
+        "macs_at_224": costs.macs,
+        **{key: value for key, value in entry.options.items()},
+        "weights": [each for each in WEIGHTS if each.partition(".")[0] == name],
+    }
+
+
+def _generation(name):
+    return registry()[name.partition(".")[0]].generation
+
+
+def plot(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Written as .png and as .svg.")] = Path(
+        "mobilenets.png"
+    ),
+) -> None:
+    """Draw accuracy against multiply-accumulates and parameters, the four generations in colour."""
+    try:
+        from mobilenet_zoo.cli.drawing import draw
+    except ImportError as error:
+        raise ValueError(f"plot needs {error.name}: pip install 'mobilenet-zoo[cli]'.") from None
+    scored = [row for row in rows() if row.top1 is not None]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    for path in draw(scored, output):
+        print(path)

@@ -1,0 +1,67 @@
+"""`convert`: weights from one library's files to another's."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import keras
+import typer
+
+import mobilenet_zoo
+from mobilenet_common.checkpoints import TORCH_LAYOUTS, StateDict
+from mobilenet_zoo.cli.output import messages
+
+Source = StrEnum("Source", {name.upper(): name for name in ("auto", *TORCH_LAYOUTS, "keras", "native")})
+Target = StrEnum("Target", {name.upper(): name for name in ("native", *TORCH_LAYOUTS)})
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A .keras, .h5, .safetensors, .pth or .bin file.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help="A .keras or .weights.h5 file, or .safetensors or .pth for others.")
+    ],
+    from_: Annotated[Source, typer.Option("--from", help="Whose names IN has.")] = Source.AUTO,
+    to: Annotated[Target, typer.Option("--to", help="Whose names OUT gets; native: this library's.")] = Target.NATIVE,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="The model's name; needed unless IN is a .keras file.")
+    ] = None,
+) -> None:
+    """Carry weights from one library to another.
+
+    `mobilenet-zoo convert flowers.keras flowers.safetensors --to timm`
+
+    `mobilenet-zoo convert mobilenet_v2.pth mine.keras --from torchvision --model mobilenetv2_100`
+    """
+    _check_ending(target, to)
+    loaded = _load(source, from_, model)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if to == Target.NATIVE:
+        if target.suffix == ".keras":
+            loaded.save(target)
+        else:
+            loaded.save_weights(target)
+    else:
+        arguments = mobilenet_zoo.export_checkpoint(loaded, target, layout=to.value)
+        if arguments:
+            said = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+            messages.print(f"timm.create_model({said}) builds the model of these weights.", soft_wrap=True)
+    messages.print(f"Written: {target}", soft_wrap=True)
+
+
+def _load(source, layout, name):
+    if source.suffix == ".keras" and name is None:
+        if not source.is_file():
+            raise ValueError(f"{source} is not a file.")
+        return keras.saving.load_model(source, compile=False)
+    if name is None:
+        raise ValueError(f"{source} doesn't say which model it is for: name it by --model, as in mobilenetv2_100.")
+    state = StateDict.open(source, None if layout == Source.AUTO else layout.value)
+    return mobilenet_zoo.create_model(name, weights=state)
+
+
+def _check_ending(target, to):
+    native = (".keras", ".weights.h5")
+    if to == Target.NATIVE and not target.name.endswith(native):
+        raise ValueError(f"{target} is not allowed with --to native: the file must end with {' or '.join(native)}.")
+    if to != Target.NATIVE and target.suffix not in (".safetensors", ".pth", ".pt", ".bin"):
+        raise ValueError(f"{target} is not allowed with --to {to.value}: the file must end with .safetensors or .pth.")

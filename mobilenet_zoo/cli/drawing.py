@@ -1,0 +1,58 @@
+"""The picture of `mobilenet-zoo plot`."""
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+COLOURS = {"v1": "#e69f00", "v2": "#56b4e9", "v3": "#009e73", "v4": "#cc3311"}
+MARKERS = {"v1": "s", "v2": "o", "v3": "^", "v4": "D"}
+_TICKS = {"macs": (30, 100, 300, 1000, 3000, 10000), "parameters": (0.5, 1, 2, 5, 10, 20, 40)}
+_AXES = {
+    "macs": "multiply-accumulates of one picture, millions",
+    "parameters": "parameters, millions",
+}
+
+
+def draw(rows, output):
+    """Draws the rows of `catalogue.rows()` and writes `output` as .png and .svg; returns the two paths."""
+    figure = Figure(figsize=(12, 5.5), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for panel, field in zip(panels, _AXES, strict=True):
+        _panel(panel, rows, field)
+    panels[0].set_ylabel("top-1 accuracy on ImageNet-1k, %")
+    panels[1].legend(title="MobileNet", loc="lower right", frameon=False)
+    figure.suptitle("Published weights, each at the size at which it scores best")
+    paths = [output.with_suffix(ending) for ending in (".png", ".svg")]
+    for path, canvas in zip(paths, (FigureCanvasAgg, FigureCanvasSVG), strict=True):
+        canvas(figure)
+        figure.savefig(path, dpi=150)
+    return paths
+
+
+def _panel(panel, rows, field):
+    for generation, colour in COLOURS.items():
+        mine = sorted((row for row in rows if row.generation == generation), key=lambda row: getattr(row, field))
+        panel.scatter(
+            [getattr(row, field) / 1e6 for row in mine],
+            [row.top1 for row in mine],
+            s=28,
+            color=colour,
+            marker=MARKERS[generation],
+            alpha=0.75,
+            linewidths=0,
+            label=generation.upper(),
+        )
+        front, best = [], 0.0
+        for row in mine:
+            if row.top1 > best:
+                front.append(row)
+                best = row.top1
+        panel.plot([getattr(row, field) / 1e6 for row in front], [row.top1 for row in front], color=colour, lw=1)
+    panel.set_xscale("log")
+    panel.set_xticks(_TICKS[field])
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.set_xlabel(_AXES[field])
+    panel.grid(alpha=0.25)
+    panel.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,218 @@
+"""`predict` and `features`: a model on pictures from disk."""
+
+import contextlib
+import csv
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import keras
+import numpy as np
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+import mobilenet_zoo
+from mobilenet_common.errors import integer
+from mobilenet_zoo import reading
+from mobilenet_zoo.cli.output import messages
+from mobilenet_zoo.facts import facts_of, remember
+from mobilenet_zoo.predictions import decode_predictions, imagenet_classes
+from mobilenet_zoo.registry import registry
+
+Pictures = Annotated[list[str], typer.Argument(help="Files, folders (with all below them) and patterns.")]
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Weights as `list` names them, a model's name for its best ones, a .keras file, a folder of "
+        "save_pretrained, or a repository on the Hugging Face Hub, user/name.",
+    ),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", "-b", help="Pictures that the model takes at once.")]
+DEFAULT_MODEL = "mobilenetv4_conv_small.e2400_r224_in1k"
+
+
+class Format(StrEnum):
+    """How `predict` prints."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+def predict(
+    pictures: Pictures,
+    model: ModelName = DEFAULT_MODEL,
+    top: Annotated[int, typer.Option(help="How many classes to give for each picture.")] = 5,
+    batch_size: BatchSize = 32,
+    format: Annotated[Format, typer.Option("--format", "-f", help="table, csv or jsonl (JSON lines).")] = Format.TABLE,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file in place of the terminal.")] = None,
+) -> None:
+    """Say what pictures show.
+
+    `mobilenet-zoo predict photos/ 'more/*.jpg' --model mobilenetv4_conv_medium --format csv -o answers.csv`
+
+    A picture that can't be read is reported and skipped; the exit status is then 1.
+    """
+    integer("--top", top, 1)
+    paths = _find(pictures)
+    loaded = load(model)
+    names = mobilenet_zoo.class_names_of(loaded)
+    outputs = loaded.output_shape[-1]
+    if names is None and outputs not in (len(imagenet_classes()), len(imagenet_classes()) + 1):
+        names = [f"class {i}" for i in range(outputs)]
+    answers = []
+    failed = run(loaded, paths, batch_size, lambda names, values: answers.extend(zip(names, values, strict=True)))
+    as_probabilities = _softmax if _gives_logits(loaded) else (lambda values: values)
+    found = [(path, decode_predictions(as_probabilities(values), top, names)) for path, values in answers]
+    with _opened(output) as stream:
+        _WRITERS[Format.JSONL if json else format](found, stream)
+    _end(failed)
+
+
+def features(
+    pictures: Pictures,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npz file to write.")],
+    model: ModelName = DEFAULT_MODEL,
+    batch_size: BatchSize = 32,
+) -> None:
+    """Write what the model sees in pictures: the vector after the pool, before the classifier.
+
+    The file holds `paths` and `features`, a row a picture, for nearest neighbours, clustering or a classifier of your
+    own:
+
+    `mobilenet-zoo features photos/ -o photos.npz`
+
+    A picture that can't be read is reported and skipped; the exit status is then 1.
+    """
+    if output.suffix != ".npz":
+        raise ValueError(f"--output={output} is not allowed: the file must end with .npz.")
+    found = _find(pictures)
+    extractor = feature_model(load(model))
+    paths, rows = [], []
+
+    def keep(batch_paths, values):
+        paths.extend(batch_paths)
+        rows.append(values)
+
+    failed = run(extractor, found, batch_size, keep)
+    if rows:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        part = output.with_name(f".{output.stem}.part.npz")
+        np.savez(part, paths=np.array(paths), features=np.concatenate(rows), model=np.array(model))
+        os.replace(part, output)
+        messages.print(f"{len(paths)} × {rows[0].shape[-1]} features written to {escape(str(output))}.")
+    _end(failed)
+
+
+def load(name):
+    """The model that `--model` names."""
+    if Path(name).suffix == ".keras":
+        return keras.saving.load_model(name, compile=False)
+    if name in registry():
+        return mobilenet_zoo.create_model(name, weights="imagenet")
+    return mobilenet_zoo.from_pretrained(name)
+
+
+def feature_model(model):
+    """The part of `model` up to its pool, which gives a vector for each picture."""
+    pool = next((layer for layer in model.layers if layer.name == "pool"), None)
+    x = model.outputs[0] if pool is None else pool.output
+    if pool is None and len(x.shape) == 4:
+        data_format = next(layer.data_format for layer in model.layers if hasattr(layer, "data_format"))
+        x = keras.layers.GlobalAveragePooling2D(data_format=data_format)(x)
+    elif len(x.shape) == 4:
+        x = keras.layers.Flatten()(x)
+    return remember(keras.Model(model.inputs, x, name=model.name), facts_of(model))
+
+
+def _find(places):
+    paths = reading.find_pictures(places)
+    if not paths:
+        raise ValueError(f"There are no pictures in {', '.join(places)}: name files, folders or patterns.")
+    return paths
+
+
+def run(model, paths, batch_size, keep):
+    """Calls `keep(paths, outputs)` for each batch of pictures; returns how many could not be read."""
+    integer("--batch-size", batch_size, 1)
+    failed = 0
+    with _progress() as progress:
+        task = progress.add_task("pictures", total=len(paths))
+        for good, outputs, failures in reading.run(model, paths, batch_size):
+            if good:
+                keep(good, outputs)
+            for error in failures:
+                progress.console.print(f"[yellow]skipped:[/yellow] {escape(str(error))}", soft_wrap=True)
+            failed += len(failures)
+            progress.advance(task, len(good) + len(failures))
+    return failed
+
+
+def _progress():
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=messages, transient=True)
+
+
+def _gives_logits(model):
+    last = model.layers[-1]
+    return getattr(last, "activation", None) is keras.activations.linear
+
+
+def _softmax(values):
+    values = np.exp(values - values.max())
+    return values / values.sum()
+
+
+@contextlib.contextmanager
+def _opened(output):
+    if output is None:
+        yield sys.stdout
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    part = output.with_name(f".{output.name}.part")
+    with open(part, "w", encoding="utf-8", newline="") as stream:
+        yield stream
+    os.replace(part, output)
+
+
+def _write_table(found, stream):
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("picture", overflow="fold")
+    table.add_column("class", overflow="fold")
+    table.add_column("probability", justify="right", no_wrap=True)
+    for path, predictions in found:
+        for i, each in enumerate(predictions):
+            table.add_row("" if i else escape(path), escape(each.name), f"{each.probability:.1%}")
+    Console(file=stream).print(table)
+
+
+def _write_csv(found, stream):
+    writer = csv.writer(stream)
+    writer.writerow(("picture", "rank", "id", "name", "probability"))
+    for path, predictions in found:
+        for rank, each in enumerate(predictions, 1):
+            writer.writerow((path, rank, each.id, each.name, f"{each.probability:.6g}"))
+
+
+def _write_jsonl(found, stream):
+    for path, predictions in found:
+        record = {"picture": path, "predictions": [each._asdict() for each in predictions]}
+        stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+_WRITERS = {Format.TABLE: _write_table, Format.CSV: _write_csv, Format.JSONL: _write_jsonl}
+
+
+def _end(failed):
+    if failed:
+        messages.print(f"{failed} of the pictures could not be read.")
+        raise typer.Exit(1)

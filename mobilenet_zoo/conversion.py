@@ -1,0 +1,78 @@
+"""The way back to the library that the weights came from."""
+
+import warnings
+
+from mobilenet_common.checkpoints import state_dict, write
+from mobilenet_common.checkpoints.layouts.base import part
+from mobilenet_zoo.registry import is_timm_name, registry
+
+# How the models of these libraries are padded, and their epsilons.
+_CONVENTIONS = {
+    "torchvision": ("symmetric", (1e-5, 1e-3)),
+    "huggingface": ("same", (1e-3,)),
+    "compact": ("symmetric", (1e-5,)),
+}
+
+
+def export_checkpoint(model, path, layout="timm"):
+    """Writes a model's weights as a file that another library loads, every number as it is.
+
+    timm loads it with `strict=True`: a model that was trained here goes on in PyTorch. With the result of this function
+    it builds the model that the weights belong to:
+
+        arguments = mobilenet_zoo.export_checkpoint(model, "flowers.safetensors")
+        theirs = timm.create_model(**arguments, checkpoint_path="flowers.safetensors")
+
+    A model that includes preprocessing normalises outside of it afterwards, and softmax isn't part of theirs: their
+    logits are what ours gives with `classifier_activation=None`.
+
+    Args:
+        model: A model with top that a create function built, or that was loaded from its file.
+        path: Ends with `.safetensors`, or with `.pth`, `.pt` or `.bin` for a PyTorch file. An existing file is replaced
+            when the new one is whole.
+        layout: Whose names and shapes: `"timm"`, `"torchvision"` (V2, V3), `"huggingface"` (transformers; V1, V2) or
+            `"compact"`.
+
+    Returns:
+        What `timm.create_model` needs to build the same model: `{"model_name", "num_classes", "in_chans"}` and, where
+        the model is not padded or normalised as timm's own of that name, `"pad_type"` and `"bn_eps"`. For a model that
+        is not called as timm's are, `"model_name"` is missing. For other layouts an empty dict.
+
+    Raises:
+        ValueError: The other library has no such model, or the path has another ending.
+
+    Warns:
+        UserWarning: torchvision's, transformers' or the compact family's own models are padded in another way or have
+            another epsilon, so that they will not answer the same.
+    """
+    tensors = state_dict(model, layout)
+    stem = part(model, "stem")
+    facts = {"layout": layout, "model": model.name, "padding": stem.padding, "norm_epsilon": str(stem.norm_epsilon)}
+    write(path, tensors, {"format": "pt", **facts})
+    if layout == "timm":
+        return _timm_arguments(model, stem)
+    padding, epsilons = _CONVENTIONS[layout]
+    if stem.padding != padding or stem.norm_epsilon not in epsilons:
+        warnings.warn(
+            f"{model.name} has padding={stem.padding!r} and norm_epsilon={stem.norm_epsilon:g}, but {layout}'s models "
+            f"have {padding!r} and {' or '.join(f'{each:g}' for each in epsilons)}: they will not answer the same.",
+            stacklevel=2,
+        )
+    return {}
+
+
+def _timm_arguments(model, stem):
+    name = model.name.partition(".")[0]
+    names = [each for each in (name, f"tf_{name}") if is_timm_name(each)]
+    own = {"padding": stem.padding, "norm_epsilon": stem.norm_epsilon}
+    same = [each for each in names if registry()[each].options == own]
+    arguments = {"num_classes": model.get_layer("classifier").kernel.shape[-1], "in_chans": stem.kernel.shape[2]}
+    if same:
+        return {"model_name": same[0], **arguments}
+    if names:
+        arguments = {"model_name": names[0], **arguments}
+    return {
+        **arguments,
+        "pad_type": "same" if stem.padding == "same" else "",
+        "bn_eps": stem.norm_epsilon,
+    }

@@ -1,0 +1,93 @@
+"""Reading pictures, whatever they come as, into upright 8-bit ones of one or three channels."""
+
+import importlib
+import os
+
+import keras
+import numpy as np
+
+MOST_PIXELS = 178_956_970  # where Pillow too takes a picture for a bomb
+
+
+class PictureError(ValueError):
+    """A picture that can't be read: no picture, damaged, or too large to be meant."""
+
+
+def open_picture(picture, channels=3):
+    """A PIL image, upright, in 8 bits a channel, grey or RGB.
+
+    Args:
+        picture: A path, a PIL image, or an array `(height, width[, 1, 3 or 4])` of pixels in 0..255.
+        channels: 1 for grey, 3 for RGB.
+
+    Raises:
+        PictureError: It can't be read.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"Pictures have 1 or 3 channels, and this model takes {channels}: prepare its input yourself.")
+    image_module = pillow("Image")
+    if isinstance(picture, (str, os.PathLike)):
+        image = _from_file(picture, image_module)
+    elif isinstance(picture, image_module.Image):
+        _check_size(picture, "The picture")
+        image = picture
+    else:
+        image = _from_array(picture, image_module)
+    image = pillow("ImageOps").exif_transpose(image)
+    return _eight_bits(image, image_module).convert("RGB" if channels == 3 else "L")
+
+
+def pillow(module):
+    """A module of Pillow, which is imported when first needed."""
+    try:
+        return importlib.import_module(f"PIL.{module}")
+    except ImportError:
+        raise ValueError("Pictures need Pillow here: pip install 'mobilenet-zoo[hub]'.") from None
+
+
+def _from_file(path, image_module):
+    try:
+        image = image_module.open(path)
+        _check_size(image, path)
+        image.load()
+    except PictureError:
+        raise
+    except image_module.DecompressionBombError as error:
+        raise PictureError(f"{path} has more pixels than are taken ({MOST_PIXELS:,}): scale it down first.") from error
+    except Exception as error:  # Pillow's formats raise whatever their decoders do
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PictureError(f"{path} can't be read as a picture: {reason}.") from error
+    return image
+
+
+def _check_size(image, name):
+    if image.width * image.height > MOST_PIXELS:
+        raise PictureError(
+            f"{name} has {image.width} × {image.height} pixels, more than the {MOST_PIXELS:,} that are taken: scale it "
+            "down first."
+        )
+
+
+def _from_array(array, image_module):
+    array = np.asarray(keras.ops.convert_to_numpy(array))
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))
+    if not fits or array.dtype.kind not in "uif" or not array.size:
+        raise PictureError(
+            f"An array of shape {array.shape} and type {array.dtype} is no picture: give (height, width) or (height, "
+            "width, 3) with pixels in 0..255."
+        )
+    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 255:
+        raise PictureError("An array's pixels must be in 0..255.")
+    return image_module.fromarray(np.rint(array).astype("uint8"))
+
+
+def _eight_bits(image, image_module):
+    """16-bit grey in 8 bits; Pillow itself would clip it."""
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image).astype("int64")
+    if image.mode == "I" and values.max(initial=0) <= 255:
+        return image_module.fromarray(values.clip(0).astype("uint8"))
+    return image_module.fromarray((values.clip(0, 65535) >> 8).astype("uint8"))

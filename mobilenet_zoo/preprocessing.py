@@ -1,0 +1,172 @@
+"""Pictures as a model was trained to see them: resized, cropped in the centre, normalised."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+
+from mobilenet_common.errors import integer, number, one_of, unknown_name
+from mobilenet_common.inputs import for_channels
+from mobilenet_common.ops.layout import split_shape
+from mobilenet_zoo.facts import Facts, facts_of
+from mobilenet_zoo.pictures import open_picture, pillow
+from mobilenet_zoo.registry import WEIGHTS, registry
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+_SIZE = 224  # of a model that nothing is known about
+
+
+def preprocessing(model_or_name, *, input_size=None, crop=None, interpolation=None):
+    """The evaluation transform that belongs to a model, as timm applies it.
+
+    A picture is resized until its shorter side is `input_size / crop`, cropped to `input_size` in the centre, and
+    normalised. Files go through Pillow and are turned upright by their EXIF orientation.
+
+    Args:
+        model_or_name: A model of this library, or the name of one or of published weights, such as
+            `"mobilenetv4_conv_medium.e500_r256_in1k"`. A model that was built from published weights is known by its
+            name, one from `from_pretrained` by what was saved with it; any other gets its input's size, a crop of
+            0.875, bicubic interpolation and pixels in -1..1. A model that normalises itself gets pixels in 0..255.
+        input_size: Height and width in pixels, an integer or a pair; None for the model's own.
+        crop: Share of the resized picture that the input takes, in (0, 1]; None for that of the weights at this size.
+        interpolation: `"nearest"`, `"bilinear"`, `"bicubic"` or `"lanczos"`; None for that of the weights.
+
+    Returns:
+        A `Preprocessing`: call it with a path, a PIL image, an array of pixels in 0..255, or a list of them.
+
+    Raises:
+        ValueError: An argument is wrong, or a name is unknown.
+    """
+    if isinstance(model_or_name, str):
+        facts, shape, data_format, inside, resized = *_of_name(model_or_name), False, None
+    else:
+        facts, shape, data_format, inside, resized = _of_model(model_or_name)
+    _, height, width, channels = split_shape((None, *shape), data_format)
+    size = _pair(input_size)
+    if size is None:
+        default = resized or (facts.size if facts else (_SIZE, _SIZE))
+        size = tuple(own or n for own, n in zip((height, width), default, strict=True))
+    if facts and facts.base in WEIGHTS and size != facts.size:
+        facts = dataclasses.replace(facts, crop=WEIGHTS[facts.base].evaluation(min(size)).crop)
+    facts = facts or Facts(size)
+    return Preprocessing(
+        size=size,
+        crop=number("crop", facts.crop if crop is None else crop, 0, 1, low_open=True),
+        interpolation=one_of("interpolation", interpolation or facts.interpolation, INTERPOLATIONS),
+        mean=None if inside else for_channels(facts.mean, channels),
+        std=None if inside else for_channels(facts.std, channels),
+        channels=channels,
+        data_format=data_format,
+    )
+
+
+def _of_name(name):
+    """The facts, the input's shape and the data format of a model of that name."""
+    name = name.partition("@")[0]
+    if name not in WEIGHTS and name not in registry():
+        raise unknown_name("model_or_name", name, [*registry(), *WEIGHTS])
+    data_format = keras.config.image_data_format()
+    shape = (None, None, 3) if data_format == "channels_last" else (3, None, None)
+    return Facts.of_checkpoint(WEIGHTS[name]) if name in WEIGHTS else None, shape, data_format
+
+
+def _of_model(model):
+    """As `_of_name`, and whether the model normalises, and the size that it resizes to, or None."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"model_or_name of type {type(model).__name__} is not allowed: give a model of this library or the name "
+            "of one."
+        )
+    stem = next((layer for layer in model._flatten_layers() if layer.name == "stem"), None)
+    if stem is None or len(model.inputs) != 1:
+        raise ValueError(f"{model.name} has no stem that pictures go into: it is no model of this library.")
+    layers = {layer.name: layer for layer in model.layers}
+    resizing = layers.get("resizing")
+    resized = (resizing.height, resizing.width) if resizing else None
+    return facts_of(model), tuple(model.inputs[0].shape[1:]), stem.data_format, "preprocessing" in layers, resized
+
+
+def _pair(input_size):
+    if input_size is None:
+        return None
+    size = (input_size, input_size) if np.ndim(input_size) == 0 else tuple(input_size)
+    if len(size) != 2:
+        raise ValueError(f"input_size={input_size!r} is not allowed: it must be an integer or (height, width).")
+    return tuple(integer("input_size", n, 1) for n in size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """Turns pictures into what a model takes.
+
+    Attributes:
+        size: Height and width of the result.
+        crop: Share of the resized picture's shorter side that the result takes.
+        interpolation: How the picture is resized.
+        mean, std: Of each channel, for pixels in 0..1; None leaves pixels in 0..255, for a model that normalises.
+        channels: 1 makes pictures grey, 3 makes them RGB.
+        data_format: Of the result.
+    """
+
+    size: tuple[int, int]
+    crop: float
+    interpolation: str
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    channels: int = 3
+    data_format: str = "channels_last"
+
+    def __call__(self, pictures):
+        """Float32 `(height, width, channels)` of one picture, with the batch before it of several.
+
+        Args:
+            pictures: A path, a PIL image, an array `(height, width[, channels])` of pixels in 0..255, a batch of
+                such, or a list or tuple of any of them.
+
+        Raises:
+            PictureError: A picture can't be read; the message names it.
+        """
+        if not isinstance(pictures, (list, tuple)) and getattr(pictures, "ndim", 0) != 4:
+            return self._one(pictures)
+        if not len(pictures):
+            raise ValueError("There are no pictures: give at least one.")
+        return np.stack([self._one(picture) for picture in pictures])
+
+    def _one(self, picture):
+        pixels = np.asarray(self.pixels(picture), "float32").reshape(*self.size, -1)
+        if self.mean is not None:
+            pixels = (pixels / np.float32(255) - np.float32(self.mean)) / np.float32(self.std)
+        return pixels if self.data_format == "channels_last" else np.moveaxis(pixels, -1, 0)
+
+    def pixels(self, picture):
+        """The PIL image of the crop, before it is normalised: what the model looks at."""
+        image = open_picture(picture, self.channels)
+        return _centre(_resized(image, self.size, self.crop, self.interpolation), self.size)
+
+
+def _resized(image, size, crop, interpolation):
+    """The picture with its shorter side as long as the crop needs it; see timm's evaluation transform."""
+    rows, columns = (math.floor(n / crop) for n in size)
+    width, height = image.size
+    if rows == columns:
+        short, long = min(width, height), max(width, height)
+        other = int(rows * long / short)
+        target = (rows, other) if width <= height else (other, rows)
+    else:
+        ratio = min(height / rows, width / columns)
+        target = (round(width / ratio), round(height / ratio))
+    if target == image.size:
+        return image
+    return image.resize(target, getattr(pillow("Image").Resampling, interpolation.upper()))
+
+
+def _centre(image, size):
+    """The centre of the picture, on black where it is too small."""
+    rows, columns = size
+    left, top = round((image.width - columns) / 2), round((image.height - rows) / 2)
+    if image.width < columns:
+        left = -((columns - image.width) // 2)
+    if image.height < rows:
+        top = -((rows - image.height) // 2)
+    return image.crop((left, top, left + columns, top + rows))
