@@ -14,12 +14,6 @@ def timm():
         pytest.skip(f"timm is not installed ({error}): pip install '.[peers]'")
 
 
-def torchvision():
-    """torchvision, or a skipped test."""
-    timm()  # which brings it, and imports it with the same aid
-    return pytest.importorskip("torchvision")
-
-
 def transformers():
     """Hugging Face's transformers, or a skipped test."""
     pytest.importorskip("torch")
