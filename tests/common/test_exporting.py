@@ -128,17 +128,16 @@ def test_a_model_that_they_pad_in_another_way_is_told(tmp_path):
 
 @pytest.mark.across
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, entry in registry().items() if entry.options])
+@pytest.mark.parametrize("name", [name for name in registry() if f"timm/{name}" in references.checkpoints()])
 def test_timm_loads_it_strictly_and_answers_the_same(name, tmp_path):
     """And what timm saves then is, number for number, what was written."""
     timm = peers.timm()
     import torch
 
     model = mobilenet_zoo.create_model(name, num_classes=7, input_shape=(97, 81, 3), classifier_activation=None)
-    for variable in model.weights:
-        if "moving_" in variable.path or variable.path.endswith(("gamma", "beta")):
-            values = seeded.generator(variable.path).uniform(0.5, 1.0, variable.shape)
-            variable.assign(values)
+    shapes = dict(references.checkpoints()[f"timm/{name}"]["shapes"])
+    shapes |= {key: [7, *shape[1:]] for key, shape in shapes.items() if key.startswith("classifier.")}
+    mobilenet_zoo.load_checkpoint(model, seeded.state_dict(shapes), layout="timm")
     arguments = mobilenet_zoo.export_checkpoint(model, tmp_path / "weights.safetensors")
     assert arguments["model_name"] == name
     theirs = timm.create_model(**arguments).eval()
