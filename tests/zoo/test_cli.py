@@ -137,7 +137,7 @@ def test_plot(tmp_path):
         pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
     colours = {tuple(colour) for colour in np.unique(pixels, axis=0)}
     assert len(colours) > 100
-    assert "multiply-accumulates" not in "".join(map(str, colours)) and Path(said[1]).read_text().count("<use") > 90
+    assert Path(said[1]).read_text().count("<use") > len(WEIGHTS), "a mark for each, in both panels"
 
 
 @pytest.fixture
