@@ -5,6 +5,8 @@ import gc
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.deviations import Deviations, tables
+
 # Keras is imported inside the functions: under pytest-xdist the controlling process needs no backend.
 
 settings.register_profile(
@@ -30,6 +32,24 @@ def backend():
     import keras
 
     return keras.backend.backend()
+
+
+@pytest.fixture
+def deviation(request, record_property):
+    """Compares numbers with others', for a table named by the first line of the test's module."""
+    return Deviations(request.module.__doc__.partition("\n")[0], record_property)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Show the tables of deviations where everything ran."""
+    if "not slow" in config.option.markexpr:
+        return
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
+    lines = list(tables(reports))
+    if lines:
+        terminalreporter.section("deviations, as shares of each output's largest value")
+    for line in lines:
+        terminalreporter.line(line)
 
 
 @pytest.fixture(autouse=True)

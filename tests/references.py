@@ -13,6 +13,7 @@ from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
 from tests import seeded
+from tests.deviations import relative
 
 FOLDER = Path(__file__).parent / "reference"
 TOLERANCE = 2e-4  # of each output's own maximum
@@ -101,9 +102,3 @@ def infer(model, picture):
     else:
         outputs = model(picture, training=False)
     return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
-
-
-def relative(ours, theirs):
-    """The largest difference as a share of the largest value of `theirs`."""
-    theirs = np.reshape(theirs, ours.shape)
-    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())

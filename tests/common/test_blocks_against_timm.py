@@ -32,7 +32,7 @@ def answers():
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("name", ROWS)
-def test_block_answers_as_timms(name, data_format, answers):
+def test_block_answers_as_timms(name, data_format, answers, deviation):
     expected = answers[name]
     shapes = {key.partition(":")[2]: shape for key, shape in answers.items() if key.startswith(f"{name}:")}
     state = seeded.state_dict(shapes)
@@ -53,4 +53,4 @@ def test_block_answers_as_timms(name, data_format, answers):
     mobilenet_zoo.load_checkpoint(model, state, layout="timm")
     answer = keras.ops.convert_to_numpy(model(picture, training=False))
     assert answer.shape == expected.shape
-    assert references.relative(answer, expected) <= 1e-5
+    deviation(name, data_format, answer, expected, 1e-5)

@@ -378,6 +378,22 @@ def test_a_file_that_does_not_fit_stops_create(state, tmp_path):
         mobilenet_zoo.create_model("mobilenetv3_small_050", input_shape=SHAPE, weights=path)
 
 
+@pytest.mark.parametrize("fits", [True, False])
+def test_only_models_from_a_file_go_without_random_values(fits, state, tmp_path):
+    """Their kernels start as zeros, which the file replaces; the classifier that it lacks and later models don't."""
+    path = tmp_path / "weights.safetensors"
+    safetensors.numpy.save_file(state, path)
+    if fits:
+        with pytest.warns(UserWarning, match="fresh"):
+            loaded = create_mobilenetv3("small", 7, SHAPE, 0.5, weights=path)
+        assert np.ptp(keras.ops.convert_to_numpy(loaded.get_layer("classifier").kernel)) > 0
+    else:
+        with pytest.raises(mobilenet_zoo.CheckpointError):
+            create_mobilenetv3("large", 7, SHAPE, weights=path)
+    kernels = [v for v in create_mobilenetv3("small", 7, SHAPE, 0.5).weights if v.name == "kernel"]
+    assert all(np.ptp(keras.ops.convert_to_numpy(kernel)) > 0 for kernel in kernels)
+
+
 def test_own_keras_files_bring_padding_and_epsilon(tmp_path):
     options = {"input_shape": SHAPE, "width_multiplier": 0.35, "num_classes": 2}
     create_mobilenetv4("conv_small", padding="symmetric", norm_epsilon=0.02, **options).save(tmp_path / "own.keras")

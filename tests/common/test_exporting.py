@@ -129,7 +129,7 @@ def test_a_model_that_they_pad_in_another_way_is_told(tmp_path):
 @pytest.mark.across
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in registry() if f"timm/{name}" in references.checkpoints()])
-def test_timm_loads_it_strictly_and_answers_the_same(name, tmp_path):
+def test_timm_loads_it_strictly_and_answers_the_same(name, tmp_path, deviation):
     """And what timm saves then is, number for number, what was written."""
     timm = peers.timm()
     import torch
@@ -146,8 +146,7 @@ def test_timm_loads_it_strictly_and_answers_the_same(name, tmp_path):
     x = seeded.image(97, 81)
     with torch.no_grad():
         expected = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
-    found = keras.ops.convert_to_numpy(model(x))
-    assert np.abs(found - expected).max() <= references.TOLERANCE * np.abs(expected).max()
+    deviation(name, "timm", keras.ops.convert_to_numpy(model(x)), expected, references.TOLERANCE)
     for key, value in theirs.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), tensors[key].numpy(), err_msg=key)
 
@@ -155,7 +154,7 @@ def test_timm_loads_it_strictly_and_answers_the_same(name, tmp_path):
 @pytest.mark.across
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "mobilenetv4_conv_small"])
-def test_a_model_with_our_own_padding_goes_to_timm_too(name, tmp_path):
+def test_a_model_with_our_own_padding_goes_to_timm_too(name, tmp_path, deviation):
     timm = peers.timm()
     import torch
 
@@ -166,7 +165,7 @@ def test_a_model_with_our_own_padding_goes_to_timm_too(name, tmp_path):
     x = seeded.image(97, 81)
     with torch.no_grad():
         expected = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
-    assert np.abs(keras.ops.convert_to_numpy(model(x)) - expected).max() <= 2e-4 * np.abs(expected).max()
+    deviation(name, "timm, padded as here", keras.ops.convert_to_numpy(model(x)), expected, references.TOLERANCE)
 
 
 class TestHuggingFace:
@@ -210,7 +209,7 @@ class TestHuggingFace:
             *((2, width) for width in ("1.4", "1.0", "0.75", "0.5", "0.35")),
         ],
     )
-    def test_transformers_answers_the_same_both_ways(self, generation, width, size, tmp_path):
+    def test_transformers_answers_the_same_both_ways(self, generation, width, size, tmp_path, deviation):
         transformers = peers.transformers()
         import torch
 
@@ -229,7 +228,7 @@ class TestHuggingFace:
             weights=dataclasses.replace(StateDict.open(theirs.state_dict()), source="transformers"),
         )
         found = keras.ops.convert_to_numpy(model(x))
-        assert np.abs(found - expected).max() <= references.TOLERANCE * np.abs(expected).max()
+        deviation(f"V{generation} {width}", "transformers", found, expected, references.TOLERANCE)
         mobilenet_zoo.export_checkpoint(model, tmp_path / "back.safetensors", layout="huggingface")
         back = load_file(tmp_path / "back.safetensors")
         for name, value in theirs.state_dict().items():

@@ -12,7 +12,7 @@ from mobilenet_v1 import create_mobilenetv1
 from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v3 import create_mobilenetv3
 from tests import seeded
-from tests.references import TOLERANCE, infer, relative
+from tests.references import TOLERANCE, infer
 
 APPLICATIONS = keras.applications
 # keras.applications' V1 pads strided depthwise convolutions below and to the right whatever the size, which is "same"
@@ -68,7 +68,7 @@ def randomise(model):
 @pytest.mark.parametrize(
     "peer", [pytest.param(peer, marks=[] if peer in QUICK else [pytest.mark.slow]) for peer in PEERS]
 )
-def test_same_output_as_keras_applications(peer, size):
+def test_same_output_as_keras_applications(peer, size, deviation):
     theirs, their_options, create, variant, odd = PEERS[peer]
     height, width = SIZES[size](odd)
     shape = (height, width, 3)
@@ -80,14 +80,13 @@ def test_same_output_as_keras_applications(peer, size):
     ours = create(name, 17, shape, *multiplier, classifier_activation=None)
     mobilenet_zoo.load_checkpoint(ours, state, layout="keras")
     picture = seeded.image(height, width)
-    answer, expected = infer(ours, picture), infer(their_model, picture)
     assert ours.count_params() == their_model.count_params()
-    assert relative(answer, expected) <= TOLERANCE
+    deviation(peer, f"{size} size", infer(ours, picture), infer(their_model, picture), TOLERANCE)
 
 
 @pytest.mark.across
 @pytest.mark.parametrize("ending", [".weights.h5", ".keras", ".h5"])
-def test_keras_files_load_in_every_format(ending, tmp_path):
+def test_keras_files_load_in_every_format(ending, tmp_path, deviation):
     shape = (64, 64, 3)
     theirs = APPLICATIONS.MobileNetV3Small(weights=None, input_shape=shape, classes=5, classifier_activation=None, **V3)
     randomise(theirs)
@@ -98,9 +97,9 @@ def test_keras_files_load_in_every_format(ending, tmp_path):
         theirs.save(path)
     ours = create_mobilenetv3("small", input_shape=shape, classifier_activation=None, weights=path)
     picture = seeded.image(64, 64)
-    answer, expected = infer(ours, picture), infer(theirs, picture)
+    answer = infer(ours, picture)
     assert answer.shape == (1, 5), "the classes are the file's"
-    assert relative(answer, expected) <= TOLERANCE
+    deviation("v3-small", ending, answer, infer(theirs, picture), TOLERANCE)
 
 
 def old_name(name):
@@ -143,7 +142,7 @@ OLD = {
 @pytest.mark.parametrize(
     ("file_with_top", "include_top"), [(True, True), (True, False), (False, False)], ids=["top", "body of it", "no top"]
 )
-def test_published_files_in_the_format_of_keras_2(key, file_with_top, include_top, tmp_path):
+def test_published_files_in_the_format_of_keras_2(key, file_with_top, include_top, tmp_path, deviation):
     """By the layers' names, or, as V3's files need it, by their order."""
     theirs, options, create, variant, named = OLD[key]
     shape = {"input_shape": (64, 64, 3), "classifier_activation": None}
@@ -155,8 +154,7 @@ def test_published_files_in_the_format_of_keras_2(key, file_with_top, include_to
         pool = next(layer for layer in model.layers if layer.name.startswith("global_average_pooling"))
         model = keras.Model(model.input, pool.input)
     picture = seeded.image(64, 64)
-    answer, expected = infer(ours, picture), infer(model, picture)
-    assert relative(answer, expected) <= TOLERANCE
+    deviation(key, "Keras 2's .h5", infer(ours, picture), infer(model, picture), TOLERANCE)
 
 
 @pytest.mark.across
