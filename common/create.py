@@ -11,6 +11,7 @@ from mobilenet_common.builder import ModelBuilder
 from mobilenet_common.checkpoints import load_into, open_weights
 from mobilenet_common.errors import integer, number, one_of, unknown_name
 from mobilenet_common.inputs import image_input, preprocess, resize, resize_target, resolve_input_shape
+from mobilenet_common.layers.initialization import blank_kernels
 from mobilenet_common.layers.normalization import NORMALIZATIONS
 from mobilenet_common.ops.geometry import PADDINGS
 
@@ -152,15 +153,16 @@ def creator(function_name, module, variants, published, default, description):
             x = resize(x, resized, checkpoint, data_format, dtype)
         if include_preprocessing:
             x = preprocess(x, checkpoint, data_format, dtype)
-        x, maps = builder.body(x)
-        if levels is not None:
-            outputs = {f"P{level}": maps[level] for level in levels}
-        elif include_top:
-            outputs = builder.classifier(builder.head_conv(x), num_classes, classifier_activation, dropout_rate)
-        else:
-            outputs = builder.head_conv(x)
-            if pooling is not None:
-                outputs = POOLINGS[pooling](name="pool", **builder.bare)(outputs)
+        with blank_kernels(state is not None):  # every one of them has to come from the file
+            x, maps = builder.body(x)
+            if levels is not None:
+                outputs = {f"P{level}": maps[level] for level in levels}
+            elif include_top:
+                outputs = builder.classifier(builder.head_conv(x), num_classes, classifier_activation, dropout_rate)
+            else:
+                outputs = builder.head_conv(x)
+                if pooling is not None:
+                    outputs = POOLINGS[pooling](name="pool", **builder.bare)(outputs)
         name = name or (checkpoint.name if checkpoint else model_name(architecture, width_multiplier))
         model = keras.Model(inputs, outputs, name=name)
         if state is not None:

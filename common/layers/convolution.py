@@ -5,7 +5,7 @@ import keras
 from mobilenet_common import ops
 from mobilenet_common.errors import integer, odd_kernel, one_of
 from mobilenet_common.layers.costs import Cost, elements
-from mobilenet_common.layers.initialization import he_fan_out, without_compiling
+from mobilenet_common.layers.initialization import he_fan_out, quick
 from mobilenet_common.layers.normalization import NormActivation
 from mobilenet_common.ops.geometry import PADDINGS
 from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
@@ -71,8 +71,7 @@ class ConvNormActivation(NormActivation):
         channels = input_shape[channel_axis(self.data_format)]
         window = (self.kernel_size, self.kernel_size)
         shape = (*window, channels, 1) if self.filters is None else (*window, channels, self.filters)
-        initializer = without_compiling(self.kernel_initializer)
-        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=initializer)
+        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=quick(self.kernel_initializer))
         if self.use_bias:
             self.bias = self.add_weight(name="bias", shape=(self.filters or channels,), initializer="zeros")
         self._build_normalization(self.filters or channels)
