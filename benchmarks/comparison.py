@@ -95,19 +95,21 @@ def compare(backend, job):
 
 def grow(backend, job):
     """Times our model over batch, image size or width; rows as `compare`'s, with `axis`, `value` and `macs`."""
-    process = Process(backend)
-    try:
-        found = process.ask(grow=job)["rows"]
-        rate = process.ask(rate=None)["rate"]
-    finally:
-        process.close()
+    found, rates = [], []
+    for value in job["values"]:  # a process each: the memory that one leaves would hide the next one's
+        process = Process(backend)
+        try:
+            found += process.ask(grow=job | {"values": [value]})["rows"]
+            rates.append(process.ask(rate=None)["rate"])
+        finally:
+            process.close()
     rows = []
     for each in found:
         ours = timing.summary({contenders.OURS: each["seconds"]}, contenders.OURS)
         ours[contenders.OURS]["memory"] = each["memory"]
         row = _row(backend, job, "inference", each["batch"], ours)
         rows.append(row | {"axis": job["axis"], "value": each["value"], "macs": each["macs"]})
-    return {"rows": rows, "matrix_product_rate": rate}
+    return {"rows": rows, "matrix_product_rate": max(rates)}
 
 
 def _turn_of(process):

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import comparison, report, timing
@@ -44,6 +45,14 @@ def test_a_turn_is_the_median_of_calls_after_one_that_warms_up():
     seconds = timing.turn(lambda: (called.append(1), time.sleep(next(pauses))), least=0.09)
     assert len(called) == 4  # 0.09 s are three calls as long as the first
     assert 0.01 <= seconds < 0.03
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not tell a process's peak")
+def test_memory_is_what_a_call_takes_at_its_peak():
+    assert timing.peak_memory(lambda: np.ones(8 << 20)) == pytest.approx(64, abs=4)
+    assert timing.peak_memory(lambda: None) < 1
+    calls = iter([1, 1, 8 << 20])  # the first two find what they need in the process already
+    assert timing.peak_memory(lambda: np.ones(next(calls))) == pytest.approx(64, abs=4)
 
 
 def test_a_contender_that_fails_says_why():
