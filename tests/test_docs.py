@@ -171,7 +171,7 @@ def test_commands_run_as_printed(page, tmp_path):
     with published(page, tmp_path) as environment:
         run(page, [block for block, _ in programs()[page]], folder, environment)
         for words in commands(page):
-            command = [sys.executable, "-c", "from mobilenet_zoo.cli import main; main()", *words[1:]]
+            command = [sys.executable, "-c", "from mobilenet_cli import main; main()", *words[1:]]
             result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
             assert result.returncode == 0, f"{' '.join(words)}\n{result.stdout}{result.stderr}"
 

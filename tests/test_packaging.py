@@ -15,7 +15,7 @@ pytestmark = pytest.mark.across
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATIONS = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3", "mobilenet_v4")
-FOLDERS = {"mobilenet_common": "common"} | {name: name for name in (*GENERATIONS, "mobilenet_zoo")}
+FOLDERS = {"mobilenet_common": "common"} | {name: name for name in (*GENERATIONS, "mobilenet_zoo", "mobilenet_cli")}
 
 
 def run(*arguments, cwd, **variables):

@@ -18,9 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import mobilenet_zoo
+from mobilenet_cli.output import messages
 from mobilenet_common.errors import integer
 from mobilenet_zoo import reading
-from mobilenet_zoo.cli.output import messages
 from mobilenet_zoo.facts import facts_of, remember
 from mobilenet_zoo.predictions import decode_predictions, imagenet_classes
 from mobilenet_zoo.registry import registry
@@ -131,7 +131,7 @@ def feature_model(model):
         x = keras.layers.GlobalAveragePooling2D(data_format=data_format)(x)
     elif len(x.shape) == 4:
         x = keras.layers.Flatten()(x)
-    return remember(keras.Model(model.inputs, x, name=model.name), facts_of(model))
+    return remember(keras.Model(model.inputs[0], x, name=model.name), facts_of(model))
 
 
 def _find(places):

@@ -8,8 +8,8 @@ import keras
 import typer
 
 import mobilenet_zoo
+from mobilenet_cli.output import messages
 from mobilenet_common.checkpoints import TORCH_LAYOUTS, StateDict
-from mobilenet_zoo.cli.output import messages
 
 Source = StrEnum("Source", {name.upper(): name for name in ("auto", *TORCH_LAYOUTS, "keras", "native")})
 Target = StrEnum("Target", {name.upper(): name for name in ("native", *TORCH_LAYOUTS)})

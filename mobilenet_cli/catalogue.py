@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
+from mobilenet_cli.output import messages, print_json
 from mobilenet_common.errors import unknown_name
 from mobilenet_zoo import figures
-from mobilenet_zoo.cli.output import messages, print_json
 from mobilenet_zoo.registry import WEIGHTS, registry
 
 _CALLS = {generation: f"create_mobilenet{generation}" for generation in ("v1", "v2", "v3", "v4")}
@@ -265,7 +265,7 @@ def plot(
 ) -> None:
     """Draw accuracy against multiply-accumulates and parameters, the four generations in colour."""
     try:
-        from mobilenet_zoo.cli.drawing import draw
+        from mobilenet_cli.drawing import draw
     except ImportError as error:
         raise ValueError(f"plot needs {error.name}: pip install 'mobilenet-zoo[cli]'.") from None
     scored = [row for row in rows() if row.top1 is not None]

@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 
 import mobilenet_zoo
-from mobilenet_zoo.cli.catalogue import info, list_weights, plot
-from mobilenet_zoo.cli.conversion import convert
-from mobilenet_zoo.cli.output import told
-from mobilenet_zoo.cli.pictures import features, predict
+from mobilenet_cli.catalogue import info, list_weights, plot
+from mobilenet_cli.conversion import convert
+from mobilenet_cli.output import told
+from mobilenet_cli.pictures import features, predict
 
 app = typer.Typer(
     name="mobilenet-zoo",

@@ -1,4 +1,7 @@
-"""The command `mobilenet-zoo`."""
+"""The command `mobilenet-zoo`.
+
+A package of its own: importing `mobilenet_zoo` imports Keras, and for that a backend must have been chosen.
+"""
 
 import importlib.util
 import os
@@ -13,7 +16,7 @@ def main():
     if missing:
         sys.exit(f"mobilenet-zoo needs {' and '.join(missing)}: pip install 'mobilenet-zoo[cli]'.")
     choose_backend()
-    from mobilenet_zoo.cli.app import app
+    from mobilenet_cli.app import app
 
     app()
 
