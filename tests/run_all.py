@@ -80,8 +80,10 @@ def main(arguments):
     arguments = [argument for argument in arguments if argument != "--slow"]
 
     results = [run(backend, backend, "not across", arguments, slow) for backend in BACKENDS]
-    # One file stays on one worker, so that what its tests share is made once.
-    results.append(run("across backends", "torch", "across", ["--dist=loadfile", *arguments], slow))
+    # One file stays on one worker, so that what its tests share is made once; in the files' own order, since few tests
+    # may be long, and would keep one worker busy in the end.
+    together = ["--dist=loadfile", "--no-loadscope-reorder"]
+    results.append(run("across backends", "torch", "across", [*together, *arguments], slow))
 
     print("\n" + "\n".join(line for _, line in results))
     return 0 if all(good for good, _ in results) else 1
