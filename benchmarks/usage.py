@@ -92,7 +92,7 @@ def _fill_cache(folder, model):
 def _busy(folder, count):
     """The share of the time for which the model works, after its first batch."""
     import mobilenet_zoo
-    from mobilenet_zoo.reading import run
+    from mobilenet_runtime.reading import run
 
     paths = _photographs(folder / "photographs", count)
     model = mobilenet_zoo.create_model(NAME)
@@ -110,7 +110,7 @@ def _busy(folder, count):
         return answer
 
     predict_on_batch, model.predict_on_batch = model.predict_on_batch, timed
-    for _ in run(model, paths, 32):
+    for _ in run(model.predict_on_batch, mobilenet_zoo.preprocessing(model), paths, 32):
         pass
     return working / (time.perf_counter() - start)
 

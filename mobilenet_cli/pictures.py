@@ -20,9 +20,9 @@ from rich.table import Table
 import mobilenet_zoo
 from mobilenet_cli.output import messages
 from mobilenet_common.errors import integer
-from mobilenet_zoo import reading
+from mobilenet_runtime import reading
+from mobilenet_runtime.labels import imagenet_classes
 from mobilenet_zoo.facts import facts_of, remember
-from mobilenet_zoo.predictions import decode_predictions, imagenet_classes
 from mobilenet_zoo.registry import registry
 
 Pictures = Annotated[list[str], typer.Argument(help="Files, folders (with all below them) and patterns.")]
@@ -72,7 +72,7 @@ def predict(
     answers = []
     failed = run(loaded, paths, batch_size, lambda names, values: answers.extend(zip(names, values, strict=True)))
     as_probabilities = _softmax if _gives_logits(loaded) else (lambda values: values)
-    found = [(path, decode_predictions(as_probabilities(values), top, names)) for path, values in answers]
+    found = [(path, mobilenet_zoo.decode_predictions(as_probabilities(values), top, names)) for path, values in answers]
     with _opened(output) as stream:
         _WRITERS[Format.JSONL if json else format](found, stream)
     _end(failed)
@@ -147,7 +147,9 @@ def run(model, paths, batch_size, keep):
     failed = 0
     with _progress() as progress:
         task = progress.add_task("pictures", total=len(paths))
-        for good, outputs, failures in reading.run(model, paths, batch_size):
+        for good, outputs, failures in reading.run(
+            model.predict_on_batch, mobilenet_zoo.preprocessing(model), paths, batch_size
+        ):
             if good:
                 keep(good, outputs)
             for error in failures:

@@ -5,13 +5,12 @@ Importing this package registers the layers of all four generations, so that sav
 
 from mobilenet_common.checkpoints import load_checkpoint
 from mobilenet_common.errors import CheckpointError, DownloadError
+from mobilenet_runtime import PictureError, Prediction, Preprocessing, decode_predictions
 from mobilenet_zoo.classifier import reset_classifier
 from mobilenet_zoo.conversion import export_checkpoint
 from mobilenet_zoo.finetuning import discriminative_rates
 from mobilenet_zoo.fusing import fuse
-from mobilenet_zoo.pictures import PictureError
-from mobilenet_zoo.predictions import Prediction, decode_predictions
-from mobilenet_zoo.preprocessing import Preprocessing, preprocessing
+from mobilenet_zoo.preprocessing import preprocessing
 from mobilenet_zoo.pretrained import class_names_of, from_pretrained, push_to_hub, save_pretrained
 from mobilenet_zoo.profiling import Profile, ProfileRow, profile
 from mobilenet_zoo.registry import create_model, list_models

@@ -14,9 +14,10 @@ from mobilenet_common.checkpoints import LAYOUTS, load_checkpoint, state_dict, w
 from mobilenet_common.checkpoints.download import download_from_hub, hub_client, reason
 from mobilenet_common.checkpoints.files import as_array
 from mobilenet_common.errors import CheckpointError, DownloadError, integer
+from mobilenet_runtime.transform import INTERPOLATIONS
 from mobilenet_zoo.cards import model_card
 from mobilenet_zoo.facts import Facts, facts_of, remember
-from mobilenet_zoo.preprocessing import INTERPOLATIONS, preprocessing
+from mobilenet_zoo.preprocessing import preprocessing
 from mobilenet_zoo.registry import WEIGHTS, create_model
 
 CONFIG, WEIGHTS_H5, TENSORS, FACTS = "config.json", "model.weights.h5", "model.safetensors", "mobilenet.json"

@@ -15,7 +15,9 @@ pytestmark = pytest.mark.across
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATIONS = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3", "mobilenet_v4")
-FOLDERS = {"mobilenet_common": "common"} | {name: name for name in (*GENERATIONS, "mobilenet_zoo", "mobilenet_cli")}
+FOLDERS = {"mobilenet_common": "common"} | {
+    name: name for name in (*GENERATIONS, "mobilenet_runtime", "mobilenet_zoo", "mobilenet_cli")
+}
 
 
 def run(*arguments, cwd, **variables):
@@ -101,6 +103,22 @@ def test_import_adds_nothing_heavier_than_keras(backend):
     output = run("-c", code, cwd=ROOT, KERAS_BACKEND=backend)
     added = {name.split(".")[0] for name in json.loads(output.splitlines()[-1])}
     assert added - sys.stdlib_module_names - {*FOLDERS, "yaml", "_yaml", "safetensors"} == set()
+
+
+def test_the_runtime_imports_neither_keras_nor_a_backend():
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in python_files(ROOT / "mobilenet_runtime")
+    ]
+    code = f"""if True:
+        import importlib, json, sys
+        for name in {[name.removesuffix(".__init__") for name in modules]}:
+            importlib.import_module(name)
+        print(json.dumps(list(sys.modules)))
+    """
+    output = run("-c", code, cwd=ROOT)
+    imported = {name.split(".")[0] for name in json.loads(output.splitlines()[-1])}
+    assert len(modules) > 8
+    assert not imported & {"keras", "tensorflow", "jax", "torch", "mobilenet_zoo", *GENERATIONS}
 
 
 def test_nothing_imports_common():

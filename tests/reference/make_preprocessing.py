@@ -3,7 +3,7 @@
     pip install '.[dev,peers]'
     python -m tests.reference.make_preprocessing
 
-The cases are those of tests/zoo/test_preprocessing.py.
+The cases are those of tests/runtime/test_transform.py.
 """
 
 from pathlib import Path

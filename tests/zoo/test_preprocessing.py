@@ -1,8 +1,5 @@
-"""Pictures come in as timm's evaluation transform makes them, whatever they are stored as."""
+"""A model's pictures come in as its weights want them: by a transform that belongs to it, or normalised inside."""
 
-import io
-import struct
-import zlib
 from pathlib import Path
 
 import keras
@@ -15,77 +12,39 @@ from mobilenet_common.architecture import Architecture, Conv, Head, Inverted
 from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.facts import Facts, remember
-from mobilenet_zoo.pictures import MOST_PIXELS
 from mobilenet_zoo.registry import WEIGHTS
-from tests import peers, photographs, references
+from tests import peers, photographs
 from tests.reference import make_preprocessing
 
 across = pytest.mark.across
 NAME = "mobilenetv4_conv_small.e2400_r224_in1k"
 TINY = Architecture("tiny", Conv(8, stride=2), ((Inverted(3, 16, 8, stride=2),),), Head(None))
-CASES, MODES = make_preprocessing.CASES, photographs.modes()
-
-
-@pytest.fixture(scope="module")
-def theirs():
-    """What timm's transform gave."""
-    with np.load(references.FOLDER / "preprocessing.npz") as file:
-        return dict(file)
-
-
-def transform(size=32, crop=0.875, interpolation="bicubic"):
-    return mobilenet_zoo.preprocessing(NAME, input_size=size, crop=crop, interpolation=interpolation)
-
-
-def assert_within_one_grey_level(ours, theirs):
-    ours, theirs = np.asarray(ours).astype(int), np.asarray(theirs).astype(int)
-    assert ours.shape == theirs.shape
-    assert np.abs(ours - theirs).max() <= 1
 
 
 @across
-class TestAgainstTimm:
-    @pytest.mark.parametrize("case", CASES)
-    def test_resizing_and_cropping(self, case, theirs, tmp_path):
-        name, size, crop, interpolation = CASES[case]
-        photographs.photograph(name).save(tmp_path / "picture.png")
-        found = transform(size, crop, interpolation).pixels(tmp_path / "picture.png")
-        assert_within_one_grey_level(found, theirs[case])
-
-    @pytest.mark.parametrize("mode", MODES)
-    def test_every_mode(self, mode, theirs):
-        assert_within_one_grey_level(transform(40).pixels(MODES[mode]), theirs[f"mode {mode}"])
-
-    def test_normalising(self, theirs):
-        found = transform(32)(photographs.photograph())
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, theirs["normalised"].transpose(1, 2, 0), atol=1 / 255 / 0.224 + 1e-5)
-
-    @pytest.mark.slow
-    @pytest.mark.parametrize("name", [name for name, each in WEIGHTS.items() if each.source == "timm"])
-    def test_every_checkpoint_of_timm(self, name, deviation):
-        timm = peers.timm()
-        config = timm.get_pretrained_cfg(name)
-        sizes = {"input_size": config.input_size, "crop": config.crop_pct}
-        given = [sizes]
-        if config.test_input_size:
-            given.append({"input_size": config.test_input_size, "crop": config.test_crop_pct or config.crop_pct})
-        for at in given:
-            size = at["input_size"][1]
-            pipeline = make_preprocessing.transform(
-                timm, size, at["crop"], config.interpolation, config.mean, config.std
-            )
-            ours = mobilenet_zoo.preprocessing(name, input_size=size)
-            for picture in pictures_of_all_kinds():
-                expected = pipeline(picture.convert("RGB")).numpy().transpose(1, 2, 0)
-                levels = np.abs(ours(picture) - expected) * np.array(config.std) * 255
-                deviation.keep(name, "grey levels of 255", levels.max())
-                assert levels.max() <= 1 + 1e-3
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, each in WEIGHTS.items() if each.source == "timm"])
+def test_every_checkpoint_of_timm(name, deviation):
+    timm = peers.timm()
+    config = timm.get_pretrained_cfg(name)
+    sizes = {"input_size": config.input_size, "crop": config.crop_pct}
+    given = [sizes]
+    if config.test_input_size:
+        given.append({"input_size": config.test_input_size, "crop": config.test_crop_pct or config.crop_pct})
+    for at in given:
+        size = at["input_size"][1]
+        pipeline = make_preprocessing.transform(timm, size, at["crop"], config.interpolation, config.mean, config.std)
+        ours = mobilenet_zoo.preprocessing(name, input_size=size)
+        for picture in pictures_of_all_kinds():
+            expected = pipeline(picture.convert("RGB")).numpy().transpose(1, 2, 0)
+            levels = np.abs(ours(picture) - expected) * np.array(config.std) * 255
+            deviation.keep(name, "grey levels of 255", levels.max())
+            assert levels.max() <= 1 + 1e-3
 
 
 def pictures_of_all_kinds():
     """Photographs of scikit-learn, and of scikit-image where it is installed, and odd cuts of them."""
-    pictures = [photographs.photograph(), photographs.photograph(photographs.PORTRAIT), *MODES.values()]
+    pictures = [photographs.photograph(), photographs.photograph(photographs.PORTRAIT), *photographs.modes().values()]
     try:
         from skimage import data
     except ImportError:
@@ -93,46 +52,6 @@ def pictures_of_all_kinds():
     else:
         pictures += [Image.fromarray(each()) for each in (data.astronaut, data.camera, data.coffee, data.chelsea)]
     return pictures + [pictures[0].crop((3, 5, 260, 104)), pictures[1].crop((1, 2, 98, 333))]
-
-
-@across
-@pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_pictures_that_say_how_they_are_turned_are_turned_upright(orientation, tmp_path):
-    upright = photographs.photograph()
-    path = tmp_path / "turned.png"
-    path.write_bytes(photographs.rotated_by_exif(upright, orientation).getvalue())
-    with Image.open(path) as stored:
-        assert (stored.size == upright.size) == (orientation == 3)
-    np.testing.assert_array_equal(transform()(path), transform()(upright))
-
-
-@across
-@pytest.mark.parametrize("format", ["PNG", "TIFF"])
-def test_16_bits_become_8(format, tmp_path):
-    grey = photographs.photograph().convert("L")
-    photographs.sixteen_bit(grey).save(tmp_path / "deep", format)
-    np.testing.assert_array_equal(transform()(tmp_path / "deep"), transform()(grey))
-
-
-@across
-def test_arrays_are_pictures_too():
-    picture = photographs.photograph()
-    expected = transform()(picture)
-    array = np.asarray(picture)
-    np.testing.assert_array_equal(transform()(array), expected)
-    np.testing.assert_array_equal(transform()(array.astype("float32")), expected)
-    np.testing.assert_array_equal(transform()(keras.ops.convert_to_tensor(array)), expected)
-    np.testing.assert_array_equal(transform()(array[..., 1]), transform()(Image.fromarray(array[..., 1])))
-
-
-@across
-def test_several_pictures_make_a_batch():
-    landscape, portrait = photographs.photograph(), photographs.photograph(photographs.PORTRAIT)
-    batch = transform()([landscape, np.asarray(portrait)])
-    assert batch.shape == (2, 32, 32, 3)
-    np.testing.assert_array_equal(batch[1], transform()(portrait))
-    stacked = np.stack([np.asarray(landscape)] * 2)
-    np.testing.assert_array_equal(transform()(stacked), np.stack([batch[0]] * 2))
 
 
 @across
@@ -222,63 +141,6 @@ def test_what_is_no_size_to_resize_to_is_refused(value):
         create_mobilenetv2("0.35", 4, include_preprocessing=value)
 
 
-def png(width, height, data=b""):
-    """A PNG's bytes with that size in its header, whatever follows."""
-
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
-
-
-@across
-class TestWhatIsNoPicture:
-    def refused(self, picture, match):
-        with pytest.raises(mobilenet_zoo.PictureError, match=match):
-            transform()(picture)
-
-    def test_files(self, tmp_path):
-        whole = io.BytesIO()
-        photographs.photograph().save(whole, "JPEG")
-        contents = {
-            "empty.jpg": b"",
-            "text.png": b"no picture at all",
-            "half.jpg": whole.getvalue()[: len(whole.getvalue()) // 2],
-            "header.png": png(10, 10)[:20],
-        }
-        for name, content in contents.items():
-            (tmp_path / name).write_bytes(content)
-            self.refused(tmp_path / name, f"{name} can't be read as a picture")
-        self.refused(tmp_path, "can't be read as a picture")
-        self.refused(tmp_path / "absent.png", "absent.png can't be read as a picture")
-
-    @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-    def test_a_bomb(self, tmp_path):
-        side = int(MOST_PIXELS**0.5) + 1
-        for name, size in (("bomb", (50_000, 50_000)), ("large", (side, side))):
-            path = tmp_path / f"{name}.png"
-            path.write_bytes(png(*size, bytes(1 << 20)))
-            self.refused(path, "scale it down first")
-        self.refused(Image.new("1", (side, side)), "scale it down first")
-
-    @pytest.mark.parametrize(
-        "array",
-        [
-            np.zeros((4,)),
-            np.zeros((4, 4, 2)),
-            np.zeros((0, 4, 3)),
-            np.full((4, 4), 256),
-            np.full((4, 4), -1),
-            np.full((4, 4), np.nan),
-            np.array([["a"]]),
-        ],
-        ids=["vector", "2 channels", "empty", "256", "-1", "nan", "text"],
-    )
-    def test_arrays(self, array):
-        self.refused(array, "no picture|0..255")
-
-
 @across
 @pytest.mark.parametrize(
     "argument, options, match",
@@ -297,9 +159,7 @@ def test_wrong_arguments(argument, options, match):
 
 
 @across
-def test_no_pictures_and_other_models():
-    with pytest.raises(ValueError, match="no pictures"):
-        transform()([])
+def test_other_models():
     with pytest.raises(ValueError, match="no model of this library"):
         mobilenet_zoo.preprocessing(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
     model = create_mobilenetv2("0.35", 4, (32, 32, 5))

@@ -3,7 +3,6 @@
 import importlib
 import os
 
-import keras
 import numpy as np
 
 MOST_PIXELS = 178_956_970  # where Pillow too takes a picture for a bomb
@@ -45,6 +44,13 @@ def pillow(module):
         raise ValueError("Pictures need Pillow here: pip install 'mobilenet-zoo[hub]'.") from None
 
 
+def as_numpy(array):
+    """An array or tensor of any library as one of NumPy."""
+    if hasattr(array, "detach"):  # PyTorch's may have a gradient, or be on a GPU
+        array = array.detach().cpu()
+    return np.asarray(array)
+
+
 def _from_file(path, image_module):
     try:
         image = image_module.open(path)
@@ -69,7 +75,7 @@ def _check_size(image, name):
 
 
 def _from_array(array, image_module):
-    array = np.asarray(keras.ops.convert_to_numpy(array))
+    array = as_numpy(array)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     fits = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))

@@ -1,13 +1,13 @@
-"""What a classifier's probabilities mean."""
+"""What a classifier's answers mean."""
 
 import functools
 from importlib import resources
 from typing import NamedTuple
 
-import keras
 import numpy as np
 
 from mobilenet_common.errors import integer
+from mobilenet_runtime.pictures import as_numpy
 
 
 class Prediction(NamedTuple):
@@ -40,7 +40,7 @@ def decode_predictions(probabilities, top=5, class_names=None):
     Raises:
         ValueError: The classes are not as many as the names, or `top` is less than 1.
     """
-    values = np.asarray(keras.ops.convert_to_numpy(probabilities))
+    values = as_numpy(probabilities)
     if class_names is not None:
         classes = [(str(i), str(name)) for i, name in enumerate(class_names)]
     elif values.shape[-1:] == (len(imagenet_classes()) + 1,):
@@ -70,6 +70,6 @@ def _decoded(row, top, classes):
 @functools.cache
 def imagenet_classes():
     """`[(synset, name)]` of ImageNet-1k's classes, in the order of the classifier's outputs."""
-    text = resources.files("mobilenet_zoo").joinpath("imagenet1k_classes.tsv").read_text("utf-8")
+    text = resources.files("mobilenet_runtime").joinpath("imagenet1k_classes.tsv").read_text("utf-8")
     rows = [line.split("\t") for line in text.splitlines() if line]
     return [(row[1], row[2]) for row in rows if row[0].isdigit()]

@@ -7,11 +7,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import keras
 import numpy as np
 
-from mobilenet_zoo.pictures import PictureError, pillow
-from mobilenet_zoo.preprocessing import preprocessing
+from mobilenet_runtime.pictures import PictureError, as_numpy, pillow
 
 _BATCHES_AHEAD = 2
 
@@ -38,26 +36,26 @@ def find_pictures(places):
     return list(found)
 
 
-def run(model, paths, batch_size):
+def run(predict, transform, paths, batch_size):
     """Yields `(paths, outputs, failures)` batch by batch.
 
     Args:
-        model: A model of this library with one output.
+        predict: Gives the answers to a batch of pictures, which always has one size.
+        transform: A `Preprocessing`.
         paths: Of pictures.
-        batch_size: How many pictures the model takes at once, at least 1.
+        batch_size: How many pictures `predict` takes at once, at least 1.
 
     Yields:
         The paths of a batch that could be read, the model's answers to them (None if there are none), and the
         `PictureError`s of those that could not be read.
     """
     batch_size = min(batch_size, len(paths))
-    for good, pictures, failures in batches(paths, preprocessing(model), batch_size):
+    for good, pictures, failures in batches(paths, transform, batch_size):
         outputs = None
         if good:
             # Every batch has one shape, so that nothing is compiled twice.
             missing = np.zeros((batch_size - len(good), *pictures.shape[1:]), pictures.dtype)
-            outputs = model.predict_on_batch(np.concatenate([pictures, missing]))
-            outputs = keras.ops.convert_to_numpy(outputs)[: len(good)]
+            outputs = as_numpy(predict(np.concatenate([pictures, missing])))[: len(good)]
         yield good, outputs, failures
 
 

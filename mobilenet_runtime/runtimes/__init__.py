@@ -1,0 +1,44 @@
+"""Exported models in their own runtimes, each of which is imported when a file of its kind is opened."""
+
+import importlib
+from pathlib import Path
+
+# Which class runs the files with an ending; a folder is a SavedModel.
+_RUNTIMES = {
+    ".tflite": ("litert", "LiteRtModel"),
+    ".onnx": ("onnx", "OnnxModel"),
+    ".xml": ("openvino", "OpenvinoModel"),
+    ".pt2": ("torch_export", "TorchProgram"),
+    "": ("saved_model", "SavedModel"),
+}
+
+
+def is_exported(path):
+    """Whether a path is one that `load` takes, by its name and by what is there."""
+    path = Path(path)
+    return (path / "saved_model.pb").is_file() if path.is_dir() else path.suffix in _RUNTIMES and path.is_file()
+
+
+def load(path, threads=None):
+    """An exported model, ready to run.
+
+    Args:
+        path: A `.tflite`, `.onnx`, `.xml` or `.pt2` file, or the folder of a SavedModel.
+        threads: How many the runtime may use; None for its own choice.
+
+    Returns:
+        An `Exported`: call it with a batch of pictures.
+
+    Raises:
+        ValueError: There is no such file, or its kind is unknown.
+        RuntimeMissing: The library that runs it is not installed.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path} does not exist.")
+    ending = "" if path.is_dir() else path.suffix
+    if ending not in _RUNTIMES:
+        known = ", ".join(filter(None, _RUNTIMES))
+        raise ValueError(f"{path} has an unknown ending {ending!r}. Known: {known}, and the folder of a SavedModel.")
+    module, name = _RUNTIMES[ending]
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)(path, threads)
