@@ -32,7 +32,15 @@ pytestmark = pytest.mark.across
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
-PACKAGES = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3", "mobilenet_v4", "mobilenet_zoo", "mobilenet_common")
+PACKAGES = (
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "mobilenet_v3",
+    "mobilenet_v4",
+    "mobilenet_zoo",
+    "mobilenet_common",
+    "mobilenet_runtime",
+)
 
 EXAMPLE_FILE = "mobilenetv4_conv_small.safetensors"
 

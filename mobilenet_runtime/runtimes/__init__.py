@@ -3,6 +3,8 @@
 import importlib
 from pathlib import Path
 
+from mobilenet_common.errors import integer
+
 # Which class runs the files with an ending; a folder is a SavedModel.
 _RUNTIMES = {
     ".tflite": ("litert", "LiteRtModel"),
@@ -30,12 +32,17 @@ def load(path, threads=None):
         An `Exported`: call it with a batch of pictures.
 
     Raises:
-        ValueError: There is no such file, or its kind is unknown.
+        ValueError: There is no such file, or its kind is unknown, or `threads` is less than 1.
+        RuntimeFailure: The runtime refuses the file, or it takes something else than pictures.
         RuntimeMissing: The library that runs it is not installed.
     """
     path = Path(path)
+    if threads is not None:
+        threads = integer("threads", threads, 1)
     if not path.exists():
         raise ValueError(f"{path} does not exist.")
+    if path.is_dir() and not is_exported(path):
+        raise ValueError(f"{path} is a folder without a saved_model.pb: name a SavedModel, or a file.")
     ending = "" if path.is_dir() else path.suffix
     if ending not in _RUNTIMES:
         known = ", ".join(filter(None, _RUNTIMES))

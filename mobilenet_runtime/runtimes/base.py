@@ -1,6 +1,7 @@
 """What all runtimes have in common: a file that is opened, pictures that go in, answers that come out."""
 
 import abc
+import contextlib
 import importlib
 import os
 
@@ -11,13 +12,41 @@ class RuntimeMissing(ImportError):
     """The library that runs a format is not installed; the message says which extra has it."""
 
 
+class RuntimeFailure(ValueError):
+    """A file that its runtime can't open or run; the message names both and gives the runtime's reason."""
+
+
 def imported(module, extra="export"):
-    """A module of a runtime, which is imported when first needed."""
+    """A module of a runtime, which is imported when first needed.
+
+    Raises:
+        RuntimeMissing: It is not installed.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
         raise RuntimeMissing(f"{package} is not installed ({error}): pip install 'mobilenet-zoo[{extra}]'.") from error
+
+
+@contextlib.contextmanager
+def refusals(path, runtime):
+    """Whatever a runtime raises within, each of its own kind, as a `RuntimeFailure` about the file."""
+    try:
+        yield
+    except (RuntimeMissing, RuntimeFailure):
+        raise
+    except Exception as error:
+        raise RuntimeFailure(
+            f"{runtime} refuses {path}: {_reason(error)}. Export it again if it is damaged or of another kind."
+        ) from error
+
+
+def _reason(error):
+    """The first line that says something: OpenVINO's begin with places in its source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith(("Exception from ", "Check '"))]
+    return (said or lines or [type(error).__name__])[0].rstrip(".!")
 
 
 class Exported(abc.ABC):
@@ -26,49 +55,124 @@ class Exported(abc.ABC):
     Attributes:
         path: The file or folder.
         runtime: Name and version of the library that runs it.
-        input_shape: `(batch, ...)` as the file has it; None where an axis is free.
-        metadata: What travels with the model, or an empty dictionary.
+        threads: How many the runtime may use, or None for its own choice.
+        input_shape: `(batch, height, width, channels)` in the file's own order; None where an axis is free.
+        output_names: Of the answers, in their order.
+        metadata: What travels with the model, or None.
     """
 
     def __init__(self, path, threads):
         self.path = os.fspath(path)
         self.threads = threads
-        self.metadata = {}
+        self.metadata = None
+
+    def _describe(self, input_shapes, output_names):
+        """Sets what the file takes and gives, from the shapes of its inputs with None or -1 for a free axis.
+
+        Raises:
+            RuntimeFailure: It takes something else than one batch of pictures.
+        """
+        shapes = [tuple(None if n is None or n < 0 else int(n) for n in shape) for shape in input_shapes]
+        if [len(shape) for shape in shapes] != [4]:
+            raise RuntimeFailure(
+                f"{self.path} takes inputs of the shapes {shapes}, but what is run here takes one batch of pictures: "
+                "call its runtime yourself."
+            )
+        (self.input_shape,) = shapes
+        self.output_names = list(output_names)
 
     @property
     def data_format(self):
         """`"channels_last"` or `"channels_first"`, as the input's axes are."""
-        return "channels_first" if self.input_shape[1] in (1, 3) else "channels_last"
+        _, first, _, last = self.input_shape
+        return "channels_first" if first in (1, 3) and last not in (1, 3) else "channels_last"
 
     @property
     def batch_size(self):
         """Pictures that the file takes at once, or None for any number."""
         return self.input_shape[0]
 
+    @property
+    def picture_shape(self):
+        """`(height, width, channels)` of a picture; None where an axis is free."""
+        _, *axes = self.input_shape
+        return (*axes[1:], axes[0]) if self.data_format == "channels_first" else tuple(axes)
+
+    @property
+    def size(self):
+        """`(height, width)` of a picture.
+
+        Raises:
+            ValueError: One of them is free.
+        """
+        height, width, _ = self.picture_shape
+        if height is None or width is None:
+            raise ValueError(
+                f"{self.path} takes pictures of any size, so that one has to be chosen: give pictures, or export it "
+                "with an image_size."
+            )
+        return height, width
+
     def __call__(self, pictures):
-        """The answers to a batch of pictures, float32.
+        """The answers to a batch of pictures.
 
         Args:
             pictures: `(batch, height, width, channels)` in float32, normalised as the model wants them; any number
                 of them, which are run in batches of the file's own size.
+
+        Returns:
+            An array of float32, `(batch, ...)`, or `{name: array}` of a model with several outputs. Feature maps are
+            `(batch, height, width, channels)`, whatever the file's own order.
+
+        Raises:
+            ValueError: There are no pictures, or their shape is not the file's.
+            RuntimeFailure: The runtime can't run the file.
         """
         pictures = np.asarray(pictures, "float32")
-        if self.data_format == "channels_first":
+        self._check(pictures)
+        first = self.data_format == "channels_first"
+        if first:
             pictures = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
         size = self.batch_size or len(pictures)
-        answers = []
+        parts = []
         for start in range(0, len(pictures), size):
             batch = pictures[start : start + size]
             missing = size - len(batch)
             if missing:
                 batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)])
-            answers.append(self.run(batch)[: size - missing])
-        return np.concatenate(answers)
+            with refusals(self.path, self.runtime):
+                parts.append([np.asarray(answer, "float32")[: size - missing] for answer in self.run(batch)])
+        answers = [np.concatenate(each) for each in zip(*parts, strict=True)]
+        answers = [each.transpose(0, 2, 3, 1) if first and each.ndim == 4 else each for each in answers]
+        return answers[0] if len(answers) == 1 else dict(zip(self.output_names, answers, strict=True))
+
+    def _check(self, pictures):
+        wanted = self.picture_shape
+        fits = pictures.ndim == 4 and all(n in (None, own) for n, own in zip(wanted, pictures.shape[1:], strict=True))
+        if not fits or not len(pictures):
+            axes = ", ".join("any" if n is None else str(n) for n in wanted)
+            raise ValueError(
+                f"pictures of shape {pictures.shape} are not allowed: {self.path} takes (batch, {axes}), one picture "
+                "or more."
+            )
+
+    def _example_shape(self):
+        """A shape of one batch in the file's own order, of one picture where any number goes in.
+
+        Raises:
+            ValueError: Height, width or channels are free.
+        """
+        self.size  # noqa: B018 - it raises
+        return (self.batch_size or 1, *self.input_shape[1:])
 
     @abc.abstractmethod
     def run(self, batch):
-        """The answers to one batch in the file's own layout and size, as a NumPy array of float32."""
+        """The answers to one batch in the file's own layout and size, as a list of arrays by `output_names`."""
 
     @abc.abstractmethod
     def operations(self):
         """`{operation's name: how many}` of the graph, as the format names them."""
+
+    @abc.abstractmethod
+    def placement(self):
+        """`{who computes: how many operations}`, as far as the runtime tells."""

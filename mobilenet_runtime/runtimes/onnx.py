@@ -1,9 +1,11 @@
 """ONNX files, by ONNX Runtime."""
 
 import collections
-import json
 
-from mobilenet_runtime.runtimes.base import Exported, imported
+from mobilenet_runtime.runtimes.base import Exported, RuntimeFailure, imported, refusals
+
+_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+_PROVIDER = "CPUExecutionProvider"
 
 
 class OnnxModel(Exported):
@@ -12,21 +14,30 @@ class OnnxModel(Exported):
     def __init__(self, path, threads=None):
         super().__init__(path, threads)
         runtime = imported("onnxruntime")
+        self.runtime = f"ONNX Runtime {runtime.__version__}"
         options = runtime.SessionOptions()
+        options.log_severity_level = 3  # errors; its warnings are about the graph, which nobody can mend here
         if threads:
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
-        self.session = runtime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
-        self.runtime = f"ONNX Runtime {runtime.__version__}"
-        (self._input,) = self.session.get_inputs()
-        self.input_shape = tuple(n if isinstance(n, int) else None for n in self._input.shape)
-        self.metadata = {
-            name: json.loads(value) for name, value in self.session.get_modelmeta().custom_metadata_map.items()
-        }
+        with refusals(self.path, self.runtime):
+            self.session = runtime.InferenceSession(self.path, options, providers=[_PROVIDER])
+        inputs = self.session.get_inputs()
+        shapes = [[n if isinstance(n, int) else None for n in each.shape] for each in inputs]
+        self._describe(shapes, [each.name for each in self.session.get_outputs()])
+        (self._input,) = inputs
+        if self._input.type not in _TYPES:
+            raise RuntimeFailure(
+                f"{self.path} takes {self._input.type}, but what is run here takes {', '.join(_TYPES)}: call its "
+                "runtime yourself."
+            )
 
     def run(self, batch):
-        return self.session.run(None, {self._input.name: batch})[0]
+        return self.session.run(self.output_names, {self._input.name: batch.astype(_TYPES[self._input.type])})
 
     def operations(self):
         graph = imported("onnx").load(self.path, load_external_data=False).graph
         return dict(collections.Counter(node.op_type for node in graph.node))
+
+    def placement(self):
+        return {_PROVIDER: sum(self.operations().values())}

@@ -4,7 +4,10 @@ import collections
 
 import numpy as np
 
-from mobilenet_runtime.runtimes.base import Exported, imported
+from mobilenet_runtime.runtimes.base import Exported, imported, refusals
+
+_ENDS = ("Parameter", "Constant", "Result")  # what a graph holds beside its operations
+_COMPILED_ENDS = ("Input", "Const", "Output")  # the same in a compiled one
 
 
 class OpenvinoModel(Exported):
@@ -13,19 +16,33 @@ class OpenvinoModel(Exported):
     def __init__(self, path, threads=None):
         super().__init__(path, threads)
         openvino = imported("openvino")
-        core = openvino.Core()
-        self.model = core.read_model(self.path)
+        self.runtime = f"OpenVINO {openvino.__version__.partition('-')[0]}"
         # Some processors would compute in bfloat16 without being asked.
         settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
-        self.compiled = core.compile_model(self.model, "CPU", settings)
-        self.runtime = f"OpenVINO {openvino.__version__.partition('-')[0]}"
-        shape = self.model.inputs[0].get_partial_shape()
-        self.input_shape = tuple(n.get_length() if n.is_static else None for n in shape)
+        with refusals(self.path, self.runtime):
+            core = openvino.Core()
+            self.model = core.read_model(self.path)
+            self.compiled = core.compile_model(self.model, "CPU", settings)
+        shapes = [each.get_partial_shape() for each in self.model.inputs]
+        names = [
+            each.get_any_name() if each.get_names() else f"output_{i}" for i, each in enumerate(self.model.outputs)
+        ]
+        self._describe([[n.get_length() if n.is_static else None for n in shape] for shape in shapes], names)
 
     def run(self, batch):
-        return np.array(self.compiled(batch)[0])
+        answers = self.compiled(batch)
+        return [np.array(answers[i]) for i in range(len(self.output_names))]
 
     def operations(self):
-        return dict(collections.Counter(node.get_type_name() for node in self.model.get_ordered_ops()))
+        kinds = (node.get_type_name() for node in self.model.get_ordered_ops())
+        return dict(collections.Counter(kind for kind in kinds if kind not in _ENDS))
+
+    def placement(self):
+        found = collections.Counter()
+        for node in self.compiled.get_runtime_model().get_ordered_ops():
+            known = node.get_rt_info()
+            if known["layerType"].astype(str) not in _COMPILED_ENDS:
+                found[f"CPU {known['runtimePrecision'].astype(str)}"] += 1
+        return dict(found)

@@ -3,7 +3,9 @@
 import collections
 import os
 
-from mobilenet_runtime.runtimes.base import Exported, imported
+from mobilenet_runtime.runtimes.base import Exported, RuntimeFailure, imported, refusals
+
+_SIGNATURE = "serving_default"
 
 
 class SavedModel(Exported):
@@ -13,19 +15,44 @@ class SavedModel(Exported):
         super().__init__(path, threads)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         self._tensorflow = imported("tensorflow", "tensorflow")
-        if threads:
-            self._tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
-        self._loaded = self._tensorflow.saved_model.load(self.path)  # dropped, it would take the variables with it
-        self._serve = self._loaded.signatures["serving_default"]
-        (self._name, spec), *_ = self._serve.structured_input_signature[1].items()
-        self.input_shape = tuple(spec.shape)
         self.runtime = f"TensorFlow {self._tensorflow.__version__}"
+        if threads:
+            self._limit(threads)
+        with refusals(self.path, self.runtime):
+            self._loaded = self._tensorflow.saved_model.load(self.path)  # dropped, it would take the variables with it
+        if _SIGNATURE not in self._loaded.signatures:
+            raise RuntimeFailure(
+                f"{self.path} has no signature {_SIGNATURE!r}, only {list(self._loaded.signatures)}: save the model "
+                "with one."
+            )
+        self._serve = self._loaded.signatures[_SIGNATURE]
+        inputs = self._serve.structured_input_signature[1]
+        shapes = [each.shape.as_list() if each.shape.rank is not None else [] for each in inputs.values()]
+        self._describe(shapes, sorted(self._serve.structured_outputs))  # the file has them in no order
+        ((self._name, spec),) = inputs.items()
+        self._type = spec.dtype
+
+    def _limit(self, threads):
+        threading = self._tensorflow.config.threading
+        if threading.get_intra_op_parallelism_threads() == threads:
+            return
+        try:
+            threading.set_intra_op_parallelism_threads(threads)
+            threading.set_inter_op_parallelism_threads(1)
+        except RuntimeError as error:  # TensorFlow has computed something already
+            raise RuntimeFailure(
+                f"threads={threads} is not allowed: TensorFlow takes it only before it first computes in a process. "
+                "Load the file in a process of its own."
+            ) from error
 
     def run(self, batch):
-        (answer,) = self._serve(**{self._name: self._tensorflow.constant(batch)}).values()
-        return answer.numpy()
+        answers = self._serve(**{self._name: self._tensorflow.constant(batch, self._type)})
+        return [answers[name].numpy() for name in self.output_names]
 
     def operations(self):
         graph = self._serve.graph.as_graph_def()
         nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
         return dict(collections.Counter(node.op for node in nodes))
+
+    def placement(self):
+        return {"TensorFlow": sum(self.operations().values())}

@@ -1,8 +1,9 @@
 """Programs of torch.export, by PyTorch."""
 
 import collections
+import zipfile
 
-from mobilenet_runtime.runtimes.base import Exported, imported
+from mobilenet_runtime.runtimes.base import Exported, imported, refusals
 
 
 class TorchProgram(Exported):
@@ -10,23 +11,35 @@ class TorchProgram(Exported):
 
     def __init__(self, path, threads=None):
         super().__init__(path, threads)
-        self._torch = imported("torch", "torch")
+        self._torch = torch = imported("torch", "torch")
+        self.runtime = f"PyTorch {torch.__version__.partition('+')[0]}"
         if threads:
-            self._torch.set_num_threads(threads)
-        self.program = self._torch.export.load(self.path)
-        self._module = self.program.module()
-        self.runtime = f"PyTorch {self._torch.__version__.partition('+')[0]}"
-        (placeholder,) = (
-            node
+            torch.set_num_threads(threads)
+        with refusals(self.path, self.runtime):
+            if not zipfile.is_zipfile(self.path):  # PyTorch would log a traceback first
+                raise ValueError("it is no archive of torch.export")
+            self.program = torch.export.load(self.path)
+            self._module = self.program.module()
+        signature = self.program.graph_signature
+        inputs = [
+            node.meta["val"]
             for node in self.program.graph.nodes
-            if node.op == "placeholder" and node.name in self.program.graph_signature.user_inputs
-        )
-        self.input_shape = tuple(n if isinstance(n, int) else None for n in placeholder.meta["val"].shape)
+            if node.op == "placeholder" and node.name in signature.user_inputs
+        ]
+        # A model's outputs are a tensor, a tuple or a dictionary; the names of the first two are the graph's.
+        outputs = torch.utils._pytree.tree_unflatten(list(signature.user_outputs), self.program.call_spec.out_spec)
+        shapes = [[n if isinstance(n, int) else None for n in each.shape] for each in inputs]
+        self._describe(shapes, [outputs] if isinstance(outputs, str) else outputs)
+        self._type = inputs[0].dtype
 
     def run(self, batch):
         with self._torch.no_grad():
-            return self._module(self._torch.from_numpy(batch)).numpy()
+            answers = self._module(self._torch.from_numpy(batch).to(self._type))
+        return [each.float().numpy() for each in self._torch.utils._pytree.tree_leaves(answers)]
 
     def operations(self):
         calls = [node for node in self.program.graph.nodes if node.op == "call_function"]
         return dict(collections.Counter(str(node.target).rpartition("::")[2] for node in calls))
+
+    def placement(self):
+        return {"PyTorch": sum(self.operations().values())}
