@@ -3,20 +3,27 @@
 Needs NumPy and Pillow, and for an exported file the library that runs its format.
 """
 
+from mobilenet_runtime.embedding import embed
 from mobilenet_runtime.labels import Prediction, decode_predictions
+from mobilenet_runtime.metadata import Metadata
 from mobilenet_runtime.pictures import PictureError
 from mobilenet_runtime.runtimes import is_exported, load
 from mobilenet_runtime.runtimes.base import Exported, RuntimeFailure, RuntimeMissing
 from mobilenet_runtime.transform import Preprocessing
+from mobilenet_runtime.version import VERSION
+
+__version__ = VERSION
 
 __all__ = [
     "Exported",
+    "Metadata",
     "PictureError",
     "Prediction",
     "Preprocessing",
     "RuntimeFailure",
     "RuntimeMissing",
     "decode_predictions",
+    "embed",
     "is_exported",
     "load",
 ]

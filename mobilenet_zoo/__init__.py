@@ -6,6 +6,7 @@ Importing this package registers the layers of all four generations, so that sav
 from mobilenet_common.checkpoints import load_checkpoint
 from mobilenet_common.errors import CheckpointError, DownloadError
 from mobilenet_runtime import PictureError, Prediction, Preprocessing, decode_predictions
+from mobilenet_runtime.version import VERSION
 from mobilenet_zoo.classifier import reset_classifier
 from mobilenet_zoo.conversion import export_checkpoint
 from mobilenet_zoo.finetuning import discriminative_rates
@@ -15,7 +16,7 @@ from mobilenet_zoo.pretrained import class_names_of, from_pretrained, push_to_hu
 from mobilenet_zoo.profiling import Profile, ProfileRow, profile
 from mobilenet_zoo.registry import create_model, list_models
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "CheckpointError",

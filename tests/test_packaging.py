@@ -67,6 +67,13 @@ def test_wheel_holds_exactly_the_files_of_the_packages(wheel):
     assert {name.split("/")[0] for name in in_wheel} == set(FOLDERS)
 
 
+def test_wheel_has_the_version_that_the_packages_say(wheel):
+    import mobilenet_runtime
+    import mobilenet_zoo
+
+    assert wheel.name.split("-")[1] == mobilenet_runtime.__version__ == mobilenet_zoo.__version__
+
+
 def test_wheel_carries_the_license(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (license_file,) = (name for name in archive.namelist() if name.endswith("/licenses/LICENSE"))

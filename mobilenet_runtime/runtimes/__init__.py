@@ -36,9 +36,19 @@ def load(path, threads=None):
         RuntimeFailure: The runtime refuses the file, or it takes something else than pictures.
         RuntimeMissing: The library that runs it is not installed.
     """
-    path = Path(path)
     if threads is not None:
         threads = integer("threads", threads, 1)
+    module, name = _RUNTIMES[ending_of(path)]
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)(path, threads)
+
+
+def ending_of(path):
+    """The ending of an exported file, or `""` for the folder of a SavedModel.
+
+    Raises:
+        ValueError: There is no such file, or its kind is unknown.
+    """
+    path = Path(path)
     if not path.exists():
         raise ValueError(f"{path} does not exist.")
     if path.is_dir() and not is_exported(path):
@@ -47,5 +57,4 @@ def load(path, threads=None):
     if ending not in _RUNTIMES:
         known = ", ".join(filter(None, _RUNTIMES))
         raise ValueError(f"{path} has an unknown ending {ending!r}. Known: {known}, and the folder of a SavedModel.")
-    module, name = _RUNTIMES[ending]
-    return getattr(importlib.import_module(f"{__name__}.{module}"), name)(path, threads)
+    return ending

@@ -7,6 +7,8 @@ import os
 
 import numpy as np
 
+from mobilenet_runtime.metadata import Metadata
+
 
 class RuntimeMissing(ImportError):
     """The library that runs a format is not installed; the message says which extra has it."""
@@ -58,7 +60,7 @@ class Exported(abc.ABC):
         threads: How many the runtime may use, or None for its own choice.
         input_shape: `(batch, height, width, channels)` in the file's own order; None where an axis is free.
         output_names: Of the answers, in their order.
-        metadata: What travels with the model, or None.
+        metadata: The `Metadata` in the file, or None.
     """
 
     def __init__(self, path, threads):
@@ -81,9 +83,30 @@ class Exported(abc.ABC):
         (self.input_shape,) = shapes
         self.output_names = list(output_names)
 
+    def _keep(self, text):
+        """Sets the metadata from the text in the file, if it has one.
+
+        Raises:
+            RuntimeFailure: They are damaged, or another model's.
+        """
+        if not text:
+            return
+        try:
+            self.metadata = Metadata.from_json(text)
+        except ValueError as error:
+            raise RuntimeFailure(f"{self.path} has damaged metadata: {error}") from error
+        described = (*self.metadata.size, self.metadata.channels)
+        if any(n not in (None, own) for n, own in zip(self.picture_shape, described, strict=True)):
+            raise RuntimeFailure(
+                f"{self.path} has another model's metadata: it takes pictures of {self.picture_shape}, and they say "
+                f"{described}."
+            )
+
     @property
     def data_format(self):
         """`"channels_last"` or `"channels_first"`, as the input's axes are."""
+        if self.metadata is not None:
+            return "channels_last" if self.metadata.layout == "NHWC" else "channels_first"
         _, first, _, last = self.input_shape
         return "channels_first" if first in (1, 3) and last not in (1, 3) else "channels_last"
 

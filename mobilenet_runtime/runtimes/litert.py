@@ -6,6 +6,7 @@ import zipfile
 
 import numpy as np
 
+from mobilenet_runtime.metadata import FILE
 from mobilenet_runtime.runtimes.base import Exported, imported, refusals
 
 
@@ -26,6 +27,8 @@ class LiteRtModel(Exported):
         self._describe([each["shape_signature"] for each in inputs], self._names())
         (self._input,) = inputs
         self._allocated = None
+        with refusals(self.path, self.runtime):
+            self._keep(associated_file(self.path, FILE))
 
     def _names(self):
         """The outputs' names in the file's first signature, which are those its maker gave, or the tensors' own."""
@@ -107,8 +110,7 @@ def _real(values, details):
 
 def associated_file(path, name):
     """A text file that travels at the end of a `.tflite`, as LiteRT's metadata keep them, or None."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(name).decode()
-    except (zipfile.BadZipFile, KeyError):
+    if not zipfile.is_zipfile(path):
         return None
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(name).decode() if name in archive.namelist() else None

@@ -2,6 +2,7 @@
 
 import collections
 
+from mobilenet_runtime.metadata import KEY
 from mobilenet_runtime.runtimes.base import Exported, RuntimeFailure, imported, refusals
 
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
@@ -31,6 +32,7 @@ class OnnxModel(Exported):
                 f"{self.path} takes {self._input.type}, but what is run here takes {', '.join(_TYPES)}: call its "
                 "runtime yourself."
             )
+        self._keep(self.session.get_modelmeta().custom_metadata_map.get(KEY))
 
     def run(self, batch):
         return self.session.run(self.output_names, {self._input.name: batch.astype(_TYPES[self._input.type])})

@@ -4,6 +4,7 @@ import collections
 
 import numpy as np
 
+from mobilenet_runtime.metadata import KEY
 from mobilenet_runtime.runtimes.base import Exported, imported, refusals
 
 _ENDS = ("Parameter", "Constant", "Result")  # what a graph holds beside its operations
@@ -30,6 +31,8 @@ class OpenvinoModel(Exported):
             each.get_any_name() if each.get_names() else f"output_{i}" for i, each in enumerate(self.model.outputs)
         ]
         self._describe([[n.get_length() if n.is_static else None for n in shape] for shape in shapes], names)
+        if self.model.has_rt_info([KEY]):
+            self._keep(self.model.get_rt_info([KEY]).astype(str))
 
     def run(self, batch):
         answers = self.compiled(batch)

@@ -2,7 +2,9 @@
 
 import collections
 import os
+from pathlib import Path
 
+from mobilenet_runtime.metadata import FILE
 from mobilenet_runtime.runtimes.base import Exported, RuntimeFailure, imported, refusals
 
 _SIGNATURE = "serving_default"
@@ -31,6 +33,10 @@ class SavedModel(Exported):
         self._describe(shapes, sorted(self._serve.structured_outputs))  # the file has them in no order
         ((self._name, spec),) = inputs.items()
         self._type = spec.dtype
+        described = Path(path) / "assets.extra" / FILE
+        if described.is_file():
+            with refusals(self.path, self.runtime):
+                self._keep(described.read_text(encoding="utf-8"))
 
     def _limit(self, threads):
         threading = self._tensorflow.config.threading

@@ -1,9 +1,13 @@
 """Programs of torch.export, by PyTorch."""
 
 import collections
+import os
 import zipfile
 
+from mobilenet_runtime.metadata import FILE
 from mobilenet_runtime.runtimes.base import Exported, imported, refusals
+
+_ONLY_TENSORS = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # a setting that PyTorch reads whenever it loads something
 
 
 class TorchProgram(Exported):
@@ -15,10 +19,9 @@ class TorchProgram(Exported):
         self.runtime = f"PyTorch {torch.__version__.partition('+')[0]}"
         if threads:
             torch.set_num_threads(threads)
+        files = {FILE: ""}
         with refusals(self.path, self.runtime):
-            if not zipfile.is_zipfile(self.path):  # PyTorch would log a traceback first
-                raise ValueError("it is no archive of torch.export")
-            self.program = torch.export.load(self.path)
+            self.program = load_program(self.path, files)
             self._module = self.program.module()
         signature = self.program.graph_signature
         inputs = [
@@ -31,6 +34,7 @@ class TorchProgram(Exported):
         shapes = [[n if isinstance(n, int) else None for n in each.shape] for each in inputs]
         self._describe(shapes, [outputs] if isinstance(outputs, str) else outputs)
         self._type = inputs[0].dtype
+        self._keep(files[FILE])
 
     def run(self, batch):
         with self._torch.no_grad():
@@ -43,3 +47,21 @@ class TorchProgram(Exported):
 
     def placement(self):
         return {"PyTorch": sum(self.operations().values())}
+
+
+def load_program(path, files):
+    """A program, with the texts of the `files` that travel with it, by name; what isn't there stays as it is.
+
+    An archive may hold pickles, which can run anything: they are read as tensors alone, or refused.
+    """
+    if not zipfile.is_zipfile(path):  # PyTorch would log a traceback first
+        raise ValueError("it is no archive of torch.export")
+    before = os.environ.get(_ONLY_TENSORS)
+    os.environ[_ONLY_TENSORS] = "1"
+    try:
+        return imported("torch", "torch").export.load(path, extra_files=files)
+    finally:
+        if before is None:
+            del os.environ[_ONLY_TENSORS]
+        else:
+            os.environ[_ONLY_TENSORS] = before

@@ -1,0 +1,276 @@
+"""Writing metadata into a finished file, each format's own way, so that others' tools read them too."""
+
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from mobilenet_runtime.metadata import FILE, KEY
+from mobilenet_runtime.runtimes import ending_of
+from mobilenet_runtime.runtimes.base import RuntimeFailure, imported, refusals
+
+LABELS = "labels.txt"
+
+
+def embed(path, metadata):
+    """Puts metadata into an exported file in place of those that it has; what it computes stays the same bit by bit.
+
+    The file is written anew beside the old one and takes its place when it is whole.
+
+    Args:
+        path: A `.tflite`, `.onnx`, `.xml` or `.pt2` file, or the folder of a SavedModel.
+        metadata: A `Metadata`.
+
+    Raises:
+        ValueError: There is no such file, or its kind is unknown.
+        RuntimeFailure: The file is damaged, or of a kind that can't be written anew.
+        RuntimeMissing: The library that reads and writes the format is not installed.
+    """
+    path = Path(path)
+    library, writer = _WRITERS[ending_of(path)]
+    # A folder beside the file is on the same file system, so that moving out of it replaces the old file at once.
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        with refusals(path, library):
+            parts = writer(path, metadata, Path(folder))
+        for part, target in parts:
+            os.replace(part, target)
+
+
+def _litert(path, metadata, folder):
+    schema = imported("ai_edge_litert.schema_py_generated")
+    content = path.read_bytes()
+    if content[4:8] != b"TFL3":
+        raise ValueError("it is no LiteRT file")
+    model = schema.ModelT.InitFromPackedBuf(content)
+    if any(buffer.offset for buffer in model.buffers):
+        raise RuntimeFailure(f"{path} keeps its weights behind its graph, as those above 2 GB do: it can't be changed.")
+    table = np.frombuffer(_litert_table(metadata, _litert_outputs(model)), "uint8")
+    found = [each for each in model.metadata or [] if each.name == b"TFLITE_METADATA"]
+    if found:
+        model.buffers[found[0].buffer].data = table
+    else:
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = "TFLITE_METADATA", len(model.buffers)
+        model.metadata = [*(model.metadata or []), entry]
+        model.buffers.append(schema.BufferT(data=table))
+    model.buffers = [_aligned(schema, buffer) for buffer in model.buffers]
+    builder = imported("flatbuffers").Builder(len(content) + len(table))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    part = folder / path.name
+    part.write_bytes(builder.Output())
+    with zipfile.ZipFile(part, "a") as archive:
+        for name, text in _litert_files(path, metadata).items():
+            archive.writestr(zipfile.ZipInfo(name), text)  # uncompressed, as LiteRT reads them, and without a date
+    return [(part, path)]
+
+
+def _litert_files(path, metadata):
+    """`{name: content}` of the files at the end of a `.tflite`: those that others put there stay."""
+    files = {}
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            files = {name: archive.read(name) for name in archive.namelist() if name not in (LABELS, FILE)}
+    if metadata.class_names:
+        files[LABELS] = "".join(f"{' '.join(name.split())}\n" for name in metadata.class_names)
+    return files | {FILE: metadata.as_json()}
+
+
+def _litert_outputs(model):
+    """`[(name, number of axes)]` of the outputs, by the names in the file's first signature, or those of tensors."""
+    graph, signatures = model.subgraphs[0], model.signatureDefs or []
+    named = {each.tensorIndex: each.name for signature in signatures[:1] for each in signature.outputs}
+    tensors = [(index, graph.tensors[index]) for index in graph.outputs]
+    return [(named.get(index, tensor.name).decode(), len(tensor.shape)) for index, tensor in tensors]
+
+
+def _aligned(schema, buffer):
+    """The buffer with its data at a multiple of 16 bytes, as the schema demands and its Python code doesn't do."""
+
+    class Aligned(schema.BufferT):
+        def Pack(self, builder):
+            data = None
+            if self.data is not None:
+                content = np.asarray(self.data, "uint8").tobytes()
+                builder.StartVector(1, len(content), 16)
+                builder.head -= len(content)
+                builder.Bytes[builder.head : builder.head + len(content)] = content
+                data = builder.EndVector()
+            schema.BufferStart(builder)
+            if data is not None:
+                schema.BufferAddData(builder, data)
+            return schema.BufferEnd(builder)
+
+    return Aligned(data=buffer.data)
+
+
+# LiteRT's metadata are a flatbuffer of their own: metadata_schema.fbs, of which this is version 1.0.0. The numbers are
+# the places of the fields in their tables there, and the members of its unions and enumerations.
+_FEATURES, _IMAGE = 1, 2  # ContentProperties
+_NORMALIZATION = 1  # ProcessUnitOptions
+_COLOURS = {1: 2, 3: 1}  # ColorSpaceType by the number of channels
+_AXIS_LABELS = 2  # AssociatedFileType
+
+
+def _litert_table(metadata, outputs):
+    """The bytes of a ModelMetadata."""
+    builder = imported("flatbuffers").Builder(1024)
+
+    def table(*fields):
+        """A table of `(place, kind, value)`; other tables and strings must be written before."""
+        builder.StartObject(max(place for place, _, _ in fields) + 1)
+        for place, kind, value in fields:
+            add = {
+                "offset": builder.PrependUOffsetTRelativeSlot,
+                "byte": builder.PrependUint8Slot,
+                "uint": builder.PrependUint32Slot,
+            }[kind]
+            add(place, value, 0)
+        return builder.EndObject()
+
+    def offsets(values):
+        builder.StartVector(4, len(values), 4)
+        for value in reversed(values):
+            builder.PrependUOffsetTRelative(value)
+        return builder.EndVector()
+
+    def numbers(values):
+        return builder.CreateNumpyVector(np.asarray(values, "<f4"))
+
+    def tensor(name, description, content, *others):
+        fields = [(0, "offset", builder.CreateString(name)), (1, "offset", builder.CreateString(description))]
+        return table(*fields, (3, "offset", content), *others)
+
+    def content(kind, properties):
+        return table((0, "byte", kind), (1, "offset", properties))
+
+    def stats(low, high):
+        return (5, "offset", table((0, "offset", numbers(high)), (1, "offset", numbers(low))))
+
+    # Both for pixels in 0..255, which is what LiteRT's own tools feed.
+    mean, std = ([0.0], [1.0]) if metadata.mean is None else (np.float64([metadata.mean, metadata.std]) * 255)
+    rows, columns = metadata.size
+    size = table((0, "uint", columns), (1, "uint", rows))
+    image = table((0, "byte", _COLOURS.get(metadata.channels, 0)), (1, "offset", size))
+    normalization = table((0, "offset", numbers(mean)), (1, "offset", numbers(std)))
+    unit = table((0, "byte", _NORMALIZATION), (1, "offset", normalization))
+    entry = tensor(
+        "image",
+        "The picture.",
+        content(_IMAGE, image),
+        (4, "offset", offsets([unit])),
+        stats((0 - np.asarray(mean)) / std, (255 - np.asarray(mean)) / std),
+    )
+    answers = []
+    for name, axes in outputs:
+        others, classes = [], axes == 2  # a map beside them has no classes
+        if metadata.gives == "probabilities" and classes:
+            others.append(stats([0.0], [1.0]))
+        if metadata.class_names and classes:
+            fields = [(0, "offset", builder.CreateString(LABELS)), (2, "byte", _AXIS_LABELS)]
+            others.append((6, "offset", offsets([table(*fields)])))
+        builder.StartObject(0)
+        answers.append(
+            tensor(
+                name,
+                f"The {metadata.gives if classes else 'features'}.",
+                content(_FEATURES, builder.EndObject()),
+                *others,
+            )
+        )
+    graph = table((2, "offset", offsets([entry])), (3, "offset", offsets(answers)))
+    texts = {0: metadata.name, 1: _description(metadata), 2: metadata.generator.rpartition(" ")[2], 7: "1.0.0"}
+    if metadata.licence:
+        texts[5] = metadata.licence
+    texts = {place: builder.CreateString(text) for place, text in texts.items()}
+    graphs = offsets([graph])
+    model = table(*((place, "offset", text) for place, text in texts.items()), (3, "offset", graphs))
+    builder.Finish(model, b"M001")
+    return bytes(builder.Output())
+
+
+def _description(metadata):
+    source = f", with the published weights {metadata.source}" if metadata.source else ""
+    return f"{metadata.name}{source}, by {metadata.generator}."
+
+
+def _onnx(path, metadata, folder):
+    onnx = imported("onnx")
+    model = onnx.load(path, load_external_data=False)
+    plain = {
+        "class_names": metadata.class_names,
+        "size": metadata.size,
+        "mean": metadata.mean,
+        "std": metadata.std,
+        "crop": metadata.crop,
+        "interpolation": metadata.interpolation,
+        "gives": metadata.gives,
+        "source": metadata.source,
+        "license": metadata.licence,
+    }
+    others = {each.key: each.value for each in model.metadata_props if each.key not in plain}
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in plain.items()}
+    given = {key: text for key, text in texts.items() if plain[key] is not None}
+    onnx.helper.set_model_props(model, others | given | {KEY: metadata.as_json()})
+    onnx.save(model, folder / path.name)
+    return [(folder / path.name, path)]
+
+
+def _openvino(path, metadata, folder):
+    openvino = imported("openvino")
+    model = openvino.Core().read_model(path)
+    model.set_rt_info(metadata.as_json(), [KEY])
+    for key, value in _model_api(metadata).items():
+        place = ["model_info", key]
+        if value or model.has_rt_info(place):  # what is there can't be taken away
+            model.set_rt_info(value, place)
+    part = folder / path.name
+    openvino.save_model(model, part, compress_to_fp16=False)
+    weights, target = part.with_suffix(".bin"), path.with_suffix(".bin")
+    if weights.read_bytes() == target.read_bytes():  # then there is only one file to replace, which happens at once
+        return [(part, path)]
+    return [(weights, target), (part, path)]
+
+
+def _model_api(metadata):
+    """What OpenVINO's Model API looks for; its numbers are for pixels in 0..255, handed over in RGB."""
+
+    def in_pixels(values):
+        return " ".join(f"{255 * value:.9g}" for value in values or ())
+
+    return {
+        "model_type": "" if metadata.gives == "features" else "Classification",
+        "labels": " ".join("_".join(name.split()) for name in metadata.class_names or ()),
+        "mean_values": in_pixels(metadata.mean),
+        "scale_values": in_pixels(metadata.std),
+        "resize_type": "crop",
+        "reverse_input_channels": "False",
+    }
+
+
+def _torch(path, metadata, folder):
+    from mobilenet_runtime.runtimes.torch_export import load_program
+
+    torch = imported("torch", "torch")
+    files = {FILE: ""}
+    program = load_program(path, files)
+    torch.export.save(program, folder / path.name, extra_files=files | {FILE: metadata.as_json()})
+    return [(folder / path.name, path)]
+
+
+def _saved_model(path, metadata, folder):
+    target = path / "assets.extra" / FILE
+    target.parent.mkdir(exist_ok=True)
+    (folder / FILE).write_text(metadata.as_json(), encoding="utf-8")
+    return [(folder / FILE, target)]
+
+
+_WRITERS = {
+    ".tflite": ("LiteRT", _litert),
+    ".onnx": ("ONNX", _onnx),
+    ".xml": ("OpenVINO", _openvino),
+    ".pt2": ("PyTorch", _torch),
+    "": ("TensorFlow", _saved_model),
+}

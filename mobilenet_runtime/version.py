@@ -1,0 +1,3 @@
+"""The version, which must be had without Keras."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,382 @@
+"""Metadata go into a finished file and come out of it, others' tools find them, and the answers stay bit by bit."""
+
+import dataclasses
+import json
+import os
+import pickle
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+
+import mobilenet_runtime
+from mobilenet_runtime import Metadata, RuntimeFailure, embed
+from tests.runtime import tiny
+
+pytestmark = pytest.mark.across
+
+KINDS = pytest.mark.parametrize("kind", tiny.FORMATS)
+NAMES = ("rose", "lily of the valley", "oak, Quercus", "Götterbaum", "fern")
+METADATA = Metadata(
+    name="plants",
+    class_names=NAMES,
+    size=(tiny.SIZE, tiny.SIZE),
+    channels=tiny.CHANNELS,
+    layout="NCHW",
+    crop=0.9,
+    interpolation="bilinear",
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    gives="probabilities",
+    source="mobilenetv2_100.ra_in1k",
+    licence="apache-2.0",
+)
+
+
+def metadata_for(kind, **changes):
+    layout = "NHWC" if kind in ("tflite", "saved_model") else "NCHW"
+    return dataclasses.replace(METADATA, layout=layout, **changes)
+
+
+@pytest.fixture
+def copied(written, tmp_path):
+    """A function that gives a copy of a tiny file, to be written to."""
+
+    def give(kind, **options):
+        original = written(kind, **options)
+        path = tmp_path / original.name
+        if original.is_dir():
+            shutil.copytree(original, path)
+        else:
+            for each in original.parent.iterdir():  # with its weights
+                shutil.copy(each, tmp_path)
+        return path
+
+    return give
+
+
+def answers(path, count=3):
+    found = mobilenet_runtime.load(path)(tiny.pictures(count))
+    return found if isinstance(found, dict) else {"answers": found}
+
+
+def assert_same_answers(path, before):
+    after = answers(path)
+    assert after.keys() == before.keys()
+    for name, values in before.items():
+        np.testing.assert_array_equal(after[name], values)
+
+
+@KINDS
+class TestEveryFormat:
+    def test_there_and_back(self, kind, copied):
+        path = copied(kind)
+        before = answers(path)
+        assert mobilenet_runtime.load(path).metadata is None
+        embed(path, metadata_for(kind))
+        assert mobilenet_runtime.load(path).metadata == metadata_for(kind)
+        assert_same_answers(path, before)
+        bare = metadata_for(kind, class_names=None, mean=None, std=None, source=None, licence=None, gives="features")
+        embed(path, bare)
+        assert mobilenet_runtime.load(path).metadata == bare, "the new in place of the old"
+        assert_same_answers(path, before)
+
+    def test_nothing_is_left_beside_the_file(self, kind, copied):
+        path = copied(kind)
+        before = sorted(each.name for each in path.parent.iterdir())
+        embed(path, metadata_for(kind))
+        assert sorted(each.name for each in path.parent.iterdir()) == before
+
+    def test_a_failure_leaves_the_file_as_it_was(self, kind, copied, monkeypatch):
+        path = copied(kind)
+        before = {each: each.read_bytes() for each in path.parent.rglob("*") if each.is_file()}
+
+        def refuse(*_):
+            raise OSError("no space left")
+
+        monkeypatch.setattr(os, "replace", refuse)
+        with pytest.raises(OSError, match="no space left"):
+            embed(path, metadata_for(kind))
+        assert {each: each.read_bytes() for each in path.parent.rglob("*") if each.is_file()} == before
+
+    def test_a_damaged_file(self, kind, copied):
+        if kind == "saved_model":
+            pytest.skip("its metadata are a file of their own")
+        path = copied(kind)
+        path.write_bytes(b"no model at all")
+        with pytest.raises(RuntimeFailure, match=f"refuses .*{path.name}"):
+            embed(path, metadata_for(kind))
+
+    def test_damaged_metadata(self, kind, copied, monkeypatch):
+        path = copied(kind)
+        text = METADATA.as_json().replace('"crop": 0.9', '"crop": 7')
+        monkeypatch.setattr(Metadata, "as_json", lambda _: text)
+        embed(path, METADATA)
+        with pytest.raises(RuntimeFailure, match=f"{path.name} has damaged metadata: crop=7"):
+            mobilenet_runtime.load(path)
+
+    def test_another_models_metadata(self, kind, copied):
+        path = copied(kind)
+        embed(path, metadata_for(kind, size=(tiny.SIZE, 9)))
+        with pytest.raises(RuntimeFailure, match="another model's metadata"):
+            mobilenet_runtime.load(path)
+
+
+def test_the_layout_is_what_the_metadata_say(copied):
+    """Of pictures with three rows and columns the axes don't tell."""
+    path = copied("onnx", size=3)
+    assert mobilenet_runtime.load(path).data_format == "channels_last", "a guess"
+    embed(path, dataclasses.replace(METADATA, layout="NCHW", size=(3, 3)))
+    model = mobilenet_runtime.load(path)
+    assert model.data_format == "channels_first"
+    pictures = tiny.pictures(2, 3)
+    np.testing.assert_allclose(model(pictures)["map"], tiny.expected(pictures)["map"], atol=1e-5)
+
+
+def test_an_unknown_file(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        embed(tmp_path / "absent.onnx", METADATA)
+
+
+# The tables of LiteRT's metadata_schema.fbs: their fields, in their order there, which is what readers go by.
+TABLES = {
+    "ModelMetadata": [
+        ("name", "text"),
+        ("description", "text"),
+        ("version", "text"),
+        ("subgraph_metadata", ["SubGraphMetadata"]),
+        ("author", "text"),
+        ("license", "text"),
+        ("associated_files", ["AssociatedFile"]),
+        ("min_parser_version", "text"),
+    ],
+    "SubGraphMetadata": [
+        ("name", "text"),
+        ("description", "text"),
+        ("input_tensor_metadata", ["TensorMetadata"]),
+        ("output_tensor_metadata", ["TensorMetadata"]),
+        ("associated_files", ["AssociatedFile"]),
+    ],
+    "TensorMetadata": [
+        ("name", "text"),
+        ("description", "text"),
+        ("dimension_names", ["text"]),
+        ("content", "Content"),
+        ("process_units", ["ProcessUnit"]),
+        ("stats", "Stats"),
+        ("associated_files", ["AssociatedFile"]),
+    ],
+    "Content": [
+        ("type", "byte"),
+        ("content_properties", {1: "FeatureProperties", 2: "ImageProperties", 3: "BoundingBoxProperties"}),
+        ("range", "ValueRange"),
+    ],
+    "FeatureProperties": [],
+    "ImageProperties": [("color_space", "byte"), ("default_size", "ImageSize")],
+    "ImageSize": [("width", "uint"), ("height", "uint")],
+    "ProcessUnit": [("type", "byte"), ("options", {1: "NormalizationOptions", 2: "ScoreCalibrationOptions"})],
+    "NormalizationOptions": [("mean", "floats"), ("std", "floats")],
+    "Stats": [("max", "floats"), ("min", "floats")],
+    "AssociatedFile": [("name", "text"), ("description", "text"), ("type", "byte"), ("locale", "text")],
+}
+
+
+def read_table(kind, table):
+    """A table of a flatbuffer as a dictionary, by the schema above."""
+    from flatbuffers import number_types as types
+    from flatbuffers.table import Table
+
+    def inner(kind, position):
+        return read_table(kind, Table(table.Bytes, table.Indirect(position)))
+
+    found = {}
+    for place, (name, kind_of_field) in enumerate(TABLES[kind]):
+        offset = table.Offset(4 + 2 * place)
+        if not offset:
+            continue
+        position = table.Pos + offset
+        if kind_of_field == "text":
+            found[name] = table.String(position).decode()
+        elif kind_of_field == "byte":
+            found[name] = table.Get(types.Uint8Flags, position)
+        elif kind_of_field == "uint":
+            found[name] = table.Get(types.Uint32Flags, position)
+        elif kind_of_field == "floats":
+            found[name] = list(table.GetVectorAsNumpy(types.Float32Flags, offset))
+        elif isinstance(kind_of_field, list):
+            start, count = table.Vector(offset), table.VectorLen(offset)
+            found[name] = [inner(kind_of_field[0], start + 4 * i) for i in range(count)]
+        elif isinstance(kind_of_field, dict):
+            found[name] = inner(kind_of_field[found["type"]], position)
+        else:
+            found[name] = inner(kind_of_field, position)
+    return found
+
+
+class TestLiteRt:
+    def table(self, path):
+        from ai_edge_litert import schema_py_generated as schema
+        from flatbuffers.table import Table
+
+        model = schema.ModelT.InitFromPackedBuf(path.read_bytes())
+        (entry,) = (each for each in model.metadata if each.name == b"TFLITE_METADATA")
+        content = bytes(model.buffers[entry.buffer].data)
+        assert content[4:8] == b"M001"
+        return read_table("ModelMetadata", Table(content, int.from_bytes(content[:4], "little")))
+
+    def test_what_litert_tools_read(self, copied):
+        path = copied("tflite")
+        embed(path, metadata_for("tflite"))
+        found = self.table(path)
+        assert (found["name"], found["license"]) == ("plants", "apache-2.0")
+        assert (found["version"], found["min_parser_version"]) == (mobilenet_runtime.__version__, "1.0.0")
+        assert "mobilenetv2_100.ra_in1k" in found["description"]
+        assert "author" not in found
+        (graph,) = found["subgraph_metadata"]
+        (image,) = graph["input_tensor_metadata"]
+        assert image["name"] == "image"
+        properties = image["content"]["content_properties"]
+        assert properties == {"color_space": 1, "default_size": {"width": tiny.SIZE, "height": tiny.SIZE}}
+        (unit,) = image["process_units"]
+        assert unit["type"] == 1
+        np.testing.assert_allclose(unit["options"]["mean"], [123.675, 116.28, 103.53])
+        np.testing.assert_allclose(unit["options"]["std"], [58.395, 57.12, 57.375])
+        np.testing.assert_allclose(image["stats"]["min"], [-2.117904, -2.0357141, -1.8044444], rtol=1e-6)
+        np.testing.assert_allclose(image["stats"]["max"], [2.2489083, 2.4285715, 2.64], rtol=1e-6)
+        outputs = graph["output_tensor_metadata"]
+        assert [each["name"] for each in outputs] == list(tiny.OUTPUTS)
+        assert "associated_files" not in outputs[0], "a map has no classes"
+        assert outputs[1]["associated_files"] == [{"name": "labels.txt", "type": 2}]
+        assert outputs[1]["content"] == {"type": 1, "content_properties": {}}
+        with zipfile.ZipFile(path) as archive:
+            assert archive.read("labels.txt").decode().splitlines() == list(NAMES)
+            assert {each.compress_type for each in archive.infolist()} == {zipfile.ZIP_STORED}
+
+    def test_pixels_and_grey_pictures(self, copied):
+        path = copied("tflite")
+        embed(path, metadata_for("tflite", mean=None, std=None, channels=1))
+        (image,) = self.table(path)["subgraph_metadata"][0]["input_tensor_metadata"]
+        assert image["content"]["content_properties"]["color_space"] == 2
+        assert image["process_units"][0]["options"] == {"mean": [0], "std": [1]}
+        assert image["stats"] == {"min": [0], "max": [255]}
+
+    @pytest.mark.parametrize("integers", ["int8", "uint8"])
+    def test_a_quantised_file_answers_the_same(self, integers, copied):
+        path = copied("tflite", integers=integers, outputs=("logits",))
+        before = answers(path)
+        operations = mobilenet_runtime.load(path).placement()
+        embed(path, metadata_for("tflite"))
+        assert_same_answers(path, before)
+        assert mobilenet_runtime.load(path).placement() == operations
+
+    def test_weights_keep_their_alignment(self, copied):
+        from ai_edge_litert import schema_py_generated as schema
+
+        path = copied("tflite")
+        embed(path, metadata_for("tflite"))
+        content = path.read_bytes()
+        model = schema.Model.GetRootAs(content)
+        starts = []
+        for i in range(model.BuffersLength()):
+            table = model.Buffers(i)._tab
+            offset = table.Offset(4)
+            if offset and table.VectorLen(offset):
+                starts.append(table.Vector(offset))
+        assert len(starts) > 3
+        assert [start % 16 for start in starts] == [0] * len(starts)
+
+    def test_others_files_stay(self, copied):
+        path = copied("tflite")
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("readme.txt", "by somebody")
+        for _ in range(2):
+            embed(path, metadata_for("tflite"))
+        with zipfile.ZipFile(path) as archive:
+            assert sorted(archive.namelist()) == ["labels.txt", "mobilenet.json", "readme.txt"]
+            assert archive.read("readme.txt") == b"by somebody"
+
+
+def test_the_keys_that_users_of_onnx_look_for(copied):
+    path = copied("onnx")
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {"author": "somebody", "class_names": "old"})
+    onnx.save(model, path)
+    embed(path, METADATA)
+    found = {each.key: each.value for each in onnx.load(path).metadata_props}
+    assert json.loads(found["class_names"]) == list(NAMES)
+    assert json.loads(found["mean"]) == list(METADATA.mean)
+    assert (found["license"], found["gives"], found["author"]) == ("apache-2.0", "probabilities", "somebody")
+    embed(path, dataclasses.replace(METADATA, class_names=None))
+    assert "class_names" not in {each.key for each in onnx.load(path).metadata_props}
+
+
+class TestOpenvino:
+    def test_what_the_model_api_reads(self, copied):
+        path = copied("xml")
+        embed(path, METADATA)
+        import openvino
+
+        model = openvino.Core().read_model(path)
+        keys = ("labels", "mean_values", "scale_values", "model_type", "resize_type")
+        found = {key: model.get_rt_info(["model_info", key]).astype(str) for key in keys}
+        assert found["labels"].split() == ["rose", "lily_of_the_valley", "oak,_Quercus", "Götterbaum", "fern"]
+        assert [float(value) for value in found["mean_values"].split()] == pytest.approx([123.675, 116.28, 103.53])
+        assert [float(value) for value in found["scale_values"].split()] == pytest.approx([58.395, 57.12, 57.375])
+        assert (found["model_type"], found["resize_type"]) == ("Classification", "crop")
+
+    @pytest.mark.parametrize("half", [False, True])
+    def test_the_weights_stay_as_they_are(self, half, copied):
+        path = copied("xml", half=half)
+        before, weights = answers(path), path.with_suffix(".bin").read_bytes()
+        embed(path, METADATA)
+        assert path.with_suffix(".bin").read_bytes() == weights
+        assert_same_answers(path, before)
+
+
+class TestTorch:
+    def test_files_that_others_added_stay(self, copied):
+        path = copied("pt2")
+        import torch
+
+        torch.export.save(torch.export.load(path), path, extra_files={"notes.txt": "by somebody"})
+        embed(path, METADATA)
+        files = {"notes.txt": ""}
+        torch.export.load(path, extra_files=files)
+        assert files["notes.txt"] == "by somebody"
+
+    def test_nothing_is_unpickled(self, copied, tmp_path):
+        """A program's example pictures may be a pickle, which could run anything."""
+        path = copied("pt2")
+        import torch
+
+        witness = tmp_path / "witness"
+        torch.save(Bomb(str(witness)), tmp_path / "bomb.pt")
+        bomb = (tmp_path / "bomb.pt").read_bytes()
+        changed = tmp_path / "changed.pt2"
+        with zipfile.ZipFile(path) as old, zipfile.ZipFile(changed, "w") as new:
+            for name in old.namelist():
+                new.writestr(name, bomb if name.endswith("sample_inputs/model.pt") else old.read(name))
+        with pytest.raises(RuntimeFailure, match="refuses .*changed.pt2"):
+            mobilenet_runtime.load(changed)
+        assert not witness.exists()
+        assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+        with pytest.raises(ZeroDivisionError):
+            pickle.loads(pickle.dumps(Bomb(str(witness))))
+        assert witness.exists(), "the bomb works"
+
+
+class Bomb:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return _explode, (self.path,)
+
+
+def _explode(path):
+    with open(path, "w"):
+        return 1 / 0
