@@ -120,7 +120,7 @@ def _litert_table(metadata, outputs):
 
     def table(*fields):
         """A table of `(place, kind, value)`; other tables and strings must be written before."""
-        builder.StartObject(max(place for place, _, _ in fields) + 1)
+        builder.StartObject(max((place for place, _, _ in fields), default=-1) + 1)
         for place, kind, value in fields:
             add = {
                 "offset": builder.PrependUOffsetTRelativeSlot,
@@ -171,15 +171,8 @@ def _litert_table(metadata, outputs):
         if metadata.class_names and classes:
             fields = [(0, "offset", builder.CreateString(LABELS)), (2, "byte", _AXIS_LABELS)]
             others.append((6, "offset", offsets([table(*fields)])))
-        builder.StartObject(0)
-        answers.append(
-            tensor(
-                name,
-                f"The {metadata.gives if classes else 'features'}.",
-                content(_FEATURES, builder.EndObject()),
-                *others,
-            )
-        )
+        description = f"The {metadata.gives if classes else 'features'}."
+        answers.append(tensor(name, description, content(_FEATURES, table()), *others))
     graph = table((2, "offset", offsets([entry])), (3, "offset", offsets(answers)))
     texts = {0: metadata.name, 1: _description(metadata), 2: metadata.generator.rpartition(" ")[2], 7: "1.0.0"}
     if metadata.licence:
