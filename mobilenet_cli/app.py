@@ -4,11 +4,12 @@ from typing import Annotated
 
 import typer
 
-import mobilenet_zoo
+from mobilenet_cli.benchmark import bench
 from mobilenet_cli.catalogue import info, list_weights, plot
 from mobilenet_cli.conversion import convert
 from mobilenet_cli.output import told
 from mobilenet_cli.pictures import features, predict
+from mobilenet_runtime.version import VERSION
 
 app = typer.Typer(
     name="mobilenet-zoo",
@@ -24,6 +25,7 @@ app = typer.Typer(
     Run it: `mobilenet-zoo predict photos/ --model mobilenetv4_conv_small.e2400_r224_in1k`
 
     Weights are downloaded when they are first needed, and kept. KERAS_BACKEND chooses tensorflow, jax or torch.
+    `bench`, and `predict` with an exported file, need neither Keras nor a backend.
     """,
 )
 
@@ -34,7 +36,7 @@ def options(
 ) -> None:
     """What goes for all commands."""
     if version:
-        print(mobilenet_zoo.__version__)
+        print(VERSION)
         raise typer.Exit
 
 
@@ -45,5 +47,6 @@ for name, command in {
     "predict": predict,
     "features": features,
     "convert": convert,
+    "bench": bench,
 }.items():
     app.command(name)(told(command))

@@ -13,9 +13,8 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from mobilenet_cli.output import messages, print_json
+from mobilenet_cli.zoo import figures, registry, weights
 from mobilenet_common.errors import unknown_name
-from mobilenet_zoo import figures
-from mobilenet_zoo.registry import WEIGHTS, registry
 
 _CALLS = {generation: f"create_mobilenet{generation}" for generation in ("v1", "v2", "v3", "v4")}
 
@@ -48,9 +47,9 @@ class Row:
 def rows():
     """A `Row` for each of the published weights."""
     found = []
-    for name, checkpoint in WEIGHTS.items():
+    for name, checkpoint in weights().items():
         at = checkpoint.best or checkpoint.evaluations[0]
-        costs = figures.table()[name, at.size]
+        costs = figures()[name, at.size]
         found.append(
             Row(
                 name,
@@ -85,7 +84,7 @@ def list_weights(
     """
     if architectures:
         return _list_architectures(pattern, json)
-    allowed = {"generation": list(_CALLS), "source": sorted({each.source for each in WEIGHTS.values()})}
+    allowed = {"generation": list(_CALLS), "source": sorted({each.source for each in weights().values()})}
     for option, given in (("generation", generation or []), ("source", [source] if source else [])):
         for value in given:
             if value not in allowed[option]:
@@ -141,17 +140,17 @@ def _percent(value):
 
 def _list_architectures(pattern, json):
     names = sorted(fnmatch.filter(registry(), pattern))
-    published = {name: [each for each in WEIGHTS if each.partition(".")[0] == name] for name in names}
+    published = {name: [each for each in weights() if each.partition(".")[0] == name] for name in names}
     if json:
         return print_json(
-            [{"name": name, "weights": published[name], **figures.table()[name, 224]._asdict()} for name in names]
+            [{"name": name, "weights": published[name], **figures()[name, 224]._asdict()} for name in names]
         )
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("architecture", no_wrap=True)
     for title in ("params (M)", "MACs at 224 (M)", "weights"):
         table.add_column(title, justify="right", no_wrap=True)
     for name in names:
-        costs = figures.table()[name, 224]
+        costs = figures()[name, 224]
         cells = (f"{costs.parameters / 1e6:.2f}", f"{costs.macs / 1e6:,.0f}", str(len(published[name]) or ""))
         table.add_row(name, *cells)
     Console().print(table)
@@ -163,12 +162,12 @@ def info(
 ) -> None:
     """Show all that is known about published weights or a model, and the lines that load it."""
     base = name.partition(".")[0]
-    if name in WEIGHTS:
+    if name in weights():
         record, lines = _weights_record(name), _loading_lines(name)
     elif base == name and name in registry():
         record, lines = _model_record(name), [f'model = mobilenet_zoo.create_model("{name}")']
     else:
-        raise unknown_name("NAME", name, [*registry(), *WEIGHTS])
+        raise unknown_name("NAME", name, [*registry(), *weights()])
     if json:
         return print_json(record)
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -192,10 +191,10 @@ def _said(value):
 
 
 def _weights_record(name):
-    checkpoint = WEIGHTS[name]
+    checkpoint = weights()[name]
     evaluations = []
     for at in checkpoint.evaluations:
-        costs = figures.table()[name, at.size]
+        costs = figures()[name, at.size]
         scores = {"top1": at.top1, "top5": at.top5}
         evaluations.append({"size": at.size, "crop": at.crop, **scores, "macs": costs.macs})
     return {
@@ -203,7 +202,7 @@ def _weights_record(name):
         "generation": _generation(name),
         "variant": checkpoint.variant,
         "width": checkpoint.width,
-        "parameters": figures.table()[name, checkpoint.input_size].parameters,
+        "parameters": figures()[name, checkpoint.input_size].parameters,
         "evaluations": evaluations,
         "interpolation": checkpoint.interpolation,
         "mean": list(checkpoint.mean),
@@ -223,7 +222,7 @@ def _weights_record(name):
 
 
 def _loading_lines(name):
-    checkpoint, generation = WEIGHTS[name], _generation(name)
+    checkpoint, generation = weights()[name], _generation(name)
     arguments = [f'"{checkpoint.variant}"', f'weights="{checkpoint.tag}"']
     if checkpoint.width != 1:
         arguments.insert(1, f"width_multiplier={checkpoint.width:g}")
@@ -243,14 +242,14 @@ def _loading_lines(name):
 
 def _model_record(name):
     entry = registry()[name]
-    costs = figures.table()[name, 224]
+    costs = figures()[name, 224]
     return {
         "name": name,
         "generation": entry.generation,
         "parameters": costs.parameters,
         "macs_at_224": costs.macs,
         **{key: value for key, value in entry.options.items()},
-        "weights": [each for each in WEIGHTS if each.partition(".")[0] == name],
+        "weights": [each for each in weights() if each.partition(".")[0] == name],
     }
 
 

@@ -4,15 +4,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import keras
 import typer
 
-import mobilenet_zoo
 from mobilenet_cli.output import messages
-from mobilenet_common.checkpoints import TORCH_LAYOUTS, StateDict
+from mobilenet_cli.zoo import zoo
 
-Source = StrEnum("Source", {name.upper(): name for name in ("auto", *TORCH_LAYOUTS, "keras", "native")})
-Target = StrEnum("Target", {name.upper(): name for name in ("native", *TORCH_LAYOUTS)})
+LAYOUTS = ("huggingface", "timm", "compact", "torchvision")  # TORCH_LAYOUTS, which must be had without Keras here
+Source = StrEnum("Source", {name.upper(): name for name in ("auto", *LAYOUTS, "keras", "native")})
+Target = StrEnum("Target", {name.upper(): name for name in ("native", *LAYOUTS)})
 
 
 def convert(
@@ -41,7 +40,7 @@ def convert(
         else:
             loaded.save_weights(target)
     else:
-        arguments = mobilenet_zoo.export_checkpoint(loaded, target, layout=to.value)
+        arguments = zoo().export_checkpoint(loaded, target, layout=to.value)
         if arguments:
             said = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
             messages.print(f"timm.create_model({said}) builds the model of these weights.", soft_wrap=True)
@@ -52,11 +51,17 @@ def _load(source, layout, name):
     if source.suffix == ".keras" and name is None:
         if not source.is_file():
             raise ValueError(f"{source} is not a file.")
+        zoo()  # registers the layers
+        import keras
+
         return keras.saving.load_model(source, compile=False)
     if name is None:
         raise ValueError(f"{source} doesn't say which model it is for: name it by --model, as in mobilenetv2_100.")
+    create_model = zoo().create_model
+    from mobilenet_common.checkpoints import StateDict
+
     state = StateDict.open(source, None if layout == Source.AUTO else layout.value)
-    return mobilenet_zoo.create_model(name, weights=state)
+    return create_model(name, weights=state)
 
 
 def _check_ending(target, to):

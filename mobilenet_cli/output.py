@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from mobilenet_runtime import RuntimeMissing
+
 messages = Console(stderr=True, highlight=False)
 
 
@@ -18,7 +20,7 @@ def told(command):
     def run(*args, **kwargs):
         try:
             return command(*args, **kwargs)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RuntimeMissing) as error:
             messages.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
             raise typer.Exit(2) from None
 

@@ -9,7 +9,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import keras
 import numpy as np
 import typer
 from rich.console import Console
@@ -17,13 +16,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-import mobilenet_zoo
+from mobilenet_cli.exported import ExportedClassifier, is_exported_name, softmax
 from mobilenet_cli.output import messages
+from mobilenet_cli.zoo import registry, zoo
 from mobilenet_common.errors import integer
-from mobilenet_runtime import reading
+from mobilenet_runtime import decode_predictions, reading
 from mobilenet_runtime.labels import imagenet_classes
-from mobilenet_zoo.facts import facts_of, remember
-from mobilenet_zoo.registry import registry
 
 Pictures = Annotated[list[str], typer.Argument(help="Files, folders (with all below them) and patterns.")]
 ModelName = Annotated[
@@ -32,7 +30,8 @@ ModelName = Annotated[
         "--model",
         "-m",
         help="Weights as `list` names them, a model's name for its best ones, a .keras file, a folder of "
-        "save_pretrained, or a repository on the Hugging Face Hub, user/name.",
+        "save_pretrained, or a repository on the Hugging Face Hub, user/name. `predict` also takes an exported file: "
+        ".tflite, .onnx, .xml, .pt2 or the folder of a SavedModel.",
     ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", "-b", help="Pictures that the model takes at once.")]
@@ -64,15 +63,14 @@ def predict(
     """
     integer("--top", top, 1)
     paths = _find(pictures)
-    loaded = load(model)
-    names = mobilenet_zoo.class_names_of(loaded)
-    outputs = loaded.output_shape[-1]
-    if names is None and outputs not in (len(imagenet_classes()), len(imagenet_classes()) + 1):
-        names = [f"class {i}" for i in range(outputs)]
+    classifier = ExportedClassifier(model) if is_exported_name(model) else _KerasClassifier(model)
     answers = []
-    failed = run(loaded, paths, batch_size, lambda names, values: answers.extend(zip(names, values, strict=True)))
-    as_probabilities = _softmax if _gives_logits(loaded) else (lambda values: values)
-    found = [(path, mobilenet_zoo.decode_predictions(as_probabilities(values), top, names)) for path, values in answers]
+
+    def keep(batch_paths, values):
+        answers.extend(zip(batch_paths, classifier.probabilities(values), strict=True))
+
+    failed = run(classifier.answer, classifier.transform, paths, batch_size, keep)
+    found = [(path, decode_predictions(values, top, _names(classifier, len(values)))) for path, values in answers]
     with _opened(output) as stream:
         _WRITERS[Format.JSONL if json else format](found, stream)
     _end(failed)
@@ -95,6 +93,8 @@ def features(
     """
     if output.suffix != ".npz":
         raise ValueError(f"--output={output} is not allowed: the file must end with .npz.")
+    if is_exported_name(model):
+        raise ValueError(f"{model} is an exported file, which gives what it was exported with: name a Keras model.")
     found = _find(pictures)
     extractor = feature_model(load(model))
     paths, rows = [], []
@@ -103,7 +103,7 @@ def features(
         paths.extend(batch_paths)
         rows.append(values)
 
-    failed = run(extractor, found, batch_size, keep)
+    failed = run(extractor.predict_on_batch, zoo().preprocessing(extractor), found, batch_size, keep)
     if rows:
         output.parent.mkdir(parents=True, exist_ok=True)
         part = output.with_name(f".{output.stem}.part.npz")
@@ -115,7 +115,10 @@ def features(
 
 def load(name):
     """The model that `--model` names."""
+    mobilenet_zoo = zoo()
     if Path(name).suffix == ".keras":
+        import keras
+
         return keras.saving.load_model(name, compile=False)
     if name in registry():
         return mobilenet_zoo.create_model(name, weights="imagenet")
@@ -124,6 +127,10 @@ def load(name):
 
 def feature_model(model):
     """The part of `model` up to its pool, which gives a vector for each picture."""
+    import keras
+
+    from mobilenet_zoo.facts import facts_of, remember
+
     pool = next((layer for layer in model.layers if layer.name == "pool"), None)
     x = model.outputs[0] if pool is None else pool.output
     if pool is None and len(x.shape) == 4:
@@ -134,6 +141,28 @@ def feature_model(model):
     return remember(keras.Model(model.inputs[0], x, name=model.name), facts_of(model))
 
 
+class _KerasClassifier:
+    """What `predict` needs of a Keras model; see `ExportedClassifier`."""
+
+    def __init__(self, name):
+        model = load(name)
+        import keras  # whose backend is chosen now
+
+        self.answer = model.predict_on_batch
+        self.transform = zoo().preprocessing(model)
+        self.class_names = zoo().class_names_of(model)
+        logits = getattr(model.layers[-1], "activation", None) is keras.activations.linear
+        self.probabilities = softmax if logits else (lambda values: values)
+
+
+def _names(classifier, outputs):
+    """The names of the classes, or None for those of ImageNet."""
+    names, imagenet = classifier.class_names, len(imagenet_classes())
+    if names is None and outputs not in (imagenet, imagenet + 1):
+        names = [f"class {i}" for i in range(outputs)]
+    return names
+
+
 def _find(places):
     paths = reading.find_pictures(places)
     if not paths:
@@ -141,15 +170,13 @@ def _find(places):
     return paths
 
 
-def run(model, paths, batch_size, keep):
+def run(predict, transform, paths, batch_size, keep):
     """Calls `keep(paths, outputs)` for each batch of pictures; returns how many could not be read."""
     integer("--batch-size", batch_size, 1)
     failed = 0
     with _progress() as progress:
         task = progress.add_task("pictures", total=len(paths))
-        for good, outputs, failures in reading.run(
-            model.predict_on_batch, mobilenet_zoo.preprocessing(model), paths, batch_size
-        ):
+        for good, outputs, failures in reading.run(predict, transform, paths, batch_size):
             if good:
                 keep(good, outputs)
             for error in failures:
@@ -162,16 +189,6 @@ def run(model, paths, batch_size, keep):
 def _progress():
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=messages, transient=True)
-
-
-def _gives_logits(model):
-    last = model.layers[-1]
-    return getattr(last, "activation", None) is keras.activations.linear
-
-
-def _softmax(values):
-    values = np.exp(values - values.max())
-    return values / values.sum()
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ def decode_predictions(probabilities, top=5, class_names=None):
     if class_names is not None:
         classes = [(str(i), str(name)) for i, name in enumerate(class_names)]
     elif values.shape[-1:] == (len(imagenet_classes()) + 1,):
-        classes = [_BACKGROUND, *imagenet_classes()]
+        classes = [BACKGROUND, *imagenet_classes()]
     else:
         classes = imagenet_classes()
     if values.ndim not in (1, 2) or values.shape[-1] != len(classes):
@@ -59,7 +59,7 @@ def decode_predictions(probabilities, top=5, class_names=None):
     return [_decoded(row, top, classes) for row in values]
 
 
-_BACKGROUND = ("background", "background")
+BACKGROUND = ("background", "background")
 
 
 def _decoded(row, top, classes):

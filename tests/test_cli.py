@@ -16,16 +16,21 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import mobilenet_zoo
+from mobilenet_cli import benchmark, conversion
 from mobilenet_cli.app import app
+from mobilenet_common.checkpoints import TORCH_LAYOUTS
+from mobilenet_runtime import Metadata, embed
+from mobilenet_runtime.labels import imagenet_classes
 from mobilenet_v2 import create_mobilenetv2
 from mobilenet_zoo.facts import Facts, remember
 from mobilenet_zoo.registry import WEIGHTS, registry
 from tests import photographs, seeded
+from tests.runtime import tiny
 
 pytestmark = pytest.mark.across
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("list", "info", "plot", "predict", "features", "convert")
+COMMANDS = ("list", "info", "plot", "predict", "features", "convert", "bench")
 
 
 def run(*arguments, code=0, columns=100):
@@ -38,6 +43,28 @@ def run(*arguments, code=0, columns=100):
 def plain(text):
     """Text as one line: tables and messages are wrapped."""
     return " ".join(text.split())
+
+
+KERAS = ("keras", "tensorflow", "jax", "torch")
+
+
+def as_program(*arguments, home, missing, code=0):
+    """What the command prints in a process of its own, where nobody has chosen a backend and some modules are not."""
+    environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
+    paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    environment |= {"KERAS_HOME": str(home), "PYTHONPATH": os.pathsep.join(paths)}
+    program = f"""if True:
+        import importlib.util, sys
+        find_spec = importlib.util.find_spec
+        importlib.util.find_spec = lambda name, *rest: None if name in {missing} else find_spec(name, *rest)
+        sys.modules |= dict.fromkeys({missing})
+        from mobilenet_cli import main
+        main()
+    """
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == code, result.stdout + result.stderr
+    return result.stdout if code == 0 else result.stderr
 
 
 class TestHelp:
@@ -57,12 +84,17 @@ class TestHelp:
 
     def test_as_a_program(self, tmp_path):
         """Nobody has chosen a backend, and that which Keras itself would choose is not installed."""
-        environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
-        environment |= {"KERAS_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
-        program = "import sys; sys.modules['tensorflow'] = None; from mobilenet_cli import main; main()"
-        command = [sys.executable, "-c", program, "--version"]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        assert (result.returncode, result.stdout.strip()) == (0, mobilenet_zoo.__version__), result.stderr
+        said = as_program("info", "mobilenetv2_100", "--json", home=tmp_path, missing=["tensorflow"])
+        assert json.loads(said)["name"] == "mobilenetv2_100"
+
+    def test_nothing_is_needed_to_look_around(self, tmp_path):
+        assert as_program("--version", home=tmp_path, missing=KERAS).strip() == mobilenet_zoo.__version__
+        for arguments in (["--help"], ["bench", "--help"], ["convert", "--help"], ["predict", "--help"]):
+            assert "mobilenet-zoo" in as_program(*arguments, home=tmp_path, missing=KERAS)
+
+    def test_without_a_backend_an_error_says_what_to_install(self, tmp_path):
+        said = as_program("list", home=tmp_path, missing=KERAS[1:], code=1)
+        assert "mobilenet-zoo needs a backend: pip install 'mobilenet-zoo[torch]'" in said
 
 
 class TestList:
@@ -224,6 +256,176 @@ class TestPredict:
         assert "--top=0 is not allowed" in said
 
 
+def metadata(kind, **changes):
+    """Of a tiny file."""
+    said = {
+        "name": "tiny",
+        "class_names": ("rose", "lily", "oak", "elm", "fern"),
+        "size": (tiny.SIZE, tiny.SIZE),
+        "channels": tiny.CHANNELS,
+        "layout": "NHWC" if kind in ("tflite", "saved_model") else "NCHW",
+        "crop": 0.9,
+        "interpolation": "bilinear",
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "gives": "probabilities",
+    }
+    return Metadata(**said | changes)
+
+
+def exported(kind, folder, *, embedded=True, outputs=("probabilities",), **changes):
+    """The path of a tiny exported classifier."""
+    path = tiny.write(kind, folder, outputs=outputs)
+    if embedded:
+        embed(path, metadata(kind, **changes))
+    return path
+
+
+def imagenet_file(path, classes):
+    """An ONNX file that gives probabilities for `classes` classes, and the function that it computes."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    matrix = np.random.default_rng(0).normal(size=(3, classes)).astype("float32")
+    nodes = [
+        onnx.helper.make_node("ReduceMean", ["image"], ["mean"], axes=[2, 3], keepdims=0),
+        onnx.helper.make_node("MatMul", ["mean", "matrix"], ["logits"]),
+        onnx.helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "classifier",
+        [onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1, 3, 8, 8])],
+        [onnx.helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, [1, classes])],
+        [onnx.numpy_helper.from_array(matrix, "matrix")],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+    return lambda pictures: (pictures.mean((1, 2)) @ matrix).argmax(-1)
+
+
+class TestPredictWithAnExportedFile:
+    def records(self, *arguments, code=0):
+        return [json.loads(line) for line in run("predict", *arguments, "--json", code=code).stdout.splitlines()]
+
+    @pytest.mark.parametrize("kind", tiny.FORMATS)
+    def test_every_format(self, kind, photos, tmp_path):
+        path = exported(kind, tmp_path)
+        found = self.records(str(photos), "-m", str(path), "--batch-size", "1")
+        assert [Path(row["picture"]).name for row in found] == ["a.jpg", "b.png"]
+        transform = metadata(kind).transform()
+        pictures = transform([photos / "a.jpg", photos / "more" / "b.png"])
+        for row, expected in zip(found, tiny.expected(pictures)["probabilities"], strict=True):
+            names = [each["name"] for each in row["predictions"]]
+            assert names == [metadata(kind).class_names[i] for i in np.argsort(-expected)]
+            given = [each["probability"] for each in row["predictions"]]
+            np.testing.assert_allclose(given, np.sort(expected)[::-1], atol=1e-4)
+
+    def test_logits_become_probabilities(self, photos, tmp_path):
+        path = exported("onnx", tmp_path, outputs=("logits",), gives="logits", class_names=None)
+        (row, _) = self.records(str(photos), "-m", str(path))
+        pictures = metadata("onnx").transform()([photos / "a.jpg"])
+        expected = tiny.expected(pictures)["probabilities"][0]
+        assert row["predictions"][0]["name"] == f"class {expected.argmax()}"
+        assert row["predictions"][0]["probability"] == pytest.approx(expected.max(), abs=1e-5)
+
+    @pytest.mark.parametrize("output", ["probabilities", "logits"])
+    def test_without_metadata(self, output, photos, tmp_path):
+        path = exported("onnx", tmp_path, embedded=False, outputs=(output,))
+        result = run("predict", str(photos), "-m", str(path), "--json")
+        assert "model.onnx has no metadata" in plain(result.stderr)
+        transform = mobilenet_zoo.Preprocessing((8, 8), 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3)
+        expected = tiny.expected(transform([photos / "a.jpg"]))["probabilities"][0]
+        first = json.loads(result.stdout.splitlines()[0])["predictions"][0]
+        assert first["name"] == f"class {expected.argmax()}"
+        assert first["probability"] == pytest.approx(expected.max(), abs=1e-5)
+
+    @pytest.mark.parametrize("classes, named", [(1000, False), (1000, True), (1001, True)])
+    def test_imagenets_classes_have_their_synsets(self, classes, named, photos, tmp_path):
+        path = tmp_path / "imagenet.onnx"
+        best = imagenet_file(path, classes)
+        names = ["background", *(name for _, name in imagenet_classes())][-classes:]
+        said = metadata("onnx", class_names=names if named else None)
+        embed(path, said)
+        (row, _) = self.records(str(photos), "-m", str(path), "--top", "1")
+        ids = ["background", *(synset for synset, _ in imagenet_classes())][-classes:]
+        (expected,) = best(said.transform()([photos / "a.jpg"]))
+        assert row["predictions"][0]["id"] == ids[expected]
+        assert row["predictions"][0]["name"] == names[expected]
+
+    def test_what_is_no_classifier(self, photos, tmp_path):
+        def told(path):
+            return plain(run("predict", str(photos), "-m", str(path), code=2).stderr)
+
+        assert "gives features, not classes" in told(exported("onnx", tmp_path, gives="features"))
+        assert "gives map, probabilities: predict needs" in told(exported("onnx", tmp_path, outputs=tiny.OUTPUTS))
+        path = exported("onnx", tmp_path, embedded=False, outputs=("map",))
+        assert "gives features, not classes" in told(path)
+        assert "absent.tflite does not exist" in told(tmp_path / "absent.tflite")
+        (tmp_path / "damaged.onnx").write_bytes(b"damaged")
+        assert "refuses" in told(tmp_path / "damaged.onnx")
+        said = plain(run("features", str(photos), "-m", str(path), "-o", "x.npz", code=2).stderr)
+        assert "is an exported file" in said
+
+    def test_a_runtime_that_is_missing(self, photos, tmp_path, monkeypatch):
+        path = exported("onnx", tmp_path)
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+        said = plain(run("predict", str(photos), "-m", str(path), code=2).stderr)
+        assert "onnxruntime is not installed" in said
+        assert "pip install 'mobilenet-zoo[export]'" in said
+
+    @pytest.mark.parametrize("kind", ["tflite", "onnx", "xml"])
+    def test_neither_keras_nor_a_backend_is_needed(self, kind, photos, tmp_path):
+        path = exported(kind, tmp_path)
+        said = as_program("predict", photos, "--model", path, "--json", home=tmp_path, missing=KERAS)
+        assert [Path(json.loads(line)["picture"]).name for line in said.splitlines()] == ["a.jpg", "b.png"]
+
+
+class TestBench:
+    def test_files_side_by_side(self, tmp_path):
+        paths = [exported(kind, tmp_path) for kind in ("onnx", "xml")]
+        rows = json.loads(run("bench", *map(str, paths), "--rounds", "2", "--runs", "2", "--json").stdout)
+        assert [row["file"] for row in rows] == list(map(str, paths))
+        assert [row["runtime"].split(" ")[0] for row in rows] == ["ONNX", "OpenVINO"]
+        assert rows[0]["size_mb"] == pytest.approx(paths[0].stat().st_size / 1e6)
+        assert rows[0]["metadata"]["name"] == "tiny"
+        assert all(row[key] > 0 for row in rows for key in ("latency_ms", "peak_memory_mb", "load_s"))
+
+    def test_the_median_over_rounds_in_alternation(self, tmp_path, monkeypatch):
+        for name in ("a.onnx", "b.onnx"):
+            (tmp_path / name).write_bytes(bytes(2_000_000))
+        calls = []
+
+        def measure(file, threads, runs):
+            calls.append((Path(file).name, threads, runs))
+            latency = (9.0, 1.0, 4.0)[(len(calls) - 1) // 2]
+            varying = {"latency_ms": latency, "peak_memory_mb": 100.0 * latency, "load_s": latency / 10}
+            return {"runtime": "ONNX Runtime 1", "operations": {"Conv": 52, "Relu": 35}} | varying, None
+
+        monkeypatch.setattr(benchmark, "measure", measure)
+        files = [str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx")]
+        said = run("bench", *files, "--threads", "1", "--runs", "5").stdout
+        assert [name for name, *_ in calls] == ["a.onnx", "b.onnx"] * 3
+        assert {(threads, runs) for _, threads, runs in calls} == {(1, 5)}
+        lines = [plain(line) for line in said.splitlines()]
+        assert lines[0] == "file size (MB) runtime operations latency (ms) memory (MB) load (s)"
+        assert lines[1:] == [f"{name} 2.00 ONNX Runtime 1 87 4.00 400 0.40" for name in ("a.onnx", "b.onnx")]
+
+    def test_files_that_cant_be_measured_are_skipped_and_told(self, tmp_path):
+        path = exported("onnx", tmp_path)
+        (tmp_path / "damaged.onnx").write_bytes(b"damaged")
+        files = [str(tmp_path / "damaged.onnx"), str(path), str(tmp_path / "absent.xml")]
+        result = run("bench", *files, "--rounds", "1", "--runs", "1", "--json", code=1)
+        assert [row["file"] for row in json.loads(result.stdout)] == [str(path)]
+        said = plain(result.stderr)
+        assert "damaged.onnx" in said and "absent.xml does not exist" in said
+        assert "--rounds=0" in plain(run("bench", str(path), "--rounds", "0", code=2).stderr)
+
+    def test_neither_keras_nor_a_backend_is_needed(self, tmp_path):
+        path = exported("onnx", tmp_path)
+        said = as_program("bench", path, "--rounds", "1", "--runs", "1", "--json", home=tmp_path, missing=KERAS)
+        assert json.loads(said)[0]["output_names"] == ["probabilities"]
+
+
 @pytest.mark.filterwarnings("error::UserWarning")  # a user would see each
 def test_features(photos, flowers, tmp_path):
     path = tmp_path / "new" / "features.npz"
@@ -246,6 +448,9 @@ def test_features(photos, flowers, tmp_path):
 
 
 class TestConvert:
+    def test_it_offers_every_layout(self):
+        assert conversion.LAYOUTS == TORCH_LAYOUTS
+
     def test_there_and_back(self, tmp_path):
         model = mobilenet_zoo.create_model("mobilenetv2_035", num_classes=4, input_shape=(32, 32, 3))
         model.save(tmp_path / "a.keras")

@@ -13,6 +13,7 @@ _RUNTIMES = {
     ".pt2": ("torch_export", "TorchProgram"),
     "": ("saved_model", "SavedModel"),
 }
+ENDINGS = tuple(filter(None, _RUNTIMES))
 
 
 def is_exported(path):
@@ -55,6 +56,6 @@ def ending_of(path):
         raise ValueError(f"{path} is a folder without a saved_model.pb: name a SavedModel, or a file.")
     ending = "" if path.is_dir() else path.suffix
     if ending not in _RUNTIMES:
-        known = ", ".join(filter(None, _RUNTIMES))
+        known = ", ".join(ENDINGS)
         raise ValueError(f"{path} has an unknown ending {ending!r}. Known: {known}, and the folder of a SavedModel.")
     return ending

@@ -1,0 +1,97 @@
+"""`bench`: how fast exported files run, and how much memory that takes."""
+
+import statistics
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from mobilenet_cli.output import messages, print_json
+from mobilenet_common.errors import integer
+from mobilenet_runtime import RuntimeMissing
+from mobilenet_runtime.measure import measure, size_of
+
+_VARYING = ("latency_ms", "peak_memory_mb", "load_s")
+
+
+def bench(
+    files: Annotated[
+        list[str], typer.Argument(help="A .tflite, .onnx, .xml or .pt2 file, or the folder of a SavedModel; several.")
+    ],
+    threads: Annotated[int | None, typer.Option(help="How many a runtime may use; its own choice if left out.")] = None,
+    runs: Annotated[int, typer.Option(help="Single runs of one batch in each round.")] = 10,
+    rounds: Annotated[int, typer.Option(help="How often each file is measured.")] = 3,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure exported files side by side, each in its own runtime.
+
+    `mobilenet-zoo bench model.tflite model.onnx model.xml --threads 1`
+
+    Each measurement is a process of its own, one after the other; the rounds go through all files in turn, and what is
+    printed is the median over them. Latency is that of one batch of the file's own size, or of one picture. A file that
+    can't be measured is reported and skipped; the exit status is then 1.
+    """
+    integer("--rounds", rounds, 1)
+    integer("--runs", runs, 1)
+    if threads is not None:
+        integer("--threads", threads, 1)
+    files = list(dict.fromkeys(files))
+    found = _measured(files, threads, runs, rounds)
+    if json:
+        print_json(found)
+    elif found:
+        Console().print(_table(found))
+    if len(found) < len(files):
+        raise typer.Exit(1)
+
+
+def _measured(files, threads, runs, rounds):
+    """The records of the files that could be measured, in their order."""
+    records = {file: [] for file in files}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=messages, transient=True) as progress:
+        task = progress.add_task("measurements", total=len(files) * rounds)
+        for _ in range(rounds):
+            for file in list(records):
+                try:
+                    record, _ = measure(file, threads=threads, runs=runs)
+                except (ValueError, OSError, RuntimeMissing) as error:
+                    progress.console.print(f"[yellow]skipped:[/yellow] {escape(str(error))}", soft_wrap=True)
+                    del records[file]
+                else:
+                    records[file].append(record)
+                progress.advance(task)
+    return [_median(file, several) for file, several in records.items()]
+
+
+def _median(file, records):
+    varying = {}
+    for key in _VARYING:
+        values = [record[key] for record in records if record[key] is not None]
+        varying[key] = statistics.median(values) if values else None
+    return {"file": file, "size_mb": size_of(file) / 1e6, **records[0], **varying}
+
+
+def _table(found):
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("file", overflow="fold")
+    table.add_column("size (MB)", justify="right", no_wrap=True)
+    table.add_column("runtime", overflow="fold")
+    for title in ("operations", "latency (ms)", "memory (MB)", "load (s)"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for record in found:
+        memory = record["peak_memory_mb"]
+        table.add_row(
+            escape(Path(record["file"]).name),
+            f"{record['size_mb']:.2f}",
+            record["runtime"],
+            str(sum(record["operations"].values())),
+            f"{record['latency_ms']:.2f}",
+            "" if memory is None else f"{memory:.0f}",
+            f"{record['load_s']:.2f}",
+        )
+    return table

@@ -1,0 +1,49 @@
+"""What the commands use of `mobilenet_zoo`, which is imported when a command first needs it.
+
+With it come Keras and a backend, which take seconds, and which somebody who only runs exported files needn't have.
+"""
+
+import functools
+import importlib
+import importlib.util
+import os
+import sys
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def choose_backend():
+    """Set KERAS_BACKEND to an installed one if nobody has chosen.
+
+    Keras's own choice, without settings, is TensorFlow, and fails where that isn't installed.
+    """
+    home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
+    if "KERAS_BACKEND" in os.environ or os.path.exists(os.path.join(home, "keras.json")):
+        return
+    installed = [name for name in BACKENDS if importlib.util.find_spec(name) is not None]
+    if not installed:
+        sys.exit("mobilenet-zoo needs a backend: pip install 'mobilenet-zoo[torch]', or [jax], or [tensorflow].")
+    os.environ["KERAS_BACKEND"] = installed[0]
+
+
+@functools.cache
+def zoo():
+    """The package `mobilenet_zoo`, under a backend that is installed."""
+    choose_backend()
+    return importlib.import_module("mobilenet_zoo")
+
+
+def weights():
+    """`{name: Checkpoint}` of all published weights."""
+    return zoo().registry.WEIGHTS
+
+
+def registry():
+    """`{name: entry}` of all that can be built."""
+    return zoo().registry.registry()
+
+
+def figures():
+    """`{(name, size): Figures}` of what models cost."""
+    zoo()
+    return importlib.import_module("mobilenet_zoo.figures").table()
