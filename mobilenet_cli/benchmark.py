@@ -78,11 +78,11 @@ def _median(file, records):
 
 def _table(found):
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("file", overflow="fold")
-    table.add_column("size (MB)", justify="right", no_wrap=True)
-    table.add_column("runtime", overflow="fold")
+    table.add_column("file", no_wrap=True, overflow="ellipsis")
+    table.add_column("size (MB)", justify="right", min_width=6)  # where it is narrow, headings wrap and numbers don't
+    table.add_column("runtime", overflow="fold", min_width=len("runtime"))
     for title in ("operations", "latency (ms)", "memory (MB)", "load (s)"):
-        table.add_column(title, justify="right", no_wrap=True)
+        table.add_column(title, justify="right", min_width=6)
     for record in found:
         memory = record["peak_memory_mb"]
         table.add_row(

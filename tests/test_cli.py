@@ -409,6 +409,11 @@ class TestBench:
         lines = [plain(line) for line in said.splitlines()]
         assert lines[0] == "file size (MB) runtime operations latency (ms) memory (MB) load (s)"
         assert lines[1:] == [f"{name} 2.00 ONNX Runtime 1 87 4.00 400 0.40" for name in ("a.onnx", "b.onnx")]
+        calls.clear()
+        narrow = run("bench", *files, columns=60).stdout
+        assert max(map(len, narrow.splitlines())) <= 60
+        for whole in ("a.onnx", "87", "4.00", "400", "0.40"):
+            assert f" {whole} " in f" {plain(narrow)} "
 
     def test_files_that_cant_be_measured_are_skipped_and_told(self, tmp_path):
         path = exported("onnx", tmp_path)
