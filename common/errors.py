@@ -36,6 +36,24 @@ class DownloadError(CheckpointError):
         self.absent = absent
 
 
+class ExportError(ValueError):
+    """A model that could not be exported, or whose file doesn't answer as the model does.
+
+    What was at the path before is still there.
+
+    Attributes:
+        rejected: Where a file is that was written and then found wrong, or None.
+        block: The layer from which on the file departs from the model, or None.
+        report: The `ExportReport` of that file, or None.
+    """
+
+    def __init__(self, message, *, rejected=None, block=None, report=None):
+        super().__init__(message)
+        self.rejected = rejected
+        self.block = block
+        self.report = report
+
+
 def unknown_name(argument, value, names):
     """The `ValueError` for a `value` that is none of `names`, with the nearest ones first."""
     names = [str(name) for name in names]

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from mobilenet_common.ops.formulations import fastest
+from mobilenet_common.ops.formulations import fastest, is_traced_for_export
 from mobilenet_common.ops.layout import channel_axis
 
 _LONG_SUM = 148  # products
@@ -42,10 +42,10 @@ def _parts(kernel):
 
     JAX and PyTorch sum all of a kernel's products one after the other on a CPU. In float32 a long sum loses digits,
     which networks without shortcuts amplify a hundredfold; a few shorter ones halve the loss. Published V1 to V4 stay
-    below the limit.
+    below the limit. An exported graph keeps its convolutions whole.
     """
     rows, columns, channels, _ = kernel.shape
-    if rows == 1 or keras.backend.standardize_dtype(kernel.dtype) != "float32":
+    if rows == 1 or is_traced_for_export() or keras.backend.standardize_dtype(kernel.dtype) != "float32":
         return 1
     most = max(1, rows * columns * channels // _LONG_SUM)
     return next(parts for parts in (6, 4, 3, 2, 1) if channels % parts == 0 and parts <= most)

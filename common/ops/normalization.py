@@ -6,7 +6,7 @@ Statistics are computed in float32 whatever the input's type, and the result has
 from keras import ops
 
 from mobilenet_common.ops.formulations import fastest
-from mobilenet_common.ops.formulations.keras_default import as_float32, moments
+from mobilenet_common.ops.formulations.keras_default import as_float32
 from mobilenet_common.ops.layout import along_channels, channel_axis, split_shape
 
 
@@ -44,7 +44,7 @@ def group_norm(x, gamma, beta, group_size, epsilon, data_format):
     else:
         shape, axes = (batch, groups, group_size, height, width), (2, 3, 4)
     y = ops.reshape(as_float32(x), shape)
-    mean, variance = moments(y, axes)
+    mean, variance = fastest("moments", data_format)(y, axes)
     y = (y - mean) * ops.rsqrt(variance + epsilon)
     return ops.cast(affine(ops.reshape(y, ops.shape(x)), gamma, beta, data_format), x.dtype)
 
@@ -52,7 +52,7 @@ def group_norm(x, gamma, beta, group_size, epsilon, data_format):
 def layer_norm(x, gamma, beta, epsilon, data_format):
     """Normalises every position over its channels, as ConvNeXt does."""
     y = as_float32(x)
-    mean, variance = moments(y, (channel_axis(data_format),))
+    mean, variance = fastest("moments", data_format)(y, (channel_axis(data_format),))
     return ops.cast(affine((y - mean) * ops.rsqrt(variance + epsilon), gamma, beta, data_format), x.dtype)
 
 

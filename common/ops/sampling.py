@@ -4,13 +4,13 @@ import numpy as np
 from keras import ops
 
 from mobilenet_common.ops.convolution import depthwise_convolution
-from mobilenet_common.ops.formulations.keras_default import mean_over
+from mobilenet_common.ops.formulations import fastest
 from mobilenet_common.ops.layout import channel_axis, join_shape, spatial_axes, split_shape
 
 
 def mean_pool(x, data_format):
     """The mean over all positions, with the two spatial axes kept at size 1."""
-    return mean_over(x, spatial_axes(data_format))
+    return fastest("mean_over", data_format)(x, spatial_axes(data_format))
 
 
 def average_pool(x, window, data_format, *, partial=False):

@@ -4,6 +4,8 @@ An operation that it does not name runs by Keras's own: on an unknown platform, 
 compiler is good as it is, in a backend that is not known here. Every entry was measured against that (`benchmarks/`).
 """
 
+import contextlib
+
 import keras
 
 from mobilenet_common.ops.formulations import keras_default
@@ -68,8 +70,55 @@ elif _BACKEND == "torch":
 else:
     native, _FASTEST = None, {}
 
+_AT_ONCE = {"mean_over": keras_default.mean_at_once, "moments": keras_default.moments_at_once}
+_EXPORTED = {}  # by what is written
+if _BACKEND == "tensorflow":
+    from mobilenet_common.ops.formulations import tensorflow_exported as exported
+
+    _GRAPH = {
+        "dense": exported.dense,
+        "pointwise": exported.dense,
+        "depthwise": exported.depthwise,
+        "mean_over": keras_default.mean_at_once,  # but not the moments, which would lose two digits
+    }
+    _EXPORTED = {
+        "litert": _GRAPH | {"activate": exported.activate},
+        "litert of integers": _GRAPH | {"activate": exported.activate_integers},
+        "saved_model": _GRAPH,
+    }
+elif _BACKEND == "torch":
+    from mobilenet_common.ops.formulations import torch_exported as exported
+
+    _GRAPH = {name: getattr(exported, name) for name in ("dense", "pointwise", "depthwise", "activate")} | _AT_ONCE
+    _EXPORTED = {"onnx": _GRAPH | {"attend": exported.attend}, "torch": _GRAPH | {"attend": native.attend}}
+
+_target = None
+
+
+@contextlib.contextmanager
+def traced_for(target):
+    """While a program is traced in this scope, operations take the form that `target`'s converter handles best.
+
+    Args:
+        target: `"litert"`, `"litert of integers"` or `"saved_model"` under TensorFlow, `"onnx"` or `"torch"` under
+            PyTorch.
+    """
+    global _target
+    _target, before = _EXPORTED[target], _target
+    try:
+        yield
+    finally:
+        _target = before
+
+
+def is_traced_for_export():
+    """Whether the program that is traced now leaves for another runtime."""
+    return _target is not None
+
 
 def fastest(operation, data_format):
     """The function that computes `operation`, a name of `keras_default`, where the program that is traced will run."""
+    if _target is not None:
+        return _target.get(operation) or getattr(keras_default, operation)
     platform = native.platform() if native else None
     return _FASTEST.get((platform, data_format), {}).get(operation) or getattr(keras_default, operation)

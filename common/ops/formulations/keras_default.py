@@ -102,6 +102,17 @@ def mean_over(x, axes):
     return x
 
 
+def mean_at_once(x, axes):
+    """`mean_over` as one operation."""
+    return ops.mean(x, axis=tuple(axes), keepdims=True)
+
+
+def moments_at_once(x, axes):
+    """`moments` in as few operations as there can be."""
+    mean = mean_at_once(x, axes)
+    return mean, mean_at_once(ops.square(x - mean), axes)
+
+
 def as_float32(x):
     """`x` in float32; float64 stays."""
     return x if "float64" in str(x.dtype) else ops.cast(x, "float32")

@@ -1,0 +1,52 @@
+"""PyTorch, for a graph that leaves: one operation where there can be one, nothing in place, no trick for speed."""
+
+import keras
+import torch
+from torch.nn import functional
+
+from mobilenet_common.ops.formulations.torch_native import activate as native_activate
+from mobilenet_common.ops.geometry import padding_widths
+
+
+def dense(x, kernel, bias, stride, dilation, padding, data_format):
+    """A full convolution; a padding that PyTorch's can't have becomes a step of its own before it."""
+    return _convolve(x, _tensor(kernel).permute(3, 2, 0, 1), bias, 1, stride, dilation, padding, data_format)
+
+
+pointwise = dense
+
+
+def depthwise(x, kernel, bias, stride, dilation, padding, data_format):
+    """A convolution of each channel with its own kernel."""
+    weight = _tensor(kernel).permute(2, 3, 0, 1)
+    return _convolve(x, weight, bias, weight.shape[0], stride, dilation, padding, data_format)
+
+
+def _convolve(x, weight, bias, groups, stride, dilation, padding, data_format):
+    if data_format == "channels_last":
+        x = x.permute(0, 3, 1, 2)
+    widths = [
+        padding_widths(n, k, stride, dilation, padding) for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)
+    ]
+    (top, bottom), (left, right) = widths
+    if top != bottom or left != right:
+        x = functional.pad(x, (left, right, top, bottom))
+        top = left = 0
+    bias = None if bias is None else _tensor(bias)
+    y = functional.conv2d(x, weight, bias, stride, (top, left), dilation, groups)
+    return y.permute(0, 2, 3, 1) if data_format == "channels_last" else y
+
+
+def activate(x, activation, overwrite):
+    """`activation(x)` by PyTorch's own operation, as a new tensor."""
+    return native_activate(x, activation, False)
+
+
+def attend(query, key, value, dropout):
+    """Scaled dot-product attention, the smaller factor scaled."""
+    weights = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
+    return torch.matmul(torch.softmax(weights, -1), value)
+
+
+def _tensor(variable):
+    return keras.ops.convert_to_tensor(variable)
