@@ -45,8 +45,10 @@ def _litert(path, metadata, folder):
     if content[4:8] != b"TFL3":
         raise ValueError("it is no LiteRT file")
     model = schema.ModelT.InitFromPackedBuf(content)
-    if any(buffer.offset for buffer in model.buffers):
-        raise RuntimeFailure(f"{path} keeps its weights behind its graph, as those above 2 GB do: it can't be changed.")
+    for buffer in model.buffers:
+        if buffer.offset:  # behind the graph, where ai-edge-quantizer puts weights; their places change with the graph
+            buffer.data = np.frombuffer(content, "uint8", buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
     table = np.frombuffer(_litert_table(metadata, _litert_outputs(model)), "uint8")
     found = [each for each in model.metadata or [] if each.name == b"TFLITE_METADATA"]
     if found:

@@ -4,11 +4,12 @@ Importing this package registers the layers of all four generations, so that sav
 """
 
 from mobilenet_common.checkpoints import load_checkpoint
-from mobilenet_common.errors import CheckpointError, DownloadError
+from mobilenet_common.errors import CheckpointError, DownloadError, ExportError
 from mobilenet_runtime import PictureError, Prediction, Preprocessing, decode_predictions
 from mobilenet_runtime.version import VERSION
 from mobilenet_zoo.classifier import reset_classifier
 from mobilenet_zoo.conversion import export_checkpoint
+from mobilenet_zoo.exporting import ExportReport, export
 from mobilenet_zoo.finetuning import discriminative_rates
 from mobilenet_zoo.fusing import fuse
 from mobilenet_zoo.preprocessing import preprocessing
@@ -21,6 +22,8 @@ __version__ = VERSION
 __all__ = [
     "CheckpointError",
     "DownloadError",
+    "ExportError",
+    "ExportReport",
     "PictureError",
     "Prediction",
     "Preprocessing",
@@ -30,6 +33,7 @@ __all__ = [
     "create_model",
     "decode_predictions",
     "discriminative_rates",
+    "export",
     "export_checkpoint",
     "from_pretrained",
     "fuse",

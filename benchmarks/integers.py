@@ -1,0 +1,102 @@
+"""What 8-bit integers cost: one digits model a generation, in float32 and int8, in each runtime.
+
+    python -m benchmarks.integers --output bench_output/integers
+
+It trains the models (KERAS_BACKEND chooses where), exports them, and writes a table as `integers.md`, the numbers as
+`integers.json` and a plot as `integers.png`. Every figure is of the held-out fifth of scikit-learn's digits.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import mobilenet_zoo
+from examples.digits import SIZE, ShiftedDigits, load_data
+from mobilenet_v1 import create_mobilenetv1
+from mobilenet_v2 import create_mobilenetv2
+from mobilenet_v3 import create_mobilenetv3
+from mobilenet_v4 import create_mobilenetv4
+
+MODELS = {
+    "V1 0.25": (create_mobilenetv1, "0.25", 1.0),
+    "V2 0.35": (create_mobilenetv2, "0.35", 1.0),
+    "V3 small": (create_mobilenetv3, "small", 0.5),
+    "V4 conv_small": (create_mobilenetv4, "conv_small", 0.5),
+}
+FORMATS = {"LiteRT": ".tflite", "ONNX Runtime": ".onnx", "OpenVINO": ".xml"}
+
+
+def train(create, variant, width, epochs=20):
+    """A model of `variant` that has learned the digits."""
+    pictures, held_out, classes, held_out_classes = load_data()
+    keras.utils.set_random_seed(0)
+    model = create(
+        variant, num_classes=10, input_shape=(SIZE, SIZE, 1), width_multiplier=width, norm_momentum=0.9,
+        dropout_rate=0.0,
+    )  # fmt: skip
+    data = ShiftedDigits(pictures, classes)
+    steps = epochs * len(data)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, decay_steps=steps - steps // 5, warmup_target=4e-3, warmup_steps=max(1, steps // 5)
+    )
+    model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4), "sparse_categorical_crossentropy")
+    model.fit(data, epochs=epochs, verbose=0)
+    return model
+
+
+def measure(name, model, folder):
+    """A row for each format: sizes, latencies and accuracies before and after."""
+    pictures, held_out, classes, held_out_classes = load_data()
+    rows = []
+    # `export` holds a fifth out by itself; every figure here is of digits that neither training nor it has seen.
+    for runtime, ending in FORMATS.items():
+        stem = name.replace(" ", "_")
+        plain = mobilenet_zoo.export(model, folder / f"{stem}{ending}")
+        small = mobilenet_zoo.export(
+            model, folder / f"{stem}_int8{ending}", quantization="int8", calibration=(pictures, classes)
+        )
+        rows.append(
+            {
+                "model": name,
+                "runtime": runtime,
+                "accuracy": accuracy(folder / f"{stem}{ending}", held_out, held_out_classes),
+                "accuracy_int8": accuracy(folder / f"{stem}_int8{ending}", held_out, held_out_classes),
+                "size": small.bytes / plain.bytes,
+                "speed": plain.latency_ms / small.latency_ms,
+                "agreement": small.agreement,
+                "float_blocks": list(small.float_blocks),
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+def accuracy(path, pictures, classes):
+    """The share of pictures that an exported file gets right."""
+    from mobilenet_runtime.measure import measure as run
+
+    (answers,) = run(path, pictures)[1].values()
+    return float((np.asarray(answers).argmax(1) == classes).mean())
+
+
+def main():
+    """Train, export, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path("bench_output/integers"))
+    parser.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS), metavar="MODEL")
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for name in options.models:
+        file = options.output / f"{name.replace(' ', '_')}.keras"
+        if not file.exists():
+            train(*MODELS[name]).save(file)
+        rows += measure(name, keras.saving.load_model(file, compile=False), options.output)
+    (options.output / "integers.json").write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

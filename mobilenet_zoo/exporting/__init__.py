@@ -1,0 +1,6 @@
+"""Models on their way out: to LiteRT, ONNX, OpenVINO, torch.export and TensorFlow's SavedModel."""
+
+from mobilenet_zoo.exporting.exporter import export, export_all
+from mobilenet_zoo.exporting.report import ExportReport
+
+__all__ = ["ExportReport", "export", "export_all"]

@@ -1,0 +1,122 @@
+"""`export`: a model of any backend as a file for any runtime, checked after loading."""
+
+import contextlib
+import dataclasses
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from mobilenet_common.errors import ExportError
+from mobilenet_zoo.exporting.formats import find_format
+from mobilenet_zoo.exporting.places import beside, check_place, put
+from mobilenet_zoo.exporting.plan import Plan
+from mobilenet_zoo.exporting.session import Session
+
+
+def export(
+    model,
+    path,
+    *,
+    format=None,
+    batch_size=1,
+    image_size=None,
+    quantization=None,
+    calibration=None,
+    include_preprocessing=False,
+    include_softmax=None,
+    metadata=True,
+    verify=True,
+    float_blocks=None,
+):
+    """Writes a model for another runtime, opens the file there, and compares its answers with the model's.
+
+    The backend that writes a format best does so in a process of its own, whichever runs here: TensorFlow writes
+    LiteRT and SavedModel, PyTorch ONNX, OpenVINO and torch.export. Batch norm is folded into the convolutions first.
+    Models come out channels last for TensorFlow's formats and channels first for the others.
+
+    Args:
+        model: A functional model of this library, in training or not.
+        path: Where to: ends with `.tflite` (LiteRT), `.onnx`, `.xml` (OpenVINO, with a `.bin` beside it) or `.pt2`
+            (torch.export), or with nothing for the folder of a SavedModel. What is there already is replaced when the
+            new file is whole and right.
+        format: `"litert"`, `"onnx"`, `"openvino"`, `"torch"` or `"saved_model"`; None for what the path's ending says.
+        batch_size: Pictures that the file takes at once; None for any number, which LiteRT can't.
+        image_size: Height and width, an integer or a pair; None for the model's own.
+        quantization: None for float32; `"float16"` (half the size: weights in float16, LiteRT, ONNX, OpenVINO);
+            `"dynamic"` (a quarter: weights in int8, LiteRT, ONNX; smaller, but slower than float); `"int8"` (a quarter,
+            and fast: computed in integers, with a scale for each channel of a kernel, LiteRT, ONNX, OpenVINO).
+        calibration: For `"int8"`: at least 16 of the pictures that the model will see, of which a fifth is held out to
+            compare with. A folder, paths, an array `(n, height, width, channels)` as the model takes it, or a pair of
+            these and the class of each picture.
+        include_preprocessing: Whether the file takes pixels in 0..255 and normalises them. A model that does so
+            keeps it.
+        include_softmax: Whether the file gives probabilities (True) or logits (False); None for what the model gives.
+        metadata: Whether class names, normalisation, source and licence go into the file.
+        verify: Whether the file is opened and compared. A number is the deviation to allow, as a share of the largest
+            output, in place of 2e-4 for float32 and 5e-2 for float16.
+        float_blocks: For quantisation: names of layers to keep in float. None: none, unless `"int8"` costs more than a
+            point of accuracy on the held-out pictures (without labels, three points of agreement); then those layers
+            that lose most.
+
+    Returns:
+        An `ExportReport`.
+
+    Raises:
+        ValueError: An argument is wrong.
+        ExportError: A library is missing, the pictures don't do, nothing could be written, or the file does not answer
+            as the model does. It is then kept beside the path, with `.rejected` after its name, and the message says
+            from which block on it departs.
+    """
+    options = locals()
+    del options["model"], options["path"], options["format"]
+    (report,) = export_all(model, {path: format}, **options)
+    return report
+
+
+def export_all(model, paths, **options):
+    """`export` to several paths: `{path: format or None}`; the processes that write are shared.
+
+    Yields:
+        An `ExportReport` for each path.
+    """
+    plan = Plan(model, **options)
+    formats = {Path(path): find_format(path, name) for path, name in paths.items()}
+    for path, format in formats.items():
+        plan.check(format)
+        check_place(path, format)
+    by_backend = {}
+    for path, format in formats.items():
+        by_backend.setdefault(format.backend, []).append((path, format))
+    for backend, wanted in by_backend.items():
+        yield from _write(plan, backend, wanted)
+
+
+def _write(plan, backend, wanted):
+    """Yields the reports of `wanted`, `[(path, format)]`, which one process under `backend` writes."""
+    start = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        folders = [stack.enter_context(beside(path)) for path, _ in wanted]
+        try:
+            model_file = folders[0] / "model.keras"
+            keras.Model(plan.model.input, plan.model.output, name=plan.model.name).save(model_file)  # not compiled
+            calibration = None
+            if plan.quantization == "int8":
+                calibration = str(folders[0] / "calibration.npy")
+                np.save(calibration, plan.fed(plan.pictures.calibration))
+            session = Session(plan, backend, model_file, folders[0], calibration)
+            parts = [folder / path.name for folder, (path, _) in zip(folders, wanted, strict=True)]
+            jobs = [plan.job(part, format, calibration) for part, (_, format) in zip(parts, wanted, strict=True)]
+            written = session.run(jobs)
+            shared = (time.monotonic() - start) / len(wanted)
+            for part, (path, format), facts in zip(parts, wanted, written, strict=True):
+                start = time.monotonic()
+                report = session.checked(part, path, format, facts)
+                put(format.files(part), format.files(path))
+                yield dataclasses.replace(report, seconds=round(shared + time.monotonic() - start, 2))
+        except OSError as error:
+            names = ", ".join(str(path) for path, _ in wanted)
+            raise ExportError(
+                f"{names} can't be written: {error.strerror or error}. What was there is there still."
+            ) from error

@@ -1,0 +1,101 @@
+"""The formats that a model can leave in: who writes each, what it needs, what it can hold. One line a format."""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+from mobilenet_common.errors import ExportError, unknown_name
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        name: As `format=` takes it.
+        title: For people.
+        ending: Of a file; nothing for a folder.
+        backend: The backend of Keras that writes it, with its extra.
+        libraries: What has to be installed beside it, to write it and to run it.
+        data_format: Of its pictures.
+        quantizations: What it can be quantised to, with the libraries that each needs.
+        any_batch: Whether it takes batches of any size.
+        companions: Endings of files that belong to the first.
+    """
+
+    name: str
+    title: str
+    ending: str
+    backend: str
+    libraries: tuple[str, ...]
+    data_format: str
+    quantizations: dict[str, tuple[str, ...]]
+    any_batch: bool = True
+    companions: tuple[str, ...] = ()
+
+    def files(self, path):
+        """The paths of all files that an export to `path` writes."""
+        path = Path(path)
+        return [path, *(path.with_suffix(ending) for ending in self.companions)]
+
+    def check_installed(self, quantization=None):
+        """Raises an `ExportError` that names what to install where something is missing."""
+        needed = (self.backend, *self.libraries, *(self.quantizations[quantization] if quantization else ()))
+        missing = [name for name in needed if importlib.util.find_spec(name) is None]
+        if missing:
+            raise ExportError(
+                f"{self.title} needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+                "installed: pip install 'mobilenet-zoo[export]'."
+            )
+
+
+_LITERT = {name: ("ai_edge_quantizer",) for name in ("float16", "dynamic", "int8")}
+_ONNX = {"float16": ("onnx",), "dynamic": ("onnx",), "int8": ("onnx",)}
+_OPENVINO = {"float16": (), "int8": ("nncf",)}
+_TORCH_ONNX = ("onnx", "onnxscript")
+
+FORMATS = {
+    each.name: each
+    for each in (
+        Format("litert", "LiteRT", ".tflite", "tensorflow", ("ai_edge_litert",), "channels_last", _LITERT, False),
+        Format("onnx", "ONNX", ".onnx", "torch", (*_TORCH_ONNX, "onnxruntime"), "channels_first", _ONNX),
+        Format(
+            "openvino",
+            "OpenVINO",
+            ".xml",
+            "torch",
+            (*_TORCH_ONNX, "openvino"),
+            "channels_first",
+            _OPENVINO,
+            companions=(".bin",),
+        ),
+        Format("torch", "torch.export", ".pt2", "torch", (), "channels_first", {}),
+        Format("saved_model", "SavedModel", "", "tensorflow", (), "channels_last", {}),
+    )
+}
+
+
+def find_format(path, name=None):
+    """The `Format` of `name`, or of the path's ending.
+
+    Raises:
+        ValueError: Neither is known, or the two contradict each other.
+    """
+    path = Path(path)
+    if name is not None and name not in FORMATS:
+        raise unknown_name("format", name, FORMATS)
+    found = next((each for each in FORMATS.values() if each.ending == path.suffix), None)
+    if name is not None:
+        format = FORMATS[name]
+        if format.ending and format is not found:
+            raise ValueError(
+                f"path={str(path)!r} is not allowed with format={name!r}: it must end with {format.ending}."
+            )
+        return format
+    if found is None:
+        endings = ", ".join(each.ending for each in FORMATS.values() if each.ending)
+        raise ValueError(
+            f"path={str(path)!r} ends with {path.suffix!r}, which is no format that is known. Allowed: {endings}, or "
+            "no ending for the folder of a SavedModel."
+        )
+    return found

@@ -1,0 +1,212 @@
+"""What an export is to be: its arguments, checked, and what follows from them for every format."""
+
+import dataclasses
+import functools
+
+import keras
+import numpy as np
+
+from mobilenet_common.errors import ExportError, integer, one_of, unknown_name
+from mobilenet_common.ops.layout import split_shape
+from mobilenet_runtime.labels import imagenet_classes
+from mobilenet_runtime.metadata import Metadata
+from mobilenet_zoo.exporting import pictures as making
+from mobilenet_zoo.exporting.prepared import data_format_of, ends_in_softmax
+from mobilenet_zoo.exporting.reference import Reference
+from mobilenet_zoo.exporting.verification import deviation
+from mobilenet_zoo.facts import facts_of
+from mobilenet_zoo.preprocessing import preprocessing
+from mobilenet_zoo.registry import WEIGHTS
+
+
+@dataclasses.dataclass
+class Plan:
+    """The checked arguments of `export`, and what follows from them."""
+
+    model: keras.Model
+    batch_size: int | None
+    image_size: tuple | int | None
+    quantization: str | None
+    calibration: object
+    include_preprocessing: bool
+    include_softmax: bool | None
+    metadata: bool
+    verify: bool | float
+    float_blocks: tuple | None
+
+    def __post_init__(self):
+        model = self.model
+        if not isinstance(model, keras.Model) or not hasattr(model, "operations") or len(model.inputs) != 1:
+            raise ValueError(
+                f"export takes a functional keras.Model with one input, such as the create functions build, not a "
+                f"{type(model).__name__}."
+            )
+        if self.batch_size is not None:
+            integer("batch_size", self.batch_size, 1)
+        one_of("quantization", self.quantization, (None, "float16", "dynamic", "int8"))
+        for name in ("include_preprocessing", "metadata"):
+            one_of(name, getattr(self, name), (True, False))
+        one_of("include_softmax", self.include_softmax, (None, True, False))
+        if self.include_softmax is not None and (len(model.outputs) != 1 or len(model.outputs[0].shape) != 2):
+            raise ValueError(
+                f"include_softmax={self.include_softmax} is for classifiers, and {model.name} gives features: leave it "
+                "out."
+            )
+        if self.quantization == "int8" and self.calibration is None:
+            raise ValueError(
+                'quantization="int8" needs calibration: a folder or an array of pictures such as the model will see.'
+            )
+        names = [layer.name for layer in model.layers]
+        for name in self.float_blocks or ():
+            if name not in names:
+                raise unknown_name("float_blocks", name, names)
+        if self.float_blocks and self.quantization is None:
+            raise ValueError("float_blocks is for quantisation: pass quantization too, or leave it out.")
+        self.modules = _modules_of(model)
+        self.transform = preprocessing(model, input_size=self._size())
+        self.size = self.transform.size
+        self.data_format = data_format_of(model)
+        self.normalises = self.transform.mean is None
+        self.scaling = None
+        if self.include_preprocessing and not self.normalises:
+            self.scaling = (self.transform.mean, self.transform.std)
+
+    def _size(self):
+        _, height, width, _ = split_shape(self.model.inputs[0].shape, data_format_of(self.model))
+        if self.image_size is not None:
+            pair = (self.image_size,) * 2 if np.ndim(self.image_size) == 0 else tuple(self.image_size)
+            if len(pair) != 2:
+                raise ValueError(f"image_size={self.image_size!r} is not allowed: it must be an integer or a pair.")
+            return tuple(integer("image_size", n, 1) for n in pair)
+        if height is None or width is None:
+            raise ValueError(
+                f"{self.model.name} takes pictures of any size, and an exported file one: pass image_size, such as "
+                "image_size=224."
+            )
+        return height, width
+
+    def check(self, format):
+        """Raises a `ValueError` or `ExportError` if the file can't be written in `format`."""
+        if self.quantization is not None and self.quantization not in format.quantizations:
+            offered = ", ".join(map(repr, format.quantizations)) or "none"
+            raise ValueError(
+                f"quantization={self.quantization!r} is not offered for {format.title}. Offered: {offered}."
+            )
+        if self.batch_size is None and not format.any_batch:
+            raise ValueError(
+                f"batch_size=None is not allowed for {format.title}, whose fast kernels need fixed sizes: pass a "
+                "number."
+            )
+        format.check_installed(self.quantization)
+
+    @functools.cached_property
+    def pictures(self):
+        """The `Pictures` to calibrate and compare with, as the model takes them."""
+        if self.calibration is not None:
+            return making.read(self.calibration, self.transform)
+        shape = (*self.size, self.transform.channels)
+        scaling = None if self.normalises else (self.transform.mean, self.transform.std)
+        return making.made_up(shape, scaling, self.batch_size)
+
+    @functools.cached_property
+    def reference(self):
+        """The model's own answers."""
+        try:
+            return Reference(self.model, self.size, self.include_softmax)
+        except (ValueError, TypeError) as error:
+            line = str(error).strip().splitlines()[0]
+            raise ExportError(f"{self.model.name} can't be built for pictures of {self.size}: {line}") from error
+
+    @functools.cached_property
+    def expected(self):
+        """The model's answers to the pictures that are compared."""
+        return self.reference(self.pictures.checked)
+
+    @functools.cached_property
+    def sensitivity(self):
+        """How far the model's outputs move, as a share of the largest, when its pictures move by 1e-6."""
+        pictures = self.pictures.checked
+        noise = np.random.default_rng(0).standard_normal(pictures.shape)
+        moved = self.reference((pictures * (1 + 1e-6 * noise)).astype("float32"))
+        return max(deviation(y, expected) for y, expected in zip(moved, self.expected, strict=True))
+
+    def fed(self, pictures):
+        """Pictures as the model takes them, as the file takes them."""
+        if self.scaling is None:
+            return pictures
+        mean, std = (np.asarray(each, "float32") for each in self.scaling)
+        return (pictures * std + mean) * np.float32(255)
+
+    @functools.cached_property
+    def record(self):
+        """The `Metadata` that travel with the model; the process that writes sets the layout."""
+        facts, model, transform = facts_of(self.model), self.model, self.transform
+        base = facts.base if facts else None
+        is_classifier = _is_classifier(model)
+        gives = "features"
+        if is_classifier:
+            soft = ends_in_softmax(model) if self.include_softmax is None else self.include_softmax
+            gives = "probabilities" if soft else "logits"
+        inside = self.normalises or self.scaling is not None
+        return Metadata(
+            name=model.name,
+            class_names=_class_names(facts, model.outputs[0].shape[-1]) if is_classifier else None,
+            size=self.size,
+            channels=transform.channels,
+            layout="NHWC",
+            crop=transform.crop,
+            interpolation=transform.interpolation,
+            mean=None if inside else transform.mean,
+            std=None if inside else transform.std,
+            gives=gives,
+            source=base,
+            licence=WEIGHTS[base].licence if base in WEIGHTS else None,
+        )
+
+    def job(self, path, format, calibration, **changes):
+        """What the process that writes is told; see `worker.write`."""
+        return {
+            "path": str(path),
+            "format": format.name,
+            "batch_size": self.batch_size,
+            "image_size": list(self.size),
+            "scaling": self.scaling,
+            "softmax": self.include_softmax,
+            "quantization": self.quantization,
+            "calibration": calibration,
+            "float_blocks": list(self.float_blocks or ()),
+            "blocks": False,
+            "metadata": self.record.as_json() if self.metadata else None,
+            **changes,
+        }
+
+
+def _modules_of(model):
+    """The modules that have to be imported before the model is loaded elsewhere.
+
+    Raises:
+        ExportError: Another process can't import one.
+    """
+    kinds = {type(layer) for layer in model._flatten_layers()}
+    names = {kind.__module__ for kind in kinds if kind.__module__.split(".")[0] not in ("keras", "mobilenet_common")}
+    if "__main__" in names:
+        own = ", ".join(sorted(kind.__name__ for kind in kinds if kind.__module__ == "__main__"))
+        raise ExportError(
+            f"{model.name} has layers that only the running program knows ({own}): put them into a module of their "
+            "own, registered with Keras, which the process that writes can import."
+        )
+    return sorted(names)
+
+
+def _is_classifier(model):
+    return any(layer.name == "classifier" for layer in model.layers) and len(model.outputs) == 1
+
+
+def _class_names(facts, count):
+    """The names of a classifier's outputs, or None."""
+    if facts and facts.class_names:
+        return facts.class_names
+    names = [name for _, name in imagenet_classes()]
+    if facts and facts.base in WEIGHTS and count in (len(names), len(names) + 1):
+        return (*["background"] * (count - len(names)), *names)
+    return None

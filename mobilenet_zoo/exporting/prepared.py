@@ -1,0 +1,140 @@
+"""The model as it leaves: fused, of one size, in the target's data format, with or without its two ends."""
+
+import keras
+
+from mobilenet_common.inputs import for_channels
+from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
+from mobilenet_zoo.fusing import fuse
+
+# Layers of Keras that compute the same in either data format, once their `data_format` says which.
+_TURN = frozenset(
+    "Activation Add AveragePooling2D Conv2D Dense DepthwiseConv2D Dropout Flatten GlobalAveragePooling2D "
+    "GlobalMaxPooling2D InputLayer MaxPooling2D Multiply Normalization ReLU Rescaling SeparableConv2D Softmax "
+    "UpSampling2D ZeroPadding2D".split()
+)
+
+
+def prepare(model, *, batch_size, image_size, data_format, scaling=None, softmax=None):
+    """A copy of `model` for inference alone, with the same weights.
+
+    Args:
+        model: A functional model with one input.
+        batch_size: Pictures at once, or None for any number.
+        image_size: `(height, width)`.
+        data_format: The target's own. A model with layers that can't be turned keeps its own.
+        scaling: `(mean, std)` of each channel for pixels in 0..1, to be applied inside to pixels in 0..255; or None.
+        softmax: True or False for probabilities or logits; None for what the model gives.
+
+    Returns:
+        A functional model without batch norm, in float32, whose input is called `image`.
+    """
+    fused = fuse(model, allow_training=True)
+    own = data_format_of(model)
+    if own != data_format and not all(map(_turns, fused.layers)):
+        data_format = own
+    channels = split_shape(model.inputs[0].shape, own)[-1]
+    shape = join_shape(batch_size, *image_size, channels, data_format)
+    image = keras.Input(batch_shape=shape, dtype="float32", name="image")
+    scaled = image if scaling is None else _scaling(*scaling, channels, data_format)(image)
+
+    def called(layer, *args, **kwargs):
+        if isinstance(layer, keras.layers.Dropout) or (layer.name == "resizing" and _does_nothing(layer, args[0])):
+            return args[0]
+        args = [scaled if each is image else each for each in args]
+        return layer(*args, **kwargs)
+
+    last = _last_activation(fused)
+    copy = keras.models.clone_model(
+        fused,
+        image,
+        clone_function=lambda layer: _copied(layer, data_format, softmax is False and layer is last),
+        call_function=called,
+    )
+    kept = {layer.name: layer for layer in copy.layers}
+    for layer in fused.layers:
+        if layer.name in kept:
+            kept[layer.name].set_weights(layer.get_weights())
+    if softmax and not ends_in_softmax(model):
+        outputs = keras.layers.Softmax(name="probabilities")(copy.outputs[0])
+        copy = keras.Model(image, outputs, name=model.name)
+    return copy
+
+
+def with_blocks(model):
+    """The prepared `model` with the output of every layer, in order, as `{layer's name: tensor}`."""
+    return keras.Model(model.inputs, {layer.name: layer.output for layer in blocks(model)}, name=model.name)
+
+
+def blocks(model):
+    """The layers of a prepared model that compute something, in order."""
+    return [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+
+
+def output_names(model):
+    """The names of a prepared model's outputs, in order."""
+    if isinstance(model.output, dict):
+        return list(model.output)
+    names = ["predictions" if len(each.shape) == 2 else "features" for each in model.outputs]
+    return names if len(names) == 1 else [f"{name}_{i}" for i, name in enumerate(names)]
+
+
+def data_format_of(model):
+    """`"channels_last"` or `"channels_first"`, as the first layer says that has one."""
+    layers = (layer for layer in model._flatten_layers() if hasattr(layer, "data_format"))
+    return next((layer.data_format for layer in layers), keras.config.image_data_format())
+
+
+def ends_in_softmax(model):
+    """Whether the model's last layer gives probabilities."""
+    return _last_activation(model) is not None
+
+
+def _last_activation(model):
+    """The layer that ends a model by a softmax, or None."""
+    last = model.outputs[0]._keras_history.operation
+    is_softmax = isinstance(last, keras.layers.Softmax) or getattr(last, "activation", 0) is keras.activations.softmax
+    return last if is_softmax else None
+
+
+def _turns(layer):
+    kind = type(layer)
+    return kind.__module__.startswith("mobilenet_common.") or (
+        kind.__module__.startswith("keras.") and kind.__name__ in _TURN
+    )
+
+
+def _copied(layer, data_format, is_dropped):
+    """A layer with the configuration of `layer`, in float32 and in `data_format`; `is_dropped` passes its input on."""
+    config = layer.get_config()
+    if is_dropped and isinstance(layer, keras.layers.Softmax):
+        return keras.layers.Activation("linear", name=layer.name)
+    if is_dropped:
+        config["activation"] = "linear"
+    if isinstance(layer, keras.Model):
+        return type(layer).from_config(config)
+    config["dtype"] = "float32"
+    if "data_format" in config:
+        config["data_format"] = data_format
+    if isinstance(layer, keras.layers.Normalization):
+        config["axis"] = channel_axis(data_format)
+    if isinstance(layer, keras.layers.Flatten) and _is_one_pixel(layer.input.shape, layer.data_format):
+        config["data_format"] = "channels_last"  # the order is the same, and nothing needs turning
+    return type(layer).from_config(config)
+
+
+def _is_one_pixel(shape, data_format):
+    return len(shape) == 4 and split_shape(shape, data_format)[1:3] == (1, 1)
+
+
+def _does_nothing(resize, x):
+    return split_shape(x.shape, resize.data_format)[1:3] == (resize.height, resize.width)
+
+
+def _scaling(mean, std, channels, data_format):
+    mean, std = (for_channels(each, channels) for each in (mean, std))
+    if len({*mean}) == len({*std}) == 1:
+        return keras.layers.Rescaling(1 / (255 * std[0]), -mean[0] / std[0], name="scaling")
+    pixels = [[255 * each for each in values] for values in (mean, std)]
+    return keras.layers.Normalization(
+        channel_axis(data_format), pixels[0], [each**2 for each in pixels[1]], name="scaling"
+    )

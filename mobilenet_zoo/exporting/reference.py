@@ -1,0 +1,85 @@
+"""What the model itself answers, under the backend that runs here."""
+
+import keras
+import numpy as np
+
+from mobilenet_common.ops.layout import join_shape, split_shape
+from mobilenet_runtime.pictures import as_numpy
+from mobilenet_zoo.exporting.prepared import blocks, data_format_of, ends_in_softmax
+
+
+class Reference:
+    """Answers of a model to pictures of one size, in NumPy, channels last.
+
+    Args:
+        model: A functional model.
+        size: `(height, width)` of the pictures, which the model may have been built for or not.
+        softmax: True or False for probabilities or logits; None for what the model gives.
+    """
+
+    def __init__(self, model, size, softmax=None):
+        self.data_format = data_format_of(model)
+        self.model = _of_size(model, size, self.data_format)
+        self.softmax = softmax
+
+    def __call__(self, pictures):
+        """The outputs, in order."""
+        inputs, outputs = self.model.inputs, self.model.outputs
+        gives_probabilities = ends_in_softmax(self.model)
+        if gives_probabilities and self.softmax is False:
+            outputs = [outputs[0]._keras_history.operation.input]
+        answers = self._run(keras.Model(inputs, outputs), pictures)
+        if self.softmax and not gives_probabilities:
+            answers = [softmax(answers[0])]
+        return answers
+
+    def block_outputs(self, pictures):
+        """`{layer's name: its output}`, in order."""
+        layers = blocks(self.model)
+        answers = self._run(keras.Model(self.model.inputs, [layer.output for layer in layers]), pictures)
+        return {layer.name: answer for layer, answer in zip(layers, answers, strict=True)}
+
+    def _run(self, model, pictures, batch_size=16):
+        parts = []
+        for start in range(0, len(pictures), batch_size):
+            batch = pictures[start : start + batch_size]
+            if self.data_format == "channels_first":
+                batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
+            parts.append([self._channels_last(answer) for answer in _answers(model, batch)])
+        return [np.concatenate(each) for each in zip(*parts, strict=True)]
+
+    def _channels_last(self, answer):
+        answer = as_numpy(answer).astype("float32")
+        if answer.ndim == 4 and self.data_format == "channels_first":
+            return answer.transpose(0, 2, 3, 1)
+        return answer
+
+
+def softmax(logits):
+    """Probabilities, along the last axis."""
+    values = np.exp(logits - logits.max(-1, keepdims=True))
+    return values / values.sum(-1, keepdims=True)
+
+
+def _answers(model, batch):
+    if keras.backend.backend() == "jax":  # operation by operation it would compile each
+        outputs = model.predict_on_batch(batch)
+        return outputs if isinstance(outputs, (list, tuple)) else [outputs]
+    if keras.backend.backend() == "torch":
+        import torch
+
+        with torch.no_grad():
+            return keras.tree.flatten(model(keras.ops.convert_to_tensor(batch), training=False))
+    return keras.tree.flatten(model(keras.ops.convert_to_tensor(batch), training=False))
+
+
+def _of_size(model, size, data_format):
+    """`model`, or one that shares its weights and takes pictures of `size`."""
+    _, *own, channels = split_shape(model.inputs[0].shape, data_format)
+    if all(n in (None, wanted) for n, wanted in zip(own, size, strict=True)):
+        return model
+    image = keras.Input(batch_shape=join_shape(None, *size, channels, data_format), name="image")
+    config = lambda layer: layer.from_config(layer.get_config())  # noqa: E731
+    other = keras.models.clone_model(model, image, clone_function=config)
+    other.set_weights(model.get_weights())
+    return other

@@ -1,0 +1,180 @@
+"""One process that writes files, and a look at each before it takes its place."""
+
+import dataclasses
+from pathlib import Path
+
+from mobilenet_common.errors import ExportError
+from mobilenet_runtime.measure import measure
+from mobilenet_zoo.exporting import process
+from mobilenet_zoo.exporting.places import put, size_on_disk
+from mobilenet_zoo.exporting.prepared import blocks
+from mobilenet_zoo.exporting.report import ExportReport
+from mobilenet_zoo.exporting.verification import TOLERANCES, compare, first_departure
+
+_MOST_FLOAT_BLOCKS = 6
+_POINT = 0.01  # of accuracy, which integers may cost before layers go back to float
+_DISAGREEMENT = 0.03  # the same without labels
+_ROUNDINGS = 20  # how much more than a rounding of the pictures those of all layers may come to
+_LIKENESS = 0.98  # the same for features
+
+
+class Session:
+    """A model that was saved for one process that writes, and what that process has to be told."""
+
+    def __init__(self, plan, backend, model_file, folder, calibration):
+        self.plan = plan
+        self.backend = backend
+        self.model_file = model_file
+        self.folder = folder
+        self.calibration = calibration
+
+    def run(self, jobs):
+        """Has files written; returns what is said of each."""
+        return process.run(self.backend, self.model_file, self.plan.modules, jobs, self.folder)
+
+    def checked(self, part, path, format, facts):
+        """The report of the file `part`, which is to become `path`, after a look at its answers where that is wanted.
+
+        Raises:
+            ExportError: They are not the model's.
+        """
+        plan = self.plan
+        report = ExportReport(
+            path=str(path),
+            format=format.name,
+            input_shape=_file_shape(plan, facts["layout"]),
+            layout=facts["layout"],
+            quantization=plan.quantization,
+            float_blocks=tuple(plan.float_blocks or ()),
+            bytes=size_on_disk(format.files(part)),
+            float_bytes=facts["float_bytes"],
+            notes=_notes(plan, format),
+        )
+        if plan.verify is False:
+            return report
+        comparison, report = self._compared(part, report)
+        if plan.quantization == "int8" and plan.float_blocks is None and _loses(comparison):
+            comparison, report = self._with_float_blocks(part, format, comparison, report)
+        allowed = None if plan.verify is True else float(plan.verify)
+        if comparison.is_right(plan.quantization, allowed):
+            return report
+        if allowed is None and plan.quantization is None and comparison.is_right(None, _ROUNDINGS * plan.sensitivity):
+            note = (
+                "this model enlarges rounding errors: a change of its pictures by 1e-6 changes its output by "
+                f"{plan.sensitivity:.0e} of the largest"
+            )
+            return dataclasses.replace(report, notes=(*report.notes, note))
+        self._reject(part, path, format, report)
+
+    def _compared(self, part, report):
+        """The `Comparison` of a file's answers with the model's, and the report with what it shows."""
+        plan = self.plan
+        record, found = measure(part, plan.fed(plan.pictures.checked))
+        found = list(found.values())
+        comparison = compare(found, plan.expected, plan.pictures.labels)
+        return comparison, dataclasses.replace(
+            report,
+            runtime=record["runtime"],
+            deviation=comparison.deviation,
+            agreement=comparison.agreement,
+            pictures=len(plan.pictures.checked),
+            accuracy=comparison.accuracy,
+            float_accuracy=comparison.expected_accuracy,
+            latency_ms=record["latency_ms"],
+            operations=record["operations"],
+            placement=record["placement"],
+        )
+
+    def _with_float_blocks(self, part, format, comparison, report):
+        """The same after those layers that lose most by integers have gone back to float, as few as are needed."""
+        names = [layer.name for layer in blocks(self.plan.model) if layer.count_params()]
+        found = self._trials(part, format, report, [(name,) for name in names])
+        order = [each[2].float_blocks[0] for each in sorted(found, key=lambda each: _score(each[1]), reverse=True)]
+        best = (part, comparison, report)
+        for count in range(1, _MOST_FLOAT_BLOCKS + 1):
+            (trial,) = self._trials(part, format, report, [tuple(order[:count])])
+            if _score(trial[1]) > _score(best[1]):
+                best = trial
+            if not _loses(best[1]):
+                break
+        if best[0] != part:
+            put(format.files(best[0]), format.files(part))
+        return best[1:]
+
+    def _trials(self, part, format, report, choices):
+        """`(file, comparison, report)` for each choice of layers that stay in float."""
+        plain = str(part.with_name(f"float_{part.name}"))
+        paths = [part.with_name(f"trial_{i}_{part.name}") for i in range(len(choices))]
+        self.run(
+            [
+                self.plan.job(path, format, self.calibration, float_blocks=list(names), plain=plain)
+                for path, names in zip(paths, choices, strict=True)
+            ]
+        )
+        found = []
+        for path, names in zip(paths, choices, strict=True):
+            changed = dataclasses.replace(report, float_blocks=names, bytes=size_on_disk(format.files(path)))
+            found.append((path, *self._compared(path, changed)))
+        return found
+
+    def _reject(self, part, path, format, report):
+        """Keeps a wrong file aside and says where it departs from the model."""
+        block, where = None, ""
+        if self.plan.quantization != "int8":
+            block, where = self._departure(part, format)
+        rejected = [Path(f"{name}.rejected") for name in format.files(path)]
+        put(format.files(part), rejected)
+        raise ExportError(
+            f"{path} was not written: what {report.runtime} answers deviates from the model by "
+            f"{report.deviation:.1e} of the largest output.{where} The file is kept as {rejected[0]}.",
+            rejected=str(rejected[0]),
+            block=block,
+            report=report,
+        )
+
+    def _departure(self, part, format):
+        """The first block whose output is not the model's, and a sentence about it."""
+        plan = self.plan
+        probe = part.with_name(f"blocks_{part.name}")
+        self.run([plan.job(probe, format, None, blocks=True, metadata=None)])
+        pictures = plan.pictures.checked[: plan.batch_size or 1]
+        _, found = measure(probe, plan.fed(pictures), runs=1)
+        allowed = TOLERANCES[plan.quantization] if plan.verify is True else float(plan.verify)
+        departure = first_departure(found, plan.reference.block_outputs(pictures), allowed)
+        if departure is None:
+            return None, " No block alone deviates by more than is allowed."
+        return departure[0], f" The first layer that departs is {departure[0]}, by {departure[1]:.1e}."
+
+
+def _loses(comparison):
+    """Whether integers cost so much that layers should go back to float."""
+    if comparison.agreement is None:
+        return comparison.likeness < _LIKENESS
+    if comparison.accuracy is not None:
+        return comparison.accuracy < comparison.expected_accuracy - _POINT
+    return comparison.agreement < 1 - _DISAGREEMENT
+
+
+def _score(comparison):
+    """What the search for blocks to keep in float makes as large as it can."""
+    return (comparison.accuracy or 0.0, comparison.agreement or 0.0, comparison.likeness)
+
+
+def _file_shape(plan, layout):
+    height, width = plan.size
+    channels = plan.transform.channels
+    picture = (height, width, channels) if layout == "NHWC" else (channels, height, width)
+    return (plan.batch_size, *picture)
+
+
+def _notes(plan, format):
+    notes = []
+    if plan.quantization == "dynamic":
+        notes.append(
+            "weights in int8 save space, not time: they are turned into float, or inputs into int8, in each call"
+        )
+    if plan.quantization == "float16":
+        notes.append("weights are stored in float16 and computed with in float32, unless a GPU takes them as they are")
+    if plan.quantization is not None and format.name == "openvino" and plan.verify is not False:
+        notes.append("compared in float32 where the processor would choose bfloat16")
+    return tuple(notes)

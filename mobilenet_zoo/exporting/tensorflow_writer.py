@@ -1,0 +1,42 @@
+"""What TensorFlow writes: SavedModel folders and LiteRT files."""
+
+import tempfile
+from pathlib import Path
+
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from mobilenet_common.ops.formulations import traced_for
+from mobilenet_zoo.exporting.prepared import output_names
+
+
+def write_saved_model(model, path, target="saved_model"):
+    """Writes the prepared `model` as a folder with one signature, `serving_default`, its weights constants."""
+    specification = tf.TensorSpec(model.inputs[0].shape, tf.float32, name="image")
+    names = output_names(model)
+
+    def trace(image):
+        with traced_for(target):
+            outputs = model(image, training=False)
+        return outputs if isinstance(outputs, dict) else dict(zip(names, tf.nest.flatten(outputs), strict=True))
+
+    traced = tf.function(trace, input_signature=[specification]).get_concrete_function()
+    frozen = convert_variables_to_constants_v2(traced)
+    module = tf.Module()
+    module.frozen = frozen  # a function that nothing holds takes its constants with it
+
+    @tf.function(input_signature=[specification])
+    def serve(image):
+        # TensorFlow flattens by the order of the names.
+        return dict(zip(sorted(names), tf.nest.flatten(frozen(image)), strict=True))
+
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)  # it is for inference alone
+    tf.saved_model.save(module, str(path), signatures={"serving_default": serve}, options=options)
+
+
+def write_litert(model, path, target="litert"):
+    """Writes the prepared `model` as a LiteRT file."""
+    with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
+        write_saved_model(model, folder, target)
+        content = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+    Path(path).write_bytes(content)

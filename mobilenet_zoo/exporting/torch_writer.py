@@ -1,0 +1,97 @@
+"""What starts from a program of torch.export: `.pt2` and ONNX files, and OpenVINO's from the latter."""
+
+import contextlib
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+
+from mobilenet_common.ops.formulations import traced_for
+from mobilenet_zoo.exporting.onnx_graph import finish
+from mobilenet_zoo.exporting.prepared import blocks, output_names
+from mobilenet_zoo.exporting.torch_graph import simplify
+
+OPSET = 18
+
+
+def write_program(model, path, target="torch"):
+    """Writes the prepared `model` as a program of torch.export."""
+    torch.export.save(program(model, target), path)
+
+
+def write_onnx(model, path, target="onnx"):
+    """Writes the prepared `model` as an ONNX file, its nodes named after the model's layers."""
+    exported = program(model, target)
+    dynamic = {"image": {0: "batch"}} if model.inputs[0].shape[0] is None else None
+    with warnings.catch_warnings(), _quiet("torch.onnx"):
+        warnings.simplefilter("ignore")
+        written = torch.onnx.export(
+            exported,
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=output_names(model),
+            dynamic_shapes=dynamic,
+        )
+    finish(written.model)
+    written.save(path, external_data=False)
+
+
+def write_openvino(model, path, target="onnx"):
+    """Writes the prepared `model` as OpenVINO's intermediate representation, from its ONNX form."""
+    import openvino
+
+    with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
+        onnx = Path(folder) / "model.onnx"
+        write_onnx(model, onnx, target)
+        openvino.save_model(openvino.convert_model(onnx), path, compress_to_fp16=False)
+
+
+def program(model, target):
+    """The exported program of a prepared model."""
+    shape = [2 if n is None else n for n in model.inputs[0].shape]
+    dynamic = {"image": {0: torch.export.Dim("batch")}} if model.inputs[0].shape[0] is None else None
+    with traced_for(target), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.export.export(
+            _Program(model).eval(), (torch.zeros(shape),), dynamic_shapes=dynamic, strict=False
+        )
+    return simplify(traced)
+
+
+class _Program(torch.nn.Module):
+    """A functional Keras model as a module in which every layer is a module, so that traces carry the layers' names."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.__dict__["model"] = model  # no submodule: its weights become constants of the program, once
+        self.layer = torch.nn.ModuleDict({layer.name: _Layer(layer) for layer in blocks(model)})
+
+    def forward(self, image):
+        outputs = self.model._run_through_graph(image, operation_fn=lambda layer: self.layer[layer.name])
+        return tuple(outputs.values()) if isinstance(outputs, dict) else outputs
+
+
+class _Layer(torch.nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.__dict__["run"] = layer
+
+    def forward(self, *args, **kwargs):
+        return self.run(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def _quiet(name):
+    """Nothing below an error is logged in this scope."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,79 @@
+"""Whether a file answers as its model does, and if not, where it begins to depart."""
+
+import dataclasses
+
+import numpy as np
+
+# How far a right file may be from the model, as a share of the largest output. Rounding to 8 bits has no such bound.
+TOLERANCES = {None: 2e-4, "float16": 5e-2}
+_LEAST_LIKENESS = 0.8  # of the answers of an 8-bit file to the model's, as a cosine
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Answers of a file next to the model's.
+
+    Attributes:
+        deviation: Largest difference, as a share of the largest value, over all outputs.
+        likeness: Mean cosine between the two answers to a picture, the least of all outputs.
+        agreement: Share of the pictures with the same first class, or None for features.
+        accuracy, expected_accuracy: Share that file and model get right, or None without labels.
+    """
+
+    deviation: float
+    likeness: float
+    agreement: float | None
+    accuracy: float | None
+    expected_accuracy: float | None
+
+    def is_right(self, quantization, allowed=None):
+        """Whether the file may pass for the model."""
+        if not np.isfinite(self.deviation):
+            return False
+        if allowed is None:
+            allowed = TOLERANCES.get(quantization)
+        return self.likeness >= _LEAST_LIKENESS if allowed is None else self.deviation <= allowed
+
+
+def compare(found, expected, labels=None):
+    """A `Comparison` of lists of arrays, each `(pictures, ...)`."""
+    agreement = accuracy = expected_accuracy = None
+    if len(expected) == 1 and expected[0].ndim == 2 and expected[0].shape[1] > 1:
+        classes, expected_classes = found[0].argmax(1), expected[0].argmax(1)
+        agreement = float((classes == expected_classes).mean())
+        if labels is not None:
+            accuracy = float((classes == labels).mean())
+            expected_accuracy = float((expected_classes == labels).mean())
+    pairs = list(zip(found, expected, strict=True))
+    deviations, likenesses = [deviation(*pair) for pair in pairs], [_likeness(*pair) for pair in pairs]
+    return Comparison(max(deviations), min(likenesses), agreement, accuracy, expected_accuracy)
+
+
+def deviation(found, expected):
+    """The largest difference as a share of the largest expected value."""
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return float("inf")
+    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
+
+
+def first_departure(found, expected, allowed):
+    """The first layer of `expected`, `{name: output}` in order, whose output in `found` deviates by more than allowed.
+
+    Returns:
+        `(name, deviation)`, or None.
+    """
+    for name, answer in expected.items():
+        if name in found:
+            own = found[name]
+            value = deviation(own.reshape(answer.shape) if own.size == answer.size else own, answer)
+            if not value <= allowed:
+                return name, value
+    return None
+
+
+def _likeness(found, expected):
+    found, expected = (each.reshape(len(each), -1).astype("float64") for each in (found, expected))
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return -1.0
+    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    return float(((found * expected).sum(1) / np.maximum(lengths, 1e-30)).mean())
