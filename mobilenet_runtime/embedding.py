@@ -10,7 +10,7 @@ import numpy as np
 
 from mobilenet_runtime.metadata import FILE, KEY
 from mobilenet_runtime.runtimes import ending_of
-from mobilenet_runtime.runtimes.base import RuntimeFailure, imported, refusals
+from mobilenet_runtime.runtimes.base import imported, refusals
 
 LABELS = "labels.txt"
 

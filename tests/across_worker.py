@@ -1,7 +1,7 @@
 """One backend's part of the tests that compare backends: `python -m tests.across_worker TASK FOLDER`.
 
-A task is gradients, write, write-all or read. The backend is that of KERAS_BACKEND. Results go into FOLDER, from where
-the tests read them.
+A task is gradients, write, write-all, read, infer-one or infer-some. The backend is that of KERAS_BACKEND. Results go
+into FOLDER, from where the tests read them.
 """
 
 import sys
@@ -126,15 +126,25 @@ def write_all(folder):
     write(folder, ALL_SAVED)
 
 
-def read(folder):
-    """Loads what all backends wrote and saves what this one predicts with it."""
+def read(folder, pattern="*.keras"):
+    """Loads what all backends wrote, or what fits `pattern`, and saves what this one predicts with it."""
     assert mobilenet_zoo.list_models(), "importing the zoo is what registers the layers"
-    for path in sorted(folder.glob("*.keras")):
+    for path in sorted(folder.glob(pattern)):
         model = keras.saving.load_model(path, compile=False)
         x, _ = _formatted(FORMATS[model.input_shape[1] == 3])
         answer = infer(model, x)
         np.save(folder / f"{path.stem}-by-{keras.backend.backend()}.npy", answer)
         keras.utils.clear_session()
+
+
+def infer_one(folder):
+    """As `read`, of one small model: under OpenVINO every operation is compiled by itself."""
+    read(folder, "*-mobilenetv1-*.keras")
+
+
+def infer_some(folder):
+    """As `read`, of every model that PyTorch wrote."""
+    read(folder, "torch-*.keras")
 
 
 def _formatted(data_format):
@@ -145,5 +155,12 @@ def _formatted(data_format):
 
 
 if __name__ == "__main__":
-    tasks = {"gradients": gradients, "write": write, "write-all": write_all, "read": read}
+    tasks = {
+        "gradients": gradients,
+        "write": write,
+        "write-all": write_all,
+        "read": read,
+        "infer-one": infer_one,
+        "infer-some": infer_some,
+    }
     tasks[sys.argv[1]](Path(sys.argv[2]))

@@ -84,6 +84,26 @@ def test_a_saved_model_predicts_the_same_elsewhere(writer, name, data_format, sa
         np.testing.assert_allclose(answer, expected, atol=1e-5, err_msg=f"read by {reader}")
 
 
+def compare_by_openvino(saved, task):
+    """Keras's backend for inference alone: what it answers, next to what the backends that wrote the models did."""
+    pytest.importorskip("openvino")
+    run(task, saved, "openvino")
+    answers = list(saved.glob("*-by-openvino.npy"))
+    for path in answers:
+        expected = np.load(saved / f"{path.stem.removesuffix('-by-openvino')}.npy")
+        np.testing.assert_allclose(np.load(path), expected, atol=1e-5, err_msg=path.stem)
+    return len(answers)
+
+
+def test_openvino_infers_what_other_backends_saved(saved):
+    assert compare_by_openvino(saved, "infer-one") >= len(BACKENDS)
+
+
+@pytest.mark.slow
+def test_openvino_infers_every_generation(saved):
+    assert compare_by_openvino(saved, "infer-some") >= len(across_worker.SAVED)
+
+
 @pytest.mark.parametrize("name", across_worker.SAVED)
 def test_both_data_formats_predict_the_same(name, saved):
     # Every backend gives a model the same weights, so it matters little which of them wrote it.

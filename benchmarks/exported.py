@@ -1,0 +1,159 @@
+"""Exported files next to those that others export of the same architecture, each run in a process of its own.
+
+    python -m benchmarks.exported --threads 2
+
+It writes `exported.json` and `exported.md` into the output folder. A ratio is the peer's time divided by ours, of the
+medians over rounds in which the files take turns. With `--int8` the peer is our own file in float32.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.contenders import IMAGE_SIZE, MODELS, create, create_keras_application, create_timm
+from mobilenet_runtime.measure import measure
+
+KERAS, TIMM, FLOAT = "keras.applications", "timm", "ours, float32"
+# Who else exports what, and what runs it.
+COMPARISONS = {
+    ("litert", KERAS): ("mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100", "mobilenetv3_small_100"),
+    ("onnx", TIMM): (
+        "mobilenetv2_100",
+        "mobilenetv3_large_100",
+        "mobilenetv4_conv_medium",
+        "mobilenetv4_hybrid_medium",
+    ),
+    ("openvino", TIMM): (
+        "mobilenetv2_100",
+        "mobilenetv3_large_100",
+        "mobilenetv4_conv_medium",
+        "mobilenetv4_hybrid_medium",
+    ),
+    ("litert int8", FLOAT): ("mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100", "mobilenetv3_small_100"),
+}
+_ENDINGS = {"litert": ".tflite", "onnx": ".onnx", "openvino": ".xml"}
+_BACKENDS = {KERAS: "tensorflow"}  # that writes the file; PyTorch the others
+
+
+def write(runtime, who, name, path):
+    """Writes the file of one contender."""
+    model = next(each for each in MODELS if each.name == name)
+    if who == KERAS:
+        _write_keras(model, path)
+    elif who == TIMM:
+        _write_timm(model, path)
+    else:
+        import mobilenet_zoo
+
+        options = {"include_softmax": False if runtime in ("onnx", "openvino") else None}
+        if runtime == "litert int8" and who == "ours":
+            pictures = np.random.default_rng(0).uniform(-1, 1, (32, IMAGE_SIZE, IMAGE_SIZE, 3)).astype("float32")
+            options |= {"quantization": "int8", "calibration": pictures}
+            options["verify"] = False  # an untrained network answers at random, and rounded otherwise
+        # timm's models are padded as PyTorch does it; next to them ours are too.
+        ours = mobilenet_zoo.create_model(name) if runtime in ("onnx", "openvino") else create(model)
+        print(mobilenet_zoo.export(ours, path, **options))
+
+
+def _write_keras(model, path):
+    """keras.applications' model by TensorFlow's converter, with a fixed batch, which LiteRT's delegate needs."""
+    import keras
+    import tensorflow as tf
+
+    theirs = create_keras_application(model)
+    image = keras.Input(batch_shape=(1, IMAGE_SIZE, IMAGE_SIZE, 3))
+    logits = keras.Model(theirs.input, theirs.output)(image)
+    fixed = keras.Model(image, logits)
+    fixed.export(path.with_suffix(""), format="tf_saved_model", verbose=False)
+    path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(path.with_suffix(""))).convert())
+
+
+def _write_timm(model, path):
+    import torch
+
+    theirs, onnx = create_timm(model).eval(), path.with_suffix(".onnx")
+    picture = torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    written = torch.onnx.export(theirs, (picture,), dynamo=True, verbose=False)
+    written.save(onnx, external_data=False)
+    if path.suffix == ".xml":
+        import openvino
+
+        openvino.save_model(openvino.convert_model(onnx), path, compress_to_fp16=False)
+
+
+def compare(runtime, peer, name, folder, threads, rounds, runs):
+    """A row: the times, sizes and operations of our file and the peer's."""
+    ending = _ENDINGS[runtime.split()[0]]
+    paths = {}
+    for who in ("ours", peer):
+        path = folder / f"{name}_{runtime}_{who}{ending}".replace(" ", "_").replace(",", "")
+        if not path.exists():
+            command = [sys.executable, "-m", "benchmarks.exported", "--write", runtime, who, name, str(path)]
+            environment = os.environ | {"KERAS_BACKEND": _BACKENDS.get(who, "torch"), "TF_CPP_MIN_LOG_LEVEL": "3"}
+            subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+        paths[who] = path
+    times = {who: [] for who in paths}
+    for _ in range(rounds):
+        for who, path in paths.items():
+            record, _ = measure(path, threads=threads, runs=runs)
+            times[who].append(record["latency_ms"])
+    ratios = [theirs / ours for ours, theirs in zip(times["ours"], times[peer], strict=True)]
+    row = {
+        "runtime": runtime,
+        "peer": peer,
+        "model": name,
+        "ours_ms": statistics.median(times["ours"]),
+        "peer_ms": statistics.median(times[peer]),
+        "ratios": [round(each, 3) for each in ratios],
+        "bytes": _bytes(paths["ours"]) / _bytes(paths[peer]),
+    }
+    return row | {"ratio": row["peer_ms"] / row["ours_ms"]}
+
+
+def _bytes(path):
+    return sum(each.stat().st_size for each in (path, path.with_suffix(".bin")) if each.is_file())
+
+
+def table(rows):
+    """The rows in Markdown."""
+    lines = ["| runtime | model | peer | time ratio | in single rounds | size ratio |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        span = f"{min(row['ratios']):.2f} to {max(row['ratios']):.2f}"
+        lines.append(
+            f"| {row['runtime']} | {row['model']} | {row['peer']} | {row['ratio']:.2f} | {span} | {row['bytes']:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    """Write and measure what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path("bench_output/exported"))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--runs", type=int, default=40)
+    parser.add_argument("--only", nargs="*", default=None, help="runtimes: litert, onnx, openvino, 'litert int8'")
+    parser.add_argument("--write", nargs=4, metavar=("RUNTIME", "WHO", "MODEL", "PATH"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.write:
+        *what, path = options.write
+        return write(*what, Path(path))
+    options.output.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for (runtime, peer), names in COMPARISONS.items():
+        for name in names if options.only is None or runtime in options.only else ():
+            rows.append(compare(runtime, peer, name, options.output, options.threads, options.rounds, options.runs))
+            print(json.dumps(rows[-1]), flush=True)
+    (options.output / "exported.json").write_text(json.dumps(rows, indent=2) + "\n")
+    (options.output / "exported.md").write_text(table(rows))
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
