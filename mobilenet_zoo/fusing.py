@@ -76,6 +76,10 @@ def _carry_over(old, new):
     if _folds_layer_scale(old):
         factors[old.last_convolution.path] = _numbers(old.layer_scale.gamma)
     for name, variables in new_parts.items():
+        if "moving_mean" in variables:  # a batch norm that isn't ours
+            for key, variable in variables.items():
+                variable.assign(old_parts[name][key])
+            continue
         values = _folded(old_parts[name], factors.get(name), getattr(old, "norm_epsilon", None))
         for key, variable in variables.items():
             variable.assign(values[key])
