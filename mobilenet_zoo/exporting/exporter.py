@@ -86,6 +86,9 @@ def export_all(model, paths, **options):
     for path, format in formats.items():
         plan.check(format)
         check_place(path, format)
+    if plan.quantization == "int8":
+        _ = plan.pictures  # before any process is started
+    _ = plan.reference
     by_backend = {}
     for path, format in formats.items():
         by_backend.setdefault(format.backend, []).append((path, format))

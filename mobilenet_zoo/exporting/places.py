@@ -31,7 +31,10 @@ def beside(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.mkdtemp(prefix=".export-", dir=path.parent)
     except OSError as error:
-        raise ExportError(f"{path} can't be written: {error.strerror}.") from error
+        reason = error.strerror
+        if isinstance(error, (FileExistsError, NotADirectoryError)):
+            reason = "a file is where its folder should be"
+        raise ExportError(f"{path} can't be written: {reason}.") from error
     try:
         yield Path(folder)
     finally:
@@ -39,12 +42,33 @@ def beside(path):
 
 
 def put(sources, targets):
-    """Moves files or folders to where others may be, which are then gone."""
-    for source, target in reversed(list(zip(sources, targets, strict=True))):
-        if target.is_dir():
-            old = source.with_name("old_" + source.name)
-            os.rename(target, old)
-        os.replace(source, target)
+    """Moves files or folders to where others may be, which are then gone; if one can't be moved, all are as before."""
+    moved = []
+    try:
+        for source, target in reversed(list(zip(sources, targets, strict=True))):
+            moved.append((target, _kept(target, source.with_name("old_" + source.name))))
+            os.replace(source, target)
+    except OSError:
+        for target, old in reversed(moved):
+            if old is not None:
+                os.replace(old, target)
+            else:
+                target.unlink(missing_ok=True)
+        raise
+
+
+def _kept(target, old):
+    """Keeps what is at `target` as `old` too, or instead if it is a folder; None if there is nothing."""
+    if target.is_dir():
+        os.rename(target, old)
+    elif target.exists():
+        try:
+            os.link(target, old)
+        except OSError:  # a file system without links
+            shutil.copy2(target, old)
+    else:
+        return None
+    return old
 
 
 def size_on_disk(paths):

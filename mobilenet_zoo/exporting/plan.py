@@ -6,7 +6,7 @@ import functools
 import keras
 import numpy as np
 
-from mobilenet_common.errors import ExportError, integer, one_of, unknown_name
+from mobilenet_common.errors import ExportError, integer, number, one_of, unknown_name
 from mobilenet_common.ops.layout import split_shape
 from mobilenet_runtime.labels import imagenet_classes
 from mobilenet_runtime.metadata import Metadata
@@ -24,15 +24,15 @@ class Plan:
     """The checked arguments of `export`, and what follows from them."""
 
     model: keras.Model
-    batch_size: int | None
-    image_size: tuple | int | None
-    quantization: str | None
-    calibration: object
-    include_preprocessing: bool
-    include_softmax: bool | None
-    metadata: bool
-    verify: bool | float
-    float_blocks: tuple | None
+    batch_size: int | None = 1
+    image_size: tuple | int | None = None
+    quantization: str | None = None
+    calibration: object = None
+    include_preprocessing: bool = False
+    include_softmax: bool | None = None
+    metadata: bool = True
+    verify: bool | float = True
+    float_blocks: tuple | None = None
 
     def __post_init__(self):
         model = self.model
@@ -47,6 +47,8 @@ class Plan:
         for name in ("include_preprocessing", "metadata"):
             one_of(name, getattr(self, name), (True, False))
         one_of("include_softmax", self.include_softmax, (None, True, False))
+        if not isinstance(self.verify, bool):
+            number("verify", self.verify, 0, float("inf"))
         if self.include_softmax is not None and (len(model.outputs) != 1 or len(model.outputs[0].shape) != 2):
             raise ValueError(
                 f"include_softmax={self.include_softmax} is for classifiers, and {model.name} gives features: leave it "

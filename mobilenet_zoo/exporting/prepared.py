@@ -110,8 +110,8 @@ def _copied(layer, data_format, is_dropped):
         return keras.layers.Activation("linear", name=layer.name)
     if is_dropped:
         config["activation"] = "linear"
-    if isinstance(layer, keras.Model):
-        return type(layer).from_config(config)
+    if isinstance(layer, keras.Model):  # which isn't turned, nor is what it is a layer of
+        return keras.models.clone_model(layer, clone_function=lambda each: _copied(each, data_format, False))
     config["dtype"] = "float32"
     if "data_format" in config:
         config["data_format"] = data_format

@@ -1,4 +1,4 @@
-"""What the model itself answers, under the backend that runs here."""
+"""What the model itself answers, under the backend that runs here, in float32 or better."""
 
 import keras
 import numpy as np
@@ -74,12 +74,25 @@ def _answers(model, batch):
 
 
 def _of_size(model, size, data_format):
-    """`model`, or one that shares its weights and takes pictures of `size`."""
+    """`model`, or one with its weights that takes pictures of `size` and doesn't round to 16 bits on the way."""
     _, *own, channels = split_shape(model.inputs[0].shape, data_format)
-    if all(n in (None, wanted) for n, wanted in zip(own, size, strict=True)):
+    fits = all(n in (None, wanted) for n, wanted in zip(own, size, strict=True))
+    if fits and not any(map(_is_half, model._flatten_layers())):
         return model
-    image = keras.Input(batch_shape=join_shape(None, *size, channels, data_format), name="image")
-    config = lambda layer: layer.from_config(layer.get_config())  # noqa: E731
-    other = keras.models.clone_model(model, image, clone_function=config)
+    image = keras.Input(batch_shape=join_shape(None, *size, channels, data_format), dtype="float32", name="image")
+    other = keras.models.clone_model(model, image, clone_function=_copied)
     other.set_weights(model.get_weights())
     return other
+
+
+def _is_half(layer):
+    return layer.compute_dtype in ("float16", "bfloat16")
+
+
+def _copied(layer):
+    if isinstance(layer, keras.Model):
+        return keras.models.clone_model(layer, clone_function=_copied)
+    config = layer.get_config()
+    if _is_half(layer):
+        config["dtype"] = "float32"
+    return layer.from_config(config)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mobilenet_common.errors import ExportError
 from mobilenet_runtime.measure import measure
+from mobilenet_runtime.runtimes.base import RuntimeFailure
 from mobilenet_zoo.exporting import process
 from mobilenet_zoo.exporting.places import put, size_on_disk
 from mobilenet_zoo.exporting.prepared import blocks
@@ -52,7 +53,13 @@ class Session:
         )
         if plan.verify is False:
             return report
-        comparison, report = self._compared(part, report)
+        try:
+            comparison, report = self._compared(part, report)
+        except RuntimeFailure as error:
+            rejected = _set_aside(part, path, format)
+            raise ExportError(
+                f"{path} was not written: {error} The file is kept as {rejected}.", rejected=rejected
+            ) from error
         if plan.quantization == "int8" and plan.float_blocks is None and _loses(comparison):
             comparison, report = self._with_float_blocks(part, format, comparison, report)
         allowed = None if plan.verify is True else float(plan.verify)
@@ -104,7 +111,8 @@ class Session:
     def _trials(self, part, format, report, choices):
         """`(file, comparison, report)` for each choice of layers that stay in float."""
         plain = str(part.with_name(f"float_{part.name}"))
-        paths = [part.with_name(f"trial_{i}_{part.name}") for i in range(len(choices))]
+        # The best of a count of layers is kept while one more is tried.
+        paths = [part.with_name(f"trial_{len(names)}_{i}_{part.name}") for i, names in enumerate(choices)]
         self.run(
             [
                 self.plan.job(path, format, self.calibration, float_blocks=list(names), plain=plain)
@@ -120,14 +128,16 @@ class Session:
     def _reject(self, part, path, format, report):
         """Keeps a wrong file aside and says where it departs from the model."""
         block, where = None, ""
-        if self.plan.quantization != "int8":
-            block, where = self._departure(part, format)
-        rejected = [Path(f"{name}.rejected") for name in format.files(path)]
-        put(format.files(part), rejected)
+        if self.plan.quantization in TOLERANCES:  # 8 bits depart a little in every layer
+            try:
+                block, where = self._departure(part, format)
+            except (ExportError, RuntimeFailure) as error:
+                where = f" Where it begins to could not be found out: {error}"
+        rejected = _set_aside(part, path, format)
         raise ExportError(
             f"{path} was not written: what {report.runtime} answers deviates from the model by "
-            f"{report.deviation:.1e} of the largest output.{where} The file is kept as {rejected[0]}.",
-            rejected=str(rejected[0]),
+            f"{report.deviation:.1e} of the largest output.{where} The file is kept as {rejected}.",
+            rejected=rejected,
             block=block,
             report=report,
         )
@@ -144,6 +154,13 @@ class Session:
         if departure is None:
             return None, " No block alone deviates by more than is allowed."
         return departure[0], f" The first layer that departs is {departure[0]}, by {departure[1]:.1e}."
+
+
+def _set_aside(part, path, format):
+    """Keeps a file that is not to become `path` beside it; returns where."""
+    rejected = [Path(f"{name}.rejected") for name in format.files(path)]
+    put(format.files(part), rejected)
+    return str(rejected[0])
 
 
 def _loses(comparison):

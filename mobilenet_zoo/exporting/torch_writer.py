@@ -73,7 +73,9 @@ class _Program(torch.nn.Module):
 
     def forward(self, image):
         outputs = self.model._run_through_graph(image, operation_fn=lambda layer: self.layer[layer.name])
-        return tuple(outputs.values()) if isinstance(outputs, dict) else outputs
+        if isinstance(outputs, dict):  # Keras gives them sorted
+            return {name: outputs[name] for name in output_names(self.model)}
+        return outputs
 
 
 class _Layer(torch.nn.Module):
