@@ -52,3 +52,20 @@ def image(height, width, channels=3):
         planes.append(np.sin(a * columns + p) * np.cos(b * rows + q))
     picture = np.stack(planes, -1) + 0.5 * draw.standard_normal((height, width, channels))
     return ((picture - picture.mean()) / picture.std()).astype("float32")[None]
+
+
+def randomized(model):
+    """The model with weights that hide no factor, as a fresh batch norm does, and that keep a deep network's scale."""
+    for variable in model.weights:
+        name = variable.path.rpartition("/")[2]
+        draw, shape = generator(variable.path), tuple(variable.shape)
+        if name == "moving_variance":
+            variable.assign(draw.uniform(0.5, 1.5, shape))
+        elif name == "gamma":
+            variable.assign(draw.uniform(0.4, 0.9, shape))
+        elif name in ("beta", "moving_mean", "bias"):
+            variable.assign(0.1 * draw.standard_normal(shape))
+        elif name == "kernel":
+            fan_in = np.prod(shape[:2] if shape[-1] == 1 else shape[:-1], dtype=int)
+            variable.assign(np.sqrt(2.0 / fan_in) * draw.standard_normal(shape))
+    return model

@@ -20,23 +20,6 @@ QUICK = (
 )
 
 
-def randomized(model):
-    """The model with weights that hide no factor, as a fresh batch norm does, and that keep a deep network's scale."""
-    for variable in model.weights:
-        name = variable.path.rpartition("/")[2]
-        draw, shape = seeded.generator(variable.path), tuple(variable.shape)
-        if name == "moving_variance":
-            variable.assign(draw.uniform(0.5, 1.5, shape))
-        elif name == "gamma":
-            variable.assign(draw.uniform(0.4, 0.9, shape))
-        elif name in ("beta", "moving_mean", "bias"):
-            variable.assign(0.1 * draw.standard_normal(shape))
-        elif name == "kernel":
-            fan_in = np.prod(shape[:2] if shape[-1] == 1 else shape[:-1], dtype=int)
-            variable.assign(np.sqrt(2.0 / fan_in) * draw.standard_normal(shape))
-    return model
-
-
 def image(size=64, channels=3, dtype="float32"):
     """Two pictures of waves and noise."""
     pictures = [seeded.image(size + extra, size + extra, channels)[:, :size, :size] for extra in (0, 1)]
@@ -59,7 +42,7 @@ every_name = pytest.mark.parametrize(
 @every_name
 def test_outputs_stay_and_batch_norm_goes(name):
     options = {"input_shape": (64, 64, 3), "num_classes": 5, "classifier_activation": None}
-    model = randomized(mobilenet_zoo.create_model(name, **options))
+    model = seeded.randomized(mobilenet_zoo.create_model(name, **options))
     before = model.get_weights()
     fused = mobilenet_zoo.fuse(model)
     check_same(model, fused, image())
@@ -75,7 +58,7 @@ def test_outputs_stay_and_batch_norm_goes(name):
 def test_folding_is_exact(name):
     """In float64, with the statistics of the pictures: such a network hangs on its input, and amplifies rounding."""
     options = {"input_shape": (64, 64, 3), "num_classes": 5, "classifier_activation": None}
-    model = randomized(mobilenet_zoo.create_model(name, dtype="float64", norm_momentum=0.0, **options))
+    model = seeded.randomized(mobilenet_zoo.create_model(name, dtype="float64", norm_momentum=0.0, **options))
     x = image(dtype="float64")
     model(x, training=True)
     found = check_same(model, mobilenet_zoo.fuse(model), x, 1e-9)[0]
@@ -83,7 +66,7 @@ def test_folding_is_exact(name):
 
 
 def test_layer_scale_goes_into_the_projection():
-    model = randomized(create_mobilenetv4("hybrid_medium", 3, (64, 64, 3), width_multiplier=0.25))
+    model = seeded.randomized(create_mobilenetv4("hybrid_medium", 3, (64, 64, 3), width_multiplier=0.25))
     for variable in model.weights:
         if "layer_scale" in variable.path:
             variable.assign(np.random.default_rng(2).uniform(0.5, 1.5, variable.shape))
@@ -107,7 +90,7 @@ def test_layer_scale_goes_into_the_projection():
     ids=str,
 )
 def test_options_are_kept(options):
-    model = randomized(create_mobilenetv4("conv_small", 3, **{"input_shape": (64, 64, 3)} | options))
+    model = seeded.randomized(create_mobilenetv4("conv_small", 3, **{"input_shape": (64, 64, 3)} | options))
     x = image() if "data_format" not in options else image().transpose(0, 3, 1, 2)
     fused = mobilenet_zoo.fuse(model)
     check_same(model, fused, x)
@@ -128,11 +111,11 @@ def test_unusual_blocks():
             (Attention(12, 2, 4, query_stride=2, layer_scale=0.5), Attention(12, 2, 4, kv_kernel=3, kv_stride=2)),
         ),
     )
-    model = randomized(create_mobilenetv4(architecture, 3, (64, 64, 3)))
+    model = seeded.randomized(create_mobilenetv4(architecture, 3, (64, 64, 3)))
     check_same(model, mobilenet_zoo.fuse(model), image())
     inputs = keras.Input((8, 8, 4))
     y = mobilenet_layers.ConvNormActivation(6, 3, use_bias=True, activation="relu", name="convolution")(inputs)
-    model = randomized(keras.Model(inputs, mobilenet_layers.NormActivation(activation="silu", name="norm")(y)))
+    model = seeded.randomized(keras.Model(inputs, mobilenet_layers.NormActivation(activation="silu", name="norm")(y)))
     fused = mobilenet_zoo.fuse(model)
     check_same(model, fused, image(8, 4))
     assert [w.path for w in fused.weights] == ["convolution/kernel", "convolution/bias", "norm/gamma", "norm/beta"]
@@ -145,7 +128,7 @@ def test_models_inside_models():
     )
     inputs = keras.Input((64, 64, 3))
     outputs = keras.layers.Dense(3)(body(keras.layers.Rescaling(2.0)(inputs)))
-    model = randomized(keras.Model(inputs, outputs))
+    model = seeded.randomized(keras.Model(inputs, outputs))
     fused = mobilenet_zoo.fuse(model)
     check_same(model, fused, image())
     assert not any("moving" in w.path for w in fused.weights)
@@ -153,7 +136,7 @@ def test_models_inside_models():
 
 @pytest.mark.across
 def test_a_fused_model_saves_and_loads(tmp_path):
-    model = randomized(create_mobilenetv4("hybrid_medium", 3, (64, 64, 3), width_multiplier=0.25))
+    model = seeded.randomized(create_mobilenetv4("hybrid_medium", 3, (64, 64, 3), width_multiplier=0.25))
     fused = mobilenet_zoo.fuse(model)
     fused.save(tmp_path / "fused.keras")
     check_same(fused, keras.saving.load_model(tmp_path / "fused.keras"), image(), 1e-6)
@@ -162,7 +145,7 @@ def test_a_fused_model_saves_and_loads(tmp_path):
 
 @pytest.mark.across
 def test_a_model_that_still_trains_is_refused():
-    model = randomized(create_mobilenetv4("conv_small", 3, (64, 64, 3), width_multiplier=0.25))
+    model = seeded.randomized(create_mobilenetv4("conv_small", 3, (64, 64, 3), width_multiplier=0.25))
     model.compile(optimizer="adam", loss="categorical_crossentropy")
     with pytest.raises(ValueError, match=r"still trains.*model.trainable = False.*allow_training=True"):
         mobilenet_zoo.fuse(model)
