@@ -7,6 +7,7 @@ import typer
 from mobilenet_cli.benchmark import bench
 from mobilenet_cli.catalogue import info, list_weights, plot
 from mobilenet_cli.conversion import convert
+from mobilenet_cli.exporting import export
 from mobilenet_cli.output import told
 from mobilenet_cli.pictures import features, predict
 from mobilenet_runtime.version import VERSION
@@ -23,6 +24,8 @@ app = typer.Typer(
     Look at it: `mobilenet-zoo info mobilenetv4_conv_small.e2400_r224_in1k`
 
     Run it: `mobilenet-zoo predict photos/ --model mobilenetv4_conv_small.e2400_r224_in1k`
+
+    Carry it to a device: `mobilenet-zoo export mobilenetv4_conv_small.e2400_r224_in1k small.tflite`
 
     Weights are downloaded when they are first needed, and kept. KERAS_BACKEND chooses tensorflow, jax or torch.
     `bench`, and `predict` with an exported file, need neither Keras nor a backend.
@@ -47,6 +50,7 @@ for name, command in {
     "predict": predict,
     "features": features,
     "convert": convert,
+    "export": export,
     "bench": bench,
 }.items():
     app.command(name)(told(command))

@@ -30,7 +30,7 @@ from tests.runtime import tiny
 pytestmark = pytest.mark.across
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("list", "info", "plot", "predict", "features", "convert", "bench")
+COMMANDS = ("list", "info", "plot", "predict", "features", "convert", "export", "bench")
 
 
 def run(*arguments, code=0, columns=100):
@@ -89,7 +89,13 @@ class TestHelp:
 
     def test_nothing_is_needed_to_look_around(self, tmp_path):
         assert as_program("--version", home=tmp_path, missing=KERAS).strip() == mobilenet_zoo.__version__
-        for arguments in (["--help"], ["bench", "--help"], ["convert", "--help"], ["predict", "--help"]):
+        for arguments in (
+            ["--help"],
+            ["bench", "--help"],
+            ["convert", "--help"],
+            ["export", "--help"],
+            ["predict", "--help"],
+        ):
             assert "mobilenet-zoo" in as_program(*arguments, home=tmp_path, missing=KERAS)
 
     def test_without_a_backend_an_error_says_what_to_install(self, tmp_path):

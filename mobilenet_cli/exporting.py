@@ -1,0 +1,223 @@
+"""`export`: models as files for other runtimes."""
+
+import importlib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mobilenet_cli.exported import is_exported_name
+from mobilenet_cli.labels import read_labels
+from mobilenet_cli.output import messages, print_json
+from mobilenet_cli.pictures import load
+from mobilenet_cli.zoo import zoo
+from mobilenet_common.errors import ExportError, integer
+from mobilenet_runtime import reading
+
+
+class Quantization(StrEnum):
+    """What `export` makes of the weights."""
+
+    FLOAT16 = "float16"
+    DYNAMIC = "dynamic"
+    INT8 = "int8"
+
+
+def export(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME_OR_FILE",
+            help="Weights as `list` names them, a model's name for its best ones, a .keras file, a folder of "
+            "save_pretrained, or a repository on the Hugging Face Hub, user/name.",
+        ),
+    ],
+    outputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="OUT",
+            help="Files to write: .tflite (LiteRT), .onnx, .xml (OpenVINO) or .pt2 (torch.export); without an ending "
+            "the folder of a SavedModel.",
+        ),
+    ],
+    quantize: Annotated[
+        Quantization | None,
+        typer.Option(
+            help="Store weights in float16, store them in int8 (dynamic), or compute in integers (int8, which needs "
+            "--calibrate). Float32 if left out."
+        ),
+    ] = None,
+    calibrate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER_OR_PATTERN",
+            help="Pictures such as the model will see: a folder, a file or a quoted pattern, repeated for several. A "
+            "fifth is held out, and compared on.",
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|folders",
+            help="Their classes, to tell the accuracy: a file of lines picture,class, or the names of their folders.",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        str, typer.Option("--batch-size", "-b", metavar="N|any", help="Pictures that the files take at once.")
+    ] = "1",
+    size: Annotated[
+        str | None, typer.Option(metavar="N|HxW", help="Height and width of the pictures; the model's if left out.")
+    ] = None,
+    pixels: Annotated[
+        bool, typer.Option("--pixels/--no-pixels", help="Take pixels in 0..255 and normalise them in the file.")
+    ] = False,
+    softmax: Annotated[
+        bool | None,
+        typer.Option("--softmax/--logits", help="Give probabilities, or logits. As the model does if left out."),
+    ] = None,
+    keep_float: Annotated[
+        list[str] | None,
+        typer.Option(metavar="BLOCK", help="A layer that --quantize leaves in float; repeated for several."),
+    ] = None,
+    no_metadata: Annotated[
+        bool, typer.Option("--no-metadata", help="Leave class names, normalisation and licence out of the files.")
+    ] = False,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Neither open the files nor compare them with the model.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Write a model as files for other runtimes, and compare each with the model.
+
+    `mobilenet-zoo export mobilenetv4_conv_small.e2400_r224_in1k small.tflite small.onnx`
+
+    `mobilenet-zoo export flowers.keras flowers.tflite --quantize int8 --calibrate photos/ --labels folders`
+
+    Each file is opened by its own runtime. One that doesn't answer as the model does is kept with .rejected after its
+    name, and is an error; what was written before stays.
+    """
+    if is_exported_name(name):
+        raise ValueError(f"{name} is an exported file already, which can't be exported again: name a Keras model.")
+    if quantize == Quantization.INT8 and not calibrate:
+        raise ValueError("--quantize=int8 needs --calibrate: a folder of pictures such as the model will see.")
+    if labels and not calibrate:
+        raise ValueError(f"--labels={labels} needs --calibrate: the pictures that it is about.")
+    options = {
+        "batch_size": None if batch_size == "any" else _whole("--batch-size", batch_size, "or 'any'"),
+        "image_size": _size(size),
+        "quantization": quantize.value if quantize else None,
+        "include_preprocessing": pixels,
+        "include_softmax": softmax,
+        "metadata": not no_metadata,
+        "verify": not no_verify,
+        "float_blocks": tuple(keep_float) if keep_float else None,
+    }
+    pictures = reading.find_pictures(calibrate) if calibrate else None
+    if calibrate and not pictures:
+        raise ValueError(f"There are no pictures in {', '.join(calibrate)}: name files, folders or patterns.")
+    model = load(name)
+    if labels:
+        pictures = (pictures, _labels(labels, pictures, model))
+    reports = []
+    try:
+        for report in _written(model, outputs, options | {"calibration": pictures}):
+            reports.append(report)
+    except ExportError:
+        missing = [output for output in outputs if str(Path(output)) not in [report.path for report in reports]]
+        if len(missing) > 1:
+            messages.print(f"Not written: {', '.join(missing)}.", soft_wrap=True, markup=False)
+        raise
+    finally:  # one that fails hides none of those before
+        if reports and json:
+            print_json([report.as_dict() for report in reports])
+        elif reports:
+            _print(reports)
+
+
+def _written(model, outputs, options):
+    """Yields a report for each output, which progress is shown of."""
+    exporting = importlib.import_module("mobilenet_zoo.exporting")
+    paths = dict.fromkeys(outputs)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=messages, transient=True) as progress:
+        task = progress.add_task("files", total=len(paths))
+        for report in exporting.export_all(model, paths, **options):
+            progress.advance(task)
+            yield report
+
+
+def _whole(option, text, otherwise):
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"{option}={text} is not allowed: it must be a whole number, {otherwise}.")
+    return integer(option, int(text), 1)
+
+
+def _size(text):
+    """Height and width, of a text such as `224` or `192x256`, or None."""
+    if text is None:
+        return None
+    numbers = [_whole("--size", number, "or two as in 192x256") for number in text.lower().split("x")]
+    if len(numbers) > 2:
+        raise ValueError(f"--size={text} is not allowed: it must be one number, or two as in 192x256.")
+    return numbers[0] if len(numbers) == 1 else tuple(numbers)
+
+
+def _labels(source, pictures, model):
+    """The class of each of the pictures, as an array."""
+    import numpy as np
+
+    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+        raise ValueError(f"--labels is for classifiers, and {model.name} gives features: leave it out.")
+    return np.array(read_labels(source, pictures, zoo().class_names_of(model), model.outputs[0].shape[-1]))
+
+
+def _percent(share):
+    return "" if share is None else f"{share:.1%}"
+
+
+def _accuracies(report):
+    return "" if report.accuracy is None else f"{report.float_accuracy:.1%} → {report.accuracy:.1%}"
+
+
+_COLUMNS = {  # by heading: what stands below, and which a narrow terminal goes without, the largest number first
+    "file": (lambda report: Path(report.path).name, 0),
+    "format": (lambda report: report.format, 4),
+    "size (MB)": (lambda report: f"{report.bytes / 1e6:.2f}", 0),
+    "of float32": (lambda report: f"{report.bytes / report.float_bytes:.0%}" if report.quantization else "", 3),
+    "deviation": (lambda report: "" if report.deviation is None else f"{report.deviation:.1e}", 0),
+    "same class": (lambda report: _percent(report.agreement), 1),
+    "accuracy": (_accuracies, 0),
+    "latency (ms)": (lambda report: "" if report.latency_ms is None else f"{report.latency_ms:.2f}", 0),
+    "operations": (lambda report: "" if report.operations is None else str(report.operation_count), 2),
+    "opened by": (lambda report: report.runtime or "", 5),
+}
+_TEXTS = ("file", "format", "opened by")
+
+
+def _print(reports):
+    """The table of the reports, without columns that are empty or don't fit, and the notes below it."""
+    console = Console()
+    cells = {title: [cell(report) for report in reports] for title, (cell, _) in _COLUMNS.items()}
+    cells = {title: texts for title, texts in cells.items() if any(texts)}
+    widths = {title: max(map(len, [*texts, *title.split()])) for title, texts in cells.items()}
+    while sum(widths.values()) + 2 * (len(widths) - 1) > console.width:
+        last = max(widths, key=lambda title: _COLUMNS[title][1])
+        if not _COLUMNS[last][1]:
+            break
+        del widths[last]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in widths:
+        side = "left" if title in _TEXTS else "right"
+        table.add_column(title.replace(" ", "\n"), justify=side, no_wrap=True, overflow="ellipsis", vertical="bottom")
+    for row in zip(*(cells[title] for title in widths), strict=True):
+        table.add_row(*map(escape, row))
+    console.print(table)
+    for report in reports:
+        kept = [f"stayed in float: {', '.join(report.float_blocks)}"] if report.float_blocks else []
+        for note in (*kept, *report.notes):
+            console.print(f"{Path(report.path).name}: {note}", markup=False, highlight=False)

@@ -1,0 +1,98 @@
+"""The classes of pictures on disk, by the folders that they lie in or by a list."""
+
+import csv
+from pathlib import Path
+
+from mobilenet_common.errors import unknown_name
+from mobilenet_runtime.labels import imagenet_classes
+
+FOLDERS = "folders"
+
+
+def read_labels(source, pictures, class_names, outputs):
+    """The class of each picture, as a number.
+
+    Args:
+        source: `"folders"`: a picture's class is the name of the folder that it lies in. Else a file with a line
+            `picture,class` for each, its pictures named from where it lies or from the working folder.
+        pictures: Paths.
+        class_names: The model's, or None.
+        outputs: How many classes the model tells apart.
+
+    Raises:
+        ValueError: A picture has no class, or one that the model doesn't have.
+    """
+    if source == FOLDERS:
+        given = {picture: Path(picture).absolute().parent.name for picture in pictures}
+    else:
+        given = _listed(Path(source), pictures)
+    numbers = _numbers(set(given.values()), class_names, outputs, source)
+    return [numbers[given[picture]] for picture in pictures]
+
+
+def _listed(file, pictures):
+    """`{picture: its class}` as a file says."""
+    if not file.is_file():
+        raise ValueError(f"--labels={file} is not a file: name one with lines picture,class, or {FOLDERS!r}.")
+    found = {}
+    with open(file, newline="", encoding="utf-8-sig") as stream:
+        for row in csv.reader(stream):
+            if not row:
+                continue
+            if len(row) != 2:
+                raise ValueError(
+                    f"{file} has a line of {len(row)} fields, {','.join(row)!r}: it must be picture,class."
+                )
+            name, label = (field.strip() for field in row)
+            found[(file.parent / name).resolve()] = label
+            found.setdefault(Path(name).resolve(), label)
+    given = {}
+    for picture in pictures:
+        place = Path(picture).resolve()
+        if place not in found:
+            raise ValueError(f"{picture} has no class in {file}: add a line, or leave the picture out of --calibrate.")
+        given[picture] = found[place]
+    return given
+
+
+def _numbers(labels, class_names, outputs, source):
+    """`{label: number of the class}`."""
+    if class_names is not None:
+        known = {name: number for number, name in enumerate(class_names)}
+    else:
+        known = _imagenet(outputs)
+        if source == FOLDERS and not labels <= known.keys():
+            return _sorted(labels, outputs)
+    found = {}
+    for label in sorted(labels):
+        if label in known:
+            found[label] = known[label]
+        elif source != FOLDERS and label.isascii() and label.isdigit() and int(label) < outputs:
+            found[label] = int(label)
+        elif known:
+            raise unknown_name("--labels", label, known)
+        else:
+            raise ValueError(
+                f"--labels={source} names the class {label!r}, but the model's have no names: give numbers from 0 to "
+                f"{outputs - 1}."
+            )
+    return found
+
+
+def _sorted(labels, outputs):
+    if len(labels) != outputs:
+        raise ValueError(
+            f"--labels={FOLDERS} found {len(labels)} folders, but the model tells {outputs} classes apart and has no "
+            "names for them: give a folder for each, or a file."
+        )
+    return {label: number for number, label in enumerate(sorted(labels))}
+
+
+def _imagenet(outputs):
+    """Synsets and names of ImageNet's classes, where a model has as many, with or without one for the background."""
+    classes = imagenet_classes()
+    first = outputs - len(classes)
+    if first not in (0, 1):
+        return {}
+    names = {name: number for number, (_, name) in enumerate(classes, first)}
+    return names | {synset: number for number, (synset, _) in enumerate(classes, first)}

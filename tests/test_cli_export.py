@@ -1,0 +1,322 @@
+"""The command `mobilenet-zoo export`, as a user runs it."""
+
+import csv
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import mobilenet_zoo
+from mobilenet_cli.labels import read_labels
+from mobilenet_common import Architecture
+from mobilenet_common.architecture import Conv, Inverted
+from mobilenet_common.errors import ExportError
+from mobilenet_runtime import load
+from mobilenet_runtime.labels import imagenet_classes
+from mobilenet_v4 import create_mobilenetv4
+from mobilenet_zoo import ExportReport
+from mobilenet_zoo.facts import Facts, remember
+from tests.test_cli import plain, run
+
+pytestmark = pytest.mark.across
+
+SIZE = 32
+COLOURS = ("blue", "green", "red")  # classes, in an order that is not that of the channels
+TINY = Architecture(
+    name="tiny", stem=Conv(16, stride=2), stages=((Inverted(3, 48, 24, stride=2),), (Inverted(3, 48, 32, stride=2),))
+)
+
+
+def tiny_model():
+    """A classifier that finds the strongest colour of a picture, without having been trained."""
+    return create_mobilenetv4(TINY, num_classes=3, input_shape=(SIZE, SIZE, 3))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A small model as a .keras file."""
+    path = tmp_path_factory.mktemp("models") / "tiny.keras"
+    keras.utils.set_random_seed(0)
+    tiny_model().save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder with a folder for each colour, of eight pictures each."""
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for channel, colour in enumerate(("red", "green", "blue")):
+        (folder / colour).mkdir()
+        for i in range(8):
+            pixels = random.integers(0, 128, (40, 50, 3))
+            pixels[..., channel] += 127
+            Image.fromarray(pixels.astype("uint8")).save(folder / colour / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What `export_all` is called with, in place of writing anything."""
+    found = []
+
+    def export_all(model, paths, **options):
+        found.append((model, paths, options))
+        return iter([report(path) for path in paths])
+
+    monkeypatch.setattr("mobilenet_zoo.exporting.export_all", export_all)
+    return found
+
+
+def report(path, **changes):
+    said = {
+        "path": str(path),
+        "format": "onnx",
+        "input_shape": (1, 3, SIZE, SIZE),
+        "layout": "NCHW",
+        "quantization": None,
+        "float_blocks": (),
+        "bytes": 1_230_000,
+        "float_bytes": 1_230_000,
+        "runtime": "ONNX Runtime 1.23.0",
+        "deviation": 2e-6,
+        "agreement": 1.0,
+        "pictures": 4,
+        "latency_ms": 4.5,
+        "operations": {"Conv": 52, "Relu": 35},
+        "placement": {"CPUExecutionProvider": 87},
+    }
+    return ExportReport(**said | changes)
+
+
+def test_two_formats_at_once(saved, tmp_path):
+    paths = [tmp_path / "new" / "tiny.onnx", tmp_path / "tiny.xml"]
+    result = run("export", str(saved), *map(str, paths), columns=140)
+    assert all(path.stat().st_size > 1000 for path in (*paths, tmp_path / "tiny.bin"))
+    _, heading, *rows = [line.split() for line in result.stdout.splitlines()]
+    assert "accuracy" not in heading and "float32" not in heading
+    assert [row[:2] for row in rows] == [["tiny.onnx", "onnx"], ["tiny.xml", "openvino"]]
+    assert [row[-2] for row in rows] == ["Runtime", "OpenVINO"]
+    model = keras.saving.load_model(saved, compile=False)
+    pictures = np.random.default_rng(0).uniform(-1, 1, (1, SIZE, SIZE, 3)).astype("float32")
+    for path in paths:
+        answers = load(path)(pictures)
+        np.testing.assert_allclose(answers, model.predict(pictures, verbose=0), atol=1e-5)
+
+
+def test_integers_with_pictures_and_labels(photos, tmp_path):
+    """With a folder of save_pretrained, whose classes have the names of the folders of pictures."""
+    model = tiny_model()
+    remember(model, Facts((SIZE, SIZE), 0.9, "bilinear", class_names=("red", "green", "blue")))
+    folder = mobilenet_zoo.save_pretrained(model, tmp_path / "colours")
+    path = tmp_path / "tiny.onnx"
+    options = ("--quantize", "int8", "--calibrate", str(photos), "--labels", "folders", "--keep-float", "stem")
+    (said,) = json.loads(run("export", str(folder), str(path), *options, "--json").stdout)
+    assert said["path"] == str(path)
+    assert said["quantization"] == "int8"
+    assert said["float_blocks"] == ["stem"]
+    assert said["operations"]["DequantizeLinear"] > 1
+    assert said["pictures"] == 4
+    assert 0 <= said["accuracy"] <= 1 and 0 <= said["float_accuracy"] <= 1
+
+
+class TestArguments:
+    def test_what_is_left_out(self, calls, saved):
+        run("export", str(saved), "a.onnx", "folder/b")
+        ((model, paths, options),) = calls
+        assert model.name == "tiny"
+        assert paths == {"a.onnx": None, "folder/b": None}
+        assert options == {
+            "batch_size": 1,
+            "image_size": None,
+            "quantization": None,
+            "calibration": None,
+            "include_preprocessing": False,
+            "include_softmax": None,
+            "metadata": True,
+            "verify": True,
+            "float_blocks": None,
+        }
+
+    def test_what_is_given(self, calls, saved, photos):
+        options = ["--quantize", "int8", "--calibrate", str(photos / "red"), "--calibrate", str(photos / "b*" / "*")]
+        options += ["--batch-size", "any", "--size", "48x64", "--pixels", "--logits", "--no-metadata", "--no-verify"]
+        run("export", str(saved), "a.onnx", *options, "--keep-float", "stem", "--keep-float", "classifier")
+        ((_, _, found),) = calls
+        pictures = found.pop("calibration")
+        assert [Path(path).parent.name for path in pictures] == ["red"] * 8 + ["blue"] * 8
+        assert found == {
+            "batch_size": None,
+            "image_size": (48, 64),
+            "quantization": "int8",
+            "include_preprocessing": True,
+            "include_softmax": False,
+            "metadata": False,
+            "verify": False,
+            "float_blocks": ("stem", "classifier"),
+        }
+        run("export", str(saved), "a.onnx", "--batch-size", "4", "--size", "64", "--softmax")
+        assert [calls[1][2][name] for name in ("batch_size", "image_size", "include_softmax")] == [4, 64, True]
+
+    def test_labels_go_with_their_pictures(self, calls, saved, photos):
+        run("export", str(saved), "a.onnx", "--calibrate", str(photos), "--labels", "folders")
+        pictures, labels = calls[0][2]["calibration"]
+        assert labels.shape == (24,)
+        assert [COLOURS[label] for label in labels] == [Path(path).parent.name for path in pictures]
+
+    @pytest.mark.parametrize(
+        "arguments, match",
+        [
+            (("a.tflite", "b.onnx"), "a.tflite is an exported file already"),
+            (("SAVED", "a.onnx", "--quantize", "int8"), "--quantize=int8 needs --calibrate"),
+            (("SAVED", "a.onnx", "--quantize", "int9"), "int9"),
+            (("SAVED", "a.onnx", "--labels", "folders"), "--labels=folders needs --calibrate"),
+            (("SAVED", "a.onnx", "--calibrate", "absent/*.gif"), "There are no pictures in absent/*.gif"),
+            (("SAVED", "a.onnx", "--batch-size", "many"), "--batch-size=many is not allowed"),
+            (("SAVED", "a.onnx", "--batch-size", "0"), "--batch-size=0 is not allowed"),
+            (("SAVED", "a.onnx", "--size", "2x2x2"), "--size=2x2x2 is not allowed"),
+            (("SAVED", "a.onnx", "--size", "large"), "--size=large is not allowed"),
+            (("SAVED", "a.gguf"), "'.gguf', which is no format that is known"),
+            (("SAVED", "a.tflite", "--batch-size", "any"), "is not allowed for LiteRT"),
+            (("SAVED", "a.pt2", "--quantize", "dynamic"), "is not offered for torch.export"),
+            (("SAVED", "a.onnx", "--quantize", "dynamic", "--keep-float", "stm"), "Did you mean 'stem'"),
+            (("absent", "a.onnx"), "neither a folder"),
+        ],
+    )
+    def test_errors(self, arguments, match, saved, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        given = [str(saved) if each == "SAVED" else each for each in arguments]
+        result = run("export", *given, code=2)
+        assert match in plain(result.stderr)
+        assert result.stdout == ""
+        assert list(tmp_path.iterdir()) == []
+
+    def test_too_few_pictures(self, saved, photos, tmp_path):
+        options = ("--quantize", "int8", "--calibrate", str(photos / "red"))
+        said = plain(run("export", str(saved), str(tmp_path / "a.onnx"), *options, code=2).stderr)
+        assert "calibration holds 8 pictures that can be read, and at least 16 are needed" in said
+
+
+class TestReports:
+    def several(self, monkeypatch, *reports, error=None):
+        def export_all(model, paths, **options):
+            yield from reports
+            if error:
+                raise error
+
+        monkeypatch.setattr("mobilenet_zoo.exporting.export_all", export_all)
+
+    @pytest.fixture
+    def small(self):
+        return report(
+            "folder/small.tflite",
+            format="litert",
+            quantization="int8",
+            float_blocks=("stem", "pool"),
+            bytes=400_000,
+            float_bytes=1_600_000,
+            agreement=0.975,
+            accuracy=0.925,
+            float_accuracy=0.95,
+            notes=("made up",),
+        )
+
+    def test_the_table_and_its_notes(self, small, saved, monkeypatch):
+        self.several(monkeypatch, report("a.onnx"), small)
+        lines = [plain(line) for line in run("export", str(saved), "a.onnx", columns=200).stdout.splitlines()]
+        assert lines == [
+            "size of same latency opened",
+            "file format (MB) float32 deviation class accuracy (ms) operations by",
+            "a.onnx onnx 1.23 2.0e-06 100.0% 4.50 87 ONNX Runtime 1.23.0",
+            "small.tflite litert 0.40 25% 2.0e-06 97.5% 95.0% → 92.5% 4.50 87 ONNX Runtime 1.23.0",
+            "small.tflite: stayed in float: stem, pool",
+            "small.tflite: made up",
+        ]
+
+    @pytest.mark.parametrize("columns", [60, 80, 100, 120])
+    def test_the_table_fits_the_terminal(self, columns, small, saved, monkeypatch):
+        self.several(monkeypatch, report("a.onnx"), small)
+        said = run("export", str(saved), "a.onnx", columns=columns).stdout
+        assert max(map(len, said.splitlines())) <= columns
+        for whole in ("small.tflite", "0.40", "2.0e-06", "95.0% → 92.5%", "4.50"):
+            assert whole in said
+        assert ("97.5%" in said, "ONNX Runtime 1.23.0" in said) == (columns >= 80, columns >= 120)
+
+    def test_what_is_not_verified_leaves_no_columns(self, saved, monkeypatch):
+        nothing = dict.fromkeys(("runtime", "deviation", "agreement", "pictures", "latency_ms", "operations"))
+        self.several(monkeypatch, report("a.onnx", **nothing))
+        lines = [plain(line) for line in run("export", str(saved), "a.onnx").stdout.splitlines()]
+        assert lines == ["size", "file format (MB)", "a.onnx onnx 1.23"]
+
+    def test_json_is_all_that_is_known(self, small, saved, monkeypatch):
+        self.several(monkeypatch, report("a.onnx"), small)
+        found = json.loads(run("export", str(saved), "a.onnx", "--json").stdout)
+        assert found == json.loads(json.dumps([report("a.onnx").as_dict(), small.as_dict()]))
+
+    @pytest.mark.parametrize("options", [(), ("--json",)])
+    def test_one_that_fails_hides_none_before(self, options, saved, monkeypatch):
+        self.several(monkeypatch, report("a.onnx"), error=ExportError("b.onnx was not written: it deviates."))
+        result = run("export", str(saved), "a.onnx", "b.onnx", "c.xml", *options, code=2)
+        assert "a.onnx" in result.stdout and "87" in result.stdout if not options else json.loads(result.stdout)
+        assert "Not written: b.onnx, c.xml. Error: b.onnx was not written: it deviates." in plain(result.stderr)
+
+
+class TestLabels:
+    def test_folders_are_the_models_classes(self):
+        pictures = ["x/red/a.jpg", "y/blue/b.jpg", "blue/c.jpg"]
+        assert read_labels("folders", pictures, ("red", "green", "blue"), 3) == [0, 2, 2]
+        with pytest.raises(ValueError, match="--labels='x' is not known.*Allowed: red, green"):
+            read_labels("folders", ["x/a.jpg"], ("red", "green"), 2)
+
+    def test_folders_in_order_where_classes_have_no_names(self):
+        assert read_labels("folders", ["b/1.jpg", "a/1.jpg", "c/1.jpg", "a/2.jpg"], None, 3) == [1, 0, 2, 0]
+        with pytest.raises(ValueError, match="found 2 folders, but the model tells 3 classes apart"):
+            read_labels("folders", ["b/1.jpg", "a/1.jpg"], None, 3)
+
+    @pytest.mark.parametrize("outputs", [1000, 1001])
+    def test_some_of_imagenets_folders(self, outputs):
+        synsets = [synset for synset, _ in imagenet_classes()]
+        pictures = [f"{synsets[i]}/a.jpg" for i in (999, 7)]
+        assert read_labels("folders", pictures, None, outputs) == [outputs - 1, outputs - 993]
+
+    def listed(self, folder, rows):
+        with open(folder / "labels.csv", "w", newline="") as stream:
+            csv.writer(stream).writerows(rows)
+        return str(folder / "labels.csv")
+
+    def test_a_file_of_names_and_numbers(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "lists").mkdir()
+        rows = [("a.jpg", "green"), (), (str(tmp_path / "more" / "b.jpg"), " 2"), ("../c, d.jpg", "red")]
+        file = self.listed(tmp_path / "lists", [*rows, ("here.jpg", "1")])
+        pictures = ["lists/a.jpg", "more/b.jpg", "c, d.jpg", "here.jpg"]
+        assert read_labels(file, pictures, ("red", "green", "blue"), 3) == [1, 2, 0, 1]
+        # A name goes before a number.
+        file = self.listed(tmp_path, [("a.jpg", "1"), ("b.jpg", "0")])
+        assert read_labels(file, ["a.jpg", "b.jpg"], ("1", "7"), 2) == [0, 0]
+        assert read_labels(file, ["a.jpg", "b.jpg"], None, 2) == [1, 0]
+
+    def test_errors(self, tmp_path):
+        file = self.listed(tmp_path, [("a.jpg", "0"), ("b.jpg", "5"), ("c.jpg", "rose")])
+        a, b, c, d = (str(tmp_path / f"{name}.jpg") for name in "abcd")
+        with pytest.raises(ValueError, match=r"d\.jpg has no class in .*labels\.csv"):
+            read_labels(file, [a, d], None, 3)
+        with pytest.raises(ValueError, match="class '5', but the model's have no names: give numbers from 0 to 2"):
+            read_labels(file, [a, b], None, 3)
+        with pytest.raises(ValueError, match="'rose' is not known. Did you mean 'roses'"):
+            read_labels(file, [a, c], ("roses", "lilies", "oaks"), 3)
+        with pytest.raises(ValueError, match="absent.csv is not a file"):
+            read_labels(str(tmp_path / "absent.csv"), [a], None, 3)
+        file = self.listed(tmp_path, [("a.jpg", "0", "1")])
+        with pytest.raises(ValueError, match="3 fields"):
+            read_labels(file, [a], None, 3)
+
+    def test_features_have_no_classes(self, photos, tmp_path):
+        body = create_mobilenetv4(TINY, input_shape=(SIZE, SIZE, 3), include_top=False)
+        body.save(tmp_path / "body.keras")
+        options = ("--calibrate", str(photos), "--labels", "folders")
+        said = run("export", str(tmp_path / "body.keras"), str(tmp_path / "a.onnx"), *options, code=2).stderr
+        assert "--labels is for classifiers" in plain(said)
