@@ -1,5 +1,6 @@
 """The classes of pictures on disk, by the folders that they lie in or by a list."""
 
+import collections
 import csv
 from pathlib import Path
 
@@ -94,5 +95,6 @@ def _imagenet(outputs):
     first = outputs - len(classes)
     if first not in (0, 1):
         return {}
-    names = {name: number for number, (_, name) in enumerate(classes, first)}
+    counts = collections.Counter(name for _, name in classes)  # two are called crane
+    names = {name: number for number, (_, name) in enumerate(classes, first) if counts[name] == 1}
     return names | {synset: number for number, (synset, _) in enumerate(classes, first)}

@@ -277,10 +277,13 @@ class TestLabels:
             read_labels("folders", ["b/1.jpg", "a/1.jpg"], None, 3)
 
     @pytest.mark.parametrize("outputs", [1000, 1001])
-    def test_some_of_imagenets_folders(self, outputs):
+    def test_some_of_imagenets_folders(self, outputs, tmp_path):
         synsets = [synset for synset, _ in imagenet_classes()]
         pictures = [f"{synsets[i]}/a.jpg" for i in (999, 7)]
         assert read_labels("folders", pictures, None, outputs) == [outputs - 1, outputs - 993]
+        assert read_labels("folders", ["x/goldfish/a.jpg"], None, outputs) == [outputs - 999]
+        with pytest.raises(ValueError, match="'crane' is not known"):  # a bird or a machine
+            read_labels(self.listed(tmp_path, [("a.jpg", "crane")]), [str(tmp_path / "a.jpg")], None, outputs)
 
     def listed(self, folder, rows):
         with open(folder / "labels.csv", "w", newline="") as stream:

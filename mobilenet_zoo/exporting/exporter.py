@@ -1,18 +1,9 @@
-"""`export`: a model of any backend as a file for any runtime, checked after loading."""
+"""`export`: a model of any backend as a file for any runtime, checked after loading.
 
-import contextlib
-import dataclasses
-import time
+What does it is imported when it is called: importing the zoo brings this module.
+"""
+
 from pathlib import Path
-
-import keras
-import numpy as np
-
-from mobilenet_common.errors import ExportError
-from mobilenet_zoo.exporting.formats import find_format
-from mobilenet_zoo.exporting.places import beside, check_place, put
-from mobilenet_zoo.exporting.plan import Plan
-from mobilenet_zoo.exporting.session import Session
 
 
 def export(
@@ -81,6 +72,11 @@ def export_all(model, paths, **options):
     Yields:
         An `ExportReport` for each path.
     """
+    from mobilenet_zoo.exporting.formats import find_format
+    from mobilenet_zoo.exporting.places import check_place
+    from mobilenet_zoo.exporting.plan import Plan
+    from mobilenet_zoo.exporting.session import write
+
     plan = Plan(model, **options)
     formats = {Path(path): find_format(path, name) for path, name in paths.items()}
     for path, format in formats.items():
@@ -93,33 +89,4 @@ def export_all(model, paths, **options):
     for path, format in formats.items():
         by_backend.setdefault(format.backend, []).append((path, format))
     for backend, wanted in by_backend.items():
-        yield from _write(plan, backend, wanted)
-
-
-def _write(plan, backend, wanted):
-    """Yields the reports of `wanted`, `[(path, format)]`, which one process under `backend` writes."""
-    start = time.monotonic()
-    with contextlib.ExitStack() as stack:
-        folders = [stack.enter_context(beside(path)) for path, _ in wanted]
-        try:
-            model_file = folders[0] / "model.keras"
-            keras.Model(plan.model.input, plan.model.output, name=plan.model.name).save(model_file)  # not compiled
-            calibration = None
-            if plan.quantization == "int8":
-                calibration = str(folders[0] / "calibration.npy")
-                np.save(calibration, plan.fed(plan.pictures.calibration))
-            session = Session(plan, backend, model_file, folders[0], calibration)
-            parts = [folder / path.name for folder, (path, _) in zip(folders, wanted, strict=True)]
-            jobs = [plan.job(part, format, calibration) for part, (_, format) in zip(parts, wanted, strict=True)]
-            written = session.run(jobs)
-            shared = (time.monotonic() - start) / len(wanted)
-            for part, (path, format), facts in zip(parts, wanted, written, strict=True):
-                start = time.monotonic()
-                report = session.checked(part, path, format, facts)
-                put(format.files(part), format.files(path))
-                yield dataclasses.replace(report, seconds=round(shared + time.monotonic() - start, 2))
-        except OSError as error:
-            names = ", ".join(str(path) for path, _ in wanted)
-            raise ExportError(
-                f"{names} can't be written: {error.strerror or error}. What was there is there still."
-            ) from error
+        yield from write(plan, backend, wanted)

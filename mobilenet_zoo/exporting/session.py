@@ -1,13 +1,18 @@
 """One process that writes files, and a look at each before it takes its place."""
 
+import contextlib
 import dataclasses
+import time
 from pathlib import Path
+
+import keras
+import numpy as np
 
 from mobilenet_common.errors import ExportError
 from mobilenet_runtime.measure import measure
 from mobilenet_runtime.runtimes.base import RuntimeFailure
 from mobilenet_zoo.exporting import process
-from mobilenet_zoo.exporting.places import put, size_on_disk
+from mobilenet_zoo.exporting.places import beside, put, size_on_disk
 from mobilenet_zoo.exporting.prepared import blocks
 from mobilenet_zoo.exporting.report import ExportReport
 from mobilenet_zoo.exporting.verification import TOLERANCES, compare, first_departure
@@ -17,6 +22,35 @@ _POINT = 0.01  # of accuracy, which integers may cost before layers go back to f
 _DISAGREEMENT = 0.03  # the same without labels
 _ROUNDINGS = 20  # how much more than a rounding of the pictures those of all layers may come to
 _LIKENESS = 0.98  # the same for features
+
+
+def write(plan, backend, wanted):
+    """Yields the reports of `wanted`, `[(path, format)]`, which one process under `backend` writes."""
+    start = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        folders = [stack.enter_context(beside(path)) for path, _ in wanted]
+        try:
+            model_file = folders[0] / "model.keras"
+            keras.Model(plan.model.input, plan.model.output, name=plan.model.name).save(model_file)  # not compiled
+            calibration = None
+            if plan.quantization == "int8":
+                calibration = str(folders[0] / "calibration.npy")
+                np.save(calibration, plan.fed(plan.pictures.calibration))
+            session = Session(plan, backend, model_file, folders[0], calibration)
+            parts = [folder / path.name for folder, (path, _) in zip(folders, wanted, strict=True)]
+            jobs = [plan.job(part, format, calibration) for part, (_, format) in zip(parts, wanted, strict=True)]
+            written = session.run(jobs)
+            shared = (time.monotonic() - start) / len(wanted)
+            for part, (path, format), facts in zip(parts, wanted, written, strict=True):
+                start = time.monotonic()
+                report = session.checked(part, path, format, facts)
+                put(format.files(part), format.files(path))
+                yield dataclasses.replace(report, seconds=round(shared + time.monotonic() - start, 2))
+        except OSError as error:
+            names = ", ".join(str(path) for path, _ in wanted)
+            raise ExportError(
+                f"{names} can't be written: {error.strerror or error}. What was there is there still."
+            ) from error
 
 
 class Session:
