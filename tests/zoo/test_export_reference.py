@@ -1,0 +1,23 @@
+"""What an exported file is compared with."""
+
+import keras
+import numpy as np
+
+from mobilenet_v2 import create_mobilenetv2
+from mobilenet_zoo.exporting.reference import Reference
+
+
+def test_a_model_of_mixed_precision_answers_in_float32():
+    """As the file does, which is float32 throughout."""
+    options = {"num_classes": 4, "input_shape": (32, 32, 3), "classifier_activation": None}
+    plain = create_mobilenetv2("0.35", **options)
+    mixed = create_mobilenetv2("0.35", **options, dtype="mixed_bfloat16")
+    plain.get_layer("classifier").kernel.assign(keras.random.normal((1280, 4), seed=0))
+    mixed.set_weights(plain.get_weights())
+    pictures = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype("float32")
+    expected = plain.predict(pictures, verbose=0)
+    reference = Reference(mixed, (32, 32))
+    (answer,) = reference(pictures)
+    assert np.abs(answer - expected).max() <= 2e-4 * np.abs(expected).max()
+    blocks = reference.block_outputs(pictures)
+    assert blocks["stem"].dtype == "float32" and len(blocks) > 17
