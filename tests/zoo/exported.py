@@ -18,6 +18,7 @@ from tests.seeded import randomized
 
 CHILD = process.run
 SIZE, CLASSES = 32, 5
+PLACES = {"litert": "a.tflite", "onnx": "a.onnx", "openvino": "a.xml", "torch": "a.pt2", "saved_model": "folder"}
 NAMES = ("ant", "bee", "cat", "dog", "eel")
 TINY = Architecture(
     name="tiny",

@@ -23,11 +23,9 @@ from mobilenet_zoo.exporting.reference import Reference
 from mobilenet_zoo.exporting.verification import compare, first_departure
 from tests.seeded import randomized
 from tests.zoo import exported
-from tests.zoo.exported import SIZE, answers, left, pictures, relative, tiny
+from tests.zoo.exported import PLACES, SIZE, answers, left, pictures, relative, tiny
 
 pytestmark = pytest.mark.across
-
-PLACES = {"litert": "a.tflite", "onnx": "a.onnx", "openvino": "a.xml", "torch": "a.pt2", "saved_model": "folder"}
 
 
 # Files of every format
