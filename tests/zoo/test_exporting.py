@@ -91,6 +91,8 @@ def test_v3_from_pixels_to_logits(tmp_path, monkeypatch):
     options = {"batch_size": 2, "include_preprocessing": True, "include_softmax": False}
     report = mobilenet_zoo.export(model, tmp_path / "a.onnx", **options)
     assert report.deviation <= 1e-4
+    assert report.operations["HardSwish"] == 19
+    assert not {"Transpose", "BatchNormalization"} & report.operations.keys()
     file = mobilenet_runtime.load(report.path)
     assert (file.batch_size, file.metadata.gives, file.metadata.mean) == (2, "logits", None)
     logits = file((x * std + mean) * 255)
