@@ -13,7 +13,7 @@ from mobilenet_runtime.measure import measure
 from mobilenet_runtime.runtimes.base import RuntimeFailure
 from mobilenet_zoo.exporting import process
 from mobilenet_zoo.exporting.places import beside, put, size_on_disk
-from mobilenet_zoo.exporting.prepared import blocks
+from mobilenet_zoo.exporting.prepared import blocks, output_names
 from mobilenet_zoo.exporting.report import ExportReport
 from mobilenet_zoo.exporting.verification import TOLERANCES, compare, first_departure
 
@@ -111,7 +111,7 @@ class Session:
         """The `Comparison` of a file's answers with the model's, and the report with what it shows."""
         plan = self.plan
         record, found = measure(part, plan.fed(plan.pictures.checked))
-        found = list(found.values())
+        found = _in_order(found, plan.model)
         comparison = compare(found, plan.expected, plan.pictures.labels)
         return comparison, dataclasses.replace(
             report,
@@ -130,10 +130,11 @@ class Session:
         """The same after those layers that lose most by integers have gone back to float, as few as are needed."""
         names = [layer.name for layer in blocks(self.plan.model) if layer.count_params()]
         found = self._trials(part, format, report, [(name,) for name in names])
-        order = [each[2].float_blocks[0] for each in sorted(found, key=lambda each: _score(each[1]), reverse=True)]
+        found.sort(key=lambda each: _score(each[1]), reverse=True)
+        order = [each[2].float_blocks[0] for each in found]
         best = (part, comparison, report)
-        for count in range(1, _MOST_FLOAT_BLOCKS + 1):
-            (trial,) = self._trials(part, format, report, [tuple(order[:count])])
+        for count in range(1, min(_MOST_FLOAT_BLOCKS, len(order)) + 1):
+            trial = found[0] if count == 1 else self._trials(part, format, report, [tuple(order[:count])])[0]
             if _score(trial[1]) > _score(best[1]):
                 best = trial
             if not _loses(best[1]):
@@ -188,6 +189,14 @@ class Session:
         if departure is None:
             return None, " No block alone deviates by more than is allowed."
         return departure[0], f" The first layer that departs is {departure[0]}, by {departure[1]:.1e}."
+
+
+def _in_order(found, model):
+    """The answers of a file in the order of the model's outputs; a file may have another."""
+    names = output_names(model)
+    if isinstance(model.output, dict):
+        names = keras.tree.flatten({name: name for name in names})
+    return [found[name] for name in names] if found.keys() == set(names) else list(found.values())
 
 
 def _set_aside(part, path, format):
