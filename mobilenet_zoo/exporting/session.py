@@ -20,6 +20,7 @@ from mobilenet_zoo.exporting.verification import TOLERANCES, compare, first_depa
 _MOST_FLOAT_BLOCKS = 6
 _POINT = 0.01  # of accuracy, which integers may cost before layers go back to float
 _DISAGREEMENT = 0.03  # the same without labels
+_LABELLED_DISAGREEMENT = 0.1  # as many answers may change where as many are right
 _ROUNDINGS = 20  # how much more than a rounding of the pictures those of all layers may come to
 _LIKENESS = 0.98  # the same for features
 
@@ -210,9 +211,11 @@ def _loses(comparison):
     """Whether integers cost so much that layers should go back to float."""
     if comparison.agreement is None:
         return comparison.likeness < _LIKENESS
-    if comparison.accuracy is not None:
-        return comparison.accuracy < comparison.expected_accuracy - _POINT
-    return comparison.agreement < 1 - _DISAGREEMENT
+    if comparison.accuracy is None:
+        return comparison.agreement < 1 - _DISAGREEMENT
+    if comparison.accuracy < comparison.expected_accuracy - _POINT:
+        return True
+    return comparison.agreement < 1 - _LABELLED_DISAGREEMENT
 
 
 def _score(comparison):
