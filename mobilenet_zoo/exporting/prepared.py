@@ -30,7 +30,7 @@ def prepare(model, *, batch_size, image_size, data_format, scaling=None, softmax
     """
     fused = fuse(model, allow_training=True)
     own = data_format_of(model)
-    if own != data_format and not all(map(_turns, fused.layers)):
+    if own != data_format and not all(map(_turns, fused.operations)):
         data_format = own
     channels = split_shape(model.inputs[0].shape, own)[-1]
     shape = join_shape(batch_size, *image_size, channels, data_format)
@@ -98,6 +98,8 @@ def _last_activation(model):
 
 def _turns(layer):
     kind = type(layer)
+    if not isinstance(layer, keras.layers.Layer):  # a function of keras.ops, whose axes nobody knows
+        return False
     return kind.__module__.startswith("mobilenet_common.") or (
         kind.__module__.startswith("keras.") and kind.__name__ in _TURN
     )
@@ -106,6 +108,8 @@ def _turns(layer):
 def _copied(layer, data_format, is_dropped):
     """A layer with the configuration of `layer`, in float32 and in `data_format`; `is_dropped` passes its input on."""
     config = layer.get_config()
+    if not isinstance(layer, keras.layers.Layer):
+        return type(layer).from_config(config)
     if is_dropped and isinstance(layer, keras.layers.Softmax):
         return keras.layers.Activation("linear", name=layer.name)
     if is_dropped:

@@ -93,6 +93,6 @@ def _copied(layer):
     if isinstance(layer, keras.Model):
         return keras.models.clone_model(layer, clone_function=_copied)
     config = layer.get_config()
-    if _is_half(layer):
+    if isinstance(layer, keras.layers.Layer) and _is_half(layer):
         config["dtype"] = "float32"
     return layer.from_config(config)

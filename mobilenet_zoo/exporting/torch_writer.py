@@ -72,7 +72,8 @@ class _Program(torch.nn.Module):
         self.layer = torch.nn.ModuleDict({layer.name: _Layer(layer) for layer in blocks(model)})
 
     def forward(self, image):
-        outputs = self.model._run_through_graph(image, operation_fn=lambda layer: self.layer[layer.name])
+        layers = dict(self.layer.items())  # without the functions of keras.ops between them
+        outputs = self.model._run_through_graph(image, operation_fn=lambda each: layers.get(each.name, each))
         if isinstance(outputs, dict):  # Keras gives them sorted
             return {name: outputs[name] for name in output_names(self.model)}
         return outputs
