@@ -107,7 +107,7 @@ def test_several_outputs_keep_their_names(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "run", exported.here)
     body = tiny(include_top=False)
     early, late = body.get_layer("stage1_block2").output, body.get_layer("stage2_block2").output
-    model = keras.Model(body.input, {"late": late, "early": early})
+    model = keras.Model(body.input, {"late": 2.0 * late, "early": early})
     (report,) = export_all(model, {tmp_path / "a.onnx": None})
     found = mobilenet_runtime.load(report.path)(pictures())
     expected = answers(model, pictures())
@@ -244,6 +244,17 @@ def test_a_layer_that_does_not_turn_keeps_the_data_format():
     assert data_format_of(copy) == "channels_last"
     assert copy.inputs[0].shape[1:] == (SIZE, SIZE, 3)
     same(model, copy, pictures())
+
+
+def test_functions_between_layers_keep_the_data_format():
+    """Nobody knows what their axes are."""
+    body = tiny(include_top=False, dtype="mixed_bfloat16")
+    means = keras.ops.mean(2 * body.output, axis=(1, 2))
+    model = randomized(keras.Model(body.input, keras.layers.Dense(3, dtype="float32")(means)))
+    copy = prepared(model, (40, 48), data_format="channels_first")
+    assert data_format_of(copy) == "channels_last"
+    (expected,) = Reference(model, (40, 48))(pictures(2, 40, 48))
+    assert relative(answers(copy, pictures(2, 40, 48)), expected) <= 1e-5
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
