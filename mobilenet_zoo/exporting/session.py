@@ -211,11 +211,12 @@ def _loses(comparison):
     """Whether integers cost so much that layers should go back to float."""
     if comparison.agreement is None:
         return comparison.likeness < _LIKENESS
+    one = 1.5 / comparison.pictures  # a single picture proves nothing
     if comparison.accuracy is None:
-        return comparison.agreement < 1 - _DISAGREEMENT
-    if comparison.accuracy < comparison.expected_accuracy - _POINT:
+        return comparison.agreement < 1 - max(_DISAGREEMENT, one)
+    if comparison.accuracy < comparison.expected_accuracy - max(_POINT, one):
         return True
-    return comparison.agreement < 1 - _LABELLED_DISAGREEMENT
+    return comparison.agreement < 1 - max(_LABELLED_DISAGREEMENT, one)
 
 
 def _score(comparison):

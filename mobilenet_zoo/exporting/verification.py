@@ -18,6 +18,7 @@ class Comparison:
         likeness: Mean cosine between the two answers to a picture, the least of all outputs.
         agreement: Share of the pictures with the same first class, or None for features.
         accuracy, expected_accuracy: Share that file and model get right, or None without labels.
+        pictures: How many there were.
     """
 
     deviation: float
@@ -25,6 +26,7 @@ class Comparison:
     agreement: float | None
     accuracy: float | None
     expected_accuracy: float | None
+    pictures: int
 
     def is_right(self, quantization, allowed=None):
         """Whether the file may pass for the model."""
@@ -46,7 +48,7 @@ def compare(found, expected, labels=None):
             expected_accuracy = float((expected_classes == labels).mean())
     pairs = list(zip(found, expected, strict=True))
     deviations, likenesses = [deviation(*pair) for pair in pairs], [_likeness(*pair) for pair in pairs]
-    return Comparison(max(deviations), min(likenesses), agreement, accuracy, expected_accuracy)
+    return Comparison(max(deviations), min(likenesses), agreement, accuracy, expected_accuracy, len(expected[0]))
 
 
 def deviation(found, expected):
