@@ -34,9 +34,13 @@ def train(create, variant, width, epochs):
     pictures, held_out, classes, held_out_classes = load_data()
     keras.utils.set_random_seed(0)
     model = create(
-        variant, num_classes=10, input_shape=(SIZE, SIZE, 1), width_multiplier=width, norm_momentum=0.9,
+        variant,
+        num_classes=10,
+        input_shape=(SIZE, SIZE, 1),
+        width_multiplier=width,
+        norm_momentum=0.9,
         dropout_rate=0.0,
-    )  # fmt: skip
+    )
     data = ShiftedDigits(pictures, classes)
     steps = epochs * len(data)
     rate = keras.optimizers.schedules.CosineDecay(
