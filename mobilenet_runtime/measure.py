@@ -41,8 +41,9 @@ def measure(path, pictures=None, threads=None, runs=10, timeout=600):
 
     Returns:
         `(record, answers)`: a dictionary with `runtime`, `operations`, `placement`, `input_shape`, `output_names`,
-        `latency_ms`, `peak_memory_mb` (None where the system doesn't tell), `load_s` (with importing the runtime) and
-        `metadata`; and `{name: array}` of the answers to the pictures, or None without them.
+        `latency_ms`, `fastest_ms` (of the fastest run), `peak_memory_mb` (None where the system doesn't tell), `load_s`
+        (with importing the runtime) and `metadata`; and `{name: array}` of the answers to the pictures, or None without
+        them.
 
     Raises:
         ValueError: An argument is wrong, or the file takes no such pictures.
@@ -157,7 +158,7 @@ def _measured(options):
         start = time.perf_counter()
         model(batch)
         times.append(time.perf_counter() - start)
-    peak = _peak_memory()  # before anything that only measuring needs
+    peak = peak_memory()  # before anything that only measuring needs
     if options.pictures:
         with np.load(options.pictures) as arrays:
             answers = model(arrays["pictures"])
@@ -169,6 +170,7 @@ def _measured(options):
         "input_shape": model.input_shape,
         "output_names": model.output_names,
         "latency_ms": 1e3 * statistics.median(times[_WARM_UP:]),
+        "fastest_ms": 1e3 * min(times[_WARM_UP:]),
         "peak_memory_mb": None if peak is None else peak / 1e6,
         "load_s": load_s,
         "metadata": model.metadata and json.loads(model.metadata.as_json()),
@@ -193,7 +195,7 @@ def _save(path, answers):
                 np.lib.format.write_array(file, array)
 
 
-def _peak_memory():
+def peak_memory():
     """The most bytes that this process has held, or None where the system doesn't tell."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()

@@ -11,6 +11,7 @@ from mobilenet_common.architecture import Conv, Head, Universal
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.exporting import process, worker
+from mobilenet_zoo.exporting.prepared import prepare
 from mobilenet_zoo.facts import Facts, remember
 from tests import seeded
 from tests.references import infer
@@ -53,11 +54,25 @@ def learned(model, x):
     return model
 
 
+def with_a_head(*layers, **options):
+    """A body with somebody's own layers after it."""
+    body = tiny(include_top=False, **options)
+    y = body.output
+    for layer in layers:
+        y = layer(y)
+    return randomized(keras.Model(body.input, y, name="own"))
+
+
 def known(model):
     """The model as if it had come from published weights."""
     base = "mobilenetv4_conv_small.e2400_r224_in1k"
     facts = Facts((SIZE, SIZE), 0.9, "bilinear", (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), NAMES, base)
     return remember(model, facts)
+
+
+def prepared(model, size=(SIZE, SIZE), data_format="channels_last", **options):
+    """The copy that is exported, for batches of any size."""
+    return prepare(model, batch_size=None, image_size=size, data_format=data_format, **options)
 
 
 def pictures(count=3, height=SIZE, width=SIZE, channels=3):
@@ -114,3 +129,8 @@ def copying(source):
 def left(folder):
     """The names of all that is in a folder."""
     return sorted(path.name for path in folder.iterdir())
+
+
+def no_process(*args):
+    """In place of `process.run`, where it must not come so far."""
+    raise AssertionError("a wrong argument is found before anything is written")

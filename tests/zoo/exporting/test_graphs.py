@@ -10,12 +10,12 @@ import mobilenet_runtime
 import mobilenet_zoo
 from mobilenet_zoo.exporting import export_all, process
 from tests import peers
-from tests.zoo import exported
-from tests.zoo.exported import PLACES, pictures
+from tests.zoo.exporting import shared
+from tests.zoo.exporting.shared import PLACES, pictures
 
 pytestmark = pytest.mark.across
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CONVOLUTIONAL = {
     "mobilenetv1_025": {"convolutions": 27, "gates": 0, "hard_swishes": 0},
     "mobilenetv2_035": {"convolutions": 52, "gates": 0, "hard_swishes": 0},
@@ -39,7 +39,7 @@ def files(tmp_path_factory):
         if name not in made:
             folder = tmp_path_factory.mktemp(name)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(process, "run", exported.here)
+                patch.setattr(process, "run", shared.here)
                 reports = export_all(small(name), {folder / place: None for place in PLACES.values()}, verify=False)
                 made[name] = {report.format: Path(report.path) for report in reports}
         return made[name]
@@ -104,7 +104,7 @@ class TestOperations:
 
 
 def test_integers_leave_nothing_to_the_interpreter_but_the_softmax(tmp_path):
-    model = exported.learned(exported.tiny(norm_momentum=0.0), pictures(8))
+    model = shared.learned(shared.tiny(norm_momentum=0.0), pictures(8))
     mobilenet_zoo.export(
         model, tmp_path / "a.tflite", quantization="int8", calibration=pictures(20), verify=10, float_blocks=()
     )
@@ -128,7 +128,7 @@ def theirs(name, path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TIMM)
 def test_onnx_next_to_timms(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "run", exported.here)
+    monkeypatch.setattr(process, "run", shared.here)
     mobilenet_zoo.export(mobilenet_zoo.create_model(name, input_shape=(224, 224, 3)), tmp_path / "a.onnx", verify=False)
     ours = collections.Counter(mobilenet_runtime.load(tmp_path / "a.onnx").operations())
     other = theirs(name, tmp_path / "timm.onnx")

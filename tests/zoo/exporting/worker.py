@@ -1,4 +1,4 @@
-"""One backend's part of the tests of `export`: `python -m tests.zoo.exporting_worker MODEL FOLDER`.
+"""One backend's part of the tests of `export`: `python -m tests.zoo.exporting.worker MODEL FOLDER`.
 
 Exports the saved model to every format and writes what the reports say to FOLDER/reports.json. The backend is that of
 KERAS_BACKEND.
@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 
 from mobilenet_zoo.exporting import export_all
-from tests.zoo.exported import PLACES
+from tests.zoo.exporting.shared import PLACES
 
 
 def main(model_file, folder):

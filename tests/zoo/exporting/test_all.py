@@ -20,12 +20,12 @@ from mobilenet_common.architecture import Conv, Dense, Head
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.exporting import export_all, process
 from tests.across_worker import BACKENDS
-from tests.zoo import exported
-from tests.zoo.exported import PLACES, answers, pictures, relative
+from tests.zoo.exporting import shared
+from tests.zoo.exporting.shared import PLACES, answers, pictures, relative
 
 pytestmark = [pytest.mark.across, pytest.mark.slow]
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MODELS = {
     "mobilenetv1_025": {},
     "mobilenetv2_035": {},
@@ -36,7 +36,7 @@ MODELS = {
 }
 TOLERANCE = 1e-4
 # Most of its weights are in few layers, so that they are most of the file.
-LEARNER = dataclasses.replace(exported.TINY, head=Head(conv=Conv(256, kernel=1), dense=Dense(512)))
+LEARNER = dataclasses.replace(shared.TINY, head=Head(conv=Conv(256, kernel=1), dense=Dense(512)))
 
 
 def built(name, **options):
@@ -44,7 +44,7 @@ def built(name, **options):
     options = {"num_classes": 7, "input_shape": (64, 64, 3)} | MODELS[name] | options
     model = mobilenet_zoo.create_model(name, norm_momentum=0.0, **options)
     height, width, _ = options["input_shape"]
-    return exported.learned(model, pictures(8, height or 64, width or 64))
+    return shared.learned(model, pictures(8, height or 64, width or 64))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -52,7 +52,7 @@ def built(name, **options):
 def test_every_backend_to_every_format(backend, name, tmp_path, deviation):
     model = built(name)
     model.save(tmp_path / "model.keras")
-    command = [sys.executable, "-m", "tests.zoo.exporting_worker", str(tmp_path / "model.keras"), str(tmp_path)]
+    command = [sys.executable, "-m", "tests.zoo.exporting.worker", str(tmp_path / "model.keras"), str(tmp_path)]
     environment = os.environ | {"KERAS_BACKEND": backend}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, f"{name} under {backend}:\n{result.stderr[-3000:]}"
@@ -106,7 +106,7 @@ def test_any_number_of_pictures(name, tmp_path, deviation):
 def test_pyramids_in_every_format(tmp_path):
     """They keep their keys, also those that somebody gave in no order."""
     levels = {"include_top": False, "pyramid_levels": (1, 2)}
-    body = exported.learned(exported.tiny(norm_momentum=0.0, **levels), pictures(8))
+    body = shared.learned(shared.tiny(norm_momentum=0.0, **levels), pictures(8))
     maps = {"last": body.output["P2"], "first": body.output["P1"], "again": 2.0 * body.output["P2"]}
     own = keras.Model(body.input, {name: keras.layers.ReLU()(map_) for name, map_ in maps.items()}, name="own")
     x = pictures(4)
@@ -152,7 +152,7 @@ QUANTIZED = [
 
 @pytest.mark.parametrize(("format", "quantization"), QUANTIZED)
 def test_fewer_bits(format, quantization, digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "run", exported.here)
+    monkeypatch.setattr(process, "run", shared.here)
     model, learned, classes, held_out = digits
     calibration = (learned[:1000], classes[:1000]) if quantization == "int8" else None
     report = mobilenet_zoo.export(model, tmp_path / PLACES[format], quantization=quantization, calibration=calibration)
@@ -170,7 +170,7 @@ def test_fewer_bits(format, quantization, digits, tmp_path, monkeypatch):
 @pytest.mark.parametrize("format", ["litert", "onnx", "openvino"])
 def test_layers_that_stay_in_float(format, digits, tmp_path, monkeypatch):
     """They make the file larger, and the answers no worse than allowed."""
-    monkeypatch.setattr(process, "run", exported.here)
+    monkeypatch.setattr(process, "run", shared.here)
     model, learned, _, _ = digits
     sizes = []
     for blocks in ((), ("stage2_block1", "stage2_block2")):
