@@ -7,6 +7,7 @@ import typer
 from mobilenet_cli.benchmark import bench
 from mobilenet_cli.catalogue import info, list_weights, plot
 from mobilenet_cli.conversion import convert
+from mobilenet_cli.evaluating import evaluate, explain
 from mobilenet_cli.exporting import export
 from mobilenet_cli.output import told
 from mobilenet_cli.pictures import features, predict
@@ -25,10 +26,12 @@ app = typer.Typer(
 
     Run it: `mobilenet-zoo predict photos/ --model mobilenetv4_conv_small.e2400_r224_in1k`
 
+    Measure it: `mobilenet-zoo evaluate flowers.keras photos/ -o report.html`
+
     Carry it to a device: `mobilenet-zoo export mobilenetv4_conv_small.e2400_r224_in1k small.tflite`
 
     Weights are downloaded when they are first needed, and kept. KERAS_BACKEND chooses tensorflow, jax or torch.
-    `bench`, and `predict` with an exported file, need neither Keras nor a backend.
+    `bench`, and `predict` and `evaluate` with an exported file, need neither Keras nor a backend.
     """,
 )
 
@@ -49,6 +52,8 @@ for name, command in {
     "plot": plot,
     "predict": predict,
     "features": features,
+    "evaluate": evaluate,
+    "explain": explain,
     "convert": convert,
     "export": export,
     "bench": bench,

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import importlib
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mobilenet_cli.exported import ExportedClassifier, is_exported_name, softmax
+from mobilenet_cli.exported import exported_classifier, is_exported_name
 from mobilenet_cli.output import messages
 from mobilenet_cli.zoo import registry, zoo
 from mobilenet_common.errors import integer
@@ -62,8 +63,8 @@ def predict(
     A picture that can't be read is reported and skipped; the exit status is then 1.
     """
     integer("--top", top, 1)
-    paths = _find(pictures)
-    classifier = ExportedClassifier(model) if is_exported_name(model) else _KerasClassifier(model)
+    paths = find(pictures)
+    classifier = exported_classifier(model) if is_exported_name(model) else keras_classifier(model)
     answers = []
 
     def keep(batch_paths, values):
@@ -95,7 +96,7 @@ def features(
         raise ValueError(f"--output={output} is not allowed: the file must end with .npz.")
     if is_exported_name(model):
         raise ValueError(f"{model} is an exported file, which gives what it was exported with: name a Keras model.")
-    found = _find(pictures)
+    found = find(pictures)
     extractor = feature_model(load(model))
     paths, rows = [], []
 
@@ -141,18 +142,10 @@ def feature_model(model):
     return remember(keras.Model(model.inputs[0], x, name=model.name), facts_of(model))
 
 
-class _KerasClassifier:
-    """What `predict` needs of a Keras model; see `ExportedClassifier`."""
-
-    def __init__(self, name):
-        model = load(name)
-        import keras  # whose backend is chosen now
-
-        self.answer = model.predict_on_batch
-        self.transform = zoo().preprocessing(model)
-        self.class_names = zoo().class_names_of(model)
-        logits = getattr(model.layers[-1], "activation", None) is keras.activations.linear
-        self.probabilities = softmax if logits else (lambda values: values)
+def keras_classifier(name):
+    """The Keras model that `--model` names, as a classifier."""
+    model = load(name)
+    return importlib.import_module("mobilenet_zoo.evaluation").KerasClassifier(model)
 
 
 def _names(classifier, outputs):
@@ -163,7 +156,8 @@ def _names(classifier, outputs):
     return names
 
 
-def _find(places):
+def find(places):
+    """The paths of pictures; an error if there are none."""
     paths = reading.find_pictures(places)
     if not paths:
         raise ValueError(f"There are no pictures in {', '.join(places)}: name files, folders or patterns.")
@@ -174,19 +168,20 @@ def run(predict, transform, paths, batch_size, keep):
     """Calls `keep(paths, outputs)` for each batch of pictures; returns how many could not be read."""
     integer("--batch-size", batch_size, 1)
     failed = 0
-    with _progress() as progress:
-        task = progress.add_task("pictures", total=len(paths))
+    with progress() as bar:
+        task = bar.add_task("pictures", total=len(paths))
         for good, outputs, failures in reading.run(predict, transform, paths, batch_size):
             if good:
                 keep(good, outputs)
             for error in failures:
-                progress.console.print(f"[yellow]skipped:[/yellow] {escape(str(error))}", soft_wrap=True)
+                bar.console.print(f"[yellow]skipped:[/yellow] {escape(str(error))}", soft_wrap=True)
             failed += len(failures)
-            progress.advance(task, len(good) + len(failures))
+            bar.advance(task, len(good) + len(failures))
     return failed
 
 
-def _progress():
+def progress():
+    """A bar for how many pictures are done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=messages, transient=True)
 

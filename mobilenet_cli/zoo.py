@@ -26,6 +26,11 @@ def choose_backend():
     os.environ["KERAS_BACKEND"] = installed[0]
 
 
+def prepare_to_repeat():
+    """Lets TensorFlow, before it starts, run operations in one order, so that a run can be repeated to the last bit."""
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+
 @functools.cache
 def zoo():
     """The package `mobilenet_zoo`, under a backend that is installed."""

@@ -30,7 +30,7 @@ from tests.runtime import tiny
 pytestmark = pytest.mark.across
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("list", "info", "plot", "predict", "features", "convert", "export", "bench")
+COMMANDS = ("list", "info", "plot", "predict", "features", "evaluate", "explain", "convert", "export", "bench")
 
 
 def run(*arguments, code=0, columns=100):
@@ -93,6 +93,8 @@ class TestHelp:
             ["--help"],
             ["bench", "--help"],
             ["convert", "--help"],
+            ["evaluate", "--help"],
+            ["explain", "--help"],
             ["export", "--help"],
             ["predict", "--help"],
         ):
@@ -363,7 +365,9 @@ class TestPredictWithAnExportedFile:
             return plain(run("predict", str(photos), "-m", str(path), code=2).stderr)
 
         assert "gives features, not classes" in told(exported("onnx", tmp_path, gives="features"))
-        assert "gives map, probabilities: predict needs" in told(exported("onnx", tmp_path, outputs=tiny.OUTPUTS))
+        assert "gives map, probabilities: a classifier gives one answer" in told(
+            exported("onnx", tmp_path, outputs=tiny.OUTPUTS)
+        )
         path = exported("onnx", tmp_path, embedded=False, outputs=("map",))
         assert "gives features, not classes" in told(path)
         assert "absent.tflite does not exist" in told(tmp_path / "absent.tflite")
@@ -394,7 +398,7 @@ class TestBench:
         assert [row["runtime"].split(" ")[0] for row in rows] == ["ONNX", "OpenVINO"]
         assert rows[0]["size_mb"] == pytest.approx(paths[0].stat().st_size / 1e6)
         assert rows[0]["metadata"]["name"] == "tiny"
-        assert all(row[key] > 0 for row in rows for key in ("latency_ms", "peak_memory_mb", "load_s"))
+        assert all(row[key] > 0 for row in rows for key in ("latency_ms", "fastest_ms", "peak_memory_mb", "load_s"))
 
     def test_the_median_over_rounds_in_alternation(self, tmp_path, monkeypatch):
         for name in ("a.onnx", "b.onnx"):
@@ -404,7 +408,12 @@ class TestBench:
         def measure(file, threads, runs):
             calls.append((Path(file).name, threads, runs))
             latency = (9.0, 1.0, 4.0)[(len(calls) - 1) // 2]
-            varying = {"latency_ms": latency, "peak_memory_mb": 100.0 * latency, "load_s": latency / 10}
+            varying = {
+                "latency_ms": latency,
+                "fastest_ms": latency / 2,
+                "peak_memory_mb": 100.0 * latency,
+                "load_s": latency / 10,
+            }
             return {"runtime": "ONNX Runtime 1", "operations": {"Conv": 52, "Relu": 35}} | varying, None
 
         monkeypatch.setattr(benchmark, "measure", measure)

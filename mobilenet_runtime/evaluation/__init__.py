@@ -1,0 +1,19 @@
+"""How good a classifier is and what it costs, without Keras: metrics, and a report that a browser shows."""
+
+from mobilenet_runtime.evaluation.evaluating import Evaluation, Speed, evaluate
+from mobilenet_runtime.evaluation.metrics import Calibration, Metrics, calibration, confident_mistakes, metrics
+from mobilenet_runtime.evaluation.pictures import overlay
+from mobilenet_runtime.evaluation.report import write_report
+
+__all__ = [
+    "Calibration",
+    "Evaluation",
+    "Metrics",
+    "Speed",
+    "calibration",
+    "confident_mistakes",
+    "evaluate",
+    "metrics",
+    "overlay",
+    "write_report",
+]

@@ -1,0 +1,172 @@
+"""A classifier on pictures with labels: its answers, how good they are, what they cost."""
+
+import dataclasses
+import os
+import time
+
+import numpy as np
+
+from mobilenet_common.errors import integer
+from mobilenet_runtime import reading
+from mobilenet_runtime.classifier import ExportedClassifier
+from mobilenet_runtime.evaluation.classes import match_classes
+from mobilenet_runtime.evaluation.metrics import Metrics, metrics
+from mobilenet_runtime.pictures import PictureError
+from mobilenet_runtime.transform import Preprocessing
+
+RUNS = 20  # that the latency is the median of
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """How fast a classifier ran and how much memory that took, on this machine.
+
+    Attributes:
+        pictures_per_second: Of all pictures from disk to answers, after a batch that warmed up.
+        latency_ms: Median of single runs of `latency_batch` pictures that were ready.
+        latency_batch: 1, or the batch that an exported file is fixed to.
+        peak_memory_mb: Most that the process held, in 1e6 bytes; None where the system doesn't tell. An exported file
+            has a process of its own; a Keras model's holds Keras, its backend and a batch of pictures as well.
+    """
+
+    pictures_per_second: float
+    latency_ms: float
+    latency_batch: int
+    peak_memory_mb: float | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What `evaluate` finds.
+
+    Attributes:
+        model: Its name.
+        runtime: What ran it, with its version.
+        class_names: Of the model's classes.
+        indices: `(n,)` int64, which of the examples could be read.
+        probabilities: `(n, classes)` float32.
+        labels: `(n,)` int64, the true classes among the model's.
+        metrics: A `Metrics`.
+        damaged: The `PictureError`s of the pictures that could not be read.
+        speed: A `Speed`, or None if it was not measured.
+        costs: `{what: number}`, such as parameters and MACs, as far as they are known.
+        examples: That were evaluated.
+        transform: The `Preprocessing` of their pictures.
+    """
+
+    model: str
+    runtime: str
+    class_names: tuple[str, ...]
+    indices: np.ndarray
+    probabilities: np.ndarray
+    labels: np.ndarray
+    metrics: Metrics
+    damaged: tuple[PictureError, ...]
+    speed: Speed | None
+    costs: dict
+    examples: object
+    transform: Preprocessing
+
+    def as_dict(self):
+        """All figures as plain dicts, lists, strings and numbers; what is 0 / 0 is None."""
+        found = self.metrics
+        return {
+            "model": self.model,
+            "runtime": self.runtime,
+            "pictures": len(self.labels),
+            "damaged": [str(error) for error in self.damaged],
+            "top1": found.top1,
+            "top5": found.top5,
+            "log_loss": found.log_loss,
+            "ece": found.calibration.ece,
+            "classes": {
+                name: {"precision": _plain(p), "recall": _plain(r), "f1": _plain(f), "support": int(support)}
+                for name, p, r, f, support in zip(
+                    self.class_names, found.precision, found.recall, found.f1, found.support, strict=True
+                )
+            },
+            "confusion": found.confusion.tolist(),
+            "speed": self.speed and dataclasses.asdict(self.speed),
+            "costs": self.costs,
+        }
+
+
+def evaluate(model, examples, *, batch_size=32, transform=None, class_names=None, speed=True, progress=None):
+    """Runs a classifier on pictures with labels and measures its answers. Needs no Keras.
+
+    Args:
+        model: The path of an exported file, or an `ExportedClassifier`, or what has the same attributes.
+        examples: With `pictures`, `labels`, `class_names` and `name_of(i)`, as `mobilenet_zoo.training.data.Examples`.
+        batch_size: Pictures that the model takes at once, at least 1.
+        transform: A `Preprocessing`; None for the model's own.
+        class_names: Of the model; None for those that it brings. Classes of the data are found among them by name.
+        speed: Whether to measure latency and memory as well.
+        progress: Called as `progress(pictures, failures)` after each batch with how many were read and the
+            `PictureError`s of those that were not; or None.
+
+    Returns:
+        An `Evaluation`. Pictures that can't be read are skipped and listed in it.
+
+    Raises:
+        ValueError: An argument is wrong, a class of the data is unknown to the model, or no picture can be read.
+        RuntimeMissing: The library that runs an exported file is not installed.
+    """
+    integer("batch_size", batch_size, 1)
+    classifier = ExportedClassifier(model) if isinstance(model, (str, os.PathLike)) else model
+    transform = transform or classifier.transform
+    if not len(examples):
+        raise ValueError("examples are empty: there has to be a picture at least.")
+    blank = np.zeros((min(batch_size, len(examples)), *_shape(transform)), "float32")
+    outputs = classifier.answer(blank).shape[-1]  # which also warms it up
+    names, numbers = match_classes(examples.class_names, class_names or classifier.class_names, outputs)
+
+    indices, answers, damaged = [], [], []
+    start = time.perf_counter()
+    for good, values, failures in reading.run(
+        classifier.answer, lambda i: _prepared(examples, i, transform), range(len(examples)), batch_size
+    ):
+        if good:
+            indices.extend(good)
+            answers.append(classifier.probabilities(values))
+        damaged.extend(failures)
+        if progress is not None:
+            progress(len(good), failures)
+    seconds = time.perf_counter() - start
+    if not indices:
+        raise ValueError(f"None of the {len(examples)} pictures can be read. The first: {damaged[0]}")
+
+    labels = numbers[np.asarray(examples.labels)[indices]]
+    probabilities = np.concatenate(answers).astype("float32")
+    return Evaluation(
+        model=classifier.name,
+        runtime=classifier.runtime,
+        class_names=names,
+        indices=np.array(indices),
+        probabilities=probabilities,
+        labels=labels,
+        metrics=metrics(probabilities, labels),
+        damaged=tuple(damaged),
+        speed=Speed(len(indices) / seconds, *classifier.measured(blank[:1], RUNS)) if speed else None,
+        costs=classifier.costs(),
+        examples=examples,
+        transform=transform,
+    )
+
+
+def _prepared(examples, i, transform):
+    picture = examples.pictures[i]
+    try:
+        return transform(picture)
+    except PictureError as error:
+        if isinstance(picture, (str, os.PathLike)):  # which the message names
+            raise
+        raise PictureError(f"{examples.name_of(i)}: {error}") from error
+
+
+def _shape(transform):
+    channels_last = (*transform.size, transform.channels)
+    return channels_last if transform.data_format == "channels_last" else (transform.channels, *transform.size)
+
+
+def _plain(value):
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,236 @@
+"""The report of an evaluation: one HTML file with all that it shows, which a browser opens without a network."""
+
+import base64
+import html
+import io
+import os
+import string
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from mobilenet_common.errors import integer
+from mobilenet_runtime.evaluation import charts
+from mobilenet_runtime.evaluation.history import read_history
+from mobilenet_runtime.evaluation.metrics import confident_mistakes, confused_pairs
+from mobilenet_runtime.pictures import pillow
+
+_CELLS = 24  # classes up to which confusions are written as numbers
+_PAIRS = 12
+_SMALL = 96  # pixels up to which a picture is kept without loss
+_FIRST, _SECOND = (11, 98, 196), (179, 84, 11)  # right and wrong, where a picture can't ask the page
+
+
+def write_report(path, evaluation, *, history=None, overlays=None, facts=None, mistakes=12):
+    """Writes what an evaluation found as one HTML file, which needs nothing beside it.
+
+    Args:
+        path: Of the file; its folder is made if need be, and a file that is there is replaced when this one is whole.
+        evaluation: An `Evaluation`.
+        history: Loss, accuracy and learning rate by epoch, for curves: what `read_history` takes, or None.
+        overlays: `{row of the evaluation: PIL image}` of heat on pictures, as `mobilenet_zoo.evaluation` makes them;
+            shown beside the mistakes. None where there are no gradients, as in exported files.
+        facts: `{what: text}` for the head of the report: when, with what data, by which command.
+        mistakes: How many of the most confident mistakes are shown, at least 0.
+
+    Returns:
+        The `pathlib.Path`.
+
+    Raises:
+        ValueError: An argument is wrong, or matplotlib or Pillow is missing.
+    """
+    path = Path(path)
+    integer("mistakes", mistakes, 0)
+    facts = {"Model": evaluation.model, "Runtime": evaluation.runtime} | (facts or {})
+    template = resources.files("mobilenet_runtime.evaluation").joinpath("report.html").read_text("utf-8")
+    page = string.Template(template).substitute(
+        title=_text(f"{evaluation.model}: evaluation"),
+        facts="".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in facts.items()),
+        figures=_figures(evaluation),
+        curves=_curves(history),
+        confusion=_confusion(evaluation),
+        classes=_classes(evaluation),
+        calibration=_calibration(evaluation.metrics.calibration),
+        mistakes=_mistakes(evaluation, overlays or {}, mistakes),
+        speed=_speed(evaluation),
+        damaged=_damaged(evaluation.damaged),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(page, encoding="utf-8")
+    os.replace(part, path)
+    return path
+
+
+def _figures(evaluation):
+    found = evaluation.metrics
+    shown = {"top-1 accuracy": f"{found.top1:.2%}"}
+    if found.top5 is not None:
+        shown["top-5 accuracy"] = f"{found.top5:.2%}"
+    shown |= {
+        "log loss (nats)": f"{found.log_loss:.4f}",
+        "calibration error": f"{found.calibration.ece:.4f}",
+        "pictures": f"{len(evaluation.labels):,}",
+        "mistakes": f"{len(evaluation.labels) - int(found.confusion.trace()):,}",
+    }
+    return "".join(f"<div><dt>{_text(name)}</dt><dd>{value}</dd></div>" for name, value in shown.items())
+
+
+def _curves(history):
+    records = read_history(history) if history is not None else []
+    if not records:
+        return ""
+    names = dict.fromkeys(name for record in records for name in record)
+    kinds = [name for name in names if f"val_{name}" in names or name in ("loss", "accuracy", "learning_rate")]
+    drawn = []
+    for name in kinds:
+        whole = [record for record in records if name in record]
+        pairs = {"training": name, "validation": f"val_{name}"}
+        series = {label: [r.get(key, np.nan) for r in whole] for label, key in pairs.items() if key in names}
+        title = name.replace("_", " ")
+        drawn.append(charts.curves([record["epoch"] for record in whole], series, title, name == "learning_rate"))
+    return _section("Training", _side_by_side(drawn))
+
+
+def _confusion(evaluation):
+    names, matrix = evaluation.class_names, evaluation.metrics.confusion
+    shares = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
+    note = "<p>Rows are true classes, columns what the model said. The colour is the share of the row.</p>"
+    if len(names) <= _CELLS:
+        drawn = _confusion_table(names, matrix, shares)
+    else:
+        told = f"Confusion matrix of {len(names)} classes: right answers on the diagonal in blue, mistakes in orange"
+        drawn = f'<img class="matrix" src="{_embedded(_heat_map(shares))}" alt="{told}">'
+        note += "<p>Classes are in the order of the table below.</p>"
+    pairs = confused_pairs(matrix, _PAIRS)
+    if pairs:
+        rows = [(_text(names[a]), _text(names[b]), count, f"{shares[a, b]:.1%}") for a, b, count in pairs]
+        heads = ("true class", "predicted", "pictures", "of the class")
+        drawn += "<h3>Most frequent mistakes</h3>" + _table(heads, rows, words=2)
+    return _section("Confusions", note + drawn)
+
+
+def _confusion_table(names, matrix, shares):
+    head = "".join(f'<th scope="col"><span>{_text(name)}</span></th>' for name in names)
+    lines = []
+    for i, name in enumerate(names):
+        cells = []
+        for j, (count, share) in enumerate(zip(matrix[i], shares[i], strict=True)):
+            kind = "right" if i == j else "wrong"
+            cells.append(f'<td class="{kind}" style="--share: {share:.3f}">{count or ""}</td>')
+        lines.append(f'<tr><th scope="row">{_text(name)}</th>{"".join(cells)}</tr>')
+    caption = "<caption>Pictures by true class (rows) and predicted class (columns)</caption>"
+    whole = f"{caption}<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f'<div class="scroll" tabindex="0"><table class="confusion">{whole}</table></div>'
+
+
+def _heat_map(shares):
+    """A picture of the matrix, clear where nothing is, so that it suits a light page and a dark one."""
+    colours = np.where(np.eye(len(shares), dtype=bool)[..., None], _FIRST, _SECOND)
+    alpha = 255 * np.sqrt(shares)[..., None]  # so that rare mistakes are seen
+    pixels = np.concatenate([colours, alpha], -1).round().astype("uint8")
+    scale = max(1, 800 // len(shares))
+    return pillow("Image").fromarray(pixels.repeat(scale, 0).repeat(scale, 1))
+
+
+def _classes(evaluation):
+    found = evaluation.metrics
+    columns = (evaluation.class_names, found.support, found.precision, found.recall, found.f1)
+    rows = [(_text(name), f"{n:,}", *map(_percent, rest)) for name, n, *rest in zip(*columns, strict=True)]
+    heads = ("class", "pictures", "precision", "recall", "F1")
+    return _section("Classes", _table(heads, rows, words=1, sortable=True))
+
+
+def _calibration(found):
+    told = (
+        f"<p>The expected calibration error is {found.ece:.4f}: the mean distance of confidence and accuracy over "
+        f"{len(found.counts)} bins (Guo et al., 2017). Where bars end below the dashed line the model is too sure.</p>"
+    )
+    return _section("Calibration", told + _side_by_side([charts.reliability(found), charts.confidences(found)]))
+
+
+def _mistakes(evaluation, overlays, count):
+    shown = []
+    for row in confident_mistakes(evaluation.probabilities, evaluation.labels, count).tolist():
+        index = int(evaluation.indices[row])
+        name = _text(evaluation.examples.name_of(index))
+        values = evaluation.probabilities[row]
+        true, said = (_text(evaluation.class_names[i]) for i in (evaluation.labels[row], values.argmax()))
+        picture = evaluation.transform.pixels(evaluation.examples.pictures[index])
+        images = f'<img src="{_embedded(picture)}" alt="A picture of {true} that was taken for {said}">'
+        if row in overlays:
+            images += f'<img src="{_embedded(overlays[row])}" alt="Where the model saw {said} in it">'
+        shown.append(
+            f'<figure><div class="pair">{images}</div><figcaption><b>{said}</b>, {values.max():.1%} sure<br>truth: '
+            f"{true}, {values[evaluation.labels[row]]:.1%}<br><small>{name}</small></figcaption>"
+            "</figure>"
+        )
+    if not shown:
+        return ""
+    heat = " Beside each: what spoke for the wrong class (Grad-CAM, Selvaraju et al., 2017)." if overlays else ""
+    note = f"<p>As the model saw them, the surest first.{heat}</p>"
+    return _section("Most confident mistakes", f'{note}<div class="mistakes">{"".join(shown)}</div>')
+
+
+def _speed(evaluation):
+    speed, costs = evaluation.speed, dict(evaluation.costs)
+    rows = []
+    if speed is not None:
+        of = "one picture" if speed.latency_batch == 1 else f"a batch of {speed.latency_batch}"
+        rows += [
+            ("pictures per second, from disk to answer", f"{speed.pictures_per_second:,.1f}"),
+            (f"latency of {of}, median", f"{speed.latency_ms:,.2f} ms"),
+        ]
+        if speed.peak_memory_mb is not None:
+            rows.append(("peak memory of the process", f"{speed.peak_memory_mb:,.0f} MB"))
+    if "bytes" in costs:
+        rows.append(("size of the file", f"{costs.pop('bytes') / 1e6:,.2f} MB"))
+    names = {"macs": "multiply-accumulates of a picture"}
+    rows += [(_text(names.get(name, name)), f"{value:,}") for name, value in costs.items()]
+    return _section("Speed and size", _table(("figure", "value"), rows, words=1)) if rows else ""
+
+
+def _damaged(errors):
+    if not errors:
+        return ""
+    items = "".join(f"<li>{_text(error)}</li>" for error in errors)
+    return _section("Skipped pictures", f"<p>{len(errors)} could not be read and don't count.</p><ul>{items}</ul>")
+
+
+def _section(title, body):
+    return f"<section><h2>{title}</h2>{body}</section>"
+
+
+def _side_by_side(drawn):
+    return f'<div class="charts">{"".join(drawn)}</div>'
+
+
+def _table(heads, rows, words, sortable=False):
+    """A table whose first `words` columns are text, the others numbers; its cells are escaped already."""
+    head = "".join(f'<th scope="col"{"" if i < words else _NUMBER}>{each}</th>' for i, each in enumerate(heads))
+    lines = []
+    for first, *rest in rows:
+        cells = "".join(f"<td{'' if i < words else _NUMBER}>{each}</td>" for i, each in enumerate(rest, 1))
+        lines.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
+    kind = ' class="sortable"' if sortable else ""
+    whole = f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return f'<div class="scroll" tabindex="0">{whole}</div>'
+
+
+_NUMBER = ' class="number"'
+
+
+def _percent(value):
+    return "–" if np.isnan(value) else f"{value:.1%}"
+
+
+def _embedded(image):
+    file = io.BytesIO()
+    small = max(image.size) <= _SMALL or image.mode == "RGBA"
+    image.save(file, "PNG") if small else image.convert("RGB").save(file, "JPEG", quality=85)
+    return f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _text(value):
+    return html.escape(str(value))

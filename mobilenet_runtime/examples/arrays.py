@@ -1,0 +1,91 @@
+"""Arrays of pictures and labels in an `.npz`."""
+
+import zipfile
+
+import numpy as np
+
+from mobilenet_runtime.examples.labels import label_numbers
+from mobilenet_runtime.examples.parts import TEST, TRAIN, VALIDATION, WHOLE, Part
+
+_KEYS = {
+    WHOLE: (("x", "y"), ("images", "labels")),
+    TRAIN: (("x_train", "y_train"),),
+    VALIDATION: (("x_val", "y_val"), ("x_validation", "y_validation")),
+    TEST: (("x_test", "y_test"),),
+}
+
+
+class _Names:
+    """`digits.npz[17]` for 17, made when asked for."""
+
+    def __init__(self, prefix, length):
+        self._prefix, self._length = prefix, length
+
+    def __len__(self):
+        return self._length
+
+    def __getitem__(self, i):
+        return f"{self._prefix}[{i}]"
+
+
+def read(path):
+    """`({part: Part}, class names or None)` of an `.npz`.
+
+    Raises:
+        ValueError: It can't be read without unpickling, lacks an array, or an array is no pictures or no labels.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} can't be read as an .npz of plain arrays: {error}") from None
+    class_names = None
+    if "class_names" in arrays:
+        class_names = tuple(map(str, arrays["class_names"].tolist()))
+    parts = {}
+    for name, pairs in _KEYS.items():
+        for pictures, labels in pairs:
+            if pictures in arrays and labels in arrays:
+                parts[name] = _part(path, arrays, pictures, labels, class_names)
+                break
+    if not parts or (WHOLE in parts and len(parts) > 1):
+        raise ValueError(
+            f"{path} has the arrays {', '.join(arrays)}. It must have x and y, images and labels, or x_train and "
+            "y_train (and may have x_val and y_val, x_test and y_test, and class_names)."
+        )
+    return parts, class_names
+
+
+def _part(path, arrays, x, y, class_names):
+    pictures, labels = _pictures(path, x, arrays[x]), arrays[y]
+    if labels.ndim == 2 and labels.shape[1] == 1:  # as keras.datasets has them
+        labels = labels[:, 0]
+    if labels.shape != (len(pictures),):
+        raise ValueError(f"{path}: {y} has shape {labels.shape}, but must be ({len(pictures)},) as {x} has pictures.")
+    labels = labels.tolist()
+    names = _Names(path.name if x in ("x", "images") else f"{path.name}:{x}", len(pictures))
+
+    def place_of(i):
+        return f"{path}, {y}[{i}]"
+
+    if class_names:
+        labels = [class_names[i] for i in label_numbers(labels, class_names, place_of)]
+    return Part(pictures, labels, place_of, names)
+
+
+def _pictures(path, key, array):
+    if (
+        array.ndim not in (3, 4)
+        or (array.ndim == 4 and array.shape[-1] not in (1, 3, 4))
+        or array.dtype.kind not in "uif"
+    ):
+        raise ValueError(
+            f"{path}: {key} of shape {array.shape} and type {array.dtype} is no pictures: it must be (n, height, "
+            "width) or (n, height, width, 1, 3 or 4), of numbers."
+        )
+    if array.dtype == np.uint8 or not array.size:
+        return array.astype("uint8", copy=False)
+    low, high = array.min(), array.max()
+    if not (0 <= low and high <= 255) or (array.dtype.kind == "f" and high <= 1):
+        raise ValueError(f"{path}: {key} has values from {low} to {high}, but pixels are 0 to 255: scale them first.")
+    return np.rint(array).astype("uint8")

@@ -1,0 +1,111 @@
+"""Pictures with labels: what every source becomes."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Joined(Sequence):
+    """Sequences behind one another, none of them copied."""
+
+    def __init__(self, sequences):
+        self._sequences = sequences
+        self._ends = np.cumsum([len(sequence) for sequence in sequences])
+
+    def __len__(self):
+        return int(self._ends[-1])
+
+    def __getitem__(self, i):
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        part = int(np.searchsorted(self._ends, i, "right"))
+        return self._sequences[part][i - int(self._ends[part - 1]) if part else i]
+
+
+class Picked(Sequence):
+    """Some of a sequence's items, in an order of their own, none of them copied."""
+
+    def __init__(self, items, indices):
+        self._items, self._indices = items, indices
+
+    def __len__(self):
+        return len(self._indices)
+
+    def __getitem__(self, i):
+        return self._items[int(self._indices[i])]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples:
+    """Pictures, each with the number of its class.
+
+    Attributes:
+        pictures: By index: a path, an array `(height, width[, channels])` of uint8 in 0..255, or a PIL image.
+        labels: `(n,)` int64, each in 0..classes-1.
+        class_names: Of each class, in the order of the numbers.
+        names: Of pictures that have no path, such as `"digits.npz[17]"`, or None.
+
+    Raises:
+        ValueError: Lengths differ, a class is named twice, or a label has no class.
+    """
+
+    pictures: Sequence
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    names: Sequence[str] | None = None
+
+    def __post_init__(self):
+        labels = np.asarray(self.labels)
+        class_names = tuple(map(str, self.class_names))
+        if labels.ndim != 1 or (labels.size and labels.dtype.kind not in "iu"):
+            raise ValueError(
+                f"labels of shape {labels.shape} and type {labels.dtype} are not allowed: they must be (n,) integers."
+            )
+        for what, values in (("labels", labels), ("names", self.names)):
+            if values is not None and len(values) != len(self.pictures):
+                raise ValueError(f"There are {len(self.pictures)} pictures, but {len(values)} {what}.")
+        if len(set(class_names)) < len(class_names):
+            raise ValueError(f"class_names={class_names!r} names a class twice.")
+        wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
+        if wrong.size:
+            raise ValueError(
+                f"labels[{wrong[0]}]={labels[wrong[0]]} is out of range: there are {len(class_names)} classes, so "
+                f"labels are 0 to {len(class_names) - 1}. {wrong.size} labels are wrong."
+            )
+        object.__setattr__(self, "labels", labels.astype("int64"))
+        object.__setattr__(self, "class_names", class_names)
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def subset(self, indices):
+        """The examples at `indices`, in their order, of the same classes."""
+        indices = np.asarray(indices, "int64")
+        if isinstance(self.pictures, (list, tuple)):
+            pictures = [self.pictures[i] for i in indices]
+        else:
+            pictures = Picked(self.pictures, indices)
+        names = None if self.names is None else [self.names[i] for i in indices]
+        return Examples(pictures, self.labels[indices], self.class_names, names)
+
+    def name_of(self, i):
+        """What messages and reports call picture `i`: its name, else its path, else its number."""
+        if self.names is not None:
+            return self.names[i]
+        picture = self.pictures[i]
+        return os.fspath(picture) if isinstance(picture, (str, os.PathLike)) else f"picture {i}"
+
+    @property
+    def counts(self):
+        """`(classes,)` int64: how many pictures each class has."""
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
+
+class Data(NamedTuple):
+    """What a model trains on, and what it is judged by meanwhile."""
+
+    train: Examples
+    validation: Examples

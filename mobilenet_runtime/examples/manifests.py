@@ -1,0 +1,97 @@
+"""Lists of paths and labels: CSV with a header, or JSON lines."""
+
+import csv
+import json
+import os
+
+from mobilenet_runtime.examples.parts import WHOLE, Part, part_name
+
+ENDINGS = (".csv", ".jsonl", ".ndjson")
+_SHOWN = 5
+
+
+def read(manifest):
+    """`({part: Part}, None)` of a manifest. Paths are relative to its folder.
+
+    Raises:
+        ValueError: A line is wrong (the message says which) or pictures are missing (how many, and the first few).
+    """
+    rows = _csv_rows if manifest.suffix.lower() == ".csv" else _json_rows
+    parts, lines, missing = {}, {}, []
+    try:
+        with open(manifest, encoding="utf-8-sig", newline="") as file:
+            for line, row in rows(manifest, file):
+                path, label, split = (_field(manifest, line, row, name) for name in ("path", "label", "split"))
+                path = os.path.join(manifest.parent, path)
+                if not os.path.isfile(path):
+                    missing.append((line, path))
+                part = part_name(split) if split else WHOLE
+                parts.setdefault(part, ([], []))
+                lines.setdefault(part, []).append(line)
+                for column, value in zip(parts[part], (path, label), strict=True):
+                    column.append(value)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{manifest} is not text in UTF-8: {error}.") from None
+    if missing:
+        first = ", ".join(f"{path} (line {line})" for line, path in missing[:_SHOWN])
+        more = ", ..." if len(missing) > _SHOWN else ""
+        total = sum(map(len, lines.values()))
+        raise ValueError(f"{manifest}: {len(missing)} of {total} pictures do not exist: {first}{more}")
+    if WHOLE in parts and len(parts) > 1:
+        raise ValueError(f"{manifest}, line {lines[WHOLE][0]}: split is missing, though other lines have one.")
+    return {
+        part: Part(paths, labels, lambda i, part=part: f"{manifest}, line {lines[part][i]}")
+        for part, (paths, labels) in parts.items()
+    }, None
+
+
+def _csv_rows(manifest, file):
+    reader = csv.reader(file, strict=True)
+    header = None
+    try:
+        for cells in reader:
+            cells = [cell.strip() for cell in cells]
+            if not any(cells):
+                continue
+            if header is None:
+                header = cells
+                if not {"path", "label"} <= set(header):
+                    raise ValueError(
+                        f"{manifest}, line {reader.line_num}: {','.join(cells)!r} is no header. It must name the "
+                        "columns path and label, and may name split: path,label,split."
+                    )
+                continue
+            if len(cells) != len(header):
+                raise ValueError(
+                    f"{manifest}, line {reader.line_num}: there are {len(cells)} cells, but {len(header)} columns "
+                    f"({','.join(header)}). Put a cell with a comma in double quotes."
+                )
+            yield reader.line_num, dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise ValueError(f"{manifest}, line {reader.line_num}: {error}.") from None
+
+
+def _json_rows(manifest, file):
+    for line, text in enumerate(file, 1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{manifest}, line {line}: this is no JSON: {error}.") from None
+        if not isinstance(row, dict):
+            raise ValueError(f'{manifest}, line {line}: each line must be like {{"path": "a.jpg", "label": "cat"}}.')
+        yield line, row
+
+
+def _field(manifest, line, row, name):
+    value = row.get(name)
+    if name == "label":
+        if value is None or value == "":
+            raise ValueError(f"{manifest}, line {line}: label is missing.")
+        return value
+    if name == "split" and value in (None, ""):
+        return None
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{manifest}, line {line}: {name} is {value!r}, but must be text.")
+    return value

@@ -1,0 +1,134 @@
+"""Examples from what users have: folders, manifests, arrays, Hugging Face datasets."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from mobilenet_runtime.examples import arrays, folders, huggingface, manifests
+from mobilenet_runtime.examples.examples import Data, Examples, Joined
+from mobilenet_runtime.examples.labels import class_names_of, label_name, label_numbers
+from mobilenet_runtime.examples.parts import TEST, TRAIN, VALIDATION, WHOLE, Part, part_name
+from mobilenet_runtime.examples.splitting import split as split_examples
+
+_KINDS = (
+    "a folder of class folders, a manifest (.csv or .jsonl), an .npz, or a Hugging Face dataset (hf:user/name, or a "
+    "folder that save_to_disk wrote)"
+)
+
+
+def read_data(data, *, validation=None, validation_fraction=0.2, seed=0):
+    """Reads what to train on and what to validate with.
+
+    Validation is the first of these that there is: `validation`; the part of `data` called validation; the one called
+    test; a share of each class, drawn by `seed`.
+
+    Args:
+        data: A folder of class folders (or with train/ and validation/, val/ or test/ in it), a manifest (`.csv` or
+            `.jsonl` with path, label and perhaps split), an `.npz`, a Hugging Face dataset (`"hf:user/name"`, a folder
+            that `save_to_disk` wrote, or the object), or `Examples`.
+        validation: The same, for validation; None for a part of `data`.
+        validation_fraction: Share of each class to hold out where no validation is given, in [0, 1).
+        seed: Of that draw, at least 0.
+
+    Returns:
+        `Data(train, validation)`, both with the classes of training.
+
+    Raises:
+        ValueError: There is nothing to train on, fewer than two classes, or something in it is wrong; the message says
+            where.
+    """
+    parts, class_names = _read(data)
+    train = parts.get(TRAIN) or parts.get(WHOLE)
+    if train is None and parts:
+        raise ValueError(f"{_shown(data)} has no part called train, only {', '.join(parts)}.")
+    train = _examples(data, [train] if train else [], class_names)
+    present = np.count_nonzero(train.counts)
+    if present < 2:
+        raise ValueError(f"All pictures of {_shown(data)} are of one class: training needs two at least.")
+    source = data
+    if validation is not None:
+        source, (parts, _) = validation, _read(validation)
+        if VALIDATION not in parts and TEST not in parts:
+            return Data(train, _examples(validation, parts.values(), train.class_names))
+    for name in (VALIDATION, TEST):
+        if name in parts:
+            return Data(train, _examples(source, [parts[name]], train.class_names))
+    return split_examples(train, validation_fraction, seed)
+
+
+def read_examples(data, split=None, *, class_names=None):
+    """Reads all of `data`, or one of its parts, for evaluation.
+
+    Args:
+        data: As for `read_data`.
+        split: `"train"`, `"validation"`, `"test"` or another part that `data` has; None for all of it.
+        class_names: Of the model: labels become numbers among these. None for the classes of `data` itself.
+
+    Returns:
+        `Examples`.
+
+    Raises:
+        ValueError: As for `read_data`, or there is no such part.
+    """
+    parts, own_names = _read(data)
+    if split is not None:
+        if part_name(split) not in parts:
+            known = ", ".join(filter(None, parts))
+            there = f"Its parts: {known}." if known else "It is not split: leave split out."
+            raise ValueError(f"split={split!r} is not in {_shown(data)}. {there}")
+        parts = {split: parts[part_name(split)]}
+    return _examples(data, parts.values(), own_names if class_names is None else tuple(class_names))
+
+
+def _read(data):
+    """`({name: Part}, class names or None)`."""
+    if isinstance(data, Examples):
+        labels = [data.class_names[i] for i in data.labels]
+        return {WHOLE: Part(data.pictures, labels, data.name_of, data.names)}, data.class_names
+    if huggingface.is_dataset(data):
+        return huggingface.read(data)
+    if not isinstance(data, (str, os.PathLike)):
+        raise ValueError(f"data of type {type(data).__name__} is not allowed: give {_KINDS}, or Examples.")
+    if str(data).startswith(huggingface.PREFIX):
+        return huggingface.download(str(data).removeprefix(huggingface.PREFIX))
+    path = Path(data)
+    if not path.exists():
+        raise ValueError(f"{path} does not exist. It must be {_KINDS}.")
+    if path.is_dir():
+        return huggingface.load(path) if huggingface.is_saved(path) else folders.read(path)
+    if path.suffix.lower() in manifests.ENDINGS:
+        return manifests.read(path)
+    if path.suffix.lower() == ".npz":
+        return arrays.read(path)
+    raise ValueError(f"{path} has no ending that is known. Data is {_KINDS}.")
+
+
+def _examples(data, parts, class_names):
+    """The `Examples` of all `parts`, in terms of `class_names`, or of what their labels name."""
+    parts = [part for part in parts if len(part.pictures)]
+    if not parts:
+        raise ValueError(f"{_shown(data)} has no pictures.")
+    if class_names is None:
+        class_names = class_names_of(_checked(parts))
+    labels = np.concatenate([label_numbers(part.labels, class_names, part.place_of) for part in parts])
+    pictures, names = parts[0].pictures, parts[0].names
+    if len(parts) > 1:
+        lists = all(isinstance(part.pictures, list) for part in parts)
+        pictures = sum((part.pictures for part in parts), []) if lists else Joined([part.pictures for part in parts])
+        names = None if names is None else Joined([part.names for part in parts])
+    return Examples(pictures, labels, class_names, names)
+
+
+def _checked(parts):
+    """The names of all labels; an error says where a wrong one is."""
+    for part in parts:
+        for i, label in enumerate(part.labels):
+            try:
+                yield label_name(label)
+            except ValueError as error:
+                raise ValueError(f"{part.place_of(i)}: {error}") from None
+
+
+def _shown(data):
+    return str(data) if isinstance(data, (str, os.PathLike)) else f"The given {type(data).__name__}"

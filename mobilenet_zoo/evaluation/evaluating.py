@@ -1,0 +1,98 @@
+"""`evaluate` for Keras models too."""
+
+import statistics
+import time
+
+import keras
+
+from mobilenet_runtime import evaluation
+from mobilenet_runtime.classifier import softmax
+from mobilenet_runtime.measure import peak_memory
+from mobilenet_runtime.pictures import as_numpy
+from mobilenet_zoo.evaluation.gradcam import grad_cam
+from mobilenet_zoo.preprocessing import preprocessing
+from mobilenet_zoo.pretrained import class_names_of
+from mobilenet_zoo.profiling import profile
+
+_WARM_UP = 2
+
+
+def evaluate(model, examples, **options):
+    """Runs a classifier on pictures with labels and measures its answers.
+
+    Args:
+        model: A Keras model of this library with its classifier, or the path of an exported file (`.tflite`, `.onnx`,
+            `.xml`, `.pt2`, or the folder of a SavedModel).
+        examples: An `Examples` of `mobilenet_zoo.training.data`.
+        **options: Those of `mobilenet_runtime.evaluation.evaluate`: `batch_size`, `transform`, `class_names`, `speed`
+            and `progress`.
+
+    Returns:
+        An `Evaluation`. Pictures that can't be read are skipped and listed in it.
+
+    Raises:
+        ValueError: An argument is wrong, a class of the data is unknown to the model, or no picture can be read.
+    """
+    return evaluation.evaluate(KerasClassifier(model) if isinstance(model, keras.Model) else model, examples, **options)
+
+
+class KerasClassifier:
+    """A Keras model as a classifier; see `mobilenet_runtime.classifier.ExportedClassifier`."""
+
+    def __init__(self, model):
+        if not isinstance(model.output_shape, tuple) or len(model.output_shape) != 2:
+            raise ValueError(
+                f"{model.name} gives {model.output_shape}, not (batch, classes): a classifier is needed, which has "
+                "its top."
+            )
+        self.model = model
+        self.name = model.name
+        self.runtime = f"Keras {keras.__version__}, {keras.backend.backend()}"
+        self.transform = preprocessing(model)
+        self.class_names = class_names_of(model)
+        logits = getattr(model.layers[-1], "activation", None) is keras.activations.linear
+        self.probabilities = softmax if logits else (lambda values: values)
+
+    def answer(self, pictures):
+        return as_numpy(self.model.predict_on_batch(pictures))
+
+    def measured(self, picture, runs):
+        """`(latency_ms, latency_batch, peak_memory_mb)`, in this process."""
+        peak, times = peak_memory(), []
+        for _ in range(_WARM_UP + runs):
+            start = time.perf_counter()
+            self.model.predict_on_batch(picture)
+            times.append(time.perf_counter() - start)
+        return 1e3 * statistics.median(times[_WARM_UP:]), len(picture), None if peak is None else peak / 1e6
+
+    def costs(self):
+        transform, channels = self.transform, (self.transform.channels,)
+        first = transform.data_format == "channels_first"
+        counts = profile(self.model, (*channels, *transform.size) if first else (*transform.size, *channels))
+        return {"parameters": counts.parameters, "macs": counts.macs}
+
+
+def heat_on_mistakes(model, found, count=12, batch_size=16):
+    """Overlays for a report: what the model looked at where it was surest and wrong.
+
+    Args:
+        model: The Keras model that was evaluated.
+        found: The `Evaluation`.
+        count: How many mistakes, at least 0.
+        batch_size: Pictures at once, at least 1.
+
+    Returns:
+        `{row of the evaluation: PIL image}` for `write_report`: the heat is that of the class that was predicted.
+
+    Raises:
+        ValueError: The model has no feature map before a pool.
+    """
+    rows = evaluation.confident_mistakes(found.probabilities, found.labels, count)
+    overlays = {}
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        pictures = [found.examples.pictures[found.indices[row]] for row in batch]
+        maps, _ = grad_cam(model, found.transform(pictures), found.probabilities[batch].argmax(1))
+        for row, picture, heat in zip(batch, pictures, maps, strict=True):
+            overlays[int(row)] = evaluation.overlay(found.transform.pixels(picture), heat)
+    return overlays

@@ -1,0 +1,229 @@
+"""Grad-CAM: where a classifier looks (Selvaraju et al., 2017, section 3), under every backend."""
+
+import contextlib
+import dataclasses
+
+import keras
+import numpy as np
+
+from mobilenet_common.errors import unknown_name
+from mobilenet_runtime.evaluation.pictures import overlay
+from mobilenet_zoo.preprocessing import preprocessing
+from mobilenet_zoo.pretrained import class_names_of
+
+_POOLS = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What `explain` found out about one picture.
+
+    Attributes:
+        class_index: The class that is explained.
+        probability: Of that class, as the model gives it.
+        heat: `(rows, columns)` float32 of the last feature map, in 0..1; all 0 where nothing speaks for the class.
+        picture: PIL image, as the model saw it: resized and cropped.
+        overlay: PIL image, the picture with the heat on it.
+    """
+
+    class_index: int
+    probability: float
+    heat: np.ndarray
+    picture: object
+    overlay: object
+
+
+def explain(model, picture, class_index=None, *, transform=None):
+    """Shows which part of a picture speaks for a class.
+
+    Args:
+        model: A classifier of this library, or another with a global pool over its last feature map; its body may be
+            a layer of it.
+        picture: A path, a PIL image or an array `(height, width[, channels])` of pixels in 0..255.
+        class_index: The class, as a number or as a name that the model was saved with; None for the likeliest.
+        transform: A `Preprocessing`; None for `mobilenet_zoo.preprocessing(model)`.
+
+    Returns:
+        An `Explanation`.
+
+    Raises:
+        ValueError: The model has no feature map before a pool, or the class is none of its.
+        PictureError: The picture can't be read.
+    """
+    transform = transform or preprocessing(model)
+    wanted = None if class_index is None else [_class_number(class_index, model)]
+    (heat,), (logits,) = grad_cam(model, transform(picture)[None], wanted)
+    number = int(logits.argmax()) if wanted is None else wanted[0]
+    pixels = transform.pixels(picture)
+    return Explanation(number, _probability(model, logits, number), scaled(heat), pixels, overlay(pixels, heat))
+
+
+def grad_cam(model, images, classes=None):
+    """The maps of a batch: the last feature maps, summed with the mean gradients of a class's logit as weights.
+
+    Args:
+        model: As for `explain`.
+        images: As the model takes them: `(batch, height, width, channels)`, or channels first.
+        classes: `(batch,)` integers; None for the likeliest of each picture.
+
+    Returns:
+        `(maps, logits)`: `(batch, rows, columns)` float32, at least 0 and not scaled, and `(batch, classes)` float32.
+
+    Raises:
+        ValueError: The model has no feature map before a pool, or a class is none of its.
+    """
+    pool = _pool(model)
+    count, outputs = len(images), model.output_shape[-1]
+    classes = None if classes is None else np.asarray(classes)
+    if classes is not None and (classes.shape != (count,) or ((classes < 0) | (classes >= outputs)).any()):
+        raise ValueError(
+            f"classes={classes.tolist()} are not allowed: give one in 0..{outputs - 1} for each of the {count} "
+            "pictures."
+        )
+
+    def score(logits):
+        chosen = keras.ops.argmax(logits, axis=-1) if classes is None else classes
+        return keras.ops.sum(keras.ops.cast(logits, "float32") * keras.ops.one_hot(chosen, outputs))
+
+    with _logits_of(_last_layer(model)):
+        found = _GRADIENTS[keras.backend.backend()](model, pool, keras.ops.convert_to_tensor(images), score)
+    maps, gradients, logits = map(_numpy, found)
+    if pool.data_format == "channels_first":
+        maps, gradients = (np.moveaxis(each, 1, -1) for each in (maps, gradients))
+    weights = gradients.mean((1, 2), keepdims=True)  # equation 1
+    return np.maximum((weights * maps).sum(-1), 0), logits  # equation 2
+
+
+def scaled(heat):
+    """A map with its largest value as 1, or all 0."""
+    return heat / heat.max() if heat.max() > 0 else heat
+
+
+def _tensorflow_gradients(model, pool, images, score):
+    """What goes into the pool, the score's gradients by it, and the logits."""
+    import tensorflow as tf
+
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+
+        def watch(x):
+            tape.watch(x)
+            return x
+
+        with _tapped(pool, watch) as seen:
+            logits = model(images, training=False)
+        value = score(logits)
+    return seen[-1], tape.gradient(value, seen[-1]), logits
+
+
+def _jax_gradients(model, pool, images, score):
+    import jax
+
+    state = [
+        [variable.value for variable in each] for each in (model.trainable_variables, model.non_trainable_variables)
+    ]
+
+    def run(added, images, state):
+        with _tapped(pool, lambda x: x if added is None else x + added) as seen:
+            logits, _ = model.stateless_call(*state, images, training=False)
+        return score(logits), (seen[-1], logits)
+
+    _, (maps, _) = jax.eval_shape(lambda *given: run(None, *given), images, state)
+    gradients, (maps, logits) = jax.jit(jax.grad(run, has_aux=True))(
+        jax.numpy.zeros(maps.shape, maps.dtype), images, state
+    )
+    return maps, gradients, logits
+
+
+def _torch_gradients(model, pool, images, score):
+    import torch
+
+    with torch.enable_grad(), _tapped(pool, lambda x: x.detach().requires_grad_()) as seen:
+        logits = model(images, training=False)
+        (gradients,) = torch.autograd.grad(score(logits), seen[-1])
+    return seen[-1], gradients, logits
+
+
+_GRADIENTS = {"tensorflow": _tensorflow_gradients, "jax": _jax_gradients, "torch": _torch_gradients}
+
+
+@contextlib.contextmanager
+def _tapped(pool, tap):
+    """Has what goes into the pool go through `tap` first; yields the list of what came out of that."""
+    seen, call = [], pool.call
+
+    def tapped(x, *args, **kwargs):
+        seen.append(tap(x))
+        return call(seen[-1], *args, **kwargs)
+
+    with _replaced(pool, "call", tapped):
+        yield seen
+
+
+def _logits_of(layer):
+    """Has the model's last layer give logits in place of probabilities."""
+    if isinstance(layer, keras.layers.Softmax):
+        return _replaced(layer, "call", lambda x, *args, **kwargs: x)
+    if hasattr(layer, "activation"):
+        return _replaced(layer, "activation", keras.activations.linear)
+    return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _replaced(layer, name, value):
+    """Sets an attribute for a while, past Keras's tracking, which has no hooks for what flows through a layer."""
+    own = vars(layer)
+    before = own.get(name)
+    own[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del own[name]
+        else:
+            own[name] = before
+
+
+def _pool(model):
+    """The last global pool, be it in a model within the model."""
+    layers = model._flatten_layers() if isinstance(model, keras.Model) else ()
+    pools = [layer for layer in layers if isinstance(layer, _POOLS)]
+    output = getattr(model, "output_shape", None)
+    if not pools or not isinstance(output, tuple) or len(output) != 2:
+        raise ValueError(
+            f"{getattr(model, 'name', model)!r} can't be explained: Grad-CAM needs a classifier, with one output of "
+            "(batch, classes), and a global average or max pool over its last feature map. Flattened maps have no "
+            "such pool: build the model with include_top=True, or put GlobalAveragePooling2D before a head of your own."
+        )
+    return pools[-1]
+
+
+def _last_layer(model):
+    """The layer that gives the answers."""
+    layer = model
+    while getattr(layer, "layers", None):
+        layer = layer.outputs[0]._keras_history.operation if layer.outputs else layer.layers[-1]
+    return layer
+
+
+def _class_number(given, model):
+    names, classes = class_names_of(model), model.output_shape[-1]
+    if isinstance(given, str):
+        if names is None:
+            raise ValueError(f"class_index={given!r}: {model.name} has no names for its classes, give a number.")
+        if given not in names:
+            raise unknown_name("class_index", given, names)
+        return names.index(given)
+    if isinstance(given, bool) or not 0 <= given < classes:
+        raise ValueError(f"class_index={given!r} is not allowed: {model.name} has the classes 0..{classes - 1}.")
+    return int(given)
+
+
+def _probability(model, logits, number):
+    activation = getattr(_last_layer(model), "activation", None)
+    if activation in (None, keras.activations.linear):
+        activation = keras.activations.softmax
+    return float(_numpy(activation(keras.ops.convert_to_tensor(logits[None])))[0, number])
+
+
+def _numpy(tensor):
+    return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32"))
