@@ -64,17 +64,17 @@ $(VENV)/.demo-%: pyproject.toml constraints.txt | $(BIN)/pip
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing all backends and the test tools into $(VENV) (the first time takes minutes) ..."
-	$(INSTALL_EXTRAS) '.[dev,demo,export,jax]'
+	$(INSTALL_EXTRAS) '.[dev,demo,export,train]'
 	@touch $@ $(VENV)/.lint $(BACKENDS:%=$(VENV)/.demo-%)
 
 $(VENV)/.test-all: $(VENV)/.test
 	@echo "Installing the libraries that the tests compare with into $(VENV) (the first time takes minutes) ..."
-	$(INSTALL_EXTRAS) '.[dev,demo,export,peers,jax]'
+	$(INSTALL_EXTRAS) '.[dev,demo,export,train,peers]'
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing all backends and what the benchmarks need into $(VENV) (the first time takes minutes) ..."
-	$(INSTALL_EXTRAS) '.[bench,demo,export,jax]'
+	$(INSTALL_EXTRAS) '.[bench,demo,export,train]'
 	@touch $@
 
 $(VENV)/.lint: constraints.txt | $(BIN)/pip

@@ -1,7 +1,7 @@
 """Regenerate what nobody writes by hand: the tables of variants and of costs, and the picture of the blocks.
 
-Usage: python docs/build.py            writes docs/variants.md, the README's table, mobilenet_zoo/figures.tsv and
-                                       docs/images/blocks.{png,svg}
+Usage: python docs/build.py            writes docs/variants.md, docs/recipes.md, the README's table,
+                                       mobilenet_zoo/figures.tsv and docs/images/blocks.{png,svg}
        python docs/build.py --check    writes nothing; exits 1 if a table is out of date
 """
 
@@ -19,6 +19,8 @@ import mobilenet_v4
 import mobilenet_zoo
 from mobilenet_zoo import figures
 from mobilenet_zoo.registry import WEIGHTS, registry
+from mobilenet_zoo.training.recipes import list_recipes, load_recipe
+from mobilenet_zoo.training.recipes.recipe import parts
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -123,6 +125,31 @@ def variants_tables(found):
     return "\n\n".join(parts)
 
 
+def recipes_tables():
+    """The tables of docs/recipes.md: the recipes that come with the library, and every field."""
+    shipped = [[f"`{name}`", summary, load_recipe(name).source] for name, summary in list_recipes().items()]
+    fields = []
+    for path, field in parts():
+        allowed = field.metadata["allowed"]
+        nested = isinstance(allowed.kind, type)
+        default = ("null" if allowed.null else "its defaults") if nested else _shown(field.default)
+        fields.append([f"`{path}`", field.metadata["sentence"], str(allowed), default])
+    return "\n\n".join(
+        (
+            "## The recipes",
+            table(("name", "what it is for", "source"), shipped),
+            "## Every field",
+            table(("field", "what it does", "allowed", "default"), fields),
+        )
+    )
+
+
+def _shown(default):
+    if isinstance(default, bool) or default is None:
+        return {True: "true", False: "false", None: "null"}[default]
+    return f"[{', '.join(f'{n:g}' for n in default)}]" if isinstance(default, tuple) else f"{default}"
+
+
 def figures_table():
     """The content of mobilenet_zoo/figures.tsv."""
 
@@ -154,10 +181,11 @@ def main(arguments=None):
     check = parser.parse_args(arguments).check
     found = profiles()
     outdated = 0
-    readme, variants = ROOT / "README.md", ROOT / "docs" / "variants.md"
+    readme, variants, recipes = ROOT / "README.md", ROOT / "docs" / "variants.md", ROOT / "docs" / "recipes.md"
     for path, content in (
         (readme, with_tables(readme, readme_table(found))),
         (variants, with_tables(variants, variants_tables(found))),
+        (recipes, with_tables(recipes, recipes_tables())),
         (ROOT / "mobilenet_zoo" / figures.FILE, figures_table()),
     ):
         if path.exists() and content == path.read_text(encoding="utf-8"):

@@ -11,6 +11,7 @@ from mobilenet_cli.evaluating import evaluate, explain
 from mobilenet_cli.exporting import export
 from mobilenet_cli.output import told
 from mobilenet_cli.pictures import features, predict
+from mobilenet_cli.training import train
 from mobilenet_runtime.version import VERSION
 
 app = typer.Typer(
@@ -27,6 +28,8 @@ app = typer.Typer(
     Run it: `mobilenet-zoo predict photos/ --model mobilenetv4_conv_small.e2400_r224_in1k`
 
     Measure it: `mobilenet-zoo evaluate flowers.keras photos/ -o report.html`
+
+    Teach it your own classes: `mobilenet-zoo train photos/ --model mobilenetv4_conv_small`
 
     Carry it to a device: `mobilenet-zoo export mobilenetv4_conv_small.e2400_r224_in1k small.tflite`
 
@@ -55,6 +58,7 @@ for name, command in {
     "evaluate": evaluate,
     "explain": explain,
     "convert": convert,
+    "train": train,
     "export": export,
     "bench": bench,
 }.items():

@@ -93,6 +93,7 @@ elif _BACKEND == "torch":
     _EXPORTED = {"onnx": _GRAPH | {"attend": exported.attend}, "torch": _GRAPH | {"attend": native.attend}}
 
 _target = None
+_shared = {}
 
 
 @contextlib.contextmanager
@@ -116,9 +117,35 @@ def is_traced_for_export():
     return _target is not None
 
 
+@contextlib.contextmanager
+def batch_shared(normalize_batch):
+    """In this scope batch norm in training takes its statistics over all devices that share a batch.
+
+    Inference never asks for them, and so is the same inside and out. JAX, which sees the whole batch, needs no scope.
+
+    Args:
+        normalize_batch: That of `shared_torch`, where every process enters the scope with a part of the batch, or of
+            `shared_tensorflow`, in the scope of which a strategy runs its replicas.
+    """
+    global _shared
+
+    def pointwise_normalize_batch(x, kernel, gamma, beta, epsilon, activation, data_format):
+        y = fastest("pointwise", data_format)(x, kernel, None, 1, 1, "same", data_format)
+        return normalize_batch(y, gamma, beta, epsilon, activation, data_format)
+
+    before = _shared
+    _shared = {"normalize_batch": normalize_batch, "pointwise_normalize_batch": pointwise_normalize_batch}
+    try:
+        yield
+    finally:
+        _shared = before
+
+
 def fastest(operation, data_format):
     """The function that computes `operation`, a name of `keras_default`, where the program that is traced will run."""
     if _target is not None:
         return _target.get(operation) or getattr(keras_default, operation)
+    if operation in _shared:
+        return _shared[operation]
     platform = native.platform() if native else None
     return _FASTEST.get((platform, data_format), {}).get(operation) or getattr(keras_default, operation)

@@ -1,0 +1,113 @@
+"""Whether pictures are read as fast as a model trains: the pipeline alone against a step of V4 conv_small.
+
+    KERAS_BACKEND=jax python -m benchmarks.pipeline
+
+It writes JPEG photographs of 256 to 500 pixels to a temporary folder, made from those that scikit-learn ships. Its
+figures mean something only on a machine that does nothing else.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+import mobilenet_zoo
+from benchmarks.timing import cores, turn
+from mobilenet_v4 import create_mobilenetv4
+from mobilenet_zoo.training.data import Augmentation, Mixing, Pipeline, RandAugment, read_examples
+from mobilenet_zoo.training.data.decoding import open_crop
+
+GOAL = 1.5  # times what the training step consumes
+CLASSES = 10
+
+
+def write_pictures(folder, count):
+    """JPEGs of quality 90 in class folders: random parts of the photographs, 256 to 500 pixels a side."""
+    rng, photographs = np.random.default_rng(0), [Image.fromarray(image) for image in load_sample_images().images]
+    for i in range(count):
+        photograph = photographs[i % len(photographs)]
+        left, top = (int(rng.integers(n // 3)) for n in photograph.size)
+        size = tuple(int(n) for n in rng.integers(256, 501, 2))
+        box = (left, top, left + photograph.width * 2 // 3, top + photograph.height * 2 // 3)
+        path = folder / f"class{i % CLASSES}" / f"{i}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        photograph.resize(size, Image.Resampling.BICUBIC, box=box).save(path, quality=90)
+
+
+def shares(pipeline, paths, augmentation, size):
+    """Milliseconds of one core that each part of the work takes for a picture."""
+    rng = np.random.default_rng(0)
+    plain, whole = Augmentation(augmentation.crop_scale), lambda width, height: (0, 0, width, height)
+    out = np.empty((*size, 3), "float32")
+    crops = [open_crop(path, path, 3, size, "bicubic", whole) for path in paths]
+    parts = {
+        "decode": lambda: [Image.open(path).load() for path in paths],
+        "decode, crop and resize": lambda: [
+            open_crop(path, path, 3, size, "bicubic", lambda w, h: augmentation.crop(w, h, rng)) for path in paths
+        ],
+        "flip and RandAugment": lambda: [augmentation(crop, rng) for crop in crops],
+        "flip": lambda: [plain(crop, rng) for crop in crops],
+        "normalise": lambda: [pipeline._loader._normalise(np.asarray(crop), out) for crop in crops],
+    }
+    return {name: 1e3 * turn(part) / len(paths) for name, part in parts.items()}
+
+
+def training_rate(batch_size):
+    """Pictures a second that V4 conv_small trains on at 224, from one batch in memory."""
+    model = create_mobilenetv4("conv_small", num_classes=CLASSES)
+    model.compile(keras.optimizers.AdamW(1e-3), "categorical_crossentropy")
+    pictures = np.random.default_rng(0).normal(size=(batch_size, 224, 224, 3)).astype("float32")
+    targets = np.eye(CLASSES, dtype="float32")[np.arange(batch_size) % CLASSES]
+    return batch_size / turn(lambda: model.train_on_batch(pictures, targets), least=10)
+
+
+def pipeline_rate(pipeline, steps):
+    """Pictures a second that the pipeline gives, after the batches that it made ready while it started."""
+    batches = iter(pipeline.batches())
+    for _ in range(2 + 2 * cores()):
+        next(batches)
+    start = time.perf_counter()
+    given = sum(len(next(batches)[0]) for _ in range(steps))
+    seconds = time.perf_counter() - start
+    batches.close()
+    return given / seconds
+
+
+def main():
+    """Measure, and print what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=int, default=512)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--workers", type=int, nargs="*", default=[0, cores()], help="processes; 0 for threads")
+    options = parser.parse_args()
+    augmentation, mixing = Augmentation(randaugment=RandAugment(2, 9, 0.5)), Mixing()
+    preprocessing = mobilenet_zoo.preprocessing("mobilenetv4_conv_small", input_size=224)
+    with tempfile.TemporaryDirectory() as folder:
+        write_pictures(Path(folder), options.pictures)
+        data = read_examples(folder)
+        settings = {"batch_size": options.batch_size, "training": True, "augmentation": augmentation, "mixing": mixing}
+        pipelines = {n: Pipeline(data, preprocessing, **settings, workers=n) for n in options.workers}
+        print(f"{keras.backend.backend()}, {cores()} cores, batches of {options.batch_size}")
+        for part, milliseconds in shares(
+            pipelines[options.workers[0]], data.pictures[:64], augmentation, (224,) * 2
+        ).items():
+            print(f"{part}: {milliseconds:.2f} ms a picture on one core")
+        rates = {n: pipeline_rate(pipeline, options.steps) for n, pipeline in pipelines.items()}
+    needed = training_rate(options.batch_size)
+    print(f"a training step consumes {needed:.0f} pictures a second")
+    for n, rate in rates.items():
+        how = f"{n} processes" if n else "threads"
+        reached = "reached" if rate >= GOAL * needed else "missed"
+        print(
+            f"the pipeline alone, {how}: {rate:.0f} pictures a second, {rate / needed:.1f} times ({GOAL} is {reached})"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""What happens between the steps of a run: it is saved, watched, stopped and told about."""
+
+import math
+import signal
+import threading
+import time
+
+import keras
+
+from mobilenet_zoo.training.averaging import averaged_weights
+from mobilenet_zoo.training.state import capture, not_finite, random_state, restore, restore_random_state
+
+_AGREE_EVERY = 10  # steps
+_WITHOUT_RANDOM = ("model", "seeds", "metrics", "optimizer")
+
+
+class NotFinite(ValueError):
+    """The loss, or a weight, became NaN or infinity, and the run was stopped.
+
+    Attributes:
+        step: How many steps had been trained.
+        checkpoint: The step of the last good checkpoint, or None.
+    """
+
+    def __init__(self, message, step, checkpoint):
+        super().__init__(message)
+        self.step, self.checkpoint = step, checkpoint
+
+
+class Terminated(Exception):
+    """The process was asked to end, and the run is saved.
+
+    Attributes:
+        step: How many steps had been trained.
+    """
+
+    def __init__(self, message, step):
+        super().__init__(message)
+        self.step = step
+
+
+class Position:
+    """How far a run has come: steps and epochs over all its phases, and what each epoch was like."""
+
+    def __init__(self, steps_per_epoch, batch_size):
+        self.steps_per_epoch, self.batch_size, self.step, self.history = steps_per_epoch, batch_size, 0, []
+
+    @property
+    def epoch(self):
+        """The number of the epoch that the next step belongs to."""
+        return self.step // self.steps_per_epoch
+
+    def is_within_an_epoch(self):
+        """Whether some of an epoch's steps are trained, and some are not."""
+        return self.step % self.steps_per_epoch != 0
+
+
+class Saving(keras.callbacks.Callback):
+    """Takes a run up where it was left, and saves it again and again, and when the process is asked to end (SIGTERM).
+
+    Args:
+        checkpoints: `Checkpoints`.
+        best: `Checkpoints` for the best epoch, kept apart.
+        position: `Position`.
+        every: Seconds from one checkpoint to the next. At an epoch's end there is one if half of that has gone by.
+        cluster: `Cluster`: its first process writes, and all of them stop at the same step.
+    """
+
+    def __init__(self, checkpoints, best, position, every, cluster):
+        super().__init__()
+        self.checkpoints, self.best, self.position = checkpoints, best, position
+        self._every, self._cluster, self._writes = every, cluster, cluster.is_chief
+        self._asked, self._before = threading.Event(), None
+        self._saved_at = time.monotonic()
+        self._metrics = self._random = None
+        self.phase, self.blocked_s = 0, 0.0
+
+    def begin(self, model, phase, checkpoint=None):
+        """Before the `fit` of a phase: puts back what the checkpoint has of it, if there is one.
+
+        Of an earlier phase's those are the weights alone.
+        """
+        self.phase = phase
+        if checkpoint is not None:
+            same = checkpoint.facts["phase"] == phase
+            restore(model, checkpoint.arrays, _WITHOUT_RANDOM if same else ("model", "seeds"))
+            self._metrics = checkpoint.arrays if same and self.position.is_within_an_epoch() else None
+            self._random = checkpoint.arrays if self._writes else None
+
+    def on_train_begin(self, logs=None):
+        if threading.current_thread() is threading.main_thread() and self._before is None:
+            self._before = signal.signal(signal.SIGTERM, lambda *_: self._asked.set())
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self._metrics is not None:  # Keras has just set them to 0
+            restore(self.model, self._metrics, ("metrics",))
+            self._metrics = None
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # Beginning a `fit` draws numbers, under PyTorch, that one which goes on would not draw.
+        if self._random is not None:
+            restore_random_state(self._random)
+            self._random = None
+
+    def on_train_end(self, logs=None):
+        self._random = random_state()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not math.isfinite((logs or {}).get("loss", 0.0)):
+            self._stop("the loss")
+        if self.position.is_within_an_epoch():  # at its end it has to be evaluated first
+            self._save_if(self._every)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._save_if(self._every / 2)
+
+    def _save_if(self, seconds):
+        if self._is_asked_to_end():
+            self.save()
+            self.checkpoints.wait()
+            raise Terminated(
+                f"The run was asked to end. It is saved at step {self.position.step}; --resume goes on from there.",
+                self.position.step,
+            )
+        if time.monotonic() - self._saved_at >= seconds:
+            self.save()
+
+    def _is_asked_to_end(self):
+        if self._cluster.process_count > 1 and self.position.is_within_an_epoch() and self.position.step % _AGREE_EVERY:
+            return False  # asking the others takes time too
+        return self._cluster.any(self._asked.is_set())
+
+    def save(self):
+        """Writes a checkpoint of this moment."""
+        start = time.monotonic()
+        if self._writes:
+            arrays = capture(self.model)
+            if bad := not_finite(arrays):
+                self._stop(bad[0].partition("/")[2])
+            facts = {"phase": self.phase, "history": self.position.history}
+            self.checkpoints.save(self.position.step, arrays, facts)
+        self._saved_at = time.monotonic()
+        self.blocked_s += self._saved_at - start
+
+    def save_best(self):
+        """Keeps the weights that were just evaluated, the averages where there are some, as the best ones."""
+        # A run that goes on from before its best epoch comes to it again.
+        if self._writes and self.position.step not in self.best.steps():
+            with averaged_weights(self.model):
+                arrays = {name: each for name, each in capture(self.model).items() if name.startswith("model/")}
+            self.best.save(self.position.step, arrays, {"row": self.position.history[-1]})
+
+    def close(self):
+        """Waits for what is being written; SIGTERM ends the process again as before."""
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+            self._before = None
+        self.checkpoints.close()
+        self.best.close()
+
+    def _stop(self, what):
+        self.checkpoints.wait()
+        steps, kept = self.checkpoints.steps(), "There is no checkpoint yet."
+        if steps:
+            kept = f"The last good checkpoint is that of step {steps[-1]} in {self.checkpoints.folder}."
+        raise NotFinite(
+            f"After step {self.position.step} {what} is not finite, and the run was stopped. {kept} Begin anew with a "
+            "lower optimizer.learning_rate, a longer warm-up or optimizer.clip_norm.",
+            self.position.step,
+            steps[-1] if steps else None,
+        )
+
+
+class Log(keras.callbacks.Callback):
+    """Counts steps, and keeps what each epoch was like: in the position, the log, TensorBoard, and the best checkpoint.
+
+    Args:
+        position: `Position`, which it moves on.
+        folder: `RunFolder`, or None for a process that doesn't write.
+        pipeline: Of training, whose `waited_s` is told.
+        evaluate: A function that gives `{metric: value}` on the held-out pictures.
+        board: A `tensorboardX.SummaryWriter`, or None.
+        saving: `Saving`.
+    """
+
+    def __init__(self, position, folder, pipeline, evaluate, board, saving):
+        super().__init__()
+        self.position, self.folder, self.pipeline, self._evaluate = position, folder, pipeline, evaluate
+        self.board, self.saving = board, saving
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._began, self._step, self._waited = time.monotonic(), self.position.step, self.pipeline.waited_s
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.position.step = self._step + batch + 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = time.monotonic() - self._began
+        steps = self.position.step - self._step
+        row = {"epoch": self.position.step // self.position.steps_per_epoch, "step": self.position.step}
+        row |= {name: float(value) for name, value in (logs or {}).items()}
+        row |= {f"val_{name}": float(value) for name, value in self._evaluate().items()}
+        row["learning_rate"] = rate(self.model)
+        row["pictures_per_second"] = steps * self.position.batch_size / seconds
+        row["waiting"] = (self.pipeline.waited_s - self._waited) / seconds
+        is_best = goodness(row) > max((goodness(each) for each in self.position.history), default=(-math.inf,))
+        self.position.history.append(row)
+        if self.board is not None:
+            for name, value in row.items():
+                if name not in ("epoch", "step"):
+                    self.board.add_scalar(name, value, row["step"])
+            self.board.flush()
+        if self.folder is not None:
+            self.folder.log(self.position.history)
+        if is_best:
+            self.saving.save_best()
+
+
+def goodness(row):
+    """What makes one epoch better than another: held-out accuracy, and where that is equal a lower held-out loss."""
+    return row.get("val_accuracy", 0.0), -row.get("val_loss", row["loss"])
+
+
+def rate(model):
+    """The learning rate of the next step."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))

@@ -1,0 +1,72 @@
+"""A crop of a picture at the size that is wanted, decoding no more of a JPEG than it takes."""
+
+import contextlib
+import math
+import os
+
+from mobilenet_runtime.pictures import PictureError, open_picture, pillow
+
+# A crop is decoded at no less than this many times its final size: for Pillow hard to tell from one of the whole.
+_GAP = 2.0
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
+
+
+def open_crop(picture, name, channels, size, interpolation, crop):
+    """Part of a picture, upright, as a PIL image in mode RGB or L.
+
+    Args:
+        picture: A path, a PIL image or an array, as `open_picture` takes it.
+        name: What messages call it.
+        channels: 1 for grey, 3 for RGB.
+        size: Height and width of the result.
+        interpolation: `"nearest"`, `"bilinear"`, `"bicubic"` or `"lanczos"`.
+        crop: Gives `(left, top, right, bottom)` for the upright picture's width and height.
+
+    Raises:
+        PictureError: The picture can't be read.
+    """
+    if isinstance(picture, (str, os.PathLike)):
+        with contextlib.ExitStack() as files:
+            with _unreadable(name):
+                file = files.enter_context(pillow("Image").open(picture))
+                turned = file.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+            whole = file.size[::-1] if turned else file.size
+            box = crop(*whole)
+            _draft(file, min((box[2] - box[0]) / size[1], (box[3] - box[1]) / size[0]) / _GAP)
+            image = open_whole(file, name, channels)
+    else:
+        image = open_whole(picture, name, channels)
+        whole = image.size
+        box = crop(*whole)
+    across, down = image.width / whole[0], image.height / whole[1]
+    box = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+    resampling = getattr(pillow("Image").Resampling, interpolation.upper())
+    return image.resize(size[::-1], resampling, box=box, reducing_gap=_GAP)
+
+
+def open_whole(picture, name, channels):
+    """As `open_picture`, with the picture's name in every error, also of a PIL image that is decoded only now."""
+    with _unreadable(name), contextlib.ExitStack() as files:
+        if isinstance(picture, (str, os.PathLike)):
+            picture = files.enter_context(pillow("Image").open(picture))
+        if hasattr(picture, "load"):
+            picture.load()
+        return open_picture(picture, channels)
+
+
+def _draft(file, shrinking):
+    """Has a JPEG decoded at the half, quarter or eighth of its size, by no more than `shrinking`."""
+    if file.format == "JPEG" and shrinking >= 2:
+        file.draft(None, tuple(math.ceil(n / shrinking) for n in file.size))
+
+
+@contextlib.contextmanager
+def _unreadable(name):
+    try:
+        yield
+    except PictureError as error:
+        if name in str(error):
+            raise
+        raise PictureError(f"{name}: {error}") from None
+    except Exception as error:  # Pillow's formats raise whatever their decoders do
+        raise PictureError(f"{name} can't be read as a picture: {str(error) or type(error).__name__}.") from None

@@ -1,0 +1,89 @@
+"""Mixup and CutMix of neighbours in a batch."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from mobilenet_common.errors import number
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixing:
+    """Mixes example 2i of a batch with example 2i + 1, all pairs alike, as timm's `mode="batch"` does with its pairs.
+
+    Mixup (Zhang et al., 2018) adds the two with the weights λ and 1 - λ; CutMix (Yun et al., 2019) puts a rectangle of
+    the one, a share 1 - λ of its area, into the other. Targets and weights are always added. λ is drawn once a step,
+    from Beta(α, α). An example without a neighbour stays as it is.
+
+    Attributes:
+        mixup: α of mixup, 0 for none.
+        cutmix: α of CutMix, 0 for none.
+        probability: That a batch is mixed at all, in [0, 1].
+        switch_probability: That it is by CutMix, where both are given, in [0, 1].
+    """
+
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    probability: float = 1.0
+    switch_probability: float = 0.5
+
+    def __post_init__(self):
+        for name in ("mixup", "cutmix"):
+            number(name, getattr(self, name), 0, math.inf, high_open=True)
+        for name in ("probability", "switch_probability"):
+            number(name, getattr(self, name), 0, 1)
+
+    def draw(self, height, width, rng):
+        """What a step does: `(λ, None)` for mixup, `(λ, (top, bottom, left, right))` for CutMix, None for neither."""
+        if not (self.mixup or self.cutmix) or rng.random() >= self.probability:
+            return None
+        if not self.cutmix or (self.mixup and rng.random() >= self.switch_probability):
+            return rng.beta(self.mixup, self.mixup), None
+        share = math.sqrt(1 - rng.beta(self.cutmix, self.cutmix))
+        top, bottom = _cut(height, share, rng)
+        left, right = _cut(width, share, rng)
+        return 1 - (bottom - top) * (right - left) / (height * width), (top, bottom, left, right)
+
+    def __call__(self, pictures, targets, weights, rng, channels_last=True):
+        """Mixes a batch in place.
+
+        Args:
+            pictures: Float32 `(n, height, width, channels)`, or with channels first.
+            targets: Float32 `(n, classes)`.
+            weights: Float32 `(n,)`, or None.
+            rng: A NumPy generator; all shares of a batch must be given equal ones.
+            channels_last: Where the channels are.
+        """
+        height, width = pictures.shape[1:3] if channels_last else pictures.shape[2:4]
+        drawn = self.draw(height, width, rng)
+        if drawn is None:
+            return
+        amount, box = drawn
+        if box is None:
+            _add(pictures, amount)
+        else:
+            rows, columns = slice(*box[:2]), slice(*box[2:])
+            _add(pictures[:, rows, columns] if channels_last else pictures[:, :, rows, columns], 0.0)
+        _add(targets, amount)
+        if weights is not None:
+            _add(weights, amount)
+
+
+def _add(values, amount):
+    """`amount` of each and `1 - amount` of its neighbour; 0 exchanges them."""
+    pairs = len(values) // 2 * 2
+    even, odd = values[0:pairs:2], values[1:pairs:2]
+    if amount == 0:
+        even[...], odd[...] = odd.copy(), even.copy()
+        return
+    amount = np.float32(amount)
+    difference = (even - odd) * (1 - amount)
+    even -= difference
+    odd += difference
+
+
+def _cut(length, share, rng):
+    """A stretch of `share` of a length around a point of it, ending at its ends."""
+    middle, half = int(rng.integers(length)), int(length * share) // 2
+    return max(middle - half, 0), min(middle + half, length)

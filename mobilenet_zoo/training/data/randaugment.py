@@ -1,0 +1,80 @@
+"""RandAugment (Cubuk et al., 2020): operations drawn at random, all of one strength."""
+
+import dataclasses
+
+from PIL import Image, ImageEnhance, ImageOps
+
+from mobilenet_common.errors import integer, number
+
+STRONGEST = 10.0  # the magnitude at which an operation does its most
+_FILL = 128  # where a moved picture leaves nothing, mid grey as in AutoAugment's code
+
+
+@dataclasses.dataclass(frozen=True)
+class RandAugment:
+    """Applies operations that are drawn, with replacement, from the 14 of the paper (section 3).
+
+    Their ranges are AutoAugment's (Cubuk et al., 2019, table 6), and every operation grows with the magnitude, from
+    nothing at 0: what timm calls `inc1`. `RandAugment(2, 9, 0.5)` is timm's `rand-m9-mstd0.5-inc1`, but for two
+    things: an operation that is drawn is always applied, as in the paper, and the paper's 14 are drawn from.
+
+    Attributes:
+        operations: How many are applied one after another, at least 0.
+        magnitude: Their mean strength, 0 to 10.
+        magnitude_std: Standard deviation of the strength, which is drawn for each operation and kept in 0 to 10.
+    """
+
+    operations: int = 2
+    magnitude: float = 9.0
+    magnitude_std: float = 0.5
+
+    def __post_init__(self):
+        integer("randaugment.operations", self.operations, 0)
+        number("randaugment.magnitude", self.magnitude, 0, STRONGEST)
+        number("randaugment.magnitude_std", self.magnitude_std, 0, float("inf"), high_open=True)
+
+    def __call__(self, image, rng):
+        """A PIL image in mode L or RGB, changed by what `rng`, a NumPy generator, draws."""
+        for drawn in rng.integers(len(_DRAWN), size=self.operations):
+            magnitude = self.magnitude
+            if self.magnitude_std:
+                magnitude = min(max(rng.normal(magnitude, self.magnitude_std), 0.0), STRONGEST)
+            strength = magnitude / STRONGEST
+            image = _DRAWN[drawn](image, -strength if rng.random() < 0.5 else strength)
+        return image
+
+
+def _affine(image, coefficients):
+    fill = _FILL if image.mode == "L" else (_FILL,) * 3
+    return image.transform(
+        image.size, Image.Transform.AFFINE, coefficients, resample=Image.Resampling.BILINEAR, fillcolor=fill
+    )
+
+
+def _rotate(image, strength):
+    fill = _FILL if image.mode == "L" else (_FILL,) * 3
+    return image.rotate(30 * strength, resample=Image.Resampling.BILINEAR, fillcolor=fill)
+
+
+def _enhance(kind):
+    return lambda image, strength: kind(image).enhance(1 + 0.9 * strength)
+
+
+# From a strength in -1..1 where an operation has two directions; the others take its size.
+OPERATIONS = {
+    "identity": lambda image, s: image,
+    "autocontrast": lambda image, s: ImageOps.autocontrast(image),
+    "equalize": lambda image, s: ImageOps.equalize(image),
+    "rotate": _rotate,  # up to 30 degrees
+    "solarize": lambda image, s: ImageOps.solarize(image, round(256 * (1 - abs(s)))),
+    "color": _enhance(ImageEnhance.Color),  # factors of 0.1 to 1.9
+    "posterize": lambda image, s: ImageOps.posterize(image, 8 - round(4 * abs(s))),  # down to 4 bits
+    "contrast": _enhance(ImageEnhance.Contrast),
+    "brightness": _enhance(ImageEnhance.Brightness),
+    "sharpness": _enhance(ImageEnhance.Sharpness),
+    "shear_x": lambda image, s: _affine(image, (1, 0.3 * s, 0, 0, 1, 0)),
+    "shear_y": lambda image, s: _affine(image, (1, 0, 0, 0.3 * s, 1, 0)),
+    "translate_x": lambda image, s: _affine(image, (1, 0, 0.45 * s * image.width, 0, 1, 0)),
+    "translate_y": lambda image, s: _affine(image, (1, 0, 0, 0, 1, 0.45 * s * image.height)),
+}
+_DRAWN = tuple(OPERATIONS.values())

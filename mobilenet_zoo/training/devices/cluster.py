@@ -1,0 +1,157 @@
+"""One process of a run, and what it asks of the others."""
+
+import contextlib
+import json
+
+import keras
+import numpy as np
+
+from mobilenet_common.errors import integer
+from mobilenet_zoo.training.devices.hosts import read_hosts
+
+
+class Cluster:
+    """One process of a run, on one device; each backend has a subclass for several.
+
+    Attributes:
+        process_index: Of this process, from 0.
+        process_count: Processes of the run, on all hosts.
+        devices: Devices of the run, in all processes.
+    """
+
+    def __init__(self, process_index=0, process_count=1, devices=1):
+        self.process_index = process_index
+        self.process_count = process_count
+        self.devices = devices
+
+    @property
+    def is_chief(self):
+        """Whether this is the process that writes files and prints."""
+        return self.process_index == 0
+
+    def share(self, batch_size):
+        """How many pictures of each global batch this process feeds.
+
+        Args:
+            batch_size: Pictures of a global batch.
+
+        Raises:
+            ValueError: The devices can't have equal parts of it.
+        """
+        if integer("batch_size", batch_size, 1) % self.devices:
+            below = batch_size - batch_size % self.devices
+            allowed = f"{below} or {below + self.devices}" if below else str(self.devices)
+            raise ValueError(
+                f"batch_size={batch_size} can't be divided among {self.devices} devices: take a multiple, "
+                f"such as {allowed}."
+            )
+        return batch_size // self.process_count
+
+    def scope(self):
+        """Where a model is made and compiled."""
+        return contextlib.nullcontext()
+
+    def prepare(self, model):
+        """Makes `fit` and `evaluate` of a compiled model work together with the other devices.
+
+        Every process calls it, after compiling (again after compiling anew) and after weights were restored: the first
+        process's weights, optimizer and random state go to all.
+        """
+
+    def feed(self, batches):
+        """What `fit` and `evaluate` take in place of this process's `batches`, tuples of NumPy arrays.
+
+        They are read once, so that a run goes on where they stand. `fit` needs `steps_per_epoch`.
+        """
+        return batches
+
+    def gather(self, value):
+        """The `value` of every process, in order; what JSON can hold. Every process has to call it."""
+        return [value]
+
+    def barrier(self):
+        """Returns when every process has called it."""
+        self.gather(None)
+
+    def broadcast_value(self, value=None):
+        """The first process's `value`, on every process."""
+        return self.gather(value)[0]
+
+    def any(self, flag):
+        """Whether `flag` is true on any process: to stop all of them at the same step."""
+        return any(self.gather(bool(flag)))
+
+    def all_equal(self, value):
+        """Whether every process has the same `value`."""
+        values = self.gather(value)
+        return all(other == values[0] for other in values)
+
+    def close(self, failed=False):
+        """Leaves the run, without waiting for the others where this process `failed`."""
+
+
+def exchange(value, gather_rows):
+    """`Cluster.gather` by a collective of arrays.
+
+    Args:
+        value: What JSON can hold.
+        gather_rows: Takes an int32 array `(n,)`, as long on every process, and gives `(processes, n)`.
+    """
+    own = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
+    lengths = np.asarray(gather_rows(np.array([own.size], np.int32)))[:, 0]
+    rows = np.asarray(gather_rows(np.pad(own, (0, lengths.max() - own.size))))
+    return [
+        json.loads(row[:length].astype(np.uint8).tobytes().decode()) for row, length in zip(rows, lengths, strict=True)
+    ]
+
+
+@contextlib.contextmanager
+def open_cluster(devices=1, hosts=None, host_index=None, *, timeout=300):
+    """Joins the devices of a run, by what the running backend has for them.
+
+    It comes before anything is computed: a backend fixes its devices when it is first used. Where a host doesn't answer
+    in time the process prints their names and leaves with status 75, since JAX and TensorFlow wait where nothing
+    can be raised; under PyTorch `launch` does the waiting.
+
+    Args:
+        devices: Devices of this host. On CPUs they are virtual ones (JAX, TensorFlow) or processes (PyTorch), which is
+            for tests. None: all accelerators, or one CPU.
+        hosts: None for this host alone; `"name:port,name:port"` or a list of those, the same on every host;
+            `"slurm"`; under JAX also `"tpu"` for the hosts of a TPU slice.
+        host_index: Which of `hosts` this is, from 0, where they are named.
+        timeout: Seconds to wait for the other hosts.
+
+    Yields:
+        A `Cluster`.
+
+    Raises:
+        ValueError: More devices than there are, hosts that can't be read, or PyTorch without a process for each device.
+    """
+    if devices is not None:
+        integer("devices", devices, 1)
+    integer("timeout", timeout, 1)
+    backend = keras.backend.backend()
+    if hosts == "tpu":
+        if backend != "jax":
+            raise ValueError(f"hosts='tpu' is not offered by {backend}: set KERAS_BACKEND=jax.")
+    else:
+        hosts = read_hosts(hosts, host_index)
+    cluster = _joined(backend, devices, hosts, timeout)
+    try:
+        yield cluster
+    except BaseException:
+        cluster.close(failed=True)
+        raise
+    cluster.close()
+
+
+def _joined(backend, devices, hosts, timeout):
+    if backend == "jax":
+        from mobilenet_zoo.training.devices.jax_cluster import join
+    elif backend == "torch":
+        from mobilenet_zoo.training.devices.torch_cluster import join
+    elif backend == "tensorflow":
+        from mobilenet_zoo.training.devices.tensorflow_cluster import join
+    else:
+        raise ValueError(f"KERAS_BACKEND={backend} can't train. Allowed: jax, tensorflow, torch.")
+    return join(devices, hosts, timeout)

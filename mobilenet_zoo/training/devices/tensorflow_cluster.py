@@ -1,0 +1,161 @@
+"""TensorFlow: MirroredStrategy on one host, MultiWorkerMirroredStrategy over several, a process for each host."""
+
+import itertools
+import json
+import os
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mobilenet_common.ops.formulations import batch_shared, shared_tensorflow
+from mobilenet_zoo.training.devices.cluster import Cluster, exchange
+from mobilenet_zoo.training.devices.hosts import answering
+
+_HEARTBEAT = 10  # seconds without a sign of life, after which a host counts as lost
+
+
+def join(devices, hosts, timeout):
+    """See `open_cluster`."""
+    if hosts is None and devices == 1:
+        return Cluster()
+    kind, devices = _configure(devices)
+    if hosts is None:
+        return _TensorFlowCluster(tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(devices)]))
+    if kind == "CPU" and devices > 1:
+        raise ValueError(f"devices={devices} is not allowed: over several hosts TensorFlow uses one CPU of each.")
+    task = {"type": "worker", "index": hosts.index}
+    os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": list(hosts.addresses)}, "task": task})
+    _watch_hosts(hosts)
+    with answering(hosts, timeout):
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    return _TensorFlowCluster(strategy, hosts)
+
+
+def _watch_hosts(hosts):
+    """Has the service by which the hosts find each other notice a lost one soon, which is not its default."""
+    from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+    from tensorflow.python.eager import context
+
+    job = coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=len(hosts.addresses))
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader="/job:worker/replica:0/task:0",
+        coordinated_jobs=[job],
+        heartbeat_timeout_in_ms=1000 * _HEARTBEAT,
+        shutdown_barrier_timeout_in_ms=1000 * _HEARTBEAT,
+    )
+
+
+def _configure(devices):
+    """The kind of device that is used, and how many of it."""
+    accelerators = tf.config.list_physical_devices("GPU")
+    devices = devices or len(accelerators) or 1
+    try:
+        if accelerators:
+            if devices > len(accelerators):
+                raise ValueError(f"devices={devices} is not allowed: TensorFlow has {len(accelerators)} here.")
+            tf.config.set_visible_devices(accelerators[:devices], "GPU")
+            return "GPU", devices
+        one = tf.config.LogicalDeviceConfiguration()
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [one] * devices)
+    except RuntimeError as error:
+        if len(tf.config.list_logical_devices("GPU" if accelerators else "CPU")) < devices:
+            raise ValueError("TensorFlow runs already: open the cluster before anything is computed.") from error
+    return "CPU", devices
+
+
+class _TensorFlowCluster(Cluster):
+    def __init__(self, strategy, hosts=None):
+        self._strategy = strategy
+        self._over_hosts = hosts is not None
+        index, count = (hosts.index, len(hosts.addresses)) if hosts else (0, 1)
+        super().__init__(index, count, strategy.num_replicas_in_sync)
+        self._example = None
+
+    def scope(self):
+        return self._strategy.scope()
+
+    def prepare(self, model):
+        if "make_train_function" not in vars(model):
+            model.make_train_function = _sharing(model.make_train_function, model)
+            model._maybe_symbolic_build = lambda **_: self._build(model)
+        if self._over_hosts:
+            _mend_keras()
+
+    def feed(self, batches):
+        batches = iter(batches)
+        self._example = next(batches)
+        batches = itertools.chain([self._example], batches)
+        signature = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in self._example)
+        dataset = tf.data.Dataset.from_generator(lambda: batches, output_signature=signature)
+        size, replicas = len(self._example[0]), self.devices // self.process_count
+        if size % replicas:
+            raise ValueError(f"A batch of {size} pictures can't be divided among {replicas} devices.")
+        if replicas > 1:
+            dataset = dataset.rebatch(size // replicas)
+        return self._strategy.distribute_datasets_from_function(lambda _: dataset.prefetch(2 * replicas))
+
+    def _build(self, model):
+        """What `fit` does to a model that has not run: Keras's own would take a batch away for it."""
+        if self._example is None:
+            raise ValueError("Under TensorFlow's strategies `fit` takes what Cluster.feed makes of the batches.")
+        with self._strategy.scope():
+            model._symbolic_build(data_batch=self._example)
+
+    def gather(self, value):
+        if self.process_count == 1:
+            return [value]
+        return exchange(value, self._gather_rows)
+
+    def _gather_rows(self, row):
+        rows = self._strategy.run(_rows_of_replicas, args=(tf.constant(row),))
+        return np.asarray(self._strategy.experimental_local_results(rows)[0])[:: self.devices // self.process_count]
+
+    def close(self, failed=False):
+        if self._over_hosts:
+            os.environ.pop("TF_CONFIG", None)
+
+
+@tf.function(input_signature=[tf.TensorSpec((None,), tf.int32)])
+def _rows_of_replicas(row):
+    return tf.distribute.get_replica_context().all_gather(row[None], axis=0)
+
+
+def _sharing(make_train_function, model):
+    """Steps of training with batch norm over all replicas."""
+
+    def make(force=False):
+        made = model.train_function is None or force
+        make_train_function(force)
+        if made:
+            step = model.train_function
+
+            def shared(iterator):  # in the scope of all the threads that trace a replica each
+                with batch_shared(shared_tensorflow.normalize_batch):
+                    return step(iterator)
+
+            model.train_function = shared
+
+    return make
+
+
+def _mend_keras():
+    """Lets `fit` of Keras 3.15 run over hosts: it takes the mean of a scalar along an axis."""
+    from keras.src.backend.tensorflow import trainer
+
+    if not _FAILS_OVER_HOSTS or hasattr(trainer.reduce_per_replica, "mended"):
+        return
+    reduce_per_replica = trainer.reduce_per_replica
+
+    def mended(values, strategy, reduction):
+        over_hosts = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        if not over_hosts or reduction not in ("auto", "mean"):
+            return reduce_per_replica(values, strategy, reduction)
+        return keras.tree.map_structure(lambda value: strategy.reduce("MEAN", value, axis=None), values)
+
+    mended.mended = True
+    trainer.reduce_per_replica = mended
+
+
+_FAILS_OVER_HOSTS = (3, 12) <= tuple(int(part) for part in keras.__version__.split(".")[:2]) <= (3, 15)

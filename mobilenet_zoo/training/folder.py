@@ -1,0 +1,116 @@
+"""The folder of a run: what was asked for, how it went, and that nobody else is writing there."""
+
+import csv
+import json
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import keras
+
+from mobilenet_runtime.version import VERSION
+from mobilenet_zoo.training.libraries import library
+
+RUN, RECIPE, LOG, CHECKPOINTS, BEST = "run.json", "recipe.yaml", "log.csv", "checkpoints", "best"
+MODEL, REPORT, BOARD = "model", "report.html", "tensorboard"
+_LIBRARIES = ("keras", "numpy", "grain", "orbax-checkpoint", "tensorflow", "tensorflow-cpu", "jax", "torch")
+_SHOWN = 8
+
+
+class RunFolder:
+    """A folder that one run at a time has for itself.
+
+    Args:
+        path: Made where it isn't there.
+
+    Raises:
+        ValueError: Another process has it, or it can't be written.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = library("filelock").FileLock(self.path / ".lock", blocking=False)
+            self._lock.acquire()
+        except library("filelock").Timeout:
+            raise ValueError(
+                f"{self.path} is in use by another process: wait until that run has ended, or name another folder."
+            ) from None
+        except OSError as error:
+            raise ValueError(f"{self.path} can't be written: {error.strerror}. Name another folder.") from error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def close(self):
+        """Lets another run have the folder."""
+        self._lock.release()
+
+    def is_begun(self):
+        """Whether a run has been here."""
+        return (self.path / RUN).is_file()
+
+    def begin(self, asked, recipe):
+        """Writes down what is asked for.
+
+        Args:
+            asked: `{name: value}`, as JSON holds it, of what makes a run what it is.
+            recipe: A `Recipe`.
+        """
+        versions = {}
+        for name in _LIBRARIES:
+            try:
+                versions[name] = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                continue
+        record = {
+            "asked": asked,
+            "command": sys.argv,
+            "backend": keras.backend.backend(),
+            "versions": {"mobilenet-zoo": VERSION, "python": platform.python_version()} | versions,
+            "system": platform.platform(),
+            "processors": os.cpu_count(),
+        }
+        self.write(RECIPE, recipe.to_yaml())
+        self.write(RUN, json.dumps(record, indent=2) + "\n")
+
+    def asked(self):
+        """What `begin` was given."""
+        return json.loads((self.path / RUN).read_text(encoding="utf-8"))["asked"]
+
+    def write(self, name, text):
+        """A file of the run, whole or not at all."""
+        part = self.path / f".{name}.part"
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, self.path / name)
+
+    def log(self, history):
+        """Writes the table of the epochs, a dictionary each, in CSV."""
+        columns = list(dict.fromkeys(name for row in history for name in row))
+        part = self.path / f".{LOG}.part"
+        with open(part, "w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, columns)
+            writer.writeheader()
+            writer.writerows(history)
+        os.replace(part, self.path / LOG)
+
+
+def check_same(folder, before, now):
+    """Raises the `ValueError` that says what differs between the run in a folder and the one that is to go on.
+
+    Args:
+        folder: Of the run.
+        before: `{name: value}`, what was asked for when it began.
+        now: The same of what is asked for now.
+    """
+    before, now = json.loads(json.dumps(before)), json.loads(json.dumps(now))
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if names:
+        found = "; ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in names[:_SHOWN])
+        raise ValueError(f"The run in {folder} can't go on as another one: {found}. Ask for the same, or begin anew.")

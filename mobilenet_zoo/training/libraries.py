@@ -1,0 +1,18 @@
+"""Libraries that only training needs."""
+
+import importlib
+
+
+def library(name):
+    """The module `name`, or an error that says how to install it.
+
+    Raises:
+        ValueError: It is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(
+            f"Training needs {name.partition('.')[0]}, which can't be imported ({error}): pip install "
+            "'mobilenet-zoo[train]'."
+        ) from error

@@ -1,0 +1,85 @@
+"""The model that a run trains: built for its classes, or somebody's own."""
+
+import dataclasses
+from pathlib import Path
+
+import keras
+
+from mobilenet_zoo.classifier import reset_classifier
+from mobilenet_zoo.facts import Facts, facts_of, remember
+from mobilenet_zoo.pretrained import from_pretrained
+from mobilenet_zoo.registry import WEIGHTS, create_model, registry
+
+_HEAD = ("classifier", "head", "predictions")
+
+
+def build(model, class_names, recipe, weights):
+    """A model with a class for each of `class_names`.
+
+    Args:
+        model: As in `train`.
+        class_names: Of the data, in their order.
+        recipe: A `Recipe` that says how it is made, or None for a teacher, which is taken as it is.
+        weights: As in `train`.
+
+    Raises:
+        ValueError: It doesn't fit the classes.
+    """
+    if isinstance(model, keras.Model):
+        made = model
+    elif model in registry() or str(model) in WEIGHTS:
+        made = _named(model, class_names, recipe, weights)
+    elif Path(model).suffix == ".keras":
+        made = keras.saving.load_model(model, compile=False)
+    else:
+        made = from_pretrained(str(model))
+    if not _fits(made, class_names):
+        if isinstance(model, keras.Model) or recipe is None:
+            raise ValueError(
+                f"{made.name} gives {made.output_shape}, and the data has {len(class_names)} classes: give it a fresh "
+                "classifier with mobilenet_zoo.reset_classifier."
+            )
+        made = reset_classifier(made, len(class_names))
+    facts = facts_of(made) or Facts(_size(made))
+    return remember(made, dataclasses.replace(facts, class_names=tuple(class_names)))
+
+
+def set_head_alone(model, alone):
+    """Lets the head alone train, or everything that trained before."""
+    for layer in model.layers:
+        if alone:
+            layer._trained_before = getattr(layer, "_trained_before", layer.trainable)
+            layer.trainable = layer._trained_before and layer.name.startswith(_HEAD)
+        elif hasattr(layer, "_trained_before"):
+            layer.trainable = layer._trained_before
+
+
+def _named(model, class_names, recipe, weights):
+    if recipe is None:
+        return create_model(model, weights="imagenet")
+    own = recipe.model
+    options = {"dropout_rate": own.dropout_rate, "drop_path_rate": own.drop_path_rate, "dtype": recipe.precision}
+    if own.norm_momentum is not None:
+        options["norm_momentum"] = own.norm_momentum
+    if recipe.image_size is not None:
+        options["input_shape"] = _shape(recipe.image_size)
+    if weights is None:
+        weights = "imagenet" if recipe.head_epochs or model in WEIGHTS else False
+    return create_model(model, num_classes=len(class_names), weights=weights or None, **options)
+
+
+def _shape(size):
+    first = keras.config.image_data_format() == "channels_first"
+    return (3, size, size) if first else (size, size, 3)
+
+
+def _fits(model, class_names):
+    known = facts_of(model)
+    names = known.class_names if known else None
+    return tuple(model.output_shape[1:]) == (len(class_names),) and names in (None, tuple(class_names))
+
+
+def _size(model):
+    from mobilenet_zoo.preprocessing import preprocessing
+
+    return preprocessing(model).size

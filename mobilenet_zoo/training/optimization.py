@@ -1,0 +1,152 @@
+"""Keras's optimizers as a recipe wants them: what decays, rates by layer, averages, accumulated gradients.
+
+Keras's own optimizers do the arithmetic. What they lack, or do otherwise than the papers, is added here:
+
+- Kernels decay; norms, biases and layer scales do not. The rule is in the class, so a saved model keeps it.
+- `l2` is a term of the loss, whose gradient the optimizer's own scaling sees, as in the papers of V1 to V3. Keras's
+  `weight_decay` is decoupled for every optimizer (Loshchilov and Hutter, 2019), as AdamW's in the paper of V4.
+- Where gradients are accumulated, the average of the weights moves once a step. Keras moves it with every batch.
+- At the end of `fit` the model keeps its weights: `averaged_weights` gives the average. Keras puts it in their place.
+- Over TensorFlow's replicas gradients are summed before they are clipped, not after.
+"""
+
+import keras
+from keras import ops
+
+from mobilenet_zoo.finetuning import discriminative_rates
+from mobilenet_zoo.training.schedules import make_schedule
+
+_TORCH = keras.backend.backend() == "torch"
+_TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+
+class _Trained:
+    """What every optimizer of a recipe has in common."""
+
+    def __init__(self, *args, l2=0.0, decay_depthwise=True, ema_warmup=True, rates=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.l2, self.decay_depthwise, self.ema_warmup = l2, decay_depthwise, ema_warmup
+        self.rates = {str(layer): float(rate) for layer, rate in (rates or {}).items()}
+
+    def build(self, variables):
+        super().build(variables)
+        self._decays = [decays(variable, self.decay_depthwise) for variable in variables]
+        self._factors = [self.rates.get(variable.path.partition("/")[0], 1.0) for variable in variables]
+
+    def get_config(self):
+        own = {"l2": self.l2, "decay_depthwise": self.decay_depthwise, "ema_warmup": self.ema_warmup}
+        return super().get_config() | own | {"rates": self.rates}
+
+    def _use_weight_decay(self, variable):
+        return self._decays[self._get_variable_index(variable)]
+
+    def _apply_weight_decay(self, variables):
+        decaying = [variable for variable in variables if self._use_weight_decay(variable)]
+        if self.weight_decay and decaying:  # PyTorch's function takes no empty list
+            super()._apply_weight_decay(decaying)
+
+    def _backend_apply_gradients(self, grads, trainable_variables):
+        if _TENSORFLOW:
+            pairs = super()._all_reduce_sum_gradients(list(zip(grads, trainable_variables, strict=True)))
+            grads = [gradient for gradient, _ in pairs]
+        if self.l2:
+            grads = [
+                gradient + self.l2 * ops.cast(variable, gradient.dtype)
+                if self._use_weight_decay(variable)
+                else gradient
+                for gradient, variable in zip(grads, trainable_variables, strict=True)
+            ]
+        super()._backend_apply_gradients(grads, trainable_variables)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return grads_and_vars  # they are summed already, before they were clipped and accumulated
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        groups = {}
+        for gradient, variable in zip(grads, trainable_variables, strict=True):
+            factor = self._factors[self._get_variable_index(variable)]
+            groups.setdefault(factor, ([], []))
+            groups[factor][0].append(gradient)
+            groups[factor][1].append(variable)
+        for factor, (gradients, variables) in groups.items():
+            super()._backend_update_step(gradients, variables, learning_rate * factor if factor != 1 else learning_rate)
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        if not self.use_ema:
+            return
+        batches, parts = self._iterations, self.gradient_accumulation_steps or 1
+        steps = ops.cast(ops.floor_divide(batches, parts) + 1, "float32")  # with this one
+        momentum = ops.where(steps > 1, self.ema_momentum, 0.0)  # the average begins with the weights of the first step
+        if self.ema_warmup:
+            momentum = ops.minimum(momentum, (1.0 + steps) / (10.0 + steps))
+        momentum = ops.where(ops.equal((batches + 1) % parts, 0), momentum, 1.0)
+        for variable, average in zip(trainable_variables, self._model_variables_moving_average, strict=True):
+            kept = ops.cast(momentum, average.dtype)
+            average.assign(kept * average + (1 - kept) * variable)
+
+    def finalize_variable_values(self, var_list):
+        """Leaves the model its own weights at the end of `fit`, since another one may go on with them."""
+
+
+def decays(variable, depthwise=True):
+    """Whether weight decay takes a variable: kernels do; norms, biases and layer scales, which are vectors, don't.
+
+    Args:
+        variable: Of a model.
+        depthwise: Whether depthwise kernels `(rows, columns, channels, 1)` decay. Howard et al. (2017), section 3.3,
+            found that they need little or none, having so few parameters.
+    """
+    shape = tuple(variable.shape)
+    is_depthwise = len(shape) == 4 and shape[3] == 1 and shape[:2] != (1, 1)
+    return len(shape) >= 2 and (depthwise or not is_depthwise)
+
+
+def _trained(optimizer):
+    # Under PyTorch Keras makes `AdamW(...)` an object of a faster subclass, but not of classes that derive from AdamW.
+    base = type(optimizer.__new__(optimizer)) if _TORCH else optimizer
+    name = f"{optimizer.__name__}OfRecipe"
+    made = type(name, (_Trained, base), {"__doc__": f"{optimizer.__name__} as a recipe wants it."})
+    return keras.saving.register_keras_serializable(package="mobilenet")(made)
+
+
+# Each is a class of its own that is known by name, so that compiled models load again.
+_OPTIMIZERS = {
+    name.lower(): _trained(getattr(keras.optimizers, name)) for name in ("AdamW", "Adam", "Lion", "RMSprop", "SGD")
+}
+_OWN = ("beta_1", "beta_2", "epsilon", "rho", "momentum", "nesterov")
+
+
+def make_optimizer(recipe, model, steps_per_epoch, *, epochs=None, learning_rate=None):
+    """The optimizer of a recipe, for `compile`.
+
+    Args:
+        recipe: A `Recipe`.
+        model: The model that it will train; rates by layer follow its stages.
+        steps_per_epoch: Batches of an epoch.
+        epochs: That the schedule spans; None for the recipe's. The phase of the head has `recipe.head_epochs`.
+        learning_rate: In place of the recipe's, such as `recipe.head_learning_rate`.
+
+    Returns:
+        One of Keras's optimizers, in a subclass that is saved with the model and loads after
+        `import mobilenet_zoo.training`.
+
+    Raises:
+        ValueError: An argument is out of its range, or the model has no stages and the recipe wants rates by layer.
+    """
+    own = recipe.optimizer
+    rates = {}
+    if own.layer_decay != 1:
+        rates = discriminative_rates(keras.optimizers.SGD(0.1), model, own.layer_decay).rates
+    given = {name: getattr(own, name) for name in _OWN if getattr(own, name) is not None}
+    if recipe.ema:
+        given |= {"use_ema": True, "ema_momentum": recipe.ema.momentum, "ema_warmup": recipe.ema.warmup}
+    return _OPTIMIZERS[own.name](
+        make_schedule(recipe, steps_per_epoch, epochs=epochs, learning_rate=learning_rate),
+        weight_decay=own.weight_decay,
+        l2=own.l2,
+        decay_depthwise=own.decay_depthwise,
+        global_clipnorm=own.clip_norm,
+        gradient_accumulation_steps=own.accumulation_steps if own.accumulation_steps > 1 else None,
+        rates=rates,
+        **given,
+    )

@@ -1,0 +1,74 @@
+"""How a run goes, for a person who watches: a bar with the time that remains, and a line an epoch."""
+
+import time
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """A bar on the terminal, and what each epoch came to.
+
+    Args:
+        position: The run's `Position`.
+        epochs: Of the whole run.
+        pipeline: Whose `waited_s` is told.
+        console: Where to; None for standard error.
+    """
+
+    def __init__(self, position, epochs, pipeline, console=None):
+        super().__init__()
+        self.position, self.epochs, self.pipeline = position, epochs, pipeline
+        self.console = console or Console(stderr=True)
+        self._bar = None
+
+    def on_train_begin(self, logs=None):
+        if self._bar is None:
+            columns = (
+                TextColumn("epoch {task.fields[epoch]}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("loss {task.fields[loss]:.4f} · {task.fields[speed]:.0f} pictures/s · waiting for data "),
+                TextColumn("{task.fields[waiting]:.0%} · run"),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(*columns, console=self.console, transient=True)
+            fields = {"epoch": self.position.epoch + 1, "loss": 0.0, "speed": 0.0, "waiting": 0.0}
+            total = self.epochs * self.position.steps_per_epoch
+            self._task = self._bar.add_task("", total=total, completed=self.position.step, **fields)
+            self._bar.start()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._began, self._first, self._waited = time.monotonic(), self.position.step, self.pipeline.waited_s
+
+    def on_train_batch_end(self, batch, logs=None):
+        seconds = time.monotonic() - self._began
+        self._bar.update(
+            self._task,
+            completed=self.position.step,
+            epoch=-(-self.position.step // self.position.steps_per_epoch),
+            loss=(logs or {}).get("loss", 0.0),
+            speed=(self.position.step - self._first) * self.position.batch_size / seconds,
+            waiting=(self.pipeline.waited_s - self._waited) / seconds,
+        )
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = self.position.history[-1]
+        parts = [f"epoch {row['epoch']} of {self.epochs}"]
+        for name, words, form in (
+            ("loss", "loss", ".4f"),
+            ("accuracy", "accuracy", ".1%"),
+            ("val_loss", "held out: loss", ".4f"),
+            ("val_accuracy", "accuracy", ".1%"),
+        ):
+            if name in row:
+                parts.append(f"{words} {row[name]:{form}}")
+        parts += [f"{row['pictures_per_second']:.0f} pictures/s", f"{row['waiting']:.0%} waiting for data"]
+        self._bar.console.print(" · ".join(parts), highlight=False)
+
+    def close(self):
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -1,0 +1,6 @@
+"""Recipes as data: what a training run is told, field by field."""
+
+from mobilenet_zoo.training.recipes.loading import list_recipes, load_recipe
+from mobilenet_zoo.training.recipes.recipe import Recipe, difference
+
+__all__ = ["Recipe", "difference", "list_recipes", "load_recipe"]

@@ -1,0 +1,150 @@
+"""All that a run is between two steps, as arrays by name, so that another process can go on with it."""
+
+import random
+import sys
+
+import keras
+import numpy as np
+
+GROUPS = ("model", "seeds", "metrics", "optimizer", "random")
+_SHOWN = 5
+
+
+class StateError(ValueError):
+    """A saved state that doesn't belong to this model and optimizer, which are left as they were.
+
+    Attributes:
+        missing: Names that the model or its optimizer has, and the state lacks.
+        left_over: Names in the state that nothing takes.
+        misshapen: `{name: (shape found, shape needed)}`.
+    """
+
+    def __init__(self, message, missing=(), left_over=(), misshapen=None):
+        super().__init__(message)
+        self.missing, self.left_over = tuple(missing), tuple(left_over)
+        self.misshapen = dict(misshapen or {})
+
+
+def variables_of(model):
+    """`{name: variable}` of weights, random seeds, metrics, and optimizer (with its schedule's step and averages).
+
+    Args:
+        model: A compiled `keras.Model` whose optimizer is built.
+    """
+    if hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()  # within JAX's `fit` the variables lag behind
+    weights = {id(each) for each in model.weights}
+    optimizer = getattr(model, "optimizer", None)
+    # Seeds and metrics are named by their place, and the optimizer's variables without its own name: the rest of those
+    # names counts what else this process has made.
+    seeds = [each for each in model.non_trainable_variables if id(each) not in weights]
+    named = {}
+    for name, variable in (
+        *((f"model/{each.path}", each) for each in model.weights),
+        *((f"seeds/{i}", each) for i, each in enumerate(seeds)),
+        *((f"metrics/{i}_{each.name}", each) for i, each in enumerate(model.metrics_variables)),
+        *((f"optimizer/{each.path.partition('/')[2]}", each) for each in (optimizer.variables if optimizer else ())),
+    ):
+        same = sum(1 for other in named if other.partition("#")[0] == name) if name in named else 0
+        named[f"{name}#{same + 1}" if same else name] = variable
+    return named
+
+
+def make_variables(model, classes, is_weighted):
+    """Makes those of the optimizer and of metrics, which `fit` under TensorFlow makes in its first step only.
+
+    Args:
+        model: A compiled `keras.Model` with one input.
+        classes: Of the targets.
+        is_weighted: Whether there are weights of examples.
+    """
+    shape = getattr(model, "student", model).input_shape[1:]
+    batch = (np.zeros((2, *shape), "float32"), np.zeros((2, classes), "float32"), np.zeros(2, "float32"))
+    model._symbolic_build(data_batch=batch if is_weighted else batch[:2])  # as `fit` does under JAX and PyTorch
+
+
+def capture(model):
+    """`{name: array}` of `variables_of(model)`, copied, and of the generators of random numbers of this process."""
+    arrays = {name: np.array(keras.ops.convert_to_numpy(each)) for name, each in variables_of(model).items()}
+    return arrays | random_state()
+
+
+def restore(model, arrays, groups=GROUPS):
+    """Puts what `capture` gave back, all of it or nothing.
+
+    Args:
+        model: As for `variables_of`.
+        arrays: From `capture`.
+        groups: What to put back; the rest stays as it is.
+
+    Raises:
+        StateError: The names or shapes are not exactly those of this model and its optimizer.
+    """
+    variables = {name: each for name, each in variables_of(model).items() if name.partition("/")[0] in groups}
+    arrays = {name: each for name, each in arrays.items() if name.partition("/")[0] in groups}
+    generators = {name for name in arrays if name.startswith("random/")}
+    missing = sorted(variables.keys() - arrays.keys())
+    left_over = sorted(arrays.keys() - variables.keys() - generators)
+    misshapen = {
+        name: (tuple(arrays[name].shape), tuple(variable.shape))
+        for name, variable in variables.items()
+        if name in arrays and tuple(arrays[name].shape) != tuple(variable.shape)
+    }
+    if missing or left_over or misshapen:
+        raise StateError(_difference(missing, left_over, misshapen), missing, left_over, misshapen)
+    for name, variable in variables.items():
+        variable.assign(arrays[name])
+    if generators:
+        restore_random_state(arrays)
+
+
+def not_finite(arrays):
+    """The names of the arrays that hold NaN or infinity."""
+    return [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+
+
+def _difference(missing, left_over, misshapen):
+    parts = []
+    for what, names in (("lacks", missing), ("has, and nothing takes,", left_over)):
+        if names:
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            parts.append(f"It {what} {', '.join(names[:_SHOWN])}{more}.")
+    for name, (found, needed) in list(misshapen.items())[:_SHOWN]:
+        parts.append(f"{name} has shape {found} there and {needed} here.")
+    return "The checkpoint belongs to another model or optimizer. " + " ".join(parts)
+
+
+def random_state():
+    """`{name: array}` of the generators of Python and NumPy, and of PyTorch, whose own layers draw from that.
+
+    The seeds of Keras's layers are variables.
+    """
+    _, inner, gauss = random.getstate()
+    _, key, position, has_gauss, cached = np.random.get_state()
+    state = {
+        "random/python": np.array(inner, "uint64"),
+        "random/python_gauss": np.array([gauss is not None, gauss or 0.0], "float64"),
+        "random/numpy": np.array(key, "uint32"),
+        "random/numpy_position": np.array([position, has_gauss, cached], "float64"),
+    }
+    if (torch := sys.modules.get("torch")) is not None and keras.backend.backend() == "torch":
+        state["random/torch"] = torch.get_rng_state().numpy().copy()
+        for i, each in enumerate(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []):
+            state[f"random/torch_cuda{i}"] = each.numpy().copy()
+    return state
+
+
+def restore_random_state(state):
+    """Puts back what `random_state` gave, from among other arrays too."""
+    has_gauss, gauss = state["random/python_gauss"]
+    random.setstate((3, tuple(int(each) for each in state["random/python"]), float(gauss) if has_gauss else None))
+    position, has_gauss, cached = state["random/numpy_position"]
+    np.random.set_state(("MT19937", state["random/numpy"], int(position), int(has_gauss), float(cached)))
+    if "random/torch" in state and keras.backend.backend() == "torch":
+        import torch
+
+        torch.set_rng_state(torch.from_numpy(np.array(state["random/torch"])))
+        if torch.cuda.is_available():
+            for i in range(torch.cuda.device_count()):
+                if f"random/torch_cuda{i}" in state:
+                    torch.cuda.set_rng_state(torch.from_numpy(np.array(state[f"random/torch_cuda{i}"])), i)

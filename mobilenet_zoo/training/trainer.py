@@ -1,0 +1,291 @@
+"""A training run: data, model, recipe and folder put together around `fit`."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import keras
+
+from mobilenet_common.errors import number
+from mobilenet_zoo.evaluation import evaluate, heat_on_mistakes, write_report
+from mobilenet_zoo.preprocessing import preprocessing
+from mobilenet_zoo.pretrained import save_pretrained
+from mobilenet_zoo.training import folder as places
+from mobilenet_zoo.training.averaging import averaged_weights
+from mobilenet_zoo.training.callbacks import Log, Position, Saving
+from mobilenet_zoo.training.checkpoints import Checkpoints
+from mobilenet_zoo.training.compiling import compile_model
+from mobilenet_zoo.training.data import Data, Pipeline, read_data
+from mobilenet_zoo.training.devices import open_cluster
+from mobilenet_zoo.training.distillation import Distiller
+from mobilenet_zoo.training.folder import RunFolder, check_same
+from mobilenet_zoo.training.libraries import library
+from mobilenet_zoo.training.models import build, set_head_alone
+from mobilenet_zoo.training.progress import ProgressBar
+from mobilenet_zoo.training.recipes import load_recipe
+from mobilenet_zoo.training.recipes.recipe import Distillation
+from mobilenet_zoo.training.state import make_variables, restore
+
+DEFAULT_MODEL, DEFAULT_RECIPE = "mobilenetv4_conv_small", "finetune"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What came out of a run.
+
+    Attributes:
+        folder: Where everything is.
+        model: With the best weights (averages, where the recipe has some).
+        history: A dictionary for each epoch.
+        best: That of the best epoch.
+        class_names: In the order of the model's outputs.
+    """
+
+    folder: Path
+    model: keras.Model
+    history: list
+    best: dict
+    class_names: tuple
+
+
+def train(
+    data,
+    model=None,
+    output="run",
+    *,
+    recipe=None,
+    overrides=None,
+    weights=None,
+    validation=None,
+    validation_fraction=0.2,
+    teacher=None,
+    resume=False,
+    checkpoint_seconds=30.0,
+    keep=3,
+    workers=0,
+    damaged_limit=None,
+    devices=1,
+    hosts=None,
+    host_index=None,
+    progress=True,
+    report=True,
+):
+    """Trains a model on pictures, as a recipe says, in a folder from which a run that was interrupted goes on.
+
+    The folder holds `run.json` (what was asked, versions, the command), `recipe.yaml` (resolved), `checkpoints/`,
+    `best/`, `log.csv` (a row an epoch), `tensorboard/`, and in the end `model/`, as `save_pretrained` writes it, with
+    the best epoch's weights, and `report.html`.
+
+    A run that is killed and resumed ends with the weights that it would have had: bit for bit on a CPU with as many
+    threads, under TensorFlow with `TF_NUM_INTEROP_THREADS=1`.
+
+    Args:
+        data: A folder of class folders, a manifest, an `.npz`, a Hugging Face dataset, `Examples` or `Data`; see
+            `read_data`.
+        model: A name, a `.keras` file, a folder of `save_pretrained`, a repository, or a functional model of this
+            library with a class for each of the data's; None for V4 conv_small, or what a resumed run trains.
+        output: The run's folder.
+        recipe: A name of `list_recipes()`, a YAML file, a dictionary or a `Recipe`; None for "finetune", or the
+            resumed run's.
+        overrides: `{"optimizer.learning_rate": 1e-3}`: fields that differ from the recipe.
+        weights: That a named model starts from: "imagenet", a tag, or False for none; None for "imagenet" where the
+            recipe begins with the head alone.
+        validation: More data, held out; None for what `data` brings, or a share of it.
+        validation_fraction: That share, of each class.
+        teacher: A model, or a name as for `model`, whose answers are learned too; see `Distiller`.
+        resume: Whether to go on with the run in the folder.
+        checkpoint_seconds: From one checkpoint to the next; one is also written when SIGTERM comes.
+        keep: How many checkpoints stay.
+        workers: Processes that read pictures; 0 for threads.
+        damaged_limit: How many damaged pictures are skipped; None for 1 %, at least 10.
+        devices: Of this host; see `open_cluster`. The recipe's batch is shared among all devices of all hosts. Under
+            PyTorch several need a process each, which `launch` starts.
+        hosts: As `open_cluster`; all of them see the run's folder.
+        host_index: As `open_cluster`.
+        progress: Whether a bar is shown.
+        report: Whether `report.html` is written in the end, from the held-out pictures. Several processes
+            write none: `mobilenet-zoo evaluate` does.
+
+    Returns:
+        A `Run`.
+
+    Raises:
+        ValueError: An argument is wrong, the folder has another run, or is in use; nothing is overwritten.
+        NotFinite: The loss became NaN or infinity.
+        Terminated: SIGTERM came, and the run is saved.
+    """
+    number("checkpoint_seconds", checkpoint_seconds, 0, float("inf"))
+    if not isinstance(data, Data):
+        data = read_data(data, validation=validation, validation_fraction=validation_fraction)
+    with open_cluster(devices, hosts, host_index) as cluster, contextlib.ExitStack() as stack:
+        folder = stack.enter_context(RunFolder(output)) if cluster.is_chief else None
+        before = cluster.broadcast_value(_before(folder, resume) if folder else None)
+        recipe = load_recipe(before.get("recipe", DEFAULT_RECIPE) if recipe is None else recipe, overrides)
+        if teacher is not None and recipe.distillation is None:
+            recipe = dataclasses.replace(recipe, distillation=Distillation())
+        model = before.get("model", DEFAULT_MODEL) if model is None else model
+        weights = before.get("weights") if weights is None else weights
+        teacher = before.get("teacher") if teacher is None else teacher
+        if teacher is None and recipe.distillation is not None:
+            raise ValueError(f"The recipe {recipe.name} learns from a teacher: name one (teacher=..., --teacher).")
+        asked = {"model": _name(model), "weights": weights, "teacher": _name(teacher)}
+        asked |= {"classes": list(data.train.class_names), "data": fingerprint(data), "recipe": recipe.as_dict()}
+        if resume:
+            check_same(output, _flat(before), _flat(asked))
+        keras.utils.set_random_seed(recipe.seed)
+        with cluster.scope():
+            model = build(model, data.train.class_names, recipe, weights)
+            teacher = None if teacher is None else build(teacher, data.train.class_names, None, None)
+        pipelines = _pipelines(data, model, recipe, cluster, workers, damaged_limit)
+        if folder and not resume:
+            folder.begin(asked, recipe)
+        training = _Training(cluster, Path(output), folder, model, teacher, recipe, pipelines)
+        run = training.run(resume, checkpoint_seconds, keep, progress)
+        if cluster.is_chief:
+            _keep(run, data.validation, recipe, report and cluster.process_count == 1)
+    return run
+
+
+def _before(folder, resume):
+    """What was asked for when the run in a folder began; nothing for a run that begins."""
+    if folder.is_begun() and not resume:
+        raise ValueError(
+            f"{folder.path} has a run already: go on with it (resume=True, --resume), or name another folder."
+        )
+    if resume and not folder.is_begun():
+        raise ValueError(f"{folder.path} has no run to resume: leave resume out to begin one.")
+    return folder.asked() if resume else {}
+
+
+def _name(model):
+    return getattr(model, "name", None) if isinstance(model, keras.Model) else model and str(model)
+
+
+def _keep(run, examples, recipe, report):
+    """Writes the model, and what it is worth on the held-out pictures."""
+    metrics = {key: value for key, value in run.best.items() if key.startswith("val_")}
+    save_pretrained(run.model, run.folder / places.MODEL, class_names=run.class_names, metrics=metrics)
+    if not report:
+        return
+    found = evaluate(run.model, examples)
+    facts = {"Run": str(run.folder), "Recipe": recipe.name, "Best epoch": str(run.best["epoch"])}
+    overlays = heat_on_mistakes(run.model, found)
+    write_report(run.folder / places.REPORT, found, history=run.history, overlays=overlays, facts=facts)
+
+
+class _Training:
+    """A run whose arguments are right, in one of its processes."""
+
+    def __init__(self, cluster, path, folder, model, teacher, recipe, pipelines):
+        self.cluster, self.path, self.folder, self.model, self.recipe = cluster, path, folder, model, recipe
+        self.pipeline, self.held_out = pipelines
+        self.trained = model
+        if teacher is not None:
+            how = recipe.distillation
+            with cluster.scope():
+                self.trained = Distiller(model, teacher, how.temperature, how.weight)
+        self.position = Position(self.pipeline.steps_per_epoch, recipe.batch_size)
+        self.epochs = recipe.head_epochs + recipe.epochs
+
+    def run(self, resume, seconds, keep, progress):
+        chief = self.cluster.is_chief
+        checkpoints = Checkpoints(self.path / places.CHECKPOINTS, keep, writes=chief)
+        best = Checkpoints(self.path / places.BEST, 1, writes=chief)
+        last = checkpoints.load() if resume and checkpoints.steps() else None
+        if last is not None:
+            self.position.step, self.position.history = last.step, list(last.facts["history"])
+        saving = Saving(checkpoints, best, self.position, seconds, self.cluster)
+        board = self._board() if chief else None
+        callbacks = [Log(self.position, self.folder, self.pipeline, self._evaluate, board, saving)]
+        bar = ProgressBar(self.position, self.epochs, self.pipeline) if progress and chief else None
+        callbacks += [bar] * (bar is not None) + [saving]
+        try:
+            for phase, (first, end) in enumerate(self._phases()):
+                if self.position.epoch < end:
+                    self._fit_phase(phase, first, end, saving, last, callbacks)
+                    last = None
+            best.wait()
+            self.cluster.barrier()
+            found = best.load()
+        finally:
+            if bar is not None:
+                bar.close()
+            if board is not None:
+                board.close()
+            saving.close()
+        restore(self.trained, found.arrays, ("model",))
+        names = self.pipeline.examples.class_names
+        return Run(self.path, self.model, self.position.history, found.facts["row"], names)
+
+    def _board(self):
+        return library("tensorboardX").SummaryWriter(str(self.path / places.BOARD), purge_step=self.position.step)
+
+    def _phases(self):
+        """The epochs of each phase: the head alone, if at all, and then everything."""
+        head = self.recipe.head_epochs
+        return [(0, head), (head, self.epochs)]
+
+    def _fit_phase(self, phase, first, end, saving, last, callbacks):
+        recipe, steps = self.recipe, self.position.steps_per_epoch
+        set_head_alone(self.model, phase == 0)
+        rate = recipe.head_learning_rate if phase == 0 else None
+        with self.cluster.scope():
+            compile_model(self.trained, recipe, steps, epochs=end - first, learning_rate=rate)
+            make_variables(self.trained, len(self.pipeline.examples.class_names), recipe.balance == "weights")
+        saving.begin(self.trained, phase, last)
+        self.cluster.prepare(self.trained)
+        while (epoch := self.position.epoch) < end:
+            # An epoch that was interrupted is ended first: it has fewer steps than the others.
+            within = self.position.is_within_an_epoch()
+            self.trained.fit(
+                self.cluster.feed(self.pipeline.batches(self.position.step)),
+                initial_epoch=epoch,
+                epochs=epoch + 1 if within else end,
+                steps_per_epoch=steps - self.position.step % steps,
+                callbacks=callbacks,
+                shuffle=False,  # the pipeline has done that
+                verbose=0,
+            )
+
+    def _evaluate(self):
+        """`{metric: value}` on the held-out pictures, with the average of the weights where there is one."""
+        # Keras's own validation keeps an iterator from epoch to epoch, which data whose length it can't tell exhaust.
+        with averaged_weights(self.trained):
+            batches = self.cluster.feed(self.held_out.batches())
+            return self.trained.evaluate(batches, steps=self.held_out.steps_per_epoch, verbose=0, return_dict=True)
+
+
+def _pipelines(data, model, recipe, cluster, workers, damaged_limit):
+    """For training and for evaluation."""
+    transform = preprocessing(model)
+    cluster.share(recipe.batch_size)  # raises where it can't be divided
+    common = {"batch_size": recipe.batch_size, "workers": workers, "damaged_limit": damaged_limit}
+    common |= {"process_index": cluster.process_index, "process_count": cluster.process_count}
+    augmentation = dataclasses.asdict(recipe.augmentation)
+    mixing = recipe.mixing and dataclasses.asdict(recipe.mixing)
+    settings = {"augmentation": augmentation, "mixing": mixing, "balance": recipe.balance, "seed": recipe.seed}
+    # The last batch too has equal parts for all devices: of n - 1 pictures at most that takes none.
+    whole = len(data.validation) - len(data.validation) % cluster.devices
+    return (
+        Pipeline(data.train, transform, training=True, **settings, **common),
+        Pipeline(data.validation.subset(range(whole)), transform, training=False, **common),
+    )
+
+
+def fingerprint(data):
+    """What tells data sets apart, wherever they lie: the pictures' names and classes, in their order."""
+    digest = hashlib.sha256()
+    for examples in data:
+        names = [Path(examples.name_of(i)).name for i in range(len(examples))]
+        digest.update(json.dumps([names, examples.labels.tolist()]).encode())
+    return f"{len(data.train)} + {len(data.validation)} pictures, {digest.hexdigest()[:16]}"
+
+
+def _flat(values, prefix=""):
+    """Nested dictionaries as one, by dotted names."""
+    flat = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

@@ -1,0 +1,98 @@
+"""Batch norm of a batch that processes or replicas share: `python -m tests.training.batch_norm_worker ORDER`.
+
+Each leaves its part of the output, the statistics and the gradients of `score` in `folder/part<index>.npz`.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from mobilenet_common import ops
+from mobilenet_common.ops.formulations import batch_shared
+from mobilenet_zoo.training.devices import open_cluster
+
+SHAPE, FILTERS, EPSILON = (8, 5, 4, 6), 16, 1e-3
+
+
+def arrays(data_format="channels_last"):
+    rng = np.random.default_rng(0)
+    # A mean far from 0 next to the deviation, and parts that differ, are what a careless formula loses digits at.
+    x = rng.normal(3.0, 0.5, SHAPE) + np.arange(SHAPE[0])[:, None, None, None]
+    kernel, gamma, beta = (
+        rng.normal(size=(1, 1, SHAPE[-1], FILTERS)),
+        rng.normal(size=FILTERS),
+        rng.normal(size=FILTERS),
+    )
+    weights = rng.normal(size=(*SHAPE[:-1], FILTERS))
+    if data_format == "channels_first":
+        x, weights = (np.moveaxis(each, -1, 1) for each in (x, weights))
+    return [each.astype("float32") for each in (x, kernel, gamma, beta, weights)]
+
+
+def normalized(x, kernel, gamma, beta, data_format):
+    """A convolution and both operations of the library that normalise by a batch."""
+    options = (EPSILON, keras.activations.relu, data_format)
+    y, mean, variance = ops.pointwise_batch_norm_training(x, kernel, gamma, beta, *options)
+    z, *_ = ops.batch_norm_training(y, gamma, beta, EPSILON, keras.activations.hard_silu, data_format)
+    return z, mean, variance
+
+
+def by_torch(cluster, order):
+    import torch
+
+    from mobilenet_common.ops.formulations import shared_torch
+
+    x, kernel, gamma, beta, weights = (torch.tensor(each) for each in arrays(order["data_format"]))
+    cuts = order["cuts"]
+    own = slice(cuts[cluster.process_index], cuts[cluster.process_index + 1])
+    leaves = [each.clone().requires_grad_() for each in (x[own], kernel, gamma, beta)]
+    with batch_shared(shared_torch.normalize_batch):
+        z, mean, variance = normalized(*leaves, order["data_format"])
+    (z * weights[own]).sum().backward()
+    yield (
+        cluster.process_index,
+        [each.detach().numpy() for each in (z, mean, variance, *(leaf.grad for leaf in leaves))],
+    )
+
+
+def by_tensorflow(cluster, order):
+    import tensorflow as tf
+
+    from mobilenet_common.ops.formulations import shared_tensorflow
+
+    x, kernel, gamma, beta, weights = arrays(order["data_format"])
+    part = len(x) // cluster.devices
+
+    @tf.function
+    def run():
+        def replica():
+            i = tf.distribute.get_replica_context().replica_id_in_sync_group
+            own = tf.constant(x)[i * part : (i + 1) * part]
+            leaves = [own, tf.constant(kernel), tf.constant(gamma), tf.constant(beta)]
+            with tf.GradientTape() as tape:
+                tape.watch(leaves)
+                z, mean, variance = normalized(*leaves, order["data_format"])
+                score = tf.reduce_sum(z * tf.constant(weights)[i * part : (i + 1) * part])
+            return (z, mean, variance, *tape.gradient(score, leaves))
+
+        with batch_shared(shared_tensorflow.normalize_batch):
+            return cluster._strategy.run(replica)
+
+    values = [cluster._strategy.experimental_local_results(value) for value in run()]
+    for i in range(cluster.devices):
+        yield i, [value[i].numpy() for value in values]
+
+
+def main(order):
+    with open_cluster(order["devices"]) as cluster:
+        run = by_torch if keras.backend.backend() == "torch" else by_tensorflow
+        for index, values in run(cluster, order):
+            names = ("z", "mean", "variance", "x", "kernel", "gamma", "beta")
+            np.savez(Path(order["folder"], f"part{index}.npz"), **dict(zip(names, values, strict=True)))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

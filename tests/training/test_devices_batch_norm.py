@@ -1,0 +1,66 @@
+"""Batch norm over a batch that several devices share, next to one device with all of it, computed by autodiff."""
+
+import numpy as np
+import pytest
+
+from tests.training.batch_norm_worker import EPSILON, arrays
+from tests.training.processes import end_all, start
+
+
+@pytest.fixture(autouse=True)
+def ended():
+    yield
+    end_all()
+
+
+def expected(data_format):
+    """Output, statistics and gradients by PyTorch's own operations in float64."""
+    torch = pytest.importorskip("torch")
+    x, kernel, gamma, beta, weights = (torch.tensor(each, dtype=torch.float64) for each in arrays(data_format))
+    leaves = [each.requires_grad_() for each in (x, kernel, gamma, beta)]
+    pictures = x.permute(0, 3, 1, 2) if data_format == "channels_last" else x
+    y = torch.nn.functional.conv2d(pictures, kernel.permute(3, 2, 0, 1))
+    variance, mean = torch.var_mean(y, (0, 2, 3), correction=0)
+    y = torch.relu(torch.nn.functional.batch_norm(y, None, None, gamma, beta, True, 0.0, EPSILON))
+    z = torch.nn.functional.hardswish(torch.nn.functional.batch_norm(y, None, None, gamma, beta, True, 0.0, EPSILON))
+    z = z.permute(0, 2, 3, 1) if data_format == "channels_last" else z
+    (z * weights).sum().backward()
+    values = (z, mean, variance, *(leaf.grad for leaf in leaves))
+    return dict(zip(("z", "mean", "variance", "x", "kernel", "gamma", "beta"), values, strict=True))
+
+
+def check(folder, devices, cuts, data_format):
+    module = "tests.training.batch_norm_worker"
+    (host,) = start(folder, devices, module=module, cuts=cuts, data_format=data_format)
+    assert host.status() == 0, host.text()
+    parts = [np.load(folder / f"part{i}.npz") for i in range(devices)]
+    for name, value in expected(data_format).items():
+        value = value.detach().numpy()
+        if name in ("mean", "variance"):  # every device has them
+            found = np.stack([part[name] for part in parts])
+            value = np.stack([value] * devices)
+        elif name in ("z", "x"):  # every device has those of its pictures
+            found = np.concatenate([part[name] for part in parts])
+        else:  # the parameters' gradients add up
+            found = sum(part[name] for part in parts)
+        assert np.abs(found - value).max() <= 1e-5 * max(1.0, np.abs(value).max()), name
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", pytest.param("channels_first", marks=pytest.mark.slow)])
+def test_two_devices_normalise_as_one(tmp_path, backend, data_format):
+    if backend == "jax" or (backend, data_format) == ("tensorflow", "channels_first"):
+        pytest.skip("JAX's program sees the whole batch; TensorFlow has no such convolution on a CPU")
+    check(tmp_path, 2, [0, 4, 8], data_format)
+
+
+def test_processes_may_have_unlike_numbers_of_pictures(tmp_path, backend):
+    if backend != "torch":
+        pytest.skip("has equal parts")
+    check(tmp_path, 2, [0, 1, 8], "channels_last")
+
+
+@pytest.mark.slow
+def test_four_devices_normalise_as_one(tmp_path, backend):
+    if backend == "jax":
+        pytest.skip("JAX's program sees the whole batch")
+    check(tmp_path, 4, [0, 2, 4, 6, 8], "channels_last")

@@ -1,0 +1,156 @@
+"""A student's loss and gradient with a teacher, against NumPy; and that it follows."""
+
+import keras
+import numpy as np
+import pytest
+
+from mobilenet_zoo.training.compiling import compile_model
+from mobilenet_zoo.training.distillation import (
+    Distiller,
+    blend_targets,
+    distillation_loss,
+    read_predictions,
+    save_predictions,
+)
+from mobilenet_zoo.training.recipes import load_recipe
+from tests.training.small import pictures, tiny, values
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def answers(model, x, training=False):
+    return keras.ops.convert_to_numpy(model(x, training=training)).astype("float64")
+
+
+def teacher_of(**options):
+    """One that is sure of itself: a fresh model's answers are nearly even."""
+    model = tiny(**options)
+    kernel, bias = model.get_layer("classifier").trainable_variables
+    random = np.random.default_rng(3)
+    kernel.assign(random.normal(scale=3, size=tuple(kernel.shape)).astype("float32"))
+    bias.assign(random.normal(size=tuple(bias.shape)).astype("float32"))
+    return model
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_the_divergence_by_hand(temperature):
+    random = np.random.default_rng(0)
+    teacher, student = random.normal(scale=3, size=(2, 5, 4))
+    q, p = softmax(teacher / temperature), softmax(student / temperature)
+    expected = temperature**2 * (q * np.log(q / p)).sum(axis=-1)
+    found = keras.ops.convert_to_numpy(distillation_loss(teacher, student, temperature))
+    np.testing.assert_allclose(found, expected, rtol=2e-4)
+    shifted = keras.ops.convert_to_numpy(distillation_loss(np.log(softmax(teacher)), student + 7, temperature))
+    np.testing.assert_allclose(shifted, expected, rtol=2e-4)  # probabilities do as well as logits
+
+
+@pytest.mark.parametrize(("temperature", "weight"), [(1.0, 0.5), (3.0, 0.7), (2.0, 1.0)])
+def test_loss_and_gradient_by_hand(temperature, weight):
+    """The bias of the classifier: T · (p at T - q at T) from the teacher, p - y from the labels."""
+    x, y = pictures()
+    student, teacher = tiny(), teacher_of()
+    p, q = answers(student, x, training=True), answers(teacher, x)
+    softened_p, softened_q = softmax(np.log(p) / temperature), softmax(np.log(q) / temperature)
+    divergence = temperature**2 * (softened_q * np.log(softened_q / softened_p)).sum(axis=1)
+    loss = weight * divergence.mean() - (1 - weight) * (y * np.log(p)).sum(axis=1).mean()
+    gradient = weight * temperature * (softened_p - softened_q) + (1 - weight) * (p - y)
+    recipe = load_recipe({}, {"optimizer.name": "sgd", "optimizer.learning_rate": 1, "schedule.name": "constant"})
+    model = compile_model(Distiller(student, teacher, temperature, weight), recipe, 1, metrics=())
+    before = values([student.get_layer("classifier").bias])[0]
+    found = model.train_on_batch(x, y)
+    assert float(np.ravel(found)[0]) == pytest.approx(loss, rel=1e-3)
+    moved = values([student.get_layer("classifier").bias])[0] - before
+    np.testing.assert_allclose(moved, -gradient.mean(axis=0), rtol=2e-3, atol=1e-5)
+
+
+def test_the_teacher_stays_what_and_where_it_was():
+    x, y = pictures()
+    student, teacher = tiny(), teacher_of()
+    before = values(teacher.variables)
+    model = compile_model(Distiller(student, teacher), load_recipe({}, {"ema": {}}), 1)
+    model.fit(x, y, epochs=1, verbose=0)
+    assert [v.path for v in model.variables if "seed" not in v.path and "metric" not in v.path][
+        : len(student.variables)
+    ] == [v.path for v in student.variables if "seed" not in v.path]
+    assert not {id(v) for v in teacher.variables} & {id(v) for v in [*model.variables, *model.optimizer.variables]}
+    assert len(model.trainable_variables) == len(student.trainable_variables)
+    for old, new in zip(before, values(teacher.variables), strict=True):
+        np.testing.assert_array_equal(old, new)
+    loss = model.evaluate(x, y, verbose=0)[0]  # the labels alone
+    assert loss == pytest.approx(-(y * np.log(answers(student, x))).sum(axis=1).mean(), rel=1e-4)
+
+
+def test_a_student_follows_its_teacher():
+    x, y = pictures(32)
+    student, teacher = tiny(norm_momentum=0.5), teacher_of()
+    own = {"optimizer.learning_rate": 0.02, "epochs": 25, "schedule.warmup_epochs": 1}
+    model = compile_model(Distiller(student, teacher, 1.0, 1.0), load_recipe({}, own), 1)
+    history = model.fit(x, y, batch_size=32, epochs=25, verbose=0).history["loss"]
+    assert history[-1] < 0.5 * history[0]
+
+
+def test_a_teacher_gets_pictures_as_it_wants_them():
+    """Twice the size, pixels in 0..255 and grey, from a student's 16 by 16 in -1..1."""
+    x = np.repeat(np.repeat(pictures(size=8)[0], 2, axis=1), 2, axis=2).clip(-1, 1)
+    teacher = teacher_of(include_preprocessing=True)
+    found = Distiller(tiny(), teacher)._teach(x)
+    expected = np.log(answers(teacher, (x + 1) * 127.5))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(found), expected, rtol=1e-3, atol=1e-4)
+    large = teacher_of(size=32)
+    flat = np.broadcast_to(x[:, :1, :1], x.shape)  # of one colour, so that resizing changes nothing
+    found = keras.ops.convert_to_numpy(Distiller(tiny(), large)._teach(flat))
+    expected = np.log(answers(large, np.broadcast_to(flat[:, :1, :1], (len(x), 32, 32, 3))))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.across
+def test_saved_answers_are_as_good_as_the_teacher(tmp_path):
+    x, y = pictures()
+    teacher = teacher_of()
+    names = [f"folder/{i}.png" for i in range(len(x))]
+    save_predictions(tmp_path / "teacher.npz", answers(teacher, x)[::-1], names[::-1])
+    saved = read_predictions(tmp_path / "teacher.npz", names)
+    np.testing.assert_allclose(saved, answers(teacher, x), rtol=1e-5)
+    recipe = load_recipe({}, {"optimizer.name": "sgd", "optimizer.learning_rate": 0.1, "schedule.name": "constant"})
+    changes = []
+    for asked in (True, False):
+        student = tiny()
+        model = compile_model(Distiller(student, teacher, 1.0, 0.6) if asked else student, recipe, 1)
+        model.train_on_batch(x, y if asked else blend_targets(y, saved, 0.6))
+        changes.append(values(student.trainable_variables))
+    for one, other in zip(*changes, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.across
+def test_blended_targets_by_hand():
+    found = blend_targets([[1, 0]], [[0.2, 0.8]], 0.5, temperature=2)
+    even = np.sqrt([0.2, 0.8]) / np.sqrt([0.2, 0.8]).sum()
+    np.testing.assert_allclose(found, 0.5 * np.array([[1, 0]]) + 0.5 * even, rtol=1e-6)
+
+
+@pytest.mark.across
+def test_what_does_not_fit_is_said(tmp_path):
+    with pytest.raises(ValueError, match="4 classes, the student 3"):
+        Distiller(tiny(), tiny(4))
+    with pytest.raises(ValueError, match="end in softmax"):
+        Distiller(tiny(classifier_activation=None), tiny())
+    with pytest.raises(ValueError, match="temperature=0"):
+        Distiller(tiny(), tiny(), temperature=0)
+    with pytest.raises(ValueError, match="weight=0"):
+        Distiller(tiny(), tiny(), weight=0)
+    with pytest.raises(ValueError, match=r"shape \(1, 3\)"):
+        blend_targets([[1, 0]], [[0.2, 0.3, 0.5]], 0.5)
+    with pytest.raises(ValueError, match="can't be read"):
+        read_predictions(tmp_path / "none.npz", ["a"])
+    save_predictions(tmp_path / "some.npz", [[0.5, 0.5]], ["a"])
+    with pytest.raises(ValueError, match="lack 1 of 2 examples, the first 'b'"):
+        read_predictions(tmp_path / "some.npz", ["a", "b"])
+    np.savez(tmp_path / "logits.npz", probabilities=[[3.0, -1.0]], names=["a"])
+    with pytest.raises(ValueError, match="no probabilities"):
+        read_predictions(tmp_path / "logits.npz", ["a"])
+    with pytest.raises(ValueError, match="different names"):
+        save_predictions(tmp_path / "twice.npz", [[0.5, 0.5]] * 2, ["a", "a"])

@@ -1,0 +1,168 @@
+"""Runs: what is interrupted goes on as if nothing had been; what can't go on says why, and loses nothing."""
+
+import os
+import signal
+
+import keras
+import numpy as np
+import pytest
+
+from mobilenet_zoo import class_names_of, from_pretrained, preprocessing
+from mobilenet_zoo.training import Checkpoints, NotFinite, Terminated, train
+from mobilenet_zoo.training.callbacks import Saving
+from tests.training import tiny
+
+TIMES = ("pictures_per_second", "waiting")
+
+
+def run(folder, **options):
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)  # of the model's weights; a named model is built by the run itself
+    options = {"recipe": tiny.recipe(), "checkpoint_seconds": 0, "progress": False, "report": False} | options
+    return train(tiny.data(), tiny.model(), folder, **options)
+
+
+def weights(model):
+    return {each.path: keras.ops.convert_to_numpy(each) for each in model.weights}
+
+
+def same(found, expected):
+    """To the last bit, and the epochs too but for how long they took."""
+    for name, value in weights(expected.model).items():
+        np.testing.assert_array_equal(weights(found.model)[name], value, err_msg=name)
+    untimed = [[{k: v for k, v in row.items() if k not in TIMES} for row in each.history] for each in (found, expected)]
+    assert untimed[0] == untimed[1]
+
+
+@pytest.fixture(scope="module")
+def through(tmp_path_factory):
+    """A run that nothing interrupted."""
+    return run(tmp_path_factory.mktemp("through") / "run")
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """A function after which the next run is interrupted when `step` steps are trained: by `act(saving)`."""
+
+    def at(step, act):
+        plain = Saving.on_train_batch_end
+
+        def stop(self, batch, logs=None):
+            if self.position.step == step:
+                monkeypatch.setattr(Saving, "on_train_batch_end", plain)
+                act(self)
+            plain(self, batch, logs)
+
+        monkeypatch.setattr(Saving, "on_train_batch_end", stop)
+
+    return at
+
+
+class Dead(BaseException):
+    """The process is gone."""
+
+
+def die(saving):
+    saving.checkpoints.wait()
+    raise Dead
+
+
+def test_a_run_and_its_folder(through):
+    assert [row["epoch"] for row in through.history] == [1, 2, 3]
+    assert [row["step"] for row in through.history] == [4, 8, 12]
+    assert through.best == max(through.history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    names = {path.name for path in through.folder.iterdir()}
+    assert {"run.json", "recipe.yaml", "log.csv", "checkpoints", "best", "tensorboard", "model"} <= names
+    saved = from_pretrained(str(through.folder / "model"))
+    for old, new in zip(through.model.weights, saved.weights, strict=True):
+        np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (new, old)))
+    assert tuple(class_names_of(saved)) == tiny.CLASSES
+    rows = (through.folder / "log.csv").read_text().splitlines()
+    assert len(rows) == 4
+    assert rows[0].startswith("epoch,step,")
+
+
+def test_the_best_weights_are_the_averages_that_were_evaluated(through):
+    held_out = tiny.data().validation
+    x = preprocessing(through.model)([held_out.pictures[i] for i in range(len(held_out))])
+    found = keras.ops.convert_to_numpy(through.model(x))
+    right = (found.argmax(1) == held_out.labels).mean()
+    assert right == pytest.approx(through.best["val_accuracy"])
+    loss = -np.log(found[np.arange(len(x)), held_out.labels]).mean()
+    assert loss == pytest.approx(through.best["val_loss"], rel=1e-4)
+
+
+# In the middle of the head's epoch, at its end, in the first and at the end of an epoch of all layers.
+@pytest.mark.parametrize("step", [2, 5, 8, 11])
+def test_a_run_that_died_goes_on(step, through, interrupt, tmp_path):
+    interrupt(step, die)
+    with pytest.raises(Dead):
+        run(tmp_path / "run")
+    same(run(tmp_path / "run", resume=True), through)
+
+
+def test_a_run_that_died_before_its_first_checkpoint_begins_again(through, interrupt, tmp_path):
+    interrupt(3, die)
+    with pytest.raises(Dead):
+        run(tmp_path / "run", checkpoint_seconds=1000)
+    assert not any((tmp_path / "run" / "checkpoints").iterdir())
+    same(run(tmp_path / "run", resume=True), through)
+
+
+def test_sigterm_saves_and_ends(through, interrupt, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    interrupt(6, lambda saving: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Terminated, match="saved at step 6; --resume goes on") as caught:
+        run(tmp_path / "run", checkpoint_seconds=1000)
+    assert caught.value.step == 6
+    assert signal.getsignal(signal.SIGTERM) is before
+    same(run(tmp_path / "run", resume=True, checkpoint_seconds=1000), through)
+
+
+def test_the_last_checkpoints_are_kept(tmp_path):
+    run(tmp_path / "run", keep=2)
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [11, 12]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, interrupt):
+    def spoil(saving):
+        kernel = next(each for each in saving.model.trainable_variables if each.path.endswith("kernel"))
+        if hasattr(saving.model, "jax_state_sync"):
+            saving.model.jax_state_sync()
+        kernel.assign(kernel * np.nan)
+
+    interrupt(6, spoil)
+    with pytest.raises(NotFinite, match=r"not finite, and the run was stopped. The last good checkpoint is that") as e:
+        run(tmp_path / "run")
+    assert e.value.checkpoint == 5
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1] == 5
+
+
+class TestTheFolder:
+    def test_a_second_run_does_not_overwrite_the_first(self, through):
+        before = (through.folder / "run.json").read_bytes()
+        with pytest.raises(ValueError, match="has a run already: go on with it"):
+            run(through.folder)
+        assert (through.folder / "run.json").read_bytes() == before
+
+    def test_another_recipe_can_not_go_on(self, through):
+        with pytest.raises(ValueError, match=r"recipe.optimizer.learning_rate was 0.003 and is 0.1") as caught:
+            run(through.folder, resume=True, recipe=tiny.recipe(optimizer__learning_rate=0.1))
+        assert "batch_size" not in str(caught.value)
+
+    def test_nothing_to_resume(self, tmp_path):
+        with pytest.raises(ValueError, match="has no run to resume"):
+            run(tmp_path / "run", resume=True)
+
+    def test_a_run_that_is_over_gives_what_it_came_to(self, through):
+        same(run(through.folder, resume=True), through)
+
+    def test_a_folder_in_use(self, tmp_path, interrupt):
+        def again(saving):
+            with pytest.raises(ValueError, match="is in use by another process"):
+                train(tiny.data(), tiny.model(), tmp_path / "run", resume=True, progress=False)
+            raise Dead
+
+        interrupt(2, again)
+        with pytest.raises(Dead):
+            run(tmp_path / "run")
