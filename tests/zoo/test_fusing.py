@@ -66,7 +66,8 @@ def test_folding_is_exact(name):
 
 
 def test_layer_scale_goes_into_the_projection():
-    model = seeded.randomized(create_mobilenetv4("hybrid_medium", 3, (64, 64, 3), width_multiplier=0.25))
+    options = {"width_multiplier": 0.25, "classifier_activation": None}
+    model = seeded.randomized(create_mobilenetv4("hybrid_medium", 3, (64, 64, 3), **options))
     for variable in model.weights:
         if "layer_scale" in variable.path:
             variable.assign(np.random.default_rng(2).uniform(0.5, 1.5, variable.shape))

@@ -39,11 +39,15 @@ def dense(x, kernel, bias, stride, dilation, padding, data_format):
 
 
 def depthwise(x, kernel, bias, stride, dilation, padding, data_format):
-    """A convolution of each channel with its own kernel, channels last, with its padding inside."""
+    """A convolution of each channel with its own kernel, channels last, with its padding inside where it can be."""
     if dilation > 1:  # TensorFlow rearranges the whole map for it, which Keras arranges best
         return keras_default.depthwise(x, kernel, bias, stride, dilation, padding, data_format)
-    y = tf.nn.depthwise_conv2d(x, kernel, (1, stride, stride, 1), _padding(kernel, stride, dilation, padding))
-    return _add_bias(y, bias)
+    padding = _padding(kernel, stride, dilation, padding)
+    if bias is not None and padding != "SAME":
+        # On CPUs for which TensorFlow uses oneDNN its graph optimizer puts the bias into the convolution and loses the
+        # padding on the way, which ends the process.
+        x, padding = tf.pad(x, padding), "VALID"
+    return _add_bias(tf.nn.depthwise_conv2d(x, kernel, (1, stride, stride, 1), padding), bias)
 
 
 def _add_bias(x, bias):
