@@ -36,6 +36,9 @@ def evaluate(
     batch_size: BatchSize = 32,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The report to write, an .html file.")] = None,
     history: Annotated[Path | None, typer.Option(help="A CSV log of the training, for the report's curves.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="An .npz to write the probabilities to, which `train --teacher` takes.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with every class and confusion.")] = False,
 ) -> None:
     """Measure a model on pictures whose classes are known.
@@ -50,6 +53,8 @@ def evaluate(
         raise ValueError(f"--output={output} is not allowed: the file must end with .html.")
     if history is not None and output is None:
         raise ValueError("--history is for the report: name its file by --output.")
+    if predictions is not None and predictions.suffix != ".npz":
+        raise ValueError(f"--predictions={predictions} is not allowed: the file must end with .npz.")
     evaluation = importlib.import_module("mobilenet_runtime.evaluation")
     examples = importlib.import_module("mobilenet_runtime.examples").read_examples(data, split)
     exported = is_exported_name(model)
@@ -65,6 +70,10 @@ def evaluate(
 
         found = evaluation.evaluate(classifier, examples, batch_size=batch_size, progress=shown)
     print_json(found.as_dict()) if json else Console().print(_table(found))
+    if predictions is not None:
+        names = [examples.name_of(i) for i in found.indices]
+        evaluation.save_predictions(predictions, found.probabilities, names, found.class_names)
+        messages.print(f"The probabilities are in {escape(str(predictions))}.", soft_wrap=True)
     if output is not None:
         _report(output, evaluation, found, None if exported else classifier.model, history, data, split)
     if found.damaged:

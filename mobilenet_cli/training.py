@@ -50,7 +50,11 @@ def train(
         float, typer.Option(help="Share of each class to hold out where DATA has no validation part.")
     ] = 0.2,
     teacher: Annotated[
-        str | None, typer.Option(help="A model as --model, of the same classes, whose answers are learned too.")
+        str | None,
+        typer.Option(
+            help="A model as --model, of the same classes, whose answers are learned too; or the .npz of them that "
+            "`evaluate --predictions` wrote."
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     checkpoint_seconds: Annotated[float, typer.Option(help="From one checkpoint to the next.")] = 30.0,

@@ -1,7 +1,7 @@
 """One backend's part of the tests that compare backends: `python -m tests.across_worker TASK FOLDER`.
 
-A task is gradients, write, write-all, read, infer-one or infer-some. The backend is that of KERAS_BACKEND. Results go
-into FOLDER, from where the tests read them.
+A task is gradients, gradients-all, write, write-all, read, infer-one or infer-some. The backend is that of
+KERAS_BACKEND. Results go into FOLDER, from where the tests read them.
 """
 
 import sys
@@ -25,6 +25,7 @@ TRAINED = {
     "mobilenetv4_conv_small": (create_mobilenetv4, "conv_small"),
     "mobilenetv4_hybrid_medium": (create_mobilenetv4, "hybrid_medium"),
 }
+QUICK_TRAINED = ("mobilenetv3_small", "mobilenetv4_conv_small")  # the others take long
 SAVED = {
     "mobilenetv1": (create_mobilenetv1, "0.25"),
     "mobilenetv2": (create_mobilenetv2, "0.35"),
@@ -32,15 +33,16 @@ SAVED = {
     "mobilenetv4": (create_mobilenetv4, "hybrid_medium"),
     "compact": (create_mobilenetv4, "compact_nano"),
 }
+QUICK_SAVED = ("mobilenetv1", "mobilenetv3", "mobilenetv4")
 BACKENDS = ("tensorflow", "jax", "torch")
 FORMATS = ("channels_last", "channels_first")
 ALL_SAVED = [(name, data_format) for name in SAVED for data_format in FORMATS]
 
 
 def quick_saved(backend):
-    """One format of each model, by turns, so that every model is in both formats among the backends."""
+    """One format of each of the quick models, by turns, so that each is in both formats among the backends."""
     first = BACKENDS.index(backend)
-    return [(name, FORMATS[(first + turn) % 2]) for turn, name in enumerate(SAVED)]
+    return [(name, FORMATS[(first + turn) % 2]) for turn, name in enumerate(QUICK_SAVED)]
 
 
 def randomise(model):
@@ -90,11 +92,12 @@ def loss_and_gradients(model, x, y):
     return loss, gradients
 
 
-def gradients(folder):
-    """Writes loss, gradients and moves of the statistics of each model in training mode."""
+def gradients(folder, names=QUICK_TRAINED):
+    """Writes loss, gradients and moves of the statistics of models in training mode."""
     momentum = 0.9
     x, y = pictures()
-    for name, (create, variant) in TRAINED.items():
+    for name in names:
+        create, variant = TRAINED[name]
         model = create(variant, CLASSES, (SIZE, SIZE, 3), activation="silu", dropout_rate=0.0, norm_momentum=momentum)
         randomise(model)
         statistics = [v for v in model.weights if v.path.rpartition("/")[2].startswith("moving_")]
@@ -107,6 +110,11 @@ def gradients(folder):
             after = keras.ops.convert_to_numpy(variable)
             results[f"statistic {variable.path}"] = (after - before) / (1 - momentum)
         np.savez(folder / f"{name}-{keras.backend.backend()}.npz", **results)
+
+
+def gradients_all(folder):
+    """`gradients` of every model."""
+    gradients(folder, TRAINED)
 
 
 def write(folder, cases=None):
@@ -157,6 +165,7 @@ def _formatted(data_format):
 if __name__ == "__main__":
     tasks = {
         "gradients": gradients,
+        "gradients-all": gradients_all,
         "write": write,
         "write-all": write_all,
         "read": read,

@@ -25,15 +25,24 @@ def run(task, folder, backend):
     assert result.returncode == 0, f"{task} under {backend}:\n{result.stderr[-3000:]}"
 
 
+def with_slow(names, quick):
+    """Parameters, of which those that are not `quick` are slow."""
+    return [pytest.param(name, marks=[] if name in quick else [pytest.mark.slow]) for name in names]
+
+
+def is_quick(request):
+    return "not slow" in request.config.option.markexpr
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, request):
     """`{model: {backend: results}}` of one training step."""
     folder = tmp_path_factory.mktemp("gradients")
     for backend in BACKENDS:
-        run("gradients", folder, backend)
+        run("gradients" if is_quick(request) else "gradients-all", folder, backend)
     return {
         name: {backend: dict(np.load(folder / f"{name}-{backend}.npz")) for backend in BACKENDS}
-        for name in across_worker.TRAINED
+        for name in (across_worker.QUICK_TRAINED if is_quick(request) else across_worker.TRAINED)
     }
 
 
@@ -41,15 +50,14 @@ def trained(tmp_path_factory):
 def saved(tmp_path_factory, request):
     """A folder with models written by every backend, and what each other predicts with them."""
     folder = tmp_path_factory.mktemp("saved")
-    quick = "not slow" in request.config.option.markexpr
-    for task in ("write" if quick else "write-all", "read"):
+    for task in ("write" if is_quick(request) else "write-all", "read"):
         for backend in BACKENDS:
             run(task, folder, backend)
     return folder
 
 
 @pytest.mark.parametrize(("one", "other"), PAIRS)
-@pytest.mark.parametrize("name", across_worker.TRAINED)
+@pytest.mark.parametrize("name", with_slow(across_worker.TRAINED, across_worker.QUICK_TRAINED))
 def test_a_training_step_is_the_same(name, one, other, trained):
     ours, theirs = trained[name][one], trained[name][other]
     assert ours.keys() == theirs.keys()
@@ -104,7 +112,7 @@ def test_openvino_infers_every_generation(saved):
     assert compare_by_openvino(saved, "infer-some") >= len(across_worker.SAVED)
 
 
-@pytest.mark.parametrize("name", across_worker.SAVED)
+@pytest.mark.parametrize("name", with_slow(across_worker.SAVED, across_worker.QUICK_SAVED))
 def test_both_data_formats_predict_the_same(name, saved):
     # Every backend gives a model the same weights, so it matters little which of them wrote it.
     last, first = (np.load(next(saved.glob(f"*-{name}-{data_format}.npy"))) for data_format in across_worker.FORMATS)

@@ -108,6 +108,7 @@ def test_every_model_is_a_name_of_the_zoo():
     assert set(MODES) == {"jax", "torch", "tensorflow"}
 
 
+@pytest.mark.slow
 def test_a_comparison_from_end_to_end(tmp_path):
     options = ["--backend", "tensorflow", "--model", "mobilenetv3_small_100", "--batch", "1", "--training-batch", "0"]
     result = benchmarks(*options, "--seconds", "0", "--no-growth", "--output", str(tmp_path))

@@ -77,6 +77,9 @@ json.dump(outputs, open("outputs.json", "w"))
 '''
 
 
+SLOW = [f"docs/{name}.md" for name in ("android", "evaluating", "exporting", "onnx-runtime", "openvino", "recipes")]
+
+
 @dataclasses.dataclass(frozen=True)
 class Block:
     """A fenced block: its language, the line of its fence, its text, and what stands between it and the one before."""
@@ -152,7 +155,12 @@ def matches(printed, shown):
     return re.fullmatch(pattern, text) is not None
 
 
-@pytest.mark.parametrize("page", programs())
+def with_slow(pages):
+    """Parameters, of which the pages whose programs take long are slow."""
+    return [pytest.param(page, marks=[pytest.mark.slow] if page in SLOW else []) for page in pages]
+
+
+@pytest.mark.parametrize("page", with_slow(programs()))
 def test_programs_print_what_is_shown(page, tmp_path):
     program = programs()[page]
     with published(page, tmp_path) as environment:

@@ -8,12 +8,13 @@ Everything here is also there in parts, for a `fit` of one's own: `read_data` an
 `compile_model`, `Checkpoints`.
 """
 
+from mobilenet_runtime.evaluation import read_predictions, save_predictions
 from mobilenet_zoo.training.averaging import averaged_weights
 from mobilenet_zoo.training.callbacks import NotFinite, Terminated
 from mobilenet_zoo.training.checkpoints import Checkpoint, Checkpoints
 from mobilenet_zoo.training.compiling import compile_model, make_loss, rematerialise
 from mobilenet_zoo.training.data import Data, Examples, Pipeline, read_data, read_examples, split
-from mobilenet_zoo.training.distillation import Distiller, blend_targets, read_predictions, save_predictions
+from mobilenet_zoo.training.distillation import Distiller, blend_targets
 from mobilenet_zoo.training.optimization import make_optimizer
 from mobilenet_zoo.training.recipes import Recipe, difference, list_recipes, load_recipe
 from mobilenet_zoo.training.state import StateError, capture, restore

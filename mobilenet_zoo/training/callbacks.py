@@ -8,6 +8,7 @@ import time
 import keras
 
 from mobilenet_zoo.training.averaging import averaged_weights
+from mobilenet_zoo.training.devices import Agreed
 from mobilenet_zoo.training.state import capture, not_finite, random_state, restore, restore_random_state
 
 _AGREE_EVERY = 10  # steps
@@ -27,7 +28,7 @@ class NotFinite(ValueError):
         self.step, self.checkpoint = step, checkpoint
 
 
-class Terminated(Exception):
+class Terminated(Agreed):
     """The process was asked to end, and the run is saved.
 
     Attributes:

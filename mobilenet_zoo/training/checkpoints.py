@@ -40,7 +40,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder, keep=3, writes=True):
-        self.folder = Path(folder).resolve()
+        self.folder, self._writes = Path(folder).resolve(), writes
         self._orbax = library("orbax.checkpoint")
         self.folder.mkdir(parents=True, exist_ok=True)
         logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells every step of its own
@@ -56,6 +56,8 @@ class Checkpoints:
 
     def steps(self):
         """The steps that have a whole checkpoint, ascending."""
+        if not self._writes:  # Orbax looks once, and another process has written since
+            self._manager.reload()
         return sorted(self._manager.all_steps())
 
     def save(self, step, arrays, facts):

@@ -1,7 +1,6 @@
 """A student that learns from a teacher: its answers as they are asked for, or as they were saved."""
 
 import dataclasses
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -111,48 +110,6 @@ def blend_targets(targets, predictions, weight, temperature=1.0):
     softened = np.maximum(predictions, _LEAST) ** (1.0 / temperature)
     softened /= softened.sum(axis=1, keepdims=True)
     return ((1.0 - weight) * targets + weight * softened).astype("float32")
-
-
-def save_predictions(path, probabilities, names):
-    """Writes a teacher's answers to a `.npz` that `read_predictions` reads.
-
-    Args:
-        path: Of the file.
-        probabilities: `(n, classes)`.
-        names: Of the n examples, each once; paths of pictures, or what `Examples.name_of` says.
-    """
-    names = np.asarray([str(name) for name in names])
-    if len(set(names)) != len(names) or len(names) != len(probabilities):
-        raise ValueError(
-            f"names are not allowed: {len(probabilities)} rows of probabilities need as many different names."
-        )
-    np.savez_compressed(path, probabilities=np.asarray(probabilities, "float32"), names=names)
-
-
-def read_predictions(path, names):
-    """A teacher's saved probabilities `(n, classes)` for examples, in the order of their names.
-
-    Raises:
-        ValueError: The file can't be read, holds no probabilities, or lacks an example.
-    """
-    try:
-        with np.load(Path(path), allow_pickle=False) as file:
-            probabilities, saved = file["probabilities"], file["names"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise ValueError(
-            f"predictions={str(path)!r} can't be read: {error}. It must be what save_predictions wrote."
-        ) from None
-    sums = probabilities.sum(axis=-1) if probabilities.ndim == 2 else np.zeros(1)
-    if not np.all(np.abs(sums - 1) < 1e-2) or len(saved) != len(probabilities) or (probabilities < 0).any():
-        raise ValueError(f"predictions={str(path)!r} are no probabilities: a row must be an example's and sum to 1.")
-    place = {str(name): row for row, name in enumerate(saved)}
-    missing = [str(name) for name in names if str(name) not in place]
-    if missing:
-        raise ValueError(
-            f"predictions={str(path)!r} lack {len(missing)} of {len(names)} examples, the first {missing[0]!r}: "
-            "let the teacher answer for the same data."
-        )
-    return probabilities[[place[str(name)] for name in names]]
 
 
 def _log(probabilities):

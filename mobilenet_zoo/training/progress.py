@@ -65,7 +65,7 @@ class ProgressBar(keras.callbacks.Callback):
             if name in row:
                 parts.append(f"{words} {row[name]:{form}}")
         parts += [f"{row['pictures_per_second']:.0f} pictures/s", f"{row['waiting']:.0%} waiting for data"]
-        self._bar.console.print(" · ".join(parts), highlight=False)
+        self._bar.console.print(" · ".join(parts), highlight=False, soft_wrap=True)
 
     def close(self):
         """Takes the bar away."""

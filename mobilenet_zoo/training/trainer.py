@@ -4,11 +4,14 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from mobilenet_common.errors import number
+from mobilenet_runtime.evaluation import predictions
 from mobilenet_zoo.evaluation import evaluate, heat_on_mistakes, write_report
 from mobilenet_zoo.preprocessing import preprocessing
 from mobilenet_zoo.pretrained import save_pretrained
@@ -19,7 +22,7 @@ from mobilenet_zoo.training.checkpoints import Checkpoints
 from mobilenet_zoo.training.compiling import compile_model
 from mobilenet_zoo.training.data import Data, Pipeline, read_data
 from mobilenet_zoo.training.devices import open_cluster
-from mobilenet_zoo.training.distillation import Distiller
+from mobilenet_zoo.training.distillation import Distiller, blend_targets
 from mobilenet_zoo.training.folder import RunFolder, check_same
 from mobilenet_zoo.training.libraries import library
 from mobilenet_zoo.training.models import build, set_head_alone
@@ -94,7 +97,8 @@ def train(
             recipe begins with the head alone.
         validation: More data, held out; None for what `data` brings, or a share of it.
         validation_fraction: That share, of each class.
-        teacher: A model, or a name as for `model`, whose answers are learned too; see `Distiller`.
+        teacher: A model, or a name as for `model`, whose answers are learned too; see `Distiller`. Or the `.npz` of
+            its answers that `save_predictions` (`mobilenet-zoo evaluate --predictions`) wrote; see `blend_targets`.
         resume: Whether to go on with the run in the folder.
         checkpoint_seconds: From one checkpoint to the next; one is also written when SIGTERM comes.
         keep: How many checkpoints stay.
@@ -137,8 +141,10 @@ def train(
         keras.utils.set_random_seed(recipe.seed)
         with cluster.scope():
             model = build(model, data.train.class_names, recipe, weights)
-            teacher = None if teacher is None else build(teacher, data.train.class_names, None, None)
-        pipelines = _pipelines(data, model, recipe, cluster, workers, damaged_limit)
+            answers = _saved_answers(teacher, data.train, recipe)
+            asks = teacher is not None and answers is None
+            teacher = build(teacher, data.train.class_names, None, None) if asks else None
+        pipelines = _pipelines(data, model, recipe, cluster, answers, workers, damaged_limit)
         if folder and not resume:
             folder.begin(asked, recipe)
         training = _Training(cluster, Path(output), folder, model, teacher, recipe, pipelines)
@@ -257,7 +263,17 @@ class _Training:
             return self.trained.evaluate(batches, steps=self.held_out.steps_per_epoch, verbose=0, return_dict=True)
 
 
-def _pipelines(data, model, recipe, cluster, workers, damaged_limit):
+def _saved_answers(teacher, examples, recipe):
+    """Targets that hold a teacher's answers, where those were saved; else None."""
+    if not isinstance(teacher, (str, os.PathLike)) or Path(teacher).suffix != predictions.ENDING:
+        return None
+    names = [examples.name_of(i) for i in range(len(examples))]
+    answers = predictions.read_predictions(teacher, names, examples.class_names)
+    labels = np.eye(len(examples.class_names), dtype="float32")[examples.labels]
+    return blend_targets(labels, answers, recipe.distillation.weight, recipe.distillation.temperature)
+
+
+def _pipelines(data, model, recipe, cluster, soft_targets, workers, damaged_limit):
     """For training and for evaluation."""
     transform = preprocessing(model)
     cluster.share(recipe.batch_size)  # raises where it can't be divided
@@ -266,6 +282,7 @@ def _pipelines(data, model, recipe, cluster, workers, damaged_limit):
     augmentation = dataclasses.asdict(recipe.augmentation)
     mixing = recipe.mixing and dataclasses.asdict(recipe.mixing)
     settings = {"augmentation": augmentation, "mixing": mixing, "balance": recipe.balance, "seed": recipe.seed}
+    settings["soft_targets"] = soft_targets
     # The last batch too has equal parts for all devices: of n - 1 pictures at most that takes none.
     whole = len(data.validation) - len(data.validation) % cluster.devices
     return (

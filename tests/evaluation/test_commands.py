@@ -8,6 +8,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, log_loss
 
 import mobilenet_zoo
+from mobilenet_runtime.evaluation import read_predictions
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.evaluation import explain
 from tests import photographs, seeded
@@ -71,6 +72,13 @@ class TestEvaluate:
         text = report.read_text("utf-8")
         assert 'alt="A picture of' in text and "Grad-CAM" not in text
 
+    def test_the_answers_are_kept_for_a_student(self, photos, tmp_path):
+        path, answers = made.exported("onnx", tmp_path), tmp_path / "answers.npz"
+        run("evaluate", str(path), str(photos), "--predictions", str(answers))
+        paths = sorted(photos.glob("*/*.png"))[::-1]
+        found = read_predictions(answers, paths, made.NAMES)
+        np.testing.assert_allclose(found, made.expected(paths), atol=1e-5)
+
     def test_damaged_pictures_are_told_and_skipped(self, photos, tmp_path):
         next(photos.glob("*/*.png")).write_bytes(b"damaged")
         result = run("evaluate", str(made.exported("onnx", tmp_path)), str(photos), code=1)
@@ -93,6 +101,7 @@ class TestEvaluate:
 
         path = made.exported("onnx", tmp_path)
         assert "--output=r.txt" in told(path, photos, "-o", "r.txt")
+        assert "--predictions=p.csv" in told(path, photos, "--predictions", "p.csv")
         assert "--batch-size=0" in told(path, photos, "-b", "0")
         assert "--history is for the report" in told(path, photos, "--history", "log.csv")
         assert "It is not split" in told(path, photos, "--split", "test")

@@ -16,7 +16,7 @@ import numpy as np
 from mobilenet_common import Architecture, Head
 from mobilenet_common.architecture import Conv, Universal
 from mobilenet_v4 import create_mobilenetv4
-from mobilenet_zoo.training.devices import open_cluster
+from mobilenet_zoo.training.devices import Agreed, open_cluster
 
 DEFAULTS = {
     "devices": 1,
@@ -71,7 +71,7 @@ class Watch(keras.callbacks.Callback):
             time.sleep(0.2)
             if self.cluster.any(self.stopped):
                 note(self.order, self.cluster, "stopped", {"step": step})
-                os._exit(3)
+                raise Agreed
 
 
 def note(order, cluster, name, what):
@@ -128,4 +128,7 @@ def main(order):
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    try:
+        main(json.loads(sys.argv[1]))
+    except Agreed:
+        sys.exit(3)

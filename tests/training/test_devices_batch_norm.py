@@ -53,6 +53,7 @@ def test_two_devices_normalise_as_one(tmp_path, backend, data_format):
     check(tmp_path, 2, [0, 4, 8], data_format)
 
 
+@pytest.mark.slow
 def test_processes_may_have_unlike_numbers_of_pictures(tmp_path, backend):
     if backend != "torch":
         pytest.skip("has equal parts")

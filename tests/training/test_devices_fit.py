@@ -70,6 +70,7 @@ def test_two_devices_train_as_one(folder, one, backend):
     check_devices(folder, one, backend, 2)
 
 
+@pytest.mark.slow
 def test_two_hosts_train_as_one(folder, one, backend):
     if backend == "torch":
         pytest.skip("two hosts and two devices are the same to its processes; the tests below start hosts")
@@ -86,6 +87,7 @@ def test_four_hosts_train_as_one(folder, one):
     check_hosts(folder, one, 4)
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_others_and_is_named(folder):
     hosts = start(folder / "killed", hosts=2, steps=10**6, kill=[1, 2])
     killed = wait_for(folder / "killed" / "step2.process1.json", hosts[1])
@@ -108,6 +110,7 @@ def test_a_killed_process_of_a_host_is_told_from_those_that_missed_it(folder, ba
     assert "Process 1 of 2" in host.text() and "SIGKILL" in host.text()
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_host_stops_all_at_the_same_step(folder):
     hosts = start(folder / "stopped", hosts=2, wait_at=2)
     wait_for(folder / "stopped" / "step2.process1.json", hosts[1])
@@ -118,6 +121,7 @@ def test_sigterm_to_one_host_stops_all_at_the_same_step(folder):
     assert "Process" not in hosts[0].text()  # nothing went wrong
 
 
+@pytest.mark.slow
 def test_a_host_that_does_not_answer_ends_in_an_error(folder):
     hosts = []
     for index in (0, 1):  # each waits for the other, which nobody starts

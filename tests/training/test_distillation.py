@@ -4,14 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from mobilenet_runtime.evaluation import read_predictions, save_predictions
 from mobilenet_zoo.training.compiling import compile_model
-from mobilenet_zoo.training.distillation import (
-    Distiller,
-    blend_targets,
-    distillation_loss,
-    read_predictions,
-    save_predictions,
-)
+from mobilenet_zoo.training.distillation import Distiller, blend_targets, distillation_loss
 from mobilenet_zoo.training.recipes import load_recipe
 from tests.training.small import pictures, tiny, values
 
@@ -123,6 +118,20 @@ def test_saved_answers_are_as_good_as_the_teacher(tmp_path):
         changes.append(values(student.trainable_variables))
     for one, other in zip(*changes, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.across
+def test_saved_answers_find_their_classes_by_name(tmp_path):
+    save_predictions(tmp_path / "a.npz", [[0.7, 0.2, 0.1]], ["x"], ["ant", "bee", "cat"])
+    found = read_predictions(tmp_path / "a.npz", ["x"], ("cat", "ant", "bee"))
+    np.testing.assert_allclose(found, [[0.1, 0.7, 0.2]], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"other classes than the data: ant, bee, cat in place of ant, bee, dog"):
+        read_predictions(tmp_path / "a.npz", ["x"], ("ant", "bee", "dog"))
+    save_predictions(tmp_path / "b.npz", [[0.7, 0.3]], ["x"])
+    with pytest.raises(ValueError, match="2 classes in place of ant, bee, dog"):
+        read_predictions(tmp_path / "b.npz", ["x"], ("ant", "bee", "dog"))
+    with pytest.raises(ValueError, match="class_names of length 1"):
+        save_predictions(tmp_path / "c.npz", [[0.7, 0.3]], ["x"], ["ant"])
 
 
 @pytest.mark.across

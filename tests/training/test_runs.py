@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mobilenet_zoo import class_names_of, from_pretrained, preprocessing
-from mobilenet_zoo.training import Checkpoints, NotFinite, Terminated, train
+from mobilenet_zoo.training import Checkpoints, NotFinite, Terminated, save_predictions, train
 from mobilenet_zoo.training.callbacks import Saving
 from tests.training import tiny
 
@@ -93,7 +93,9 @@ def test_the_best_weights_are_the_averages_that_were_evaluated(through):
 
 
 # In the middle of the head's epoch, at its end, in the first and at the end of an epoch of all layers.
-@pytest.mark.parametrize("step", [2, 5, 8, 11])
+@pytest.mark.parametrize(
+    "step", [2, pytest.param(5, marks=pytest.mark.slow), 8, pytest.param(11, marks=pytest.mark.slow)]
+)
 def test_a_run_that_died_goes_on(step, through, interrupt, tmp_path):
     interrupt(step, die)
     with pytest.raises(Dead):
@@ -136,6 +138,19 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, interrupt):
         run(tmp_path / "run")
     assert e.value.checkpoint == 5
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1] == 5
+
+
+def test_answers_that_were_saved_are_learned(tmp_path):
+    """A teacher that is sure of the wrong class, and has all the weight, is believed."""
+    examples = tiny.data().train
+    wrong = np.eye(len(tiny.CLASSES), dtype="float32")[(examples.labels + 1) % len(tiny.CLASSES)]
+    names = [examples.name_of(i) for i in range(len(examples))]
+    turned = [2, 0, 1]
+    save_predictions(tmp_path / "teacher.npz", wrong[:, turned], names, [tiny.CLASSES[i] for i in turned])
+    recipe = tiny.recipe(epochs=25, mixing=None, ema=None, distillation__weight=1.0)
+    found = run(tmp_path / "run", recipe=recipe, teacher=tmp_path / "teacher.npz")
+    assert found.history[-1]["accuracy"] > 0.7
+    assert found.history[-1]["val_accuracy"] < 0.2
 
 
 class TestTheFolder:

@@ -24,6 +24,7 @@ class Loader:
         order: Of training; None for evaluation, which takes the pictures as they come.
         augmentation, mixing: As in `Pipeline`; for training only.
         weights: `(classes,)` float32, or None.
+        soft_targets: As in `Pipeline`.
         damaged_limit: With more damaged pictures than this in one batch it gives up.
     """
 
@@ -37,6 +38,7 @@ class Loader:
     augmentation: Augmentation | None
     mixing: Mixing | None
     weights: np.ndarray | None
+    soft_targets: np.ndarray | None
     damaged_limit: int
 
     def __post_init__(self):
@@ -135,8 +137,11 @@ class Loader:
 
     def _batch(self, step, pictures, taken):
         labels = self.examples.labels[taken]
-        targets = np.zeros((len(taken), len(self.examples.class_names)), "float32")
-        targets[np.arange(len(taken)), labels] = 1
+        if self.soft_targets is None:
+            targets = np.zeros((len(taken), len(self.examples.class_names)), "float32")
+            targets[np.arange(len(taken)), labels] = 1
+        else:
+            targets = self.soft_targets[taken]  # a copy, which mixing may change
         weights = None if self.weights is None else self.weights[labels]
         if self.mixing is not None:
             rng = np.random.default_rng((self.seed, _BATCH, step))

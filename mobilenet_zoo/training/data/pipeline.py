@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 
+import numpy as np
 from absl import flags  # Grain's own need
 
 from mobilenet_common.errors import integer, one_of
@@ -44,6 +45,8 @@ class Pipeline:
         process_count: How many share a batch.
         workers: Processes that read; 0 for threads of this one, as many as cores (8 at most). Processes are started
             as `multiprocessing`'s "spawn" does: a program needs `if __name__ == "__main__":`.
+        soft_targets: What is learned in place of the labels, `(len(examples), classes)`, such as `blend_targets` makes
+            of a teacher's answers; or None. For training.
         damaged_limit: How many damaged pictures are skipped; None for 1 % of the pictures, but at least 10.
         data_format: `"channels_last"` or `"channels_first"`; None for that of `preprocessing`.
 
@@ -69,6 +72,7 @@ class Pipeline:
         process_index=0,
         process_count=1,
         workers=0,
+        soft_targets=None,
         damaged_limit=None,
         data_format=None,
     ):
@@ -93,8 +97,14 @@ class Pipeline:
                 f"must be even; {batch_size // process_count} is not."
             )
         one_of("balance", balance, BALANCES)
-        if not training and (augmentation or mixing or balance):
-            raise ValueError("augmentation, mixing and balance are for training=True only: leave them out.")
+        if not training and (augmentation or mixing or balance or soft_targets is not None):
+            raise ValueError(
+                "augmentation, mixing, balance and soft_targets are for training=True only: leave them out."
+            )
+        if soft_targets is not None:
+            soft_targets, wanted = np.asarray(soft_targets, "float32"), (len(examples), len(examples.class_names))
+            if soft_targets.shape != wanted:
+                raise ValueError(f"soft_targets of shape {soft_targets.shape} are not allowed: they must be {wanted}.")
         if data_format is not None:
             one_of("data_format", data_format, ("channels_last", "channels_first"))
             preprocessing = dataclasses.replace(preprocessing, data_format=data_format)
@@ -116,6 +126,7 @@ class Pipeline:
             augmentation,
             mixing,
             class_weights(examples.counts) if balance == "weights" else None,
+            soft_targets,
             self.damaged_limit,
         )
         self._damaged = {}

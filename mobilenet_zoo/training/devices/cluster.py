@@ -10,6 +10,10 @@ from mobilenet_common.errors import integer
 from mobilenet_zoo.training.devices.hosts import read_hosts
 
 
+class Agreed(Exception):
+    """Ends a run in all of its processes at the same step: they wait for each other on the way out."""
+
+
 class Cluster:
     """One process of a run, on one device; each backend has a subclass for several.
 
@@ -139,8 +143,8 @@ def open_cluster(devices=1, hosts=None, host_index=None, *, timeout=300):
     cluster = _joined(backend, devices, hosts, timeout)
     try:
         yield cluster
-    except BaseException:
-        cluster.close(failed=True)
+    except BaseException as error:
+        cluster.close(failed=not isinstance(error, Agreed))
         raise
     cluster.close()
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import time
 
 import keras
 import numpy as np
@@ -13,6 +14,9 @@ from mobilenet_zoo.training.devices.cluster import Cluster, exchange
 from mobilenet_zoo.training.devices.hosts import answering
 
 _HEARTBEAT = 10  # seconds without a sign of life, after which a host counts as lost
+_LEAVING = (
+    1  # second in which the others fetch what this process has for them: what it sends waits here to be asked for
+)
 
 
 def join(devices, hosts, timeout):
@@ -115,6 +119,9 @@ class _TensorFlowCluster(Cluster):
     def close(self, failed=False):
         if self._over_hosts:
             os.environ.pop("TF_CONFIG", None)
+            if not failed:
+                self.barrier()
+                time.sleep(_LEAVING)
 
 
 @tf.function(input_signature=[tf.TensorSpec((None,), tf.int32)])
