@@ -10,6 +10,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import mobilenet_zoo
+from mobilenet_common import Architecture
+from mobilenet_common.architecture import Conv, Dense, Head, Universal
 from mobilenet_common.errors import CheckpointError, DownloadError
 from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v3 import create_mobilenetv3
@@ -43,6 +45,19 @@ def flowers(**options):
 def assert_same(model, other):
     x = seeded.image(32, 32)
     np.testing.assert_allclose(other.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+
+
+@across
+def test_a_head_with_a_convolution_and_a_dense_layer(tmp_path):
+    """timm has none: a convolution before its dense layer is a stage of its own."""
+    stages = ((Universal(0, 3, 16, 16, 2),),)
+    own = Architecture("own", Conv(8, stride=2), stages, Head(conv=Conv(24, kernel=1), dense=Dense(32)))
+    model = seeded.randomized(create_mobilenetv4(own, 3, (32, 32, 3)))
+    folder = mobilenet_zoo.save_pretrained(model, tmp_path / "own", class_names=NAMES)
+    assert_same(model, mobilenet_zoo.from_pretrained(folder))
+    names = load_file(folder / "model.safetensors")
+    assert names["blocks.1.0.conv.weight"].shape == (24, 16, 1, 1)
+    assert names["conv_head.weight"].shape == (32, 24, 1, 1)
 
 
 @across

@@ -29,10 +29,14 @@ def _timm_units(model):
     for stage, block, layer in blocks(model):
         prefix = f"blocks.{stage - 1}.{block - 1}."
         units += _timm_block(layer, prefix)
+    conv, dense = part(model, "head_conv"), part(model, "head_dense")
+    stages = max((stage for stage, *_ in blocks(model)), default=0)
+    # With a dense layer behind it, timm's convolution of the head is a stage of its own, as in V3 and V4.
+    before_dense = (f"blocks.{stages}.0.conv", f"blocks.{stages}.0.bn1")
     return units + units_of(
         [
-            (part(model, "head_conv"), "conv_head", "bn2"),
-            (part(model, "head_dense"), "conv_head", "norm_head"),
+            (conv, *(("conv_head", "bn2") if dense is None else before_dense)),
+            (dense, "conv_head", "norm_head"),
             (part(model, "classifier"), "classifier"),
         ]
     )
