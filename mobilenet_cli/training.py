@@ -56,7 +56,9 @@ def train(
             "`evaluate --predictions` wrote."
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder, if there is one.")
+    ] = False,
     checkpoint_seconds: Annotated[float, typer.Option(help="From one checkpoint to the next.")] = 30.0,
     keep: Annotated[int, typer.Option(help="How many checkpoints stay, beside the best.")] = 3,
     workers: Annotated[int, typer.Option(help="Processes that read pictures; 0 for threads.")] = 0,

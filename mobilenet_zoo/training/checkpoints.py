@@ -3,6 +3,8 @@
 import contextlib
 import importlib
 import logging
+import os
+import re
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -43,7 +45,7 @@ class Checkpoints:
         self.folder, self._writes = Path(folder).resolve(), writes
         self._orbax = library("orbax.checkpoint")
         self.folder.mkdir(parents=True, exist_ok=True)
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells every step of its own
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax tells every step of its own, and errors twice
         options = self._orbax.CheckpointManagerOptions(
             max_to_keep=integer("keep", keep, 1),
             enable_async_checkpointing=True,
@@ -67,7 +69,7 @@ class Checkpoints:
             OSError: The checkpoint before this could not be written, for instance to a full disk.
         """
         args = self._orbax.args
-        with _quiet():
+        with self._written():
             self._manager.save(
                 step, args=args.Composite(state=args.StandardSave(_nested(arrays)), facts=args.JsonSave(facts))
             )
@@ -78,7 +80,7 @@ class Checkpoints:
         Raises:
             OSError: It could not be.
         """
-        with _quiet():
+        with self._written():
             self._manager.wait_until_finished()
 
     def load(self, step=None):
@@ -101,8 +103,39 @@ class Checkpoints:
 
     def close(self):
         """Waits, and lets go of the folder."""
-        with _quiet():
+        with self._written():
             self._manager.close()
+
+    @contextlib.contextmanager
+    def _written(self):
+        """Says of a system's error what it is and what is left: Orbax passes it on as text within a `ValueError`."""
+        try:
+            with _quiet():
+                yield
+        except (ValueError, OSError) as error:
+            code = error.errno if isinstance(error, OSError) else _system_error(str(error))
+            if code is None:
+                raise
+            steps = self.steps()
+            whole = f"What is there stays, the last of step {steps[-1]}" if steps else "There is none before it"
+            raise _Unwritten(
+                code,
+                f"A checkpoint can't be written to {self.folder}: {os.strerror(code)}. {whole}. Make room for it and "
+                "go on with resume=True, --resume.",
+            ) from None
+
+
+class _Unwritten(OSError):
+    """Its text is the sentence alone, without the number that `OSError` puts before it."""
+
+    def __str__(self):
+        return self.strerror
+
+
+def _system_error(text):
+    """The number of the system's error that TensorStore wrote into its message, or None."""
+    found = re.search(r"os_error_code='(\d+)'", text)
+    return found and int(found[1])
 
 
 def _alone(orbax):

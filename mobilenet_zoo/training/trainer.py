@@ -99,7 +99,8 @@ def train(
         validation_fraction: That share, of each class.
         teacher: A model, or a name as for `model`, whose answers are learned too; see `Distiller`. Or the `.npz` of
             its answers that `save_predictions` (`mobilenet-zoo evaluate --predictions`) wrote; see `blend_targets`.
-        resume: Whether to go on with the run in the folder.
+        resume: Whether to go on with the run in the folder; where there is none one begins, so that a job which is
+            started again and again needs one command.
         checkpoint_seconds: From one checkpoint to the next; one is also written when SIGTERM comes.
         keep: How many checkpoints stay.
         workers: Processes that read pictures; 0 for threads.
@@ -109,8 +110,8 @@ def train(
         hosts: As `open_cluster`; all of them see the run's folder.
         host_index: As `open_cluster`.
         progress: Whether a bar is shown.
-        report: Whether `report.html` is written in the end, from the held-out pictures. Several processes
-            write none: `mobilenet-zoo evaluate` does.
+        report: Whether `report.html` is written in the end, from the held-out pictures. Several hosts under JAX or
+            TensorFlow write none: `mobilenet-zoo evaluate` does.
 
     Returns:
         A `Run`.
@@ -126,6 +127,7 @@ def train(
     with open_cluster(devices, hosts, host_index) as cluster, contextlib.ExitStack() as stack:
         folder = stack.enter_context(RunFolder(output)) if cluster.is_chief else None
         before = cluster.broadcast_value(_before(folder, resume) if folder else None)
+        resume, before = before is not None, before or {}
         recipe = load_recipe(before.get("recipe", DEFAULT_RECIPE) if recipe is None else recipe, overrides)
         if teacher is not None and recipe.distillation is None:
             recipe = dataclasses.replace(recipe, distillation=Distillation())
@@ -150,19 +152,19 @@ def train(
         training = _Training(cluster, Path(output), folder, model, teacher, recipe, pipelines)
         run = training.run(resume, checkpoint_seconds, keep, progress)
         if cluster.is_chief:
-            _keep(run, data.validation, recipe, report and cluster.process_count == 1)
+            _keep(run, data.validation, recipe, report and cluster.computes_alone)
     return run
 
 
 def _before(folder, resume):
-    """What was asked for when the run in a folder began; nothing for a run that begins."""
-    if folder.is_begun() and not resume:
+    """What was asked for when the run in a folder began; None for a run that begins."""
+    if not folder.is_begun():
+        return None
+    if not resume:
         raise ValueError(
             f"{folder.path} has a run already: go on with it (resume=True, --resume), or name another folder."
         )
-    if resume and not folder.is_begun():
-        raise ValueError(f"{folder.path} has no run to resume: leave resume out to begin one.")
-    return folder.asked() if resume else {}
+    return folder.asked()
 
 
 def _name(model):

@@ -1,6 +1,7 @@
 """Runs: what is interrupted goes on as if nothing had been; what can't go on says why, and loses nothing."""
 
 import os
+import resource
 import signal
 
 import keras
@@ -153,6 +154,24 @@ def test_answers_that_were_saved_are_learned(tmp_path):
     assert found.history[-1]["val_accuracy"] < 0.2
 
 
+@pytest.fixture
+def full_disk():
+    """A function after which no file can grow beyond 3 kB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda _: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_costs_no_earlier_checkpoint(through, interrupt, full_disk, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    interrupt(6, full_disk)
+    with pytest.raises(OSError, match=r"can't be written to .*: File too large. What is there stays, the last of step"):
+        run(tmp_path / "run")
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1] in (4, 5, 6)
+    same(run(tmp_path / "run", resume=True), through)
+
+
 class TestTheFolder:
     def test_a_second_run_does_not_overwrite_the_first(self, through):
         before = (through.folder / "run.json").read_bytes()
@@ -165,9 +184,8 @@ class TestTheFolder:
             run(through.folder, resume=True, recipe=tiny.recipe(optimizer__learning_rate=0.1))
         assert "batch_size" not in str(caught.value)
 
-    def test_nothing_to_resume(self, tmp_path):
-        with pytest.raises(ValueError, match="has no run to resume"):
-            run(tmp_path / "run", resume=True)
+    def test_where_there_is_nothing_to_resume_a_run_begins(self, through, tmp_path):
+        same(run(tmp_path / "run", resume=True), through)
 
     def test_a_run_that_is_over_gives_what_it_came_to(self, through):
         same(run(through.folder, resume=True), through)

@@ -21,7 +21,10 @@ class Cluster:
         process_index: Of this process, from 0.
         process_count: Processes of the run, on all hosts.
         devices: Devices of the run, in all processes.
+        computes_alone: Whether a process may use the model while the others don't.
     """
+
+    computes_alone = True
 
     def __init__(self, process_index=0, process_count=1, devices=1):
         self.process_index = process_index

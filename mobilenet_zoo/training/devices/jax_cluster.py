@@ -67,6 +67,7 @@ class _JaxCluster(Cluster):
     def __init__(self, devices):
         processes = jax.process_count()
         super().__init__(jax.process_index(), processes, devices * processes)
+        self.computes_alone = processes == 1
         chosen = []
         for process in range(processes):
             chosen += [device for device in jax.devices() if device.process_index == process][:devices]

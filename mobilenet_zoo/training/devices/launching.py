@@ -1,6 +1,7 @@
 """Starting the processes of one host, and saying why one of them ended."""
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from mobilenet_zoo.training.devices.hosts import NO_ANSWER, Hosts, free_port, re
 
 _MARK = "MOBILENET_ZOO_LAUNCHED"
 _INTERRUPTED = 128  # a shell adds the signal to it
+_WRONG_INPUT = 2  # a program's status where its own arguments are wrong: the same command would end the same way
 
 
 def needs_launch(devices=1, hosts=None):
@@ -116,6 +118,7 @@ def _run_elastic(arguments, devices, hosts, timeout, grace, stopped_status):
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what it says is said below
     name, port = hosts.first
     config = LaunchConfig(
         min_nodes=len(hosts.addresses),
@@ -165,5 +168,6 @@ def _tell(index, count, pid, status):
     lines = [f"Process {index} of {count} (pid {pid}) {how}."]
     if count > 1:
         lines.append("The other processes can't go on without it and end as well.")
-    lines.append("Start the same command again on every host, with --resume to go on from the last checkpoint.")
+    if status != _WRONG_INPUT:
+        lines.append("Start the same command again on every host, with --resume to go on from the last checkpoint.")
     print("\n".join(lines), file=sys.stderr, flush=True)

@@ -73,6 +73,7 @@ class _TensorFlowCluster(Cluster):
     def __init__(self, strategy, hosts=None):
         self._strategy = strategy
         self._over_hosts = hosts is not None
+        self.computes_alone = not self._over_hosts
         index, count = (hosts.index, len(hosts.addresses)) if hosts else (0, 1)
         super().__init__(index, count, strategy.num_replicas_in_sync)
         self._example = None

@@ -1,0 +1,186 @@
+"""What training costs: the options of a recipe in time and memory, and `train` next to a bare `fit`.
+
+    KERAS_BACKEND=jax python -m benchmarks.training options
+    KERAS_BACKEND=jax python -m benchmarks.training overhead
+
+Each contender has a process of its own, and they take turns. A rate is that of the best epoch of all turns, since what
+else a machine does only ever makes it lower. The model is V4 conv_small.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+CLASSES = 10
+OPTIONS = {
+    "plain": {},
+    "mixed_bfloat16": {"precision": "mixed_bfloat16"},
+    "mixed_float16": {"precision": "mixed_float16"},
+    "accumulation_steps=4": {"optimizer.accumulation_steps": 4},
+    "clip_norm=1": {"optimizer.clip_norm": 1.0},
+    "steps_per_execution=4": {"steps_per_execution": 4},
+    "rematerialisation": {"rematerialisation": True},
+}
+RECIPE = {
+    "name": "measured",
+    "optimizer": {"name": "adamw"},
+    "schedule": {"name": "constant"},
+    "augmentation": {"crop_scale": None, "flip": 0.0},
+}
+CHECKPOINT_SECONDS = 3.0
+
+
+class Epochs(keras.callbacks.Callback):
+    """Keeps how long each epoch took."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seconds.append(time.perf_counter() - self._began)
+
+
+def recipe_of(order, **changes):
+    """The recipe of an order, which trains on its pictures as they are."""
+    from mobilenet_zoo.training import load_recipe
+
+    own = {"batch_size": order["batch_size"], "epochs": order["epochs"], "image_size": order["size"]}
+    return load_recipe(RECIPE, own | order.get("overrides", {}) | changes)
+
+
+def pictures_of(order):
+    """uint8 pictures and their classes."""
+    rng = np.random.default_rng(0)
+    count = order["batch_size"] * order["steps"]
+    pictures = rng.integers(0, 256, (count, order["size"], order["size"], 3), "uint8")
+    return pictures, np.arange(count) % CLASSES
+
+
+def bare(order):
+    """Pictures a second of `model.fit` on arrays, and by how many MB the process grew from its first step on."""
+    from mobilenet_v4 import create_mobilenetv4
+    from mobilenet_zoo.training import compile_model
+
+    recipe = recipe_of(order)
+    pictures, labels = pictures_of(order)
+    shape = (order["size"], order["size"], 3)
+    model = create_mobilenetv4("conv_small", CLASSES, shape, dtype=recipe.precision)
+    compile_model(model, recipe, order["steps"])
+    x, y = (pictures / np.float32(127.5) - 1).astype("float32"), np.eye(CLASSES, dtype="float32")[labels]
+    epochs, before = Epochs(), _resident()
+    model.fit(x, y, batch_size=order["batch_size"], epochs=order["epochs"], callbacks=[epochs], verbose=0)
+    return {"rate": len(x) / min(epochs.seconds[1:]), "grown_mb": _peak() - before}
+
+
+def run(order):
+    """Pictures a second of `train` on the same pictures, and the seconds for which the checkpoints stopped it."""
+    from mobilenet_zoo.training import Data, Examples, train
+    from mobilenet_zoo.training.callbacks import Saving
+
+    blocked, plain = [], Saving.save
+
+    def save(self):
+        start = time.perf_counter()
+        plain(self)
+        blocked.append(time.perf_counter() - start)
+
+    Saving.save = save
+    pictures, labels = pictures_of(order)
+    names = tuple(f"class{i}" for i in range(CLASSES))
+    learned = Examples(list(pictures), labels, names)
+    with tempfile.TemporaryDirectory() as folder:
+        found = train(
+            Data(learned, learned.subset(range(CLASSES))),
+            "mobilenetv4_conv_small",
+            Path(folder) / "run",
+            recipe=recipe_of(order),
+            checkpoint_seconds=order["checkpoint_seconds"],
+            progress=False,
+            report=False,
+        )
+    return {"rate": max(row["pictures_per_second"] for row in found.history[1:]), "blocked_s": blocked}
+
+
+def _resident():
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1e3
+
+
+def _peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def in_a_process(kind, order):
+    """What `bare` or `run` returns, from a process of its own; None where it fails, which is told."""
+    command = [sys.executable, "-m", "benchmarks.training", "--one", kind, json.dumps(order)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        print(f"{order}: {result.stderr.strip().splitlines()[-1]}")
+        return None
+    return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+def options(order, rounds):
+    """Prints a table of the options, next to none of them."""
+    found = {name: [] for name in OPTIONS}
+    for _ in range(rounds):
+        for name, overrides in OPTIONS.items():
+            if name.startswith("steps_per") and keras.backend.backend() == "torch":
+                continue
+            found[name].append(in_a_process("bare", order | {"overrides": overrides}))
+    found = {name: [each for each in all_of if each] for name, all_of in found.items()}
+    rate = {name: max(each["rate"] for each in all_of) for name, all_of in found.items() if all_of}
+    grown = {name: min(each["grown_mb"] for each in all_of) for name, all_of in found.items() if all_of}
+    print("| option | time | memory |\n| --- | --- | --- |")
+    for name in rate:
+        print(f"| {name} | {rate['plain'] / rate[name]:.2f} | {grown[name] / grown['plain']:.2f} |")
+    print(f"plain: {rate['plain']:.1f} pictures a second, {grown['plain']:.0f} MB")
+
+
+def overhead(order, rounds):
+    """Prints how a run compares with a bare `fit`, and how long its checkpoints stop it."""
+    bares, runs = [], []
+    for _ in range(rounds):
+        bares.append(in_a_process("bare", order)["rate"])
+        runs.append(in_a_process("run", order | {"checkpoint_seconds": 30.0})["rate"])
+    blocked = in_a_process("run", order | {"checkpoint_seconds": CHECKPOINT_SECONDS})["blocked_s"]
+    print(f"fit: {max(bares):.1f} pictures a second, {', '.join(f'{each:.1f}' for each in bares)}")
+    print(f"train: {max(runs):.1f} pictures a second, {', '.join(f'{each:.1f}' for each in runs)}")
+    print(f"train costs {max(bares) / max(runs) - 1:+.1%}")
+    shown = ", ".join(f"{each:.3f}" for each in blocked)
+    print(f"checkpoints stop it for {shown} s: at most {max(blocked) / 30:.2%} of 30 s")
+
+
+def main():
+    """Measure, and print what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", nargs="?", choices=["options", "overhead"])
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        kind, order = given.one
+        return print(json.dumps({"bare": bare, "run": run}[kind](json.loads(order))))
+    order = {name: getattr(given, name) for name in ("size", "batch_size", "steps", "epochs")}
+    print(f"{keras.backend.backend()}, {order}, best of {given.rounds} turns")
+    return {"options": options, "overhead": overhead}[given.what](order, given.rounds)
+
+
+if __name__ == "__main__":
+    main()
