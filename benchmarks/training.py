@@ -19,7 +19,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-CLASSES = 10
+MODEL, CLASSES = "mobilenetv4_conv_small", 10
 OPTIONS = {
     "plain": {},
     "mixed_bfloat16": {"precision": "mixed_bfloat16"},
@@ -36,6 +36,7 @@ RECIPE = {
     "augmentation": {"crop_scale": None, "flip": 0.0},
 }
 CHECKPOINT_SECONDS = 3.0
+CROP = 0.875  # the share of a picture that a model from scratch sees in evaluation
 
 
 class Epochs(keras.callbacks.Callback):
@@ -60,23 +61,23 @@ def recipe_of(order, **changes):
     return load_recipe(RECIPE, own | order.get("overrides", {}) | changes)
 
 
-def pictures_of(order):
+def pictures_of(order, size):
     """uint8 pictures and their classes."""
     rng = np.random.default_rng(0)
     count = order["batch_size"] * order["steps"]
-    pictures = rng.integers(0, 256, (count, order["size"], order["size"], 3), "uint8")
+    pictures = rng.integers(0, 256, (count, size, size, 3), "uint8")
     return pictures, np.arange(count) % CLASSES
 
 
 def bare(order):
     """Pictures a second of `model.fit` on arrays, and by how many MB the process grew from its first step on."""
-    from mobilenet_v4 import create_mobilenetv4
+    import mobilenet_zoo
     from mobilenet_zoo.training import compile_model
 
     recipe = recipe_of(order)
-    pictures, labels = pictures_of(order)
+    pictures, labels = pictures_of(order, order["size"])
     shape = (order["size"], order["size"], 3)
-    model = create_mobilenetv4("conv_small", CLASSES, shape, dtype=recipe.precision)
+    model = mobilenet_zoo.create_model(MODEL, num_classes=CLASSES, input_shape=shape, dtype=recipe.precision)
     compile_model(model, recipe, order["steps"])
     x, y = (pictures / np.float32(127.5) - 1).astype("float32"), np.eye(CLASSES, dtype="float32")[labels]
     epochs, before = Epochs(), _resident()
@@ -97,13 +98,14 @@ def run(order):
         blocked.append(time.perf_counter() - start)
 
     Saving.save = save
-    pictures, labels = pictures_of(order)
+    # Of the size that they are cropped from, so that there is nothing to resize.
+    pictures, labels = pictures_of(order, round(order["size"] / CROP))
     names = tuple(f"class{i}" for i in range(CLASSES))
     learned = Examples(list(pictures), labels, names)
     with tempfile.TemporaryDirectory() as folder:
         found = train(
             Data(learned, learned.subset(range(CLASSES))),
-            "mobilenetv4_conv_small",
+            MODEL,
             Path(folder) / "run",
             recipe=recipe_of(order),
             checkpoint_seconds=order["checkpoint_seconds"],

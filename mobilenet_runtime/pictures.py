@@ -84,9 +84,11 @@ def _from_array(array, image_module):
             f"An array of shape {array.shape} and type {array.dtype} is no picture: give (height, width) or (height, "
             "width, 3) with pixels in 0..255."
         )
-    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 255:
-        raise PictureError("An array's pixels must be in 0..255.")
-    return image_module.fromarray(np.rint(array).astype("uint8"))
+    if array.dtype != np.uint8:
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 255:
+            raise PictureError("An array's pixels must be in 0..255.")
+        array = np.rint(array).astype("uint8")
+    return image_module.fromarray(array)
 
 
 def _eight_bits(image, image_module):
