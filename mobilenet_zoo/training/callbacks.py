@@ -116,39 +116,44 @@ class Saving(keras.callbacks.Callback):
         self._save_if(self._every / 2)
 
     def _save_if(self, seconds):
-        if self._is_asked_to_end():
+        stop, due = self._agreed(seconds)
+        if stop:
             self.save()
             self.checkpoints.wait()
             raise Terminated(
                 f"The run was asked to end. It is saved at step {self.position.step}; --resume goes on from there.",
                 self.position.step,
             )
-        if time.monotonic() - self._saved_at >= seconds:
+        if due:
             self.save()
 
-    def _is_asked_to_end(self):
+    def _agreed(self, seconds):
+        """Whether to stop, by any process's wish, and whether to save, by the first's clock: alike for all."""
         if self._cluster.process_count > 1 and self.position.is_within_an_epoch() and self.position.step % _AGREE_EVERY:
-            return False  # asking the others takes time too
-        return self._cluster.any(self._asked.is_set())
+            return False, False  # asking the others takes time too
+        due = time.monotonic() - self._saved_at >= seconds
+        answers = self._cluster.gather([self._asked.is_set(), due])
+        return any(stop for stop, _ in answers), answers[0][1]
 
     def save(self):
-        """Writes a checkpoint of this moment."""
+        """Writes a checkpoint of this moment. Every process calls it: under JAX reading the state takes all of them."""
         start = time.monotonic()
+        arrays = capture(self.model)
+        if bad := not_finite(arrays):
+            self._stop(bad[0].partition("/")[2])
         if self._writes:
-            arrays = capture(self.model)
-            if bad := not_finite(arrays):
-                self._stop(bad[0].partition("/")[2])
-            facts = {"phase": self.phase, "history": self.position.history}
-            self.checkpoints.save(self.position.step, arrays, facts)
+            self.checkpoints.save(self.position.step, arrays, {"phase": self.phase, "history": self.position.history})
         self._saved_at = time.monotonic()
         self.blocked_s += self._saved_at - start
 
     def save_best(self):
-        """Keeps the weights that were just evaluated, the averages where there are some, as the best ones."""
+        """Keeps the weights that were just evaluated, the averages where there are some, as the best; as `save`."""
         # A run that goes on from before its best epoch comes to it again.
-        if self._writes and self.position.step not in self.best.steps():
-            with averaged_weights(self.model):
-                arrays = {name: each for name, each in capture(self.model).items() if name.startswith("model/")}
+        if not self._cluster.broadcast_value(self._writes and self.position.step not in self.best.steps()):
+            return
+        with averaged_weights(self.model):
+            arrays = {name: each for name, each in capture(self.model).items() if name.startswith("model/")}
+        if self._writes:
             self.best.save(self.position.step, arrays, {"row": self.position.history[-1]})
 
     def close(self):

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import keras
@@ -151,8 +152,12 @@ def train(
             folder.begin(asked, recipe)
         training = _Training(cluster, Path(output), folder, model, teacher, recipe, pipelines)
         run = training.run(resume, checkpoint_seconds, keep, progress)
-        if cluster.is_chief:
-            _keep(run, data.validation, recipe, report and cluster.computes_alone)
+        if cluster.is_chief or not cluster.computes_alone:
+            # Where it takes all processes to read the model, the others write theirs to where nobody looks.
+            path = run.folder if cluster.is_chief else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            _keep(run, path, data.validation, recipe, report and cluster.computes_alone)
+            if not cluster.computes_alone:
+                cluster.barrier()
     return run
 
 
@@ -171,16 +176,16 @@ def _name(model):
     return getattr(model, "name", None) if isinstance(model, keras.Model) else model and str(model)
 
 
-def _keep(run, examples, recipe, report):
-    """Writes the model, and what it is worth on the held-out pictures."""
+def _keep(run, path, examples, recipe, report):
+    """Writes the model to a folder, and what it is worth on the held-out pictures."""
     metrics = {key: value for key, value in run.best.items() if key.startswith("val_")}
-    save_pretrained(run.model, run.folder / places.MODEL, class_names=run.class_names, metrics=metrics)
+    save_pretrained(run.model, path / places.MODEL, class_names=run.class_names, metrics=metrics)
     if not report:
         return
     found = evaluate(run.model, examples)
     facts = {"Run": str(run.folder), "Recipe": recipe.name, "Best epoch": str(run.best["epoch"])}
     overlays = heat_on_mistakes(run.model, found)
-    write_report(run.folder / places.REPORT, found, history=run.history, overlays=overlays, facts=facts)
+    write_report(path / places.REPORT, found, history=run.history, overlays=overlays, facts=facts)
 
 
 class _Training:
