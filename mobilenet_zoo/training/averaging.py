@@ -4,6 +4,8 @@ import contextlib
 
 import keras
 
+from mobilenet_zoo.training.state import numpy_of
+
 
 @contextlib.contextmanager
 def averaged_weights(model):
@@ -16,10 +18,10 @@ def averaged_weights(model):
         model: A compiled one.
     """
     pairs = _pairs(model)
-    own = [keras.ops.convert_to_numpy(variable).copy() for variable, _ in pairs]
+    own = [numpy_of(variable) for variable, _ in pairs]
     for variable, average in pairs:
         # A copy: under JAX two variables would share an array, which evaluation gives away with the first.
-        variable.assign(keras.ops.convert_to_numpy(average).copy())
+        variable.assign(numpy_of(average))
     try:
         yield
     finally:
@@ -49,6 +51,6 @@ class EvaluateAverages(keras.callbacks.Callback):
 def _pairs(model):
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # float16 scales the loss round it
     parts = optimizer.gradient_accumulation_steps or 1
-    if not optimizer.use_ema or int(optimizer._iterations) < parts:
+    if not optimizer.use_ema or int(numpy_of(optimizer._iterations)) < parts:
         return []
     return list(zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True))

@@ -65,8 +65,13 @@ def make_variables(model, classes, is_weighted):
 
 def capture(model):
     """`{name: array}` of `variables_of(model)`, copied, and of the generators of random numbers of this process."""
-    arrays = {name: np.array(keras.ops.convert_to_numpy(each)) for name, each in variables_of(model).items()}
+    arrays = {name: numpy_of(each) for name, each in variables_of(model).items()}
     return arrays | random_state()
+
+
+def numpy_of(variable):
+    """A copy of a variable's value; of one that TensorFlow's strategies have on several devices, the one value."""
+    return np.array(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable)))
 
 
 def restore(model, arrays, groups=GROUPS):

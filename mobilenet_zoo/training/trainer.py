@@ -142,11 +142,10 @@ def train(
         if resume:
             check_same(output, _flat(before), _flat(asked))
         keras.utils.set_random_seed(recipe.seed)
+        answers, teacher = _saved_answers(teacher, data.train, recipe)
         with cluster.scope():
             model = build(model, data.train.class_names, recipe, weights)
-            answers = _saved_answers(teacher, data.train, recipe)
-            asks = teacher is not None and answers is None
-            teacher = build(teacher, data.train.class_names, None, None) if asks else None
+            teacher = None if teacher is None else build(teacher, data.train.class_names, None, None)
         pipelines = _pipelines(data, model, recipe, cluster, answers, workers, damaged_limit)
         if folder and not resume:
             folder.begin(asked, recipe)
@@ -271,13 +270,13 @@ class _Training:
 
 
 def _saved_answers(teacher, examples, recipe):
-    """Targets that hold a teacher's answers, where those were saved; else None."""
+    """Targets that hold a teacher's answers where those were saved, or None; and the teacher that is to be asked."""
     if not isinstance(teacher, (str, os.PathLike)) or Path(teacher).suffix != predictions.ENDING:
-        return None
+        return None, teacher
     names = [examples.name_of(i) for i in range(len(examples))]
     answers = predictions.read_predictions(teacher, names, examples.class_names)
     labels = np.eye(len(examples.class_names), dtype="float32")[examples.labels]
-    return blend_targets(labels, answers, recipe.distillation.weight, recipe.distillation.temperature)
+    return blend_targets(labels, answers, recipe.distillation.weight, recipe.distillation.temperature), None
 
 
 def _pipelines(data, model, recipe, cluster, soft_targets, workers, damaged_limit):
