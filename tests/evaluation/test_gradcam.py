@@ -90,8 +90,10 @@ def test_as_finite_differences(kind, data_format):
     images = np.concatenate([seeded.image(64, 64), seeded.image(64, 64)[:, ::-1]])
     if data_format == "channels_first":
         images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    found, logits = grad_cam(model, images, [1, 3])
-    expected = by_differences(model, images, [1, 3], step=1e-2)
+    classes = [0, 2] if kind == "v3" else [1, 3]  # of which one at least has heat
+    found, logits = grad_cam(model, images, classes)
+    # V4's hidden layer has kinks, between which a step has to stay; elsewhere a large one rounds less.
+    expected = by_differences(model, images, classes, step=1e-3 if kind == "v4" else 1e-2)
     assert expected.max() > 0
     assert np.abs(found - expected).max() <= 1e-2 * expected.max()
     probabilities = np.exp(logits - logits.max(1, keepdims=True))
