@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 
 from tests.training.batch_norm_worker import EPSILON, arrays
-from tests.training.processes import end_all, start
-
-
-@pytest.fixture(autouse=True)
-def ended():
-    yield
-    end_all()
+from tests.training.processes import start
 
 
 def expected(data_format):

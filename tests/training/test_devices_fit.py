@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 
 from mobilenet_zoo.training.devices.hosts import free_port
-from tests.training.processes import Host, end_all, results, start, wait_for
+from tests.training.processes import Host, results, start, wait_for
 
 CURVE = 1e-4
-
-
-@pytest.fixture(autouse=True)
-def ended():
-    yield
-    end_all()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo import from_pretrained
 from mobilenet_zoo.training import Checkpoints
 from tests.training import tiny
-from tests.training.processes import end_all, start
+from tests.training.processes import start
 from tests.training.train_worker import STOPPED
 
 pytestmark = pytest.mark.slow
@@ -20,12 +20,6 @@ pytestmark = pytest.mark.slow
 CURVE = 1e-4
 TIMES = {"pictures_per_second", "waiting"}
 MODULE = "tests.training.train_worker"
-
-
-@pytest.fixture(autouse=True)
-def ended():
-    yield
-    end_all()
 
 
 @pytest.fixture(scope="module")
