@@ -1,97 +1,10 @@
 """A recipe: everything that a training run is told, as data. Each field says what it does and what it may hold."""
 
 import dataclasses
-import math
 
 import yaml
 
-from mobilenet_common.errors import integer, number, one_of
-
-_ANY = math.inf
-
-
-@dataclasses.dataclass(frozen=True)
-class Allowed:
-    """What a field may hold.
-
-    Attributes:
-        kind: "integer", "number", "pair" (two numbers, the smaller first), "text", "boolean", "choice", or a class of
-            fields.
-        low, high: Of numbers, included unless `low_open` or `high_open`.
-        choices: Of a choice.
-        null: Whether null is allowed too.
-    """
-
-    kind: object
-    low: float = 0
-    high: float = _ANY
-    low_open: bool = False
-    high_open: bool = False
-    choices: tuple = ()
-    null: bool = False
-
-    def check(self, name, value):
-        """Returns `value` in its type, else raises a `ValueError` that says what `name` may be."""
-        if value is None and self.null:
-            return None
-        try:
-            return self._check(name, value)
-        except ValueError as error:
-            raise ValueError(f"{str(error).rstrip('.')}, or null." if self.null else str(error)) from None
-
-    def _check(self, name, value):
-        if self.kind == "integer":
-            return integer(name, value, self.low)
-        if self.kind == "number":
-            high_open = self.high_open or self.high == _ANY
-            return number(name, value, self.low, self.high, low_open=self.low_open, high_open=high_open)
-        if self.kind == "choice":
-            return one_of(name, value, self.choices) if isinstance(value, str) else one_of(name, repr(value), ())
-        if self.kind == "pair":
-            if not isinstance(value, (list, tuple)) or len(value) != 2:
-                raise ValueError(f"{name}={value!r} is not allowed: it must be two numbers, such as [0.5, 1.0].")
-            pair = tuple(number(name, n, self.low, self.high, low_open=True, high_open=n == _ANY) for n in value)
-            if pair[0] > pair[1]:
-                raise ValueError(f"{name}={list(value)} is not allowed: the smaller number comes first.")
-            return pair
-        kinds = {"text": (str, "text"), "boolean": (bool, "true or false")}
-        kind, words = kinds.get(self.kind) or (self.kind, "a mapping of fields")
-        if not isinstance(value, kind):
-            raise ValueError(f"{name}={value!r} is not allowed: it must be {words}.")
-        return value
-
-    def __str__(self):
-        if isinstance(self.kind, type):
-            words = "fields"
-        elif self.kind == "choice":
-            words = ", ".join(self.choices)
-        elif self.kind == "boolean":
-            words = "true, false"
-        elif self.kind == "integer":
-            words = f"integer ≥ {self.low}"
-        elif self.kind in ("number", "pair"):
-            low = f"> {self.low}" if self.low_open or self.kind == "pair" else f"≥ {self.low}"
-            high = "" if self.high == _ANY else f", {'<' if self.high_open else '≤'} {self.high}"
-            words = f"{'number' if self.kind == 'number' else 'two numbers'} {low}{high}"
-        else:
-            words = self.kind
-        return f"{words}, or null" if self.null else words
-
-
-def _field(sentence, kind, default, **limits):
-    allowed = Allowed(kind, **limits)
-    how = {"default_factory": default} if isinstance(default, type) else {"default": default}
-    return dataclasses.field(metadata={"sentence": sentence, "allowed": allowed}, **how)
-
-
-class Part:
-    """A group of fields: checks each when it is made."""
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = field.metadata["allowed"].check(field.name, getattr(self, field.name))
-            object.__setattr__(self, field.name, value)
-
+from mobilenet_zoo.training.recipes.fields import Part, described
 
 # What each optimizer takes besides rate, decay and clipping; null leaves Keras's default.
 OPTIMIZERS = {
@@ -107,9 +20,9 @@ OPTIMIZERS = {
 class Optimizer(Part):
     """How the weights move."""
 
-    name: str = _field("The rule.", "choice", "adamw", choices=tuple(OPTIMIZERS))
-    learning_rate: float = _field("The rate when warm-up ends.", "number", 1e-3, low_open=True)
-    learning_rate_per: int | None = _field(
+    name: str = described("The rule.", "choice", "adamw", choices=tuple(OPTIMIZERS))
+    learning_rate: float = described("The rate when warm-up ends.", "number", 1e-3, low_open=True)
+    learning_rate_per: int | None = described(
         "The batch that the recipe's rates are for: they are multiplied by the pictures of a step (batch_size × "
         "accumulation_steps) over it. Null takes them as they are.",
         "integer",
@@ -117,34 +30,34 @@ class Optimizer(Part):
         low=1,
         null=True,
     )
-    weight_decay: float = _field(
+    weight_decay: float = described(
         "Decoupled decay: a step takes the rate times this from each kernel (not from norms, biases, layer scales).",
         "number",
         0.0,
     )
-    l2: float = _field(
+    l2: float = described(
         "L2 penalty: adds this times each kernel to its gradient, as a term of the loss would.", "number", 0.0
     )
-    decay_depthwise: bool = _field("Whether depthwise kernels decay as well.", "boolean", True)
-    momentum: float | None = _field("Of sgd and rmsprop.", "number", None, high=1, high_open=True, null=True)
-    nesterov: bool | None = _field("Of sgd: looks a step ahead.", "boolean", None, null=True)
-    beta_1: float | None = _field(
+    decay_depthwise: bool = described("Whether depthwise kernels decay as well.", "boolean", True)
+    momentum: float | None = described("Of sgd and rmsprop.", "number", None, high=1, high_open=True, null=True)
+    nesterov: bool | None = described("Of sgd: looks a step ahead.", "boolean", None, null=True)
+    beta_1: float | None = described(
         "Of adam, adamw, lion: decay of the mean.", "number", None, high=1, high_open=True, null=True
     )
-    beta_2: float | None = _field(
+    beta_2: float | None = described(
         "Of adam, adamw, lion: decay of the mean of squares.", "number", None, high=1, high_open=True, null=True
     )
-    rho: float | None = _field(
+    rho: float | None = described(
         "Of rmsprop: decay of the mean of squares.", "number", None, high=1, high_open=True, null=True
     )
-    epsilon: float | None = _field(
+    epsilon: float | None = described(
         "Of adam, adamw, rmsprop: keeps the division finite.", "number", None, low_open=True, null=True
     )
-    clip_norm: float | None = _field(
+    clip_norm: float | None = described(
         "Largest norm of all gradients together; larger ones are scaled down.", "number", None, low_open=True, null=True
     )
-    accumulation_steps: int = _field("Batches whose gradients are averaged for one step.", "integer", 1, low=1)
-    layer_decay: float = _field(
+    accumulation_steps: int = described("Batches whose gradients are averaged for one step.", "integer", 1, low=1)
+    layer_decay: float = described(
         "Each stage learns at this times the rate of the stage behind it (discriminative rates); 1 for one rate.",
         "number",
         1.0,
@@ -167,28 +80,30 @@ class Optimizer(Part):
 class Schedule(Part):
     """How the learning rate goes, step by step; it counts steps of the optimizer."""
 
-    name: str = _field(
+    name: str = described(
         "After warm-up: cosine falls to the final rate at the end, exponential and step multiply by decay_rate every "
         "decay_epochs (smoothly, or at once).",
         "choice",
         "cosine",
         choices=("constant", "cosine", "exponential", "step"),
     )
-    warmup_epochs: float = _field("Epochs in which the rate rises linearly.", "number", 0.0)
-    warmup_learning_rate: float = _field("The rate at the first step of warm-up.", "number", 0.0)
-    final_learning_rate: float = _field(
+    warmup_epochs: float = described("Epochs in which the rate rises linearly.", "number", 0.0)
+    warmup_learning_rate: float = described("The rate at the first step of warm-up.", "number", 0.0)
+    final_learning_rate: float = described(
         "The rate at the end of cosine; exponential and step don't go below it.", "number", 0.0
     )
-    decay_rate: float = _field("Of exponential and step: the factor.", "number", 0.97, low_open=True, high=1)
-    decay_epochs: float = _field("Of exponential and step: epochs from factor to factor.", "number", 1.0, low_open=True)
+    decay_rate: float = described("Of exponential and step: the factor.", "number", 0.97, low_open=True, high=1)
+    decay_epochs: float = described(
+        "Of exponential and step: epochs from factor to factor.", "number", 1.0, low_open=True
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Ema(Part):
     """An average of the weights over the steps, which is evaluated and kept in their place."""
 
-    momentum: float = _field("Share of the old average that a step keeps.", "number", 0.9999, high=1, high_open=True)
-    warmup: bool = _field(
+    momentum: float = described("Share of the old average that a step keeps.", "number", 0.9999, high=1, high_open=True)
+    warmup: bool = described(
         "Whether step k keeps at most (1 + k) / (10 + k), so that a short run's average forgets its beginning.",
         "boolean",
         True,
@@ -199,7 +114,7 @@ class Ema(Part):
 class Loss(Part):
     """What is made small: the cross-entropy."""
 
-    label_smoothing: float = _field(
+    label_smoothing: float = described(
         "Share of each target that is spread over all classes.", "number", 0.0, high=1, high_open=True
     )
 
@@ -208,13 +123,13 @@ class Loss(Part):
 class Model(Part):
     """What the model is made with for training."""
 
-    dropout_rate: float | None = _field(
+    dropout_rate: float | None = described(
         "Before the classifier; null for the variant's own.", "number", None, high=1, high_open=True, null=True
     )
-    drop_path_rate: float = _field(
+    drop_path_rate: float = described(
         "Stochastic depth: grows linearly to this in the last block.", "number", 0.0, high=1, high_open=True
     )
-    norm_momentum: float | None = _field(
+    norm_momentum: float | None = described(
         "Of batch norm's moving statistics; null for the model's own.",
         "number",
         None,
@@ -228,39 +143,41 @@ class Model(Part):
 class RandAugment(Part):
     """Random operations on a picture (Cubuk et al., 2020)."""
 
-    operations: int = _field("How many each picture gets.", "integer", 2, low=1)
-    magnitude: float = _field("Their strength; at 10 an operation does its most.", "number", 9.0, high=10)
-    magnitude_std: float = _field("Spread of the strength from picture to picture.", "number", 0.5)
+    operations: int = described("How many each picture gets.", "integer", 2, low=1)
+    magnitude: float = described("Their strength; at 10 an operation does its most.", "number", 9.0, high=10)
+    magnitude_std: float = described("Spread of the strength from picture to picture.", "number", 0.5)
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation(Part):
     """What is done to each picture of training."""
 
-    crop_scale: tuple | None = _field(
+    crop_scale: tuple | None = described(
         "Share of the picture that a random crop takes; null for the crop of evaluation.",
         "pair",
         (0.08, 1.0),
         high=1,
         null=True,
     )
-    crop_ratio: tuple = _field("Width over height of a random crop.", "pair", (0.75, 4 / 3))
-    flip: float = _field("Probability of mirroring left and right.", "number", 0.5, high=1)
-    color_jitter: float = _field(
+    crop_ratio: tuple = described("Width over height of a random crop.", "pair", (0.75, 4 / 3))
+    flip: float = described("Probability of mirroring left and right.", "number", 0.5, high=1)
+    color_jitter: float = described(
         "Largest relative change of brightness, contrast and saturation.", "number", 0.0, high=1
     )
-    randaugment: RandAugment | None = _field("Random operations.", RandAugment, None, null=True)
-    erasing: float = _field("Probability of erasing a rectangle (Zhong et al., 2017).", "number", 0.0, high=1)
+    randaugment: RandAugment | None = described("Random operations.", RandAugment, None, null=True)
+    erasing: float = described("Probability of erasing a rectangle (Zhong et al., 2017).", "number", 0.0, high=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixing(Part):
     """Pairs of pictures made one, and their targets with them."""
 
-    mixup: float = _field("Alpha of mixup (Zhang et al., 2018); 0 for none.", "number", 0.8)
-    cutmix: float = _field("Alpha of cutmix (Yun et al., 2019); 0 for none.", "number", 1.0)
-    probability: float = _field("Of a batch to be mixed.", "number", 1.0, low_open=True, high=1)
-    switch_probability: float = _field("Of cutmix in place of mixup where both have an alpha.", "number", 0.5, high=1)
+    mixup: float = described("Alpha of mixup (Zhang et al., 2018); 0 for none.", "number", 0.8)
+    cutmix: float = described("Alpha of cutmix (Yun et al., 2019); 0 for none.", "number", 1.0)
+    probability: float = described("Of a batch to be mixed.", "number", 1.0, low_open=True, high=1)
+    switch_probability: float = described(
+        "Of cutmix in place of mixup where both have an alpha.", "number", 0.5, high=1
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -272,50 +189,50 @@ class Mixing(Part):
 class Distillation(Part):
     """Learning from a teacher (Hinton et al., 2015)."""
 
-    temperature: float = _field("Divides the logits of teacher and student.", "number", 1.0, low_open=True)
-    weight: float = _field("Of the teacher; the labels have the rest.", "number", 0.5, low_open=True, high=1)
+    temperature: float = described("Divides the logits of teacher and student.", "number", 1.0, low_open=True)
+    weight: float = described("Of the teacher; the labels have the rest.", "number", 0.5, low_open=True, high=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe(Part):
     """A training run as data."""
 
-    name: str = _field("What it is called.", "text", "custom")
-    summary: str = _field("What it is for, in a sentence.", "text", "")
-    source: str = _field("Where its numbers are from: paper and section.", "text", "")
-    epochs: int = _field("Epochs in which all layers train.", "integer", 20, low=1)
-    head_epochs: int = _field("Epochs before them, in which the head alone trains.", "integer", 0)
-    head_learning_rate: float | None = _field(
+    name: str = described("What it is called.", "text", "custom")
+    summary: str = described("What it is for, in a sentence.", "text", "")
+    source: str = described("Where its numbers are from: paper and section.", "text", "")
+    epochs: int = described("Epochs in which all layers train.", "integer", 20, low=1)
+    head_epochs: int = described("Epochs before them, in which the head alone trains.", "integer", 0)
+    head_learning_rate: float | None = described(
         "The rate in those; null for optimizer.learning_rate.", "number", None, low_open=True, null=True
     )
-    batch_size: int = _field("Pictures in a batch, over all devices.", "integer", 64, low=1)
-    image_size: int | None = _field(
+    batch_size: int = described("Pictures in a batch, over all devices.", "integer", 64, low=1)
+    image_size: int | None = described(
         "Height and width in pixels; null for the model's own.", "integer", None, low=8, null=True
     )
-    seed: int = _field("Of weights, order, augmentation and dropout.", "integer", 0)
-    optimizer: Optimizer = _field(Optimizer.__doc__, Optimizer, Optimizer)
-    schedule: Schedule = _field(Schedule.__doc__, Schedule, Schedule)
-    ema: Ema | None = _field(Ema.__doc__, Ema, None, null=True)
-    loss: Loss = _field(Loss.__doc__, Loss, Loss)
-    model: Model = _field(Model.__doc__, Model, Model)
-    augmentation: Augmentation = _field(Augmentation.__doc__, Augmentation, Augmentation)
-    mixing: Mixing | None = _field(Mixing.__doc__, Mixing, None, null=True)
-    distillation: Distillation | None = _field(Distillation.__doc__, Distillation, None, null=True)
-    balance: str | None = _field(
+    seed: int = described("Of weights, order, augmentation and dropout.", "integer", 0)
+    optimizer: Optimizer = described(Optimizer.__doc__, Optimizer, Optimizer)
+    schedule: Schedule = described(Schedule.__doc__, Schedule, Schedule)
+    ema: Ema | None = described(Ema.__doc__, Ema, None, null=True)
+    loss: Loss = described(Loss.__doc__, Loss, Loss)
+    model: Model = described(Model.__doc__, Model, Model)
+    augmentation: Augmentation = described(Augmentation.__doc__, Augmentation, Augmentation)
+    mixing: Mixing | None = described(Mixing.__doc__, Mixing, None, null=True)
+    distillation: Distillation | None = described(Distillation.__doc__, Distillation, None, null=True)
+    balance: str | None = described(
         "For classes of unequal size: weights of the loss, or sampling each class as often.",
         "choice",
         None,
         choices=("weights", "sampling"),
         null=True,
     )
-    precision: str = _field(
+    precision: str = described(
         "What layers compute in; the weights stay float32, and float16 scales the loss.",
         "choice",
         "float32",
         choices=("float32", "mixed_bfloat16", "mixed_float16"),
     )
-    steps_per_execution: int = _field("Batches that one call of the compiled step trains on.", "integer", 1, low=1)
-    rematerialisation: bool = _field(
+    steps_per_execution: int = described("Batches that one call of the compiled step trains on.", "integer", 1, low=1)
+    rematerialisation: bool = described(
         "Whether blocks are computed again going backwards, to keep less in memory.", "boolean", False
     )
 
