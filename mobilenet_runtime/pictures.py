@@ -6,6 +6,7 @@ import os
 import numpy as np
 
 MOST_PIXELS = 178_956_970  # where Pillow too takes a picture for a bomb
+ORIENTATION, UPRIGHT = 0x0112, 1  # a tag of EXIF, and its value where nothing is to be turned
 
 
 class PictureError(ValueError):
@@ -13,7 +14,7 @@ class PictureError(ValueError):
 
 
 def open_picture(picture, channels=3):
-    """A PIL image, upright, in 8 bits a channel, grey or RGB.
+    """A PIL image, upright, in 8 bits a channel, grey or RGB; the given one itself where it is that already.
 
     Args:
         picture: A path, a PIL image, or an array `(height, width[, 1, 3 or 4])` of pixels in 0..255.
@@ -32,8 +33,10 @@ def open_picture(picture, channels=3):
         image = picture
     else:
         image = _from_array(picture, image_module)
-    image = pillow("ImageOps").exif_transpose(image)
-    return _eight_bits(image, image_module).convert("RGB" if channels == 3 else "L")
+    if image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:  # else Pillow would copy it
+        image = pillow("ImageOps").exif_transpose(image)
+    image, mode = _eight_bits(image, image_module), "RGB" if channels == 3 else "L"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def pillow(module):

@@ -4,11 +4,11 @@ import contextlib
 import math
 import os
 
-from mobilenet_runtime.pictures import PictureError, open_picture, pillow
+from mobilenet_runtime.pictures import ORIENTATION, PictureError, open_picture, pillow
 
 # A crop is decoded at no less than this many times its final size: for Pillow hard to tell from one of the whole.
 _GAP = 2.0
-_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
+_ON_ITS_SIDE = (5, 6, 7, 8)  # values of EXIF's orientation
 
 
 def open_crop(picture, name, channels, size, interpolation, crop):
@@ -29,7 +29,7 @@ def open_crop(picture, name, channels, size, interpolation, crop):
         with contextlib.ExitStack() as files:
             with _unreadable(name):
                 file = files.enter_context(pillow("Image").open(picture))
-                turned = file.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+                turned = file.getexif().get(ORIENTATION) in _ON_ITS_SIDE
             whole = file.size[::-1] if turned else file.size
             box = crop(*whole)
             _draft(file, min((box[2] - box[0]) / size[1], (box[3] - box[1]) / size[0]) / _GAP)
