@@ -11,7 +11,7 @@ from mobilenet_zoo.training.averaging import averaged_weights
 from mobilenet_zoo.training.devices import Agreed
 from mobilenet_zoo.training.state import capture, not_finite, random_state, restore, restore_random_state
 
-_AGREE_EVERY = 10  # steps
+_LOOK_EVERY = 10  # steps: to ask for the loss is to wait for the device, and other processes take time to answer
 _WITHOUT_RANDOM = ("model", "seeds", "metrics", "optimizer")
 
 
@@ -54,6 +54,18 @@ class Position:
     def is_within_an_epoch(self):
         """Whether some of an epoch's steps are trained, and some are not."""
         return self.step % self.steps_per_epoch != 0
+
+    def is_looked_at(self):
+        """Whether what the step gave is looked at: after each tenth, and after the last of an epoch."""
+        return self.step % _LOOK_EVERY == 0 or not self.is_within_an_epoch()
+
+
+class Callbacks(keras.callbacks.CallbackList):
+    """Hands what a step gave on as it is; Keras's own makes numbers of it, and so waits for the device each time."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        for callback in self.callbacks:
+            callback.on_train_batch_end(batch, logs=logs)
 
 
 class Saving(keras.callbacks.Callback):
@@ -107,7 +119,7 @@ class Saving(keras.callbacks.Callback):
         self._random = random_state()
 
     def on_train_batch_end(self, batch, logs=None):
-        if not math.isfinite((logs or {}).get("loss", 0.0)):
+        if self.position.is_looked_at() and not math.isfinite(float((logs or {}).get("loss", 0.0))):
             self._stop("the loss")
         if self.position.is_within_an_epoch():  # at its end it has to be evaluated first
             self._save_if(self._every)
@@ -129,8 +141,8 @@ class Saving(keras.callbacks.Callback):
 
     def _agreed(self, seconds):
         """Whether to stop, by any process's wish, and whether to save, by the first's clock: alike for all."""
-        if self._cluster.process_count > 1 and self.position.is_within_an_epoch() and self.position.step % _AGREE_EVERY:
-            return False, False  # asking the others takes time too
+        if self._cluster.process_count > 1 and not self.position.is_looked_at():
+            return False, False
         due = time.monotonic() - self._saved_at >= seconds
         answers = self._cluster.gather([self._asked.is_set(), due])
         return any(stop for stop, _ in answers), answers[0][1]

@@ -21,7 +21,7 @@ class ProgressBar(keras.callbacks.Callback):
         super().__init__()
         self.position, self.epochs, self.pipeline = position, epochs, pipeline
         self.console = console or Console(stderr=True)
-        self._bar = None
+        self._bar, self._loss = None, None
 
     def on_train_begin(self, logs=None):
         if self._bar is None:
@@ -43,12 +43,14 @@ class ProgressBar(keras.callbacks.Callback):
         self._began, self._first, self._waited = time.monotonic(), self.position.step, self.pipeline.waited_s
 
     def on_train_batch_end(self, batch, logs=None):
+        if self._loss is None or self.position.is_looked_at():
+            self._loss = float((logs or {}).get("loss", 0.0))
         seconds = time.monotonic() - self._began
         self._bar.update(
             self._task,
             completed=self.position.step,
             epoch=-(-self.position.step // self.position.steps_per_epoch),
-            loss=(logs or {}).get("loss", 0.0),
+            loss=self._loss,
             speed=(self.position.step - self._first) * self.position.batch_size / seconds,
             waiting=(self.pipeline.waited_s - self._waited) / seconds,
         )

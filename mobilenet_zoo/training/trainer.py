@@ -18,7 +18,7 @@ from mobilenet_zoo.preprocessing import preprocessing
 from mobilenet_zoo.pretrained import save_pretrained
 from mobilenet_zoo.training import folder as places
 from mobilenet_zoo.training.averaging import averaged_weights
-from mobilenet_zoo.training.callbacks import Log, Position, Saving
+from mobilenet_zoo.training.callbacks import Callbacks, Log, Position, Saving
 from mobilenet_zoo.training.checkpoints import Checkpoints
 from mobilenet_zoo.training.compiling import compile_model
 from mobilenet_zoo.training.data import Data, Pipeline, read_data
@@ -256,7 +256,7 @@ class _Training:
                 initial_epoch=epoch,
                 epochs=epoch + 1 if within else end,
                 steps_per_epoch=steps - self.position.step % steps,
-                callbacks=callbacks,
+                callbacks=Callbacks(callbacks, add_history=True, model=self.trained),
                 shuffle=False,  # the pipeline has done that
                 verbose=0,
             )
