@@ -3,8 +3,9 @@
     KERAS_BACKEND=jax python -m benchmarks.training options
     KERAS_BACKEND=jax python -m benchmarks.training overhead
 
-Each contender has a process of its own, and they take turns. A rate is that of the best epoch of all turns, since what
-else a machine does only ever makes it lower. The model is V4 conv_small.
+Each option has a process of its own, they take turns, and the best epoch of all turns counts, since what else a machine
+does only ever makes it slower. `train` and `fit` share processes, in each of which the other one begins, and the median
+of all epochs counts: processes differ, by where their memory lies, by more than the two do. The model is V4 conv_small.
 """
 
 import argparse
@@ -35,7 +36,7 @@ RECIPE = {
     "schedule": {"name": "constant"},
     "augmentation": {"crop_scale": None, "flip": 0.0},
 }
-CHECKPOINT_SECONDS = 3.0
+CHECKPOINT_SECONDS, NEVER = 3.0, 1e9
 CROP = 0.875  # the share of a picture that a model from scratch sees in evaluation
 
 
@@ -70,7 +71,7 @@ def pictures_of(order, size):
 
 
 def bare(order):
-    """Pictures a second of `model.fit` on arrays, and by how many MB the process grew from its first step on."""
+    """Pictures a second of each epoch of `model.fit` on arrays, and by how many MB the process grew in it."""
     import mobilenet_zoo
     from mobilenet_zoo.training import compile_model
 
@@ -82,11 +83,11 @@ def bare(order):
     x, y = (pictures / np.float32(127.5) - 1).astype("float32"), np.eye(CLASSES, dtype="float32")[labels]
     epochs, before = Epochs(), _resident()
     model.fit(x, y, batch_size=order["batch_size"], epochs=order["epochs"], callbacks=[epochs], verbose=0)
-    return {"rate": len(x) / min(epochs.seconds[1:]), "grown_mb": _peak() - before}
+    return {"rates": [len(x) / each for each in epochs.seconds[1:]], "grown_mb": _peak() - before}
 
 
 def run(order):
-    """Pictures a second of `train` on the same pictures, and the seconds for which the checkpoints stopped it."""
+    """Pictures a second of each epoch of `train` on the same pictures, and how long each checkpoint stopped it."""
     from mobilenet_zoo.training import Data, Examples, train
     from mobilenet_zoo.training.callbacks import Saving
 
@@ -112,7 +113,14 @@ def run(order):
             progress=False,
             report=False,
         )
-    return {"rate": max(row["pictures_per_second"] for row in found.history[1:]), "blocked_s": blocked}
+    Saving.save = plain
+    return {"rates": [row["pictures_per_second"] for row in found.history[1:]], "blocked_s": blocked}
+
+
+def both(order):
+    """The rates of `fit` and `train` in one process, one after the other."""
+    kinds = {"fit": bare, "train": run}
+    return {name: kinds[name](order)["rates"] for name in order["turn"]}
 
 
 def _resident():
@@ -142,8 +150,9 @@ def options(order, rounds):
             if name.startswith("steps_per") and keras.backend.backend() == "torch":
                 continue
             found[name].append(in_a_process("bare", order | {"overrides": overrides}))
+            print(f"{name}: {found[name][-1]}", file=sys.stderr, flush=True)
     found = {name: [each for each in all_of if each] for name, all_of in found.items()}
-    rate = {name: max(each["rate"] for each in all_of) for name, all_of in found.items() if all_of}
+    rate = {name: max(max(each["rates"]) for each in all_of) for name, all_of in found.items() if all_of}
     grown = {name: min(each["grown_mb"] for each in all_of) for name, all_of in found.items() if all_of}
     print("| option | time | memory |\n| --- | --- | --- |")
     for name in rate:
@@ -152,15 +161,21 @@ def options(order, rounds):
 
 
 def overhead(order, rounds):
-    """Prints how a run compares with a bare `fit`, and how long its checkpoints stop it."""
-    bares, runs = [], []
-    for _ in range(rounds):
-        bares.append(in_a_process("bare", order)["rate"])
-        runs.append(in_a_process("run", order | {"checkpoint_seconds": 30.0})["rate"])
+    """Prints how a run compares with `fit` while no checkpoint is due, and how long a checkpoint stops it."""
+    names = ["fit", "train"]
+    found = {name: [] for name in names}
+    for i in range(rounds):
+        turn = names[:: -1 if i % 2 else 1]
+        rates = in_a_process("both", order | {"turn": turn, "checkpoint_seconds": NEVER})
+        print(f"{turn[0]} first: {rates}", file=sys.stderr, flush=True)
+        for name in names:
+            found[name] += rates[name]
     blocked = in_a_process("run", order | {"checkpoint_seconds": CHECKPOINT_SECONDS})["blocked_s"]
-    print(f"fit: {max(bares):.1f} pictures a second, {', '.join(f'{each:.1f}' for each in bares)}")
-    print(f"train: {max(runs):.1f} pictures a second, {', '.join(f'{each:.1f}' for each in runs)}")
-    print(f"train costs {max(bares) / max(runs) - 1:+.1%}")
+    medians = {name: float(np.median(found[name])) for name in names}
+    for name in names:
+        low, middle, high = np.percentile(found[name], [25, 50, 75])
+        print(f"{name}: {middle:.1f} pictures a second, half of {len(found[name])} epochs in {low:.1f} to {high:.1f}")
+    print(f"train costs {medians['fit'] / medians['train'] - 1:+.1%}")
     shown = ", ".join(f"{each:.3f}" for each in blocked)
     print(f"checkpoints stop it for {shown} s: at most {max(blocked) / 30:.2%} of 30 s")
 
@@ -178,9 +193,9 @@ def main():
     given = parser.parse_args()
     if given.one:
         kind, order = given.one
-        return print(json.dumps({"bare": bare, "run": run}[kind](json.loads(order))))
+        return print(json.dumps({"bare": bare, "run": run, "both": both}[kind](json.loads(order))))
     order = {name: getattr(given, name) for name in ("size", "batch_size", "steps", "epochs")}
-    print(f"{keras.backend.backend()}, {order}, best of {given.rounds} turns")
+    print(f"{keras.backend.backend()}, {order}, {given.rounds} turns")
     return {"options": options, "overhead": overhead}[given.what](order, given.rounds)
 
 
