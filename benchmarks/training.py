@@ -10,6 +10,7 @@ of all epochs counts: processes differ, by where their memory lies, by more than
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -29,7 +30,9 @@ OPTIONS = {
     "clip_norm=1": {"optimizer.clip_norm": 1.0},
     "steps_per_execution=4": {"steps_per_execution": 4},
     "rematerialisation": {"rematerialisation": True},
+    "huge pages": {},
 }
+ENVIRONMENTS = {"huge pages": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}}
 RECIPE = {
     "name": "measured",
     "optimizer": {"name": "adamw"},
@@ -132,24 +135,25 @@ def _peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
-def in_a_process(kind, order):
-    """What `bare` or `run` returns, from a process of its own; None where it fails, which is told."""
+def in_a_process(kind, order, **environment):
+    """What `bare`, `run` or `both` returns, from a process of its own; None where it fails, which is told."""
     command = [sys.executable, "-m", "benchmarks.training", "--one", kind, json.dumps(order)]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
     if result.returncode:
         print(f"{order}: {result.stderr.strip().splitlines()[-1]}")
         return None
     return json.loads(result.stdout.strip().splitlines()[-1])
 
 
-def options(order, rounds):
+def options(order, rounds, only):
     """Prints a table of the options, next to none of them."""
-    found = {name: [] for name in OPTIONS}
+    found = {name: [] for name in OPTIONS if name in ("plain", *(only or OPTIONS))}
     for _ in range(rounds):
-        for name, overrides in OPTIONS.items():
+        for name in found:
             if name.startswith("steps_per") and keras.backend.backend() == "torch":
                 continue
-            found[name].append(in_a_process("bare", order | {"overrides": overrides}))
+            environment = ENVIRONMENTS.get(name, {})
+            found[name].append(in_a_process("bare", order | {"overrides": OPTIONS[name]}, **environment))
             print(f"{name}: {found[name][-1]}", file=sys.stderr, flush=True)
     found = {name: [each for each in all_of if each] for name, all_of in found.items()}
     rate = {name: max(max(each["rates"]) for each in all_of) for name, all_of in found.items() if all_of}
@@ -189,6 +193,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--only", nargs="+", choices=OPTIONS, help="options, next to none of them (default: all)")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
@@ -196,7 +201,9 @@ def main():
         return print(json.dumps({"bare": bare, "run": run, "both": both}[kind](json.loads(order))))
     order = {name: getattr(given, name) for name in ("size", "batch_size", "steps", "epochs")}
     print(f"{keras.backend.backend()}, {order}, {given.rounds} turns")
-    return {"options": options, "overhead": overhead}[given.what](order, given.rounds)
+    if given.what == "options":
+        return options(order, given.rounds, given.only)
+    return overhead(order, given.rounds)
 
 
 if __name__ == "__main__":

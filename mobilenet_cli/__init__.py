@@ -13,6 +13,10 @@ def main():
     missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(f"mobilenet-zoo needs {' and '.join(missing)}: pip install 'mobilenet-zoo[cli]'.")
+    if sys.argv[1:2] == ["train"]:
+        from mobilenet_cli.zoo import begin_with_huge_pages
+
+        begin_with_huge_pages()
     from mobilenet_cli.app import app
 
     app()
