@@ -34,7 +34,7 @@ def prepare_to_repeat():
 def begin_with_huge_pages():
     """Starts this program anew, with the same process id, where glibc does not ask for huge pages yet.
 
-    A step of training takes hundreds of megabytes and gives them back; in pages of 4 kB that alone is a third of JAX's
+    A step of training takes hundreds of megabytes and gives them back, which in pages of 4 kB is a good part of its
     time (docs/benchmarks.md). glibc reads the variable when a program starts. One that is set already, also to
     nothing, stays as it is.
     """
