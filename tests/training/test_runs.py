@@ -10,7 +10,7 @@ import pytest
 
 from mobilenet_zoo import class_names_of, from_pretrained, preprocessing
 from mobilenet_zoo.training import Checkpoints, NotFinite, Terminated, save_predictions, train
-from mobilenet_zoo.training.callbacks import Saving
+from mobilenet_zoo.training.callbacks import Callbacks, Position, Saving
 from tests.training import tiny
 
 TIMES = ("pictures_per_second", "waiting")
@@ -139,6 +139,23 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, interrupt):
         run(tmp_path / "run")
     assert e.value.checkpoint == 5
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1] == 5
+
+
+def test_a_step_is_not_waited_for():
+    """What a step gave comes to the callbacks as the backend's own, and is looked at after few steps."""
+    given = []
+
+    class Recorder(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            given.append(logs["loss"])
+
+    loss = keras.ops.ones(())
+    Callbacks([Recorder()]).on_train_batch_end(0, {"loss": loss})
+    assert given[0] is loss
+    position, looked_at = Position(24, 8), []
+    for position.step in range(1, 25):
+        looked_at += [position.step] * position.is_looked_at()
+    assert looked_at == [10, 20, 24]
 
 
 def test_answers_that_were_saved_are_learned(tmp_path):
