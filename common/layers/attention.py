@@ -7,6 +7,7 @@ from mobilenet_common.errors import integer, number, odd_kernel, one_of
 from mobilenet_common.layers.block import Block
 from mobilenet_common.layers.convolution import ConvNormActivation
 from mobilenet_common.layers.costs import Cost, along, elements
+from mobilenet_common.layers.initialization import glorot, torch_default
 from mobilenet_common.layers.normalization import NormActivation
 from mobilenet_common.layers.quick import QuickLayer
 from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
@@ -89,9 +90,8 @@ class MobileAttention(Block):
         return NormActivation(name=name, **options)
 
     def _projection(self, name, filters):
-        glorot = keras.initializers.GlorotUniform()
         return self._convolution(
-            name, filters, normalization=None, use_bias=False, activation=None, kernel_initializer=glorot
+            name, filters, normalization=None, use_bias=False, activation=None, kernel_initializer=glorot()
         )
 
     def _down(self, name):
@@ -106,6 +106,7 @@ class MobileAttention(Block):
             dilation_rate=self.dilation_rate,
             activation=None,
             antialias=None,
+            kernel_initializer=glorot(),
         )
 
     def _dropout(self, name, rate):
@@ -287,6 +288,7 @@ class ChannelAttention(QuickLayer):
             padding=self.padding,
             use_bias=True,
             normalization=None,
+            kernel_initializer=torch_default(),
             data_format=self.data_format,
             dtype=self.dtype_policy,
             name=name,
