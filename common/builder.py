@@ -24,6 +24,7 @@ from mobilenet_common.layers import (
     SqueezeExcite,
     UniversalInvertedBottleneck,
 )
+from mobilenet_common.layers.initialization import classifier_uniform
 from mobilenet_common.ops.layout import channel_axis
 from mobilenet_common.widths import make_divisible
 
@@ -249,7 +250,7 @@ def classify(x, num_classes, activation, dtype):
     """The last dense layer and its activation, which is computed in the variables' type under mixed precision."""
     x = keras.layers.Dense(
         num_classes,
-        kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+        kernel_initializer=classifier_uniform(num_classes),
         dtype=dtype,
         name="classifier",
     )(x)

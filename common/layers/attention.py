@@ -7,6 +7,7 @@ from mobilenet_common.errors import integer, number, odd_kernel, one_of
 from mobilenet_common.layers.block import Block
 from mobilenet_common.layers.convolution import ConvNormActivation
 from mobilenet_common.layers.costs import Cost, along, elements
+from mobilenet_common.layers.initialization import glorot, torch_default
 from mobilenet_common.layers.normalization import NormActivation
 from mobilenet_common.layers.quick import QuickLayer
 from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
@@ -89,9 +90,8 @@ class MobileAttention(Block):
         return NormActivation(name=name, **options)
 
     def _projection(self, name, filters):
-        glorot = keras.initializers.GlorotUniform()
         return self._convolution(
-            name, filters, normalization=None, use_bias=False, activation=None, kernel_initializer=glorot
+            name, filters, normalization=None, use_bias=False, activation=None, kernel_initializer=glorot()
         )
 
     def _down(self, name):
@@ -106,6 +106,7 @@ class MobileAttention(Block):
             dilation_rate=self.dilation_rate,
             activation=None,
             antialias=None,
+            kernel_initializer=glorot(),
         )
 
     def _dropout(self, name, rate):
@@ -238,9 +239,10 @@ class MobileAttention(Block):
 class ChannelAttention(QuickLayer):
     """Attention of every head between its channels, as the compact family has it; no projection, no shortcut.
 
-    1×1 convolutions with bias give query, key and value; with strides 2, full 3×3 convolutions with bias halve the
-    query's input and, a second one, that of key and value. Input: `(batch, height, width, channels)` or channels
-    first. Output: the same channels at `ceil(height / strides)`, `ceil(width / strides)`.
+    1×1 convolutions with bias make query, key and value of the input. With strides 2, full 3×3 convolutions with bias
+    then halve the three results: one the query, a second one both the key and the value. Input: `(batch, height,
+    width, channels)` or channels first. Output: the same channels at `ceil(height / strides)`,
+    `ceil(width / strides)`.
 
     Args:
         heads: A divisor of the channels.
@@ -271,42 +273,41 @@ class ChannelAttention(QuickLayer):
             )
         self.query_down = self.kv_down = None
         if self.downsample:
-            self.query_down = self._convolution("query_down", channels, 3, self.strides)
-            self.kv_down = self._convolution("kv_down", channels, 3, self.strides)
-            for layer in (self.query_down, self.kv_down):
+            options = {"strides": self.strides, "dilation_rate": self.dilation_rate}
+            self.query_down = self._convolution("query_down", channels, 3, **options)
+            self.kv_down = self._convolution("kv_down", channels, 3, **options)
+        self.query, self.key, self.value = (self._convolution(name, channels, 1) for name in ("query", "key", "value"))
+        for layer in (self.query_down, self.kv_down, self.query, self.key, self.value):
+            if layer is not None:
                 layer.build(input_shape)
-        smaller = self.compute_output_shape(input_shape)
-        self.query, self.key, self.value = (
-            self._convolution(name, channels, 1, 1) for name in ("query", "key", "value")
-        )
-        for layer in (self.query, self.key, self.value):
-            layer.build(smaller)
 
-    def _convolution(self, name, filters, kernel_size, strides):
+    def _convolution(self, name, filters, kernel_size, **options):
         return ConvNormActivation(
             filters,
             kernel_size,
-            strides,
-            dilation_rate=self.dilation_rate,
             padding=self.padding,
             use_bias=True,
             normalization=None,
+            kernel_initializer=torch_default(),
             data_format=self.data_format,
             dtype=self.dtype_policy,
             name=name,
+            **options,
         )
 
+    def _paths(self):
+        """The layers that make the query, the key and the value, in the order in which they run."""
+        paths = ((self.query, self.query_down), (self.key, self.kv_down), (self.value, self.kv_down))
+        return [[layer for layer in path if layer is not None] for path in paths]
+
     def call(self, x, training=None):
-        queried, attended = x, x
-        if self.downsample:
-            queried, attended = self.query_down.call(x), self.kv_down.call(x)
-        return ops.channel_attention(
-            self.query.call(queried),
-            self.key.call(attended),
-            self.value.call(attended),
-            heads=self.heads,
-            data_format=self.data_format,
-        )
+        made = []
+        for path in self._paths():
+            y = x
+            for layer in path:
+                y = layer.call(y)
+            made.append(y)
+        return ops.channel_attention(*made, heads=self.heads, data_format=self.data_format)
 
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = split_shape(input_shape, self.data_format)
@@ -318,12 +319,10 @@ class ChannelAttention(QuickLayer):
         shape = self.compute_output_shape(input_shape)
         size, channels = elements(shape), shape[channel_axis(self.data_format)]
         steps, held = [], 0
-        if self.downsample:
-            steps += self.query_down.costs(input_shape)
-            steps += [cost.holding(size) for cost in self.kv_down.costs(input_shape)]
-            held = size
-        for layer in (self.query, self.key, self.value):
-            steps += [cost.holding(held) for cost in layer.costs(shape)]
+        query, key, value = (along(path, input_shape)[0] for path in self._paths())
+        for costs, still_read in ((query, elements(input_shape)), (key, elements(input_shape)), (value, 0)):
+            # The first step reads the input itself; during the second, key and value still need it.
+            steps += [cost.holding(held + still_read * (i > 0)) for i, cost in enumerate(costs)]
             held += size
         return [*steps, Cost(0, 4 * size + channels * channels // self.heads)]
 

@@ -130,29 +130,40 @@ def test_attention_projections_start_as_glorot():
     assert 0.95 * limit < np.abs(query).max() <= limit
 
 
+def attend_channels(layer, x, *downs):
+    """Attention between the channels of each head by its definition, after `downs` of query, key and value."""
+    parts = [array(part(x)) for part in (layer.query, layer.key, layer.value)]
+    if downs:
+        parts = [array(down(part)) for down, part in zip(downs, parts, strict=True)]
+    batch, height, width, channels = parts[0].shape
+    query, key, value = (part.reshape(batch, height * width, layer.heads, -1) for part in parts)
+    weights = softmax(np.einsum("bphc,bphd->bhcd", query, key))  # between the channels of each head, unscaled
+    return np.einsum("bhcd,bphd->bphc", weights, value).reshape(batch, height, width, channels)
+
+
 def test_channel_attention_against_its_definition():
     x = numbers(*SHAPE)
     layer = built(ChannelAttention(2))
-    query, key, value = (array(part(x)).reshape(2, 35, 2, 4) for part in (layer.query, layer.key, layer.value))
-    weights = softmax(np.einsum("bphc,bphd->bhcd", query, key))  # between the channels of each head, unscaled
-    close(layer(x), np.einsum("bhcd,bphd->bphc", weights, value).reshape(SHAPE), 1e-4)
+    close(layer(x), attend_channels(layer, x), 1e-4)
 
 
-def test_channel_attention_that_halves_its_map():
+@pytest.mark.parametrize("padding", ["same", "symmetric"])
+@pytest.mark.parametrize("strides, dilation", [(2, 1), (1, 1), (1, 2)])
+def test_channel_attention_convolves_its_query_key_and_value_again(strides, dilation, padding):
     x = numbers(*SHAPE)
-    layer = built(ChannelAttention(2, 2))
-    queried, attended = layer.query_down(x), layer.kv_down(x)
-    assert tuple(queried.shape) == (2, 4, 3, 8)
-    query, key, value = (
-        array(part(y)).reshape(2, 12, 2, 4)
-        for part, y in ((layer.query, queried), (layer.key, attended), (layer.value, attended))
-    )
-    weights = softmax(np.einsum("bphc,bphd->bhcd", query, key))
-    close(layer(x), np.einsum("bhcd,bphd->bphc", weights, value).reshape(2, 4, 3, 8), 1e-4)
+    layer = built(ChannelAttention(2, strides, downsample=True, dilation_rate=dilation, padding=padding))
+    expected = attend_channels(layer, x, layer.query_down, layer.kv_down, layer.kv_down)
+    assert expected.shape == ((2, 4, 3, 8) if strides == 2 else SHAPE)
+    close(layer(x), expected, 1e-4)
+    for down in (layer.query_down, layer.kv_down):
+        assert (down.kernel_size, down.strides, down.dilation_rate, down.padding) == (3, strides, dilation, padding)
 
 
-def test_channel_attention_without_its_stride_keeps_its_convolutions():
+def test_channel_attention_without_its_stride_has_the_same_variables():
     strided, dilated = built(ChannelAttention(2, 2)), built(ChannelAttention(2, 1, downsample=True, dilation_rate=2))
+    names = ("query_down", "kv_down", "query", "key", "value")
+    for layer in (strided, dilated):
+        assert [w.path.split("/")[-2:] for w in layer.weights] == [
+            [name, part] for name in names for part in ("kernel", "bias")
+        ]
     assert [w.shape for w in strided.weights] == [w.shape for w in dilated.weights]
-    assert tuple(dilated(numbers(*SHAPE)).shape) == SHAPE
-    assert dilated.query_down.dilation_rate == 2

@@ -6,7 +6,17 @@ import keras
 import pytest
 
 import mobilenet_zoo
-from mobilenet_common.architecture import Architecture, Attention, Conv, Fused, Head, Inverted, Separable, Universal
+from mobilenet_common.architecture import (
+    Architecture,
+    Attention,
+    ChannelAttend,
+    Conv,
+    Fused,
+    Head,
+    Inverted,
+    Separable,
+    Universal,
+)
 from mobilenet_common.layers import ConvNormActivation
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
@@ -100,6 +110,20 @@ def test_peak_memory_counts_what_a_shortcut_keeps():
     # Projection: 1024 + 256 beside the input. Sum: 256 + 256 + 256.
     assert profile(Inverted(3, 16, 4))["stage1_block1"].peak_activation_bytes == 4 * (256 + 1024 + 1024)
     assert profile(Inverted(3, 16, 4, shortcut=False))["stage1_block1"].peak_activation_bytes == 4 * (1024 + 1024)
+
+
+def test_costs_of_channel_attention_that_halves():
+    # Input 8·8·4 = 256, output 4·4·4 = 64. Three 1×1 at full size, three 3×3 that halve, two of which share weights.
+    assert costs(ChannelAttend(2, stride=2)) == (3 * (16 + 4) + 2 * (144 + 4), 0, 64 * 3 * 16 + 16 * 3 * 144)
+    # The peak is in the key's 3×3: it reads 256 and writes 64, beside the input, which the value still needs, and
+    # the query.
+    assert profile(ChannelAttend(2, stride=2))["stage1_block1"].peak_activation_bytes == 4 * (256 + 64 + 256 + 64)
+
+
+def test_costs_of_channel_attention():
+    assert costs(ChannelAttend(2)) == (3 * (16 + 4), 0, 64 * 3 * 16)
+    # All three beside the result: 4 · 256, and the weights, 2 heads of 2 by 2.
+    assert profile(ChannelAttend(2))["stage1_block1"].peak_activation_bytes == 4 * (4 * 256 + 8)
 
 
 def test_peak_memory_counts_the_levels_that_a_pyramid_keeps():
