@@ -10,6 +10,9 @@ from mobilenet_common.errors import CheckpointError
 
 _NOT_READABLE = (OSError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile, EOFError)
 
+_CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
+_NOT_LAYERS = ("vars", "optimizer")
+
 
 def read_h5(path):
     """Return `{"layer/0": array}` of an HDF5 file; a layer inside others is `"model/block/layer/0"`."""
@@ -63,12 +66,10 @@ def _tensors(file):
     for root in (file, file.get("model_weights")):
         if root is not None and "layer_names" in root.attrs:
             return _legacy_tensors(root)
-    root = file.get("layers", file.get("_layer_checkpoint_dependencies", file))
     tensors = {}
-    if isinstance(root, h5py.Group):
-        for key, group in root.items():
-            if isinstance(group, h5py.Group) and not (root is file and key in ("vars", "optimizer")):
-                _collect(group, "", tensors)
+    for key, group in file.items():  # a subclassed model has layers beside the group "layers" too
+        if isinstance(group, h5py.Group) and key not in _NOT_LAYERS:
+            _collect(group, "", tensors)
     return tensors
 
 
@@ -76,13 +77,13 @@ def _collect(group, parent, tensors):
     """Gather the variables of a Keras 3 layer and of the layers inside it, under the layers' own names."""
     own, key = group.get("vars"), group.name.rsplit("/", 1)[-1]
     name = own.attrs.get("name") if own is not None else None
-    # A model inside another keeps its layers in a group called "layers", which is no part of their names.
-    path = parent if own is None and key == "layers" else f"{parent}/{name or key}".lstrip("/")
+    # A model keeps its layers in a group called "layers", which is no part of their names.
+    path = parent if own is None and key in _CONTAINERS else f"{parent}/{name or key}".lstrip("/")
     if own is not None and "seed_generator" not in group.name:
         for index, data in own.items():
             tensors[f"{path}/{index}"] = _array(data)
     for key, child in group.items():
-        if key != "vars" and isinstance(child, h5py.Group):
+        if key not in _NOT_LAYERS and isinstance(child, h5py.Group):
             _collect(child, path, tensors)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from mobilenet_common.checkpoints.layouts.base import part
 from mobilenet_common.checkpoints.state_dict import StateDict
 from mobilenet_common.errors import CheckpointError
 from mobilenet_common.notices import notify
@@ -58,7 +59,7 @@ def load_into(model, checkpoint, adapt=False):
     if classes is not None:
         checkpoint = checkpoint.for_classes(classes)
     wanted = {entry.name for entry in entries}
-    claimed = {name: tensor for name, tensor in checkpoint.left.items() if name in wanted}  # of an extended model
+    claimed = _claimed(model, checkpoint, wanted)
     tensors = checkpoint.tensors | claimed
     if layout.in_order and not any(name in tensors for name in wanted):
         tensors = _in_order(tensors, entries, classes is not None)
@@ -92,6 +93,20 @@ def num_classes(model):
     """Outputs of the model's classifier, or None without one."""
     classifier = next((layer for layer in model.layers if layer.name == "classifier"), None)
     return None if classifier is None else classifier.kernel.shape[-1]
+
+
+def _claimed(model, checkpoint, wanted):
+    """What is beside the network in the checkpoint and belongs to `model`, which a user has extended in the same way.
+
+    Layers of a user that happen to be called as those of the head don't belong to a model that isn't extended.
+    """
+    extended = part(model, "stem") is None
+    head = checkpoint.layout.head
+    return {
+        name: tensor
+        for name, tensor in checkpoint.left.items()
+        if name in wanted and (extended or not head.match(name))
+    }
 
 
 def _in_order(tensors, entries, with_top):
