@@ -74,8 +74,9 @@ def read_torch(path):
     if _is_torchscript(path):
         raise CheckpointError(f"{path} is a TorchScript archive, which is code, so it was not read. {_ADVICE}")
     try:
-        with torch.serialization.safe_globals([(stand_in, name) for name, stand_in in _HARMLESS.items()]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        permitted = torch.serialization.safe_globals([(stand_in, name) for name, stand_in in _HARMLESS.items()])
+        with permitted, open(path, "rb") as file:  # given a path, PyTorch would go by its ending
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if _is_pickle(path):
             wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
