@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import warnings
 
 import keras
 
@@ -153,7 +152,8 @@ def creator(function_name, module, variants, published, default, description):
             x = resize(x, resized, checkpoint, data_format, dtype)
         if include_preprocessing:
             x = preprocess(x, checkpoint, data_format, dtype)
-        with blank_kernels(state is not None):  # every one of them has to come from the file
+        # Every kernel has to come from the file, unless that lacks the head.
+        with blank_kernels(state is not None and (state.num_classes is not None or not include_top)):
             x, maps = builder.body(x)
             if levels is not None:
                 outputs = {f"P{level}": maps[level] for level in levels}
@@ -167,12 +167,6 @@ def creator(function_name, module, variants, published, default, description):
         model = keras.Model(inputs, outputs, name=name)
         if state is not None:
             load_into(model, state, adapt=True)
-            if include_top and state.for_classes(num_classes).num_classes not in (None, num_classes):
-                warnings.warn(
-                    f"{state.source} has {state.num_classes} classes: the classifier for {num_classes} is fresh, and "
-                    "has to be trained.",
-                    stacklevel=2,
-                )
         return model
 
     create.__name__ = create.__qualname__ = function_name

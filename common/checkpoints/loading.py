@@ -4,22 +4,29 @@ import dataclasses
 
 import numpy as np
 
+from mobilenet_common.checkpoints.layouts.base import part
 from mobilenet_common.checkpoints.state_dict import StateDict
 from mobilenet_common.errors import CheckpointError
+from mobilenet_common.notices import notify
 
 _SHOWN = 8
+_HEAD = ("head_conv", "head_dense", "classifier")  # in the order in which they run
 
 
 def load_checkpoint(model, source, layout=None):
     """Loads published or converted weights into a model of this library.
 
-    Every variable of the model must get a tensor, and every tensor must have a place; PyTorch's batch counters are
-    dropped, and for a model without top the classifier's tensors are not missed. Nothing is assigned before all of it
-    has been checked, so after an error the model is as it was. Pickled code is never run.
+    Every variable of the model must get a tensor, and every tensor of the network must have a place; PyTorch's batch
+    counters are dropped, and for a model without top the classifier's tensors are not missed. Nothing is assigned before
+    all of it has been checked, so after an error the model is as it was. Pickled code is never run.
+
+    The network is found below the names that trainers and wrappers give it (`state_dict`, `model`, `module.`,
+    `_orig_mod.` and such) and inside other Keras models. Of averaged and other weights the averaged ones are loaded, as
+    timm does.
 
     Args:
         model: A model that a `create_mobilenet…` function built.
-        source: The path of a `.safetensors`, `.pth`, `.bin`, `.h5` or `.keras` file, or a mapping of names to arrays.
+        source: The path of a safetensors, PyTorch or Keras file, with any ending, or a mapping of names to arrays.
         layout: Whose names the tensors have: `"timm"`, `"torchvision"`, `"compact"`, `"keras"` (keras.applications) or
             `"native"` (this library's own files), `"huggingface"` (transformers' V1 and V2, whose class for the
             background is left out where the model has no output for it); None to recognise it.
@@ -31,6 +38,9 @@ def load_checkpoint(model, source, layout=None):
         ValueError: An unknown layout, or one that has no names for this model's blocks.
         CheckpointError: The file can't be read, or tensors are missing, left over, misshapen or not finite; the
             error lists them.
+
+    Warns:
+        UserWarning: Of several networks one was taken, or something beside the network was left out.
     """
     return load_into(model, StateDict.open(source, layout))
 
@@ -38,8 +48,9 @@ def load_checkpoint(model, source, layout=None):
 def load_into(model, checkpoint, adapt=False):
     """As `load_checkpoint`, for a `StateDict`.
 
-    With `adapt`, a classifier for another number of classes than the checkpoint's keeps its fresh weights, and a stem
-    for other channels than the checkpoint's three gets a kernel made from theirs.
+    With `adapt`, a classifier for another number of classes than the checkpoint's, and the layers of the head that the
+    checkpoint lacks together with the classifier, keep their fresh weights; a stem for other channels than the
+    checkpoint's three gets a kernel made from theirs.
     """
     layout = checkpoint.layout
     entries = layout.entries(model)
@@ -47,12 +58,15 @@ def load_into(model, checkpoint, adapt=False):
     classes = num_classes(model)
     if classes is not None:
         checkpoint = checkpoint.for_classes(classes)
-    tensors = checkpoint.tensors
-    if layout.in_order and not any(entry.name in tensors for entry in entries):
+    wanted = {entry.name for entry in entries}
+    claimed = _claimed(model, checkpoint, wanted)
+    tensors = checkpoint.tensors | claimed
+    if layout.in_order and not any(name in tensors for name in wanted):
         tensors = _in_order(tensors, entries, classes is not None)
-        checkpoint = dataclasses.replace(checkpoint, tensors=tensors)
+    checkpoint = dataclasses.replace(checkpoint, tensors=tensors)
+    fresh = []
     if adapt:
-        tensors, entries = _adapted(checkpoint, entries)
+        tensors, entries, fresh = _adapted(checkpoint, entries)
     missing = [entry.name for entry in entries if entry.name not in tensors]
     misshapen, not_finite, values = {}, [], []
     for entry in entries:
@@ -71,6 +85,7 @@ def load_into(model, checkpoint, adapt=False):
         raise _does_not_fit(model, checkpoint, missing, left_over, misshapen, not_finite)
     for variable, value in values:
         variable.assign(value)
+    _notify(checkpoint, classes, fresh, [name for name in checkpoint.left if name not in claimed])
     return model
 
 
@@ -78,6 +93,20 @@ def num_classes(model):
     """Outputs of the model's classifier, or None without one."""
     classifier = next((layer for layer in model.layers if layer.name == "classifier"), None)
     return None if classifier is None else classifier.kernel.shape[-1]
+
+
+def _claimed(model, checkpoint, wanted):
+    """What is beside the network in the checkpoint and belongs to `model`, which a user has extended in the same way.
+
+    Layers of a user that happen to be called as those of the head don't belong to a model that isn't extended.
+    """
+    extended = part(model, "stem") is None
+    head = checkpoint.layout.head
+    return {
+        name: tensor
+        for name, tensor in checkpoint.left.items()
+        if name in wanted and (extended or not head.match(name))
+    }
 
 
 def _in_order(tensors, entries, with_top):
@@ -92,19 +121,64 @@ def _in_order(tensors, entries, with_top):
 
 
 def _adapted(checkpoint, entries):
-    """Tensors and entries that fit the model's own classes and channels."""
+    """Tensors and entries that fit the model's own classes and channels, and the names of the layers left fresh."""
     tensors = dict(checkpoint.tensors)
-    classifier = {entry.variable.path: entry for entry in entries if entry.variable.path.startswith("classifier/")}
-    bias = classifier.get("classifier/bias")
-    if bias is not None and checkpoint.num_classes not in (None, bias.variable.shape[0]):
-        for entry in classifier.values():
-            tensors.pop(entry.name, None)
-        entries = [entry for entry in entries if entry.variable.path not in classifier]
+    bias = next((entry for entry in entries if entry.variable.path == "classifier/bias"), None)
+    fresh = []
+    if bias is not None and checkpoint.num_classes is None:
+        fresh = _lacking(tensors, entries)
+    elif bias is not None and checkpoint.num_classes != bias.variable.shape[0]:
+        fresh = ["classifier"]
     for entry in entries:
-        if entry.variable.path == "stem/kernel" and entry.name in tensors:
+        if _owner(entry) in fresh:
+            tensors.pop(entry.name, None)
+        elif entry.variable.path == "stem/kernel" and entry.name in tensors:
             axis = 1 if checkpoint.layout.torch_axes else 2
             tensors[entry.name] = with_channels(tensors[entry.name], entry.variable.shape[2], axis)
-    return tensors, entries
+    return tensors, [entry for entry in entries if _owner(entry) not in fresh], fresh
+
+
+def _lacking(tensors, entries):
+    """The layers of the head, from one of them to the classifier, of which a checkpoint has nothing."""
+    fresh = []
+    for layer in reversed(_HEAD):
+        names = [entry.name for entry in entries if _owner(entry) == layer]
+        if any(name in tensors for name in names):
+            break
+        fresh += [layer] if names else []
+    return fresh[::-1]
+
+
+def _owner(entry):
+    """The name of the model's layer that has the variable."""
+    return entry.variable.path.partition("/")[0]
+
+
+def _notify(checkpoint, classes, fresh, left):
+    """Say what was not loaded as it is there, a line each."""
+    source, theirs = checkpoint.source, checkpoint.num_classes
+    if fresh and theirs is not None:
+        notify(f"{source} has {theirs} classes: the classifier for {classes} is fresh, and has to be trained.")
+    elif fresh:
+        are = "is" if len(fresh) == 1 else "are"
+        have = "has" if len(fresh) == 1 else "have"
+        notify(f"{source} has no classifier: {' and '.join(fresh)} {are} fresh, and {have} to be trained.")
+    elif checkpoint.adopted and classes is not None:
+        notify(f"{source} has a layer {checkpoint.adopted} behind the body, which was loaded as the classifier.")
+    if checkpoint.adopted and classes is None:
+        left = [checkpoint.adopted]
+    if left:
+        notify(f"{source} has more than the network. Left out: {_listed(_layers(left))}.")
+
+
+def _layers(names):
+    """The layers of variables called `layer/0`; PyTorch's names as they are."""
+    return list(dict.fromkeys(name.rpartition("/")[0] or name for name in names))
+
+
+def _listed(names):
+    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
 
 
 def with_channels(kernel, channels, axis):
@@ -175,8 +249,14 @@ def _does_not_fit(model, checkpoint, missing, left_over, misshapen, not_finite):
         ("Not finite", not_finite),
     ):
         if names:
-            more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            parts.append(f"{title} ({len(names)}): {', '.join(names[:_SHOWN])}{more}.")
+            parts.append(f"{title} ({len(names)}): {_listed(names)}.")
+    if checkpoint.left:
+        parts.append(f"Not of the network: {_listed(_layers(checkpoint.left))}.")
+    if checkpoint.num_classes is None and missing and all(checkpoint.layout.head.match(name) for name in missing):
+        parts.append(
+            "It has no classifier: give it as weights= to a create function, which makes a fresh one, or load it into a "
+            "model with include_top=False."
+        )
     parts.append("Check that variant, width, classes and input channels are those of the checkpoint.")
     return CheckpointError(
         "\n".join(parts), missing=missing, left_over=left_over, misshapen=misshapen, not_finite=not_finite

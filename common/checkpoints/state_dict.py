@@ -4,9 +4,12 @@ import dataclasses
 import os
 from collections.abc import Mapping
 
-from mobilenet_common.checkpoints.files import as_array, own_options, read
+from mobilenet_common.checkpoints.files import own_options, read
+from mobilenet_common.checkpoints.keras_files import layer_configs
 from mobilenet_common.checkpoints.layouts import LAYOUTS
+from mobilenet_common.checkpoints.networks import AVERAGED, find_network
 from mobilenet_common.errors import CheckpointError, unknown_name
+from mobilenet_common.notices import notify
 
 _KERAS_INDEX = {
     "kernel": 0,
@@ -28,12 +31,16 @@ class StateDict:
         layout: The `Layout` that the names follow.
         source: For messages: the path.
         checkpoint: The published `Checkpoint` that they are, or None.
+        left: What else the source holds and no model of that library has, such as a user's own layers behind it.
+        adopted: The name of the user's own layer that is the classifier in `tensors`, or None.
     """
 
     tensors: dict
     layout: object
     source: str
     checkpoint: object = None
+    left: dict = dataclasses.field(default_factory=dict)
+    adopted: str | None = None
 
     @classmethod
     def open(cls, source, layout=None):
@@ -50,24 +57,42 @@ class StateDict:
         if layout is not None and layout not in LAYOUTS:
             raise unknown_name("layout", layout, LAYOUTS)
         if isinstance(source, Mapping):
-            tensors, name = {str(key): as_array(value) for key, value in source.items()}, "the mapping"
+            contents, name = source, "the mapping"
         elif isinstance(source, (str, os.PathLike)):
-            tensors, name = read(source), str(source)
+            contents, name = read(source), str(source)
         else:
             raise ValueError(
                 f"A checkpoint of type {type(source).__name__} is not allowed: give a path or a mapping of names to "
                 "arrays."
             )
-        if layout in (None, "keras"):
-            tensors = {_numbered(key): value for key, value in tensors.items()}
-        if layout is None:
-            layout = next((known.name for known in LAYOUTS.values() if known.recognises(tensors)), None)
-        if layout is None:
+        known = [LAYOUTS[layout]] if layout else list(LAYOUTS.values())
+        network = find_network(contents, name, lambda names: _layout_of(names, known) is not None)
+        found = LAYOUTS[layout] if layout else _layout_of(network.tensors, known)
+        if found is None:
             raise CheckpointError(
                 f"{name} does not look like a MobileNet of any known layout ({', '.join(LAYOUTS)}): its first tensors "
-                f"are {', '.join(list(tensors)[:3]) or 'none'}."
+                f"are {', '.join(list(network.tensors)[:3]) or 'none'}."
             )
-        return cls(LAYOUTS[layout].spelled(tensors), LAYOUTS[layout], name)
+        _notify_of_choice(name, network)
+        tensors, left = network.tensors, network.left
+        if found.name == "keras":
+            tensors, left = ({_numbered(key): value for key, value in each.items()} for each in (tensors, left))
+        tensors, others = found.split(found.spelled(tensors))
+        opened = cls(tensors, found, name, left=left | others)
+        return opened if _pools_otherwise(source) else opened._with_users_classifier()
+
+    def _with_users_classifier(self):
+        """This with the only layer that it has beside the body, if that can be nothing but the classifier."""
+        layers = {key.rpartition("/")[0] for key in self.left}
+        name, features = self.layout.classifier_of(self.tensors) or (None, None)
+        if name is None or len(layers) != 1 or self.num_classes is not None:
+            return self
+        layer = layers.pop()
+        kernel, bias = self.left.get(f"{layer}/0"), self.left.get(f"{layer}/1")
+        if len(self.left) != 2 or kernel is None or bias is None or kernel.shape != (features, *bias.shape):
+            return self
+        tensors = self.tensors | {f"{name}/0": kernel, f"{name}/1": bias}
+        return dataclasses.replace(self, tensors=tensors, left={}, adopted=layer)
 
     @property
     def num_classes(self):
@@ -102,6 +127,27 @@ class StateDict:
         if layout == "torchvision" and any(".block." in name for name in self.tensors):  # V3
             epsilon = 1e-3
         return {"padding": "symmetric", "norm_epsilon": epsilon}
+
+
+def _layout_of(names, layouts):
+    """The first of `layouts` that has such names, or None."""
+    names = list(names)
+    numbered = [_numbered(name) for name in names]
+    return next((each for each in layouts if each.recognises(numbered if each.name == "keras" else names)), None)
+
+
+def _notify_of_choice(source, network):
+    if network.others:
+        averaged = any(word in AVERAGED for word in network.place.split("."))
+        what = f"the averaged weights, {network.place}," if averaged else network.place
+        notify(f"{source} holds several networks: {what} was loaded, not {', '.join(network.others)}.")
+
+
+def _pools_otherwise(source):
+    """Whether a file describes a model in which something else than the average may go into a classifier."""
+    if isinstance(source, Mapping):
+        return False
+    return any(kind in ("Flatten", "GlobalMaxPooling2D", "MaxPooling2D") for kind, _ in layer_configs(source))
 
 
 def _numbered(name):

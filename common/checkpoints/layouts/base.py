@@ -52,6 +52,9 @@ class Layout:
         normalization: Of that library's models.
         in_order: Whether files with other names for the layers, but the same layers in the same order, are loaded too.
         background: Whether classifiers have a class for the background, before all others.
+        split: Function of the tensors that gives those which the library's own models have, and the others.
+        classifier_of: Function of a body's tensors that gives the classifier's name, and the number of features that go
+            into it; None where the body doesn't end in them.
     """
 
     name: str
@@ -66,6 +69,8 @@ class Layout:
     normalization: str = "batch"
     in_order: bool = False
     background: bool = False
+    split: object = lambda tensors: (tensors, {})
+    classifier_of: object = lambda tensors: None
 
 
 TORCH_SUFFIXES = {

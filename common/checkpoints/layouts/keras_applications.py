@@ -1,7 +1,7 @@
 """The names of keras.applications, V1, V2 and V3; each generation has a scheme of its own.
 
-V3's published files have names from before Keras 3 (`expanded_conv/depthwise/BatchNorm`): Keras loads them by the order
-of the layers, so the units here are in the order in which Keras's models run.
+V3's published files have names from before Keras 3 (`expanded_conv/depthwise/BatchNorm`). The units here are in the order
+in which Keras's models run, so that files with yet other names load by the order of the layers, as Keras loads them.
 """
 
 import re
@@ -68,11 +68,68 @@ def _keras_inverted(layer, prefix, norm):
     return units_of([*pairs, (layer.project, f"{prefix}project", f"{prefix}project_{norm}")])
 
 
+def _spelled(tensors):
+    """The tensors by Keras 3's names, if all names of V3's layers are those from before."""
+    if not any("/BatchNorm/" in name for name in tensors):
+        return tensors
+    names = {}
+    for name in tensors:
+        layer, _, index = name.rpartition("/")
+        if re.match(r"expanded_conv|(Conv(_[12])?|Logits)(/|$)", layer):
+            layer = layer.replace("/BatchNorm", "_bn").replace("/", "_")
+            layer = layer.replace("Conv", "conv").replace("Logits", "logits")
+            if not _OWN.match(f"{layer}/{index}"):
+                return tensors
+        names[name] = f"{layer}/{index}"
+    return {names[name]: value for name, value in tensors.items()}
+
+
+def _split(tensors):
+    """The layers of Keras's models, and those that users put before or behind them, whatever they are called."""
+    if not any(name in tensors for name in _FIRST_BLOCK):  # named as no model is; loaded by the order
+        return tensors, {}
+    head, features = _classifier_of(tensors)
+    others = [name for name in _CLASSIFIERS if name != head or not _takes(tensors.get(f"{name}/0"), features)]
+    own = {
+        name: value
+        for name, value in tensors.items()
+        if _OWN.match(name) and name.rpartition("/")[0] not in others
+    }
+    return own, {name: value for name, value in tensors.items() if name not in own}
+
+
+def _takes(kernel, features):
+    return kernel is None or (kernel.ndim > 1 and kernel.shape[-2] == features)
+
+
+def _classifier_of(tensors):
+    """Its name, and the number of features that go into it; None for those where the layer before it is missing."""
+    if "conv_dw_1/0" in tensors:
+        last = tensors.get("conv_pw_13_bn/0")
+        return "conv_preds", None if last is None else last.shape[0]
+    if any(name.startswith("block_") for name in tensors):
+        last = tensors.get("Conv_1_bn/0")
+        return "predictions", None if last is None else last.shape[0]
+    last = tensors.get("conv_2/1")
+    return "logits", None if last is None else last.shape[0]
+
+
+_FIRST_BLOCK = ("conv_dw_1/0", "expanded_conv_depthwise/0")
+_CLASSIFIERS = ("conv_preds", "predictions", "logits")
+_OWN = re.compile(
+    r"((bn_)?[Cc]onv(_?[12])?(_bn)?|conv_(dw|pw)_\d+(_bn)?|conv_preds|predictions|logits"
+    r"|(expanded_conv|block)(_\d+)?_(expand|depthwise|project)(_BN|_bn)?"
+    r"|expanded_conv(_\d+)?_squeeze_excite_conv(_1)?)/\d+$"
+)
+
 KERAS = Layout(
     name="keras",
     entries=entries_of(_keras_units, KERAS_SUFFIXES),
-    recognises=any_matches(r"(conv1|Conv1|conv|Conv|conv_dw_1|expanded_conv_depthwise)/0$"),
+    recognises=any_matches(r"(conv_dw_1|expanded_conv_depthwise|expanded_conv/depthwise)/0$"),
     head=re.compile(r"(conv_preds|predictions|Conv_1|Conv_1_bn|conv_2|logits)/"),
     classifier=re.compile(r"(conv_preds|predictions|logits|Logits)/1$"),
+    spelled=_spelled,
     in_order=True,
+    split=_split,
+    classifier_of=_classifier_of,
 )

@@ -16,10 +16,19 @@ def _native_entries(model):
     return found
 
 
+def _split(tensors):
+    """The layers of this library, and those that users put before or behind them."""
+    own = {name: value for name, value in tensors.items() if _OWN.match(name)}
+    return own, {name: value for name, value in tensors.items() if name not in own}
+
+
+_OWN = re.compile(r"(stem|stage\d+_block\d+|head_conv|head_dense|classifier)/")
+
 NATIVE = Layout(
     name="native",
     entries=_native_entries,
     recognises=any_matches(r"(stem|stage\d+_block\d+)/"),
     head=re.compile(r"(head_conv|head_dense|classifier)/"),
     classifier=re.compile(r"classifier/1$"),
+    split=_split,
 )
