@@ -33,15 +33,29 @@ def imported(module, extra="export"):
 
 @contextlib.contextmanager
 def refusals(path, runtime):
-    """Whatever a runtime raises within, each of its own kind, as a `RuntimeFailure` about the file."""
+    """Raise whatever a runtime raises while it reads a file as a `RuntimeFailure` about the file."""
     try:
         yield
     except (RuntimeMissing, RuntimeFailure):
         raise
     except Exception as error:
+        # What the system refuses has a number; TensorFlow raises an OSError without one for a damaged file.
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+            raise RuntimeFailure(f"{runtime} can't open {path}: {_reason(error)}.") from error
         raise RuntimeFailure(
             f"{runtime} refuses {path}: {_reason(error)}. Export it again if it is damaged or of another kind."
         ) from error
+
+
+@contextlib.contextmanager
+def failures(path, runtime, shape):
+    """Raise whatever a runtime raises while it runs a file on a batch of `shape` as a `RuntimeFailure`."""
+    try:
+        yield
+    except (RuntimeMissing, RuntimeFailure):
+        raise
+    except Exception as error:
+        raise RuntimeFailure(f"{runtime} can't run {path} on a batch of shape {shape}: {_reason(error)}.") from error
 
 
 def _reason(error):
@@ -53,6 +67,9 @@ def _reason(error):
 
 class Exported(abc.ABC):
     """An exported model in its own runtime.
+
+    Any number of threads may call one object at once, and ask it for `operations()` and `placement()` meanwhile. How
+    much of that runs in parallel is the runtime's matter: see each class.
 
     Attributes:
         path: The file or folder.
@@ -163,7 +180,7 @@ class Exported(abc.ABC):
             missing = size - len(batch)
             if missing:
                 batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)])
-            with refusals(self.path, self.runtime):
+            with failures(self.path, self.runtime, batch.shape):
                 parts.append([np.asarray(answer, "float32")[: size - missing] for answer in self.run(batch)])
         answers = [np.concatenate(each) for each in zip(*parts, strict=True)]
         answers = [each.transpose(0, 2, 3, 1) if first and each.ndim == 4 else each for each in answers]

@@ -3,11 +3,13 @@
 import collections
 import importlib.metadata
 import zipfile
+from pathlib import Path
 
 import numpy as np
 
 from mobilenet_runtime.metadata import FILE
 from mobilenet_runtime.runtimes.base import Exported, imported, refusals
+from mobilenet_runtime.runtimes.pool import Pool, parallel_calls
 
 
 class LiteRtModel(Exported):
@@ -15,44 +17,47 @@ class LiteRtModel(Exported):
 
     Numbers go in and come out as float32: where the file takes or gives integers, they are quantised on the way in and
     made real on the way out, by the scale and zero point in the file.
+
+    An interpreter serves one thread at a time, so each call has one for itself: there are as many as calls have run at
+    once, at most one per core (or per `threads` cores), and each holds the weights as XNNPACK arranges them.
     """
 
     def __init__(self, path, threads=None):
         super().__init__(path, threads)
-        interpreter = imported("ai_edge_litert.interpreter")
+        module = imported("ai_edge_litert.interpreter")
         self.runtime = f"LiteRT {importlib.metadata.version('ai-edge-litert')}"
-        with refusals(self.path, self.runtime):
-            self.interpreter = interpreter.Interpreter(model_path=self.path, num_threads=threads)
-        inputs, self._outputs = self.interpreter.get_input_details(), self.interpreter.get_output_details()
-        self._describe([each["shape_signature"] for each in inputs], self._names())
+        # The bytes and not the path: a second interpreter must be of the same model, whatever is at the path by then.
+        content = Path(path).read_bytes()
+        self._pool = Pool(lambda: _Instance(module, content, threads), parallel_calls(threads))
+        with refusals(self.path, self.runtime), self._pool.borrow() as instance:
+            interpreter = instance.interpreter
+            inputs, self._outputs = interpreter.get_input_details(), interpreter.get_output_details()
+            names = self._names(interpreter)
+        self._describe([each["shape_signature"] for each in inputs], names)
         (self._input,) = inputs
-        self._allocated = None
         with refusals(self.path, self.runtime):
             self._keep(associated_file(self.path, FILE))
 
-    def _names(self):
+    def _names(self, interpreter):
         """The outputs' names in the file's first signature, which are those its maker gave, or the tensors' own."""
         names = {}
-        for signature in list(self.interpreter.get_signature_list())[:1]:
-            details = self.interpreter.get_signature_runner(signature).get_output_details()
+        for signature in list(interpreter.get_signature_list())[:1]:
+            details = interpreter.get_signature_runner(signature).get_output_details()
             names = {each["index"]: name for name, each in details.items()}
         return [names.get(each["index"], each["name"]) for each in self._outputs]
 
     def run(self, batch):
-        self._allocate(batch.shape)
-        self.interpreter.set_tensor(self._input["index"], _quantized(batch, self._input))
-        self.interpreter.invoke()
-        return [_real(self.interpreter.get_tensor(each["index"]), each) for each in self._outputs]
-
-    def _allocate(self, shape):
-        if self._allocated != tuple(shape):
-            self.interpreter.resize_tensor_input(self._input["index"], shape, strict=True)
-            self.interpreter.allocate_tensors()
-            self._allocated = tuple(shape)
+        index = self._input["index"]
+        with self._pool.borrow(lambda instance: instance.shape == batch.shape) as instance:
+            instance.allocate(index, batch.shape)
+            interpreter = instance.interpreter
+            interpreter.set_tensor(index, _quantized(batch, self._input))
+            interpreter.invoke()
+            return [_real(interpreter.get_tensor(each["index"]), each) for each in self._outputs]
 
     def operations(self):
-        with refusals(self.path, self.runtime):
-            return dict(collections.Counter(each["op_name"] for each in self._nodes()[0]))
+        with refusals(self.path, self.runtime), self._pool.borrow() as instance:
+            return dict(collections.Counter(each["op_name"] for each in instance.nodes()[0]))
 
     def placement(self):
         nodes, delegates = self._prepared()
@@ -80,12 +85,33 @@ class LiteRtModel(Exported):
 
     def _prepared(self):
         """The graph's nodes and those of delegates, of which there are none before the tensors are allocated."""
-        if self._allocated is None:
-            with refusals(self.path, self.runtime):
-                self._allocate(self._example_shape())
-        return self._nodes()
+        with self._pool.borrow(_Instance.is_allocated) as instance:
+            if not instance.is_allocated():
+                shape = self._example_shape()
+                with refusals(self.path, self.runtime):
+                    instance.allocate(self._input["index"], shape)
+            return instance.nodes()
 
-    def _nodes(self):
+
+class _Instance:
+    """An interpreter, and the shape of the batch that its tensors are allocated for, or None."""
+
+    def __init__(self, module, content, threads):
+        self.interpreter = module.Interpreter(model_content=content, num_threads=threads)
+        self.shape = None
+
+    def is_allocated(self):
+        return self.shape is not None
+
+    def allocate(self, index, shape):
+        """Prepare the input at `index` and all that follows for a batch of `shape`."""
+        if self.shape != shape:
+            self.interpreter.resize_tensor_input(index, shape, strict=True)
+            self.interpreter.allocate_tensors()
+            self.shape = shape
+
+    def nodes(self):
+        """`(nodes of the graph, nodes of delegates)`."""
         nodes = self.interpreter._get_ops_details()
         delegates = [node for node in nodes if node["op_name"] == "DELEGATE"]
         return [node for node in nodes if node["op_name"] != "DELEGATE"], delegates

@@ -10,7 +10,7 @@ _PROVIDER = "CPUExecutionProvider"
 
 
 class OnnxModel(Exported):
-    """A model in an `.onnx` file."""
+    """A model in an `.onnx` file. A session takes calls of several threads at once; they share its `threads`."""
 
     def __init__(self, path, threads=None):
         super().__init__(path, threads)

@@ -11,7 +11,10 @@ _SIGNATURE = "serving_default"
 
 
 class SavedModel(Exported):
-    """A model in a folder."""
+    """A model in a folder, which any number of threads may call.
+
+    `threads` is a setting of TensorFlow for the whole process, which takes it once.
+    """
 
     def __init__(self, path, threads=None):
         super().__init__(path, threads)

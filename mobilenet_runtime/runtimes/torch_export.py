@@ -2,16 +2,21 @@
 
 import collections
 import os
+import threading
 import zipfile
 
 from mobilenet_runtime.metadata import FILE
 from mobilenet_runtime.runtimes.base import Exported, imported, refusals
 
 _ONLY_TENSORS = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # a setting that PyTorch reads whenever it loads something
+_LOADING = threading.Lock()  # two threads would restore each other's setting
 
 
 class TorchProgram(Exported):
-    """A model in a `.pt2` file."""
+    """A model in a `.pt2` file, which any number of threads may call.
+
+    `threads` is a setting of PyTorch for the whole process: the last file that is loaded with it decides.
+    """
 
     def __init__(self, path, threads=None):
         super().__init__(path, threads)
@@ -56,12 +61,13 @@ def load_program(path, files):
     """
     if not zipfile.is_zipfile(path):  # PyTorch would log a traceback first
         raise ValueError("it is no archive of torch.export")
-    before = os.environ.get(_ONLY_TENSORS)
-    os.environ[_ONLY_TENSORS] = "1"
-    try:
-        return imported("torch", "torch").export.load(path, extra_files=files)
-    finally:
-        if before is None:
-            del os.environ[_ONLY_TENSORS]
-        else:
-            os.environ[_ONLY_TENSORS] = before
+    with _LOADING:
+        before = os.environ.get(_ONLY_TENSORS)
+        os.environ[_ONLY_TENSORS] = "1"
+        try:
+            return imported("torch", "torch").export.load(path, extra_files=files)
+        finally:
+            if before is None:
+                del os.environ[_ONLY_TENSORS]
+            else:
+                os.environ[_ONLY_TENSORS] = before
