@@ -61,7 +61,7 @@ def write(path, tensors, metadata=None):
 
 
 def own_options(path):
-    """`padding` and `norm_epsilon` of the model in a `.keras` file of this library; nothing for other files."""
+    """What the stem in a `.keras` file of this library says: `padding`, `norm_epsilon` and, if known, `image_facts`."""
     path = pathlib.Path(path)
     if path.suffix != ".keras":
         return {}
@@ -75,7 +75,7 @@ def own_options(path):
     for layer in layers:
         options = layer.get("config", {})
         if {"padding", "norm_epsilon"} <= options.keys():
-            return {name: options[name] for name in ("padding", "norm_epsilon")}
+            return {name: options[name] for name in ("padding", "norm_epsilon", "image_facts") if name in options}
     return {}
 
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from mobilenet_common.checkpoints.images import note_image_facts
 from mobilenet_common.checkpoints.state_dict import StateDict
 from mobilenet_common.errors import CheckpointError
 
@@ -25,14 +26,21 @@ def load_checkpoint(model, source, layout=None):
             background is left out where the model has no output for it); None to recognise it.
 
     Returns:
-        The model.
+        The model. `mobilenet_zoo.preprocessing` then prepares images as the weights need them, as far as the file's
+        name, its layout or what is in it and beside it tells.
 
     Raises:
         ValueError: An unknown layout, or one that has no names for this model's blocks.
         CheckpointError: The file can't be read, or tensors are missing, left over, misshapen or not finite; the
             error lists them.
+
+    Warns:
+        UserWarning: The model normalizes images inside, and the weights need it done differently.
     """
-    return load_into(model, StateDict.open(source, layout))
+    state = StateDict.open(source, layout)
+    load_into(model, state)
+    note_image_facts(model, state)
+    return model
 
 
 def load_into(model, checkpoint, adapt=False):

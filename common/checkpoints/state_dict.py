@@ -95,7 +95,8 @@ class StateDict:
         if layout in ("keras", "huggingface"):
             return {"padding": "same", "norm_epsilon": 1e-3}
         if layout == "native":
-            return own_options(self.source)
+            own = own_options(self.source)
+            return {name: own[name] for name in ("padding", "norm_epsilon") if name in own}
         epsilon = 1e-5
         if layout == "timm" and architecture.name == "mobilenetv3_rw":
             epsilon = 1e-3
