@@ -5,6 +5,7 @@ import warnings
 import weakref
 
 _OURS = {"common", "runtime", "zoo", "cli", "v1", "v2", "v3", "v4"}  # behind `mobilenet_`
+_BETWEEN = {"functools", "contextlib"}  # which call back into this library
 _GIVEN = weakref.WeakKeyDictionary()
 
 
@@ -29,4 +30,5 @@ def warn_once(owner, message, kind=None):
 
 def _is_ours(frame):
     package = frame.f_globals.get("__name__", "").partition(".")[0]
-    return package.startswith("mobilenet_") and package.removeprefix("mobilenet_") in _OURS
+    prefix, _, rest = package.partition("_")
+    return package in _BETWEEN or (prefix == "mobilenet" and rest in _OURS)

@@ -136,7 +136,9 @@ def _floats_for(student):
         x = ops.cast(x, "float32")
         if transform.mean is None:
             return x
-        mean, std = (np.float32(values).reshape(axes) for values in (transform.mean, transform.std))
+        mean, std = (
+            ops.reshape(ops.convert_to_tensor(values, "float32"), axes) for values in (transform.mean, transform.std)
+        )
         return (x / 255.0 - mean) / std
 
     return floats
