@@ -184,6 +184,11 @@ def torchvision(name, variant, *evaluations, file, norm_epsilon, **facts):
     )
 
 
+PUBLISHED = {}  # {name: Checkpoint} of every generation that is imported
+
+
 def by_name(*tables):
-    """`{name: Checkpoint}` of a generation's tables."""
-    return {each.name: each for table in tables for each in table}
+    """Return `{name: Checkpoint}` of a generation's tables, which are added to `PUBLISHED`."""
+    found = {each.name: each for table in tables for each in table}
+    PUBLISHED.update(found)
+    return found

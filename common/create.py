@@ -8,7 +8,9 @@ import keras
 from mobilenet_common.architecture import Architecture, check_activation
 from mobilenet_common.builder import ModelBuilder
 from mobilenet_common.checkpoints import load_into, open_weights
+from mobilenet_common.checkpoints.images import image_facts
 from mobilenet_common.errors import integer, number, one_of, unknown_name
+from mobilenet_common.facts import SET_PREPROCESSING, remember, warn_if_assumed
 from mobilenet_common.inputs import image_input, preprocess, resize, resize_target, resolve_input_shape
 from mobilenet_common.layers.initialization import blank_kernels
 from mobilenet_common.layers.normalization import NORMALIZATIONS
@@ -34,8 +36,9 @@ _ARGUMENTS = """
             variant and width; or a name or a tag of `WEIGHTS`, with `@revision` behind it for another state of its
             repository. Or the path of a file: `.keras`, `.weights.h5`, `.h5`, `.safetensors`, `.pth` or `.bin`, in
             this library's own layout or in that of timm, torchvision, keras.applications, transformers or the compact
-            family. With other `num_classes` than theirs the classifier is fresh; other channels than 3 get a stem made
-            from theirs: the sum of its kernels for one channel, repeated and rescaled ones for more.
+            family. A file with a published name is those published weights. With other `num_classes` than theirs the
+            classifier is fresh; other channels than 3 get a stem made from theirs: the sum of its kernels for one
+            channel, repeated and rescaled ones for more.
         pooling: Without top: None for the feature map, `"avg"` or `"max"` for a vector.
         pyramid_levels: Without top: integers such as `(2, 3, 4, 5)`; the model then returns a dict with the last map
             at each published stride, `"P2"` at 4 to `"P5"` at 32.
@@ -69,7 +72,8 @@ _ARGUMENTS = """
         CheckpointError: `weights` can't be had, can't be read or doesn't fit the model.
 
     Warns:
-        UserWarning: The classifier is fresh, because `weights` are for another number of classes.
+        UserWarning: The classifier is fresh, because `weights` are for another number of classes; or the images that
+            `weights` need are not known and a normalization had to be assumed for `include_preprocessing`.
     """
 
 
@@ -148,10 +152,11 @@ def creator(function_name, module, variants, published, default, description):
         )
         levels = _check_levels(pyramid_levels, builder)
         inputs, x = image_input(input_shape, input_tensor, dtype)
+        facts = state and image_facts(state, model_name(architecture, width_multiplier), padding, norm_epsilon)
         if resized:
-            x = resize(x, resized, checkpoint, data_format, dtype)
+            x = resize(x, resized, facts, data_format, dtype)
         if include_preprocessing:
-            x = preprocess(x, checkpoint, data_format, dtype)
+            x = preprocess(x, facts, data_format, dtype)
         # Every kernel has to come from the file, unless that lacks the head.
         with blank_kernels(state is not None and (state.num_classes is not None or not include_top)):
             x, maps = builder.body(x)
@@ -167,6 +172,9 @@ def creator(function_name, module, variants, published, default, description):
         model = keras.Model(inputs, outputs, name=name)
         if state is not None:
             load_into(model, state, adapt=True)
+            remember(model, facts)
+            if include_preprocessing:
+                warn_if_assumed(model, facts, f"build it without include_preprocessing, and {SET_PREPROCESSING}")
         return model
 
     create.__name__ = create.__qualname__ = function_name

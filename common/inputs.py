@@ -83,21 +83,32 @@ def resize_target(include_preprocessing, architecture):
     return height, width
 
 
-def resize(x, size, checkpoint, data_format, dtype):
-    """Pictures of any size as pictures of `size`, by the interpolation that a published checkpoint was made for."""
-    interpolation = checkpoint.interpolation if checkpoint else "bilinear"
+def resize(x, size, facts, data_format, dtype):
+    """Resize images of any size to `size`, by the interpolation in the `Facts` of the weights, or bilinearly."""
+    interpolation = facts.interpolation if facts else "bilinear"
     return Resize(*size, interpolation, name="resizing", dtype=dtype, data_format=data_format)(x)
 
 
-def preprocess(x, checkpoint, data_format, dtype):
-    """Pixels in 0..255 as a published checkpoint was fed with them; without one, in -1..1."""
+def preprocess(x, facts, data_format, dtype):
+    """Normalize pixels in 0..255 as the `Facts` of the weights say; without any, to -1..1."""
     axis = -1 if data_format == "channels_last" else 1
-    mean, std = (checkpoint.mean, checkpoint.std) if checkpoint else HALF
+    mean, std = (facts.mean, facts.std) if facts else HALF
     mean, std = (255.0 * np.array(for_channels(each, x.shape[axis])) for each in (mean, std))
     if np.ptp(mean) == np.ptp(std) == 0.0:
         scale, offset = float(1 / std[0]), float(-mean[0] / std[0])
         return keras.layers.Rescaling(scale, offset, name="preprocessing", dtype=dtype)(x)
     return keras.layers.Normalization(axis, mean, std**2, name="preprocessing", dtype=dtype)(x)
+
+
+def normalization_inside(model):
+    """Return the `(mean, std)` by which a model's own `preprocess` layer normalizes, for pixels in 0..1, or None."""
+    layer = next((layer for layer in model._flatten_layers() if layer.name == "preprocessing"), None)
+    if isinstance(layer, keras.layers.Rescaling):
+        return (-layer.offset / layer.scale / 255,), (1 / layer.scale / 255,)
+    if isinstance(layer, keras.layers.Normalization):
+        mean, deviation = np.ravel(layer.input_mean), np.sqrt(np.ravel(layer.input_variance))
+        return tuple(mean / 255), tuple(deviation / 255)
+    return None
 
 
 def for_channels(values, channels):

@@ -1,12 +1,34 @@
-"""One-line warnings, at the user's own line."""
+"""Warnings that point at the caller's own line, and that can be given only once."""
 
-import inspect
+import sys
 import warnings
+import weakref
+
+_OURS = {"common", "runtime", "zoo", "cli", "v1", "v2", "v3", "v4"}  # behind `mobilenet_`
+_BETWEEN = {"functools", "contextlib"}  # which call back into this library
+_GIVEN = weakref.WeakKeyDictionary()
 
 
-def notify(message):
-    """Warn of something that was chosen, left out or made fresh, at the line outside this library that asked for it."""
-    frame, level = inspect.currentframe().f_back, 2
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("mobilenet_"):
+def warn(message):
+    """Give a `UserWarning` at the line outside of this library that called into it."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and _is_ours(frame):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)
+    warnings.warn(message, stacklevel=level)
+
+
+def warn_once(owner, message, kind=None):
+    """Give a warning, but one of a kind only once as long as `owner` lives, whatever the filters of warnings are.
+
+    Without a `kind` the message is one of its own.
+    """
+    given = _GIVEN.setdefault(owner, set())
+    if (kind or message) not in given:
+        given.add(kind or message)
+        warn(message)
+
+
+def _is_ours(frame):
+    package = frame.f_globals.get("__name__", "").partition(".")[0]
+    prefix, _, rest = package.partition("_")
+    return package in _BETWEEN or (prefix == "mobilenet" and rest in _OURS)

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from mobilenet_common.errors import integer, number
+from mobilenet_runtime.pictures import as_numpy
 from mobilenet_runtime.runtimes import load
 from mobilenet_runtime.runtimes.base import RuntimeFailure, RuntimeMissing
 
@@ -34,7 +35,8 @@ def measure(path, pictures=None, threads=None, runs=10, timeout=600):
 
     Args:
         path: What `mobilenet_runtime.load` takes.
-        pictures: `(batch, height, width, channels)` in float32 to answer as well, or None.
+        pictures: `(batch, height, width, channels)` to answer as well, floats as the model takes them or integers in
+            0..255; or None.
         threads: How many the runtime may use; None for its own choice.
         runs: How many single runs of one batch the latency is the median of, at least 1.
         timeout: Seconds after which the child is stopped.
@@ -57,7 +59,8 @@ def measure(path, pictures=None, threads=None, runs=10, timeout=600):
     with tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder) / "pictures.npz", Path(folder) / "answers.npz"
         if pictures is not None:
-            np.savez(given, pictures=np.asarray(pictures, "float32"))
+            pictures = as_numpy(pictures)  # integers stay what they are, since they are pixels
+            np.savez(given, pictures=pictures if pictures.dtype.kind in "ui" else pictures.astype("float32"))
             command += ["--pictures", str(given), "--answers", str(found)]
         record = _run(command, path, timeout)
         if pictures is None:
@@ -156,7 +159,7 @@ def _measured(options):
     times = []
     for _ in range(_WARM_UP + integer("runs", options.runs, 1)):
         start = time.perf_counter()
-        model(batch)
+        model.outputs(batch)
         times.append(time.perf_counter() - start)
     peak = peak_memory()  # before anything that only measuring needs
     if options.pictures:

@@ -1,12 +1,16 @@
 """Reading pictures, whatever they come as, into upright 8-bit ones of one or three channels."""
 
 import importlib
+import io
 import os
 
 import numpy as np
 
+from mobilenet_common.notices import warn
+
 MOST_PIXELS = 178_956_970  # where Pillow too takes a picture for a bomb
 ORIENTATION, UPRIGHT = 0x0112, 1  # a tag of EXIF, and its value where nothing is to be turned
+_NEARLY_BLACK = "An image's pixels are floats of at most 1, nearly black as 255 is white: multiply 0..1 by 255."
 
 
 class PictureError(ValueError):
@@ -17,26 +21,41 @@ def open_picture(picture, channels=3):
     """A PIL image, upright, in 8 bits a channel, grey or RGB; the given one itself where it is that already.
 
     Args:
-        picture: A path, a PIL image, or an array `(height, width[, 1, 3 or 4])` of pixels in 0..255.
+        picture: A path, a PIL image, an array `(height, width[, 1, 3 or 4])` of pixels in 0..255, the bytes of an image
+            file, or a file that is open for reading bytes. A file is read from its current position to its end, where
+            it can seek put back to that position, and not closed.
         channels: 1 for grey, 3 for RGB.
 
     Raises:
         PictureError: It can't be read.
+
+    Warns:
+        UserWarning: Floats are at most 1, so nearly black where 255 is white.
     """
     if channels not in (1, 3):
         raise ValueError(f"Pictures have 1 or 3 channels, and this model takes {channels}: prepare its input yourself.")
     image_module = pillow("Image")
     if isinstance(picture, (str, os.PathLike)):
-        image = _from_file(picture, image_module)
+        image = _from_file(picture, picture, image_module)
     elif isinstance(picture, image_module.Image):
         _check_size(picture, "The picture")
         image = picture
+    elif is_encoded(picture):
+        content, name = _content_of(picture)
+        image = _from_file(io.BytesIO(content), name, image_module)
     else:
         image = _from_array(picture, image_module)
     if image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:  # else Pillow would copy it
         image = pillow("ImageOps").exif_transpose(image)
     image, mode = _eight_bits(image, image_module), "RGB" if channels == 3 else "L"
     return image if image.mode == mode else image.convert(mode)
+
+
+def is_encoded(picture):
+    """Return whether `picture` is the content of an image file: bytes, or an open file."""
+    if isinstance(picture, memoryview):  # another one is an array
+        return picture.ndim == 1 and picture.itemsize == 1
+    return isinstance(picture, (bytes, bytearray)) or callable(getattr(picture, "read", None))
 
 
 def pillow(module):
@@ -54,9 +73,41 @@ def as_numpy(array):
     return np.asarray(array)
 
 
-def _from_file(path, image_module):
+def _content_of(picture):
+    """The bytes of an encoded image, and what messages call it."""
+    if isinstance(picture, (bytes, bytearray, memoryview)):
+        if not len(picture):
+            raise PictureError("The bytes given are empty: give the content of an image file.")
+        return bytes(picture), "The image in the bytes given"
+    path = getattr(picture, "name", None)
+    name = f"The open file {path}" if isinstance(path, (str, os.PathLike)) else "The file object given"
     try:
-        image = image_module.open(path)
+        start = picture.tell() if picture.seekable() else None
+    except (AttributeError, OSError, ValueError):  # neither is needed to read
+        start = None
+    try:
+        content = picture.read()
+    except Exception as error:  # closed, not for reading, or whatever an object of the user's raises
+        raise PictureError(f"{name} can't be read: {error}.") from error
+    if not isinstance(content, (bytes, bytearray, memoryview)):
+        if hasattr(content, "close"):
+            content.close()  # a coroutine, which would else warn that nobody awaited it
+        raise PictureError(
+            f"{name} gives {type(content).__name__} and not bytes when it is read: open it in binary mode, 'rb'."
+        )
+    if not len(content):
+        place = f" from its position {start} on" if start else ""
+        hint = ": call seek(0) first" if start else ": give an image file"
+        raise PictureError(f"{name} is empty{place}{hint}.")
+    if start is not None:
+        picture.seek(start)
+    return bytes(content), name
+
+
+def _from_file(file, path, image_module):
+    """The image in a file or at a path; messages call it `path`."""
+    try:
+        image = image_module.open(file)
         _check_size(image, path)
         image.load()
     except PictureError:
@@ -65,6 +116,8 @@ def _from_file(path, image_module):
         raise PictureError(f"{path} has more pixels than are taken ({MOST_PIXELS:,}): scale it down first.") from error
     except Exception as error:  # Pillow's formats raise whatever their decoders do
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(file, io.BytesIO):  # whose address Pillow names
+            reason = "Pillow does not know its format, or it is damaged" if "BytesIO" in reason else reason
         raise PictureError(f"{path} can't be read as a picture: {reason}.") from error
     return image
 
@@ -83,19 +136,27 @@ def _from_array(array, image_module):
         array = array[..., 0]
     fits = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))
     if not fits or array.dtype.kind not in "uif" or not array.size:
+        hint = " The content of an image file goes in as bytes: array.tobytes()." if array.ndim == 1 else ""
         raise PictureError(
             f"An array of shape {array.shape} and type {array.dtype} is no picture: give (height, width) or (height, "
-            "width, 3) with pixels in 0..255."
+            f"width, 3) with pixels in 0..255.{hint}"
         )
     if array.dtype != np.uint8:
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 255:
             raise PictureError("An array's pixels must be in 0..255.")
+        if array.dtype.kind == "f" and 0 < array.max() <= 1:
+            warn(_NEARLY_BLACK)
         array = np.rint(array).astype("uint8")
     return image_module.fromarray(array)
 
 
 def _eight_bits(image, image_module):
-    """16-bit grey in 8 bits; Pillow itself would clip it."""
+    """16-bit grey in 8 bits, which Pillow itself would clip; and floats, which it would not round."""
+    if image.mode == "F":
+        values = np.nan_to_num(np.asarray(image))
+        if 0 < values.max(initial=0) <= 1:
+            warn(_NEARLY_BLACK)
+        return image_module.fromarray(np.rint(values.clip(0, 255)).astype("uint8"))
     if not image.mode.startswith("I"):
         return image
     values = np.asarray(image).astype("int64")

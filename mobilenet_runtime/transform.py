@@ -36,10 +36,14 @@ class Preprocessing:
 
         Args:
             pictures: A path, a PIL image, an array `(height, width[, channels])` of pixels in 0..255, a batch of
-                such, or a list or tuple of any of them.
+                such, the bytes of an image file, a file that is open in binary mode, or a list or tuple of any of them.
+                A file is read from its current position and stays as it was.
 
         Raises:
             PictureError: A picture can't be read; the message names it.
+
+        Warns:
+            UserWarning: Floats are at most 1, so nearly black where 255 is white.
         """
         if not isinstance(pictures, (list, tuple)) and getattr(pictures, "ndim", 0) != 4:
             return self._one(pictures)
@@ -48,10 +52,21 @@ class Preprocessing:
         return np.stack([self._one(picture) for picture in pictures])
 
     def _one(self, picture):
-        pixels = np.asarray(self.pixels(picture), "float32").reshape(*self.size, -1)
-        if self.mean is not None:
-            pixels = (pixels / np.float32(255) - np.float32(self.mean)) / np.float32(self.std)
-        return pixels if self.data_format == "channels_last" else np.moveaxis(pixels, -1, 0)
+        pixels = np.asarray(self.pixels(picture)).reshape(*self.size, -1)
+        return self.normalized(pixels if self.data_format == "channels_last" else np.moveaxis(pixels, -1, 0))
+
+    def normalized(self, pixels):
+        """Float32 as the model takes it, of pixels in 0..255 in the data format; they stay as they are without a mean.
+
+        Args:
+            pixels: `(..., height, width, channels)`, or `(..., channels, height, width)`.
+        """
+        pixels = np.asarray(pixels, "float32")
+        if self.mean is None:
+            return pixels
+        axes = (-1,) if self.data_format == "channels_last" else (-1, 1, 1)
+        mean, std = (np.float32(values).reshape(axes) for values in (self.mean, self.std))
+        return (pixels / np.float32(255) - mean) / std
 
     def pixels(self, picture):
         """The PIL image of the crop, before it is normalised: what the model looks at."""

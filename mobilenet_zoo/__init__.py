@@ -12,7 +12,7 @@ from mobilenet_zoo.conversion import export_checkpoint
 from mobilenet_zoo.exporting import ExportReport, export
 from mobilenet_zoo.finetuning import discriminative_rates
 from mobilenet_zoo.fusing import fuse
-from mobilenet_zoo.preprocessing import preprocessing
+from mobilenet_zoo.preprocessing import preprocessing, set_preprocessing
 from mobilenet_zoo.pretrained import class_names_of, from_pretrained, push_to_hub, save_pretrained
 from mobilenet_zoo.profiling import Profile, ProfileRow, profile
 from mobilenet_zoo.registry import create_model, list_models
@@ -44,4 +44,5 @@ __all__ = [
     "push_to_hub",
     "reset_classifier",
     "save_pretrained",
+    "set_preprocessing",
 ]

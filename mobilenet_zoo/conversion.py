@@ -3,6 +3,7 @@
 import warnings
 
 from mobilenet_common.checkpoints import state_dict, write
+from mobilenet_common.checkpoints.images import header_of
 from mobilenet_common.checkpoints.layouts.base import part
 from mobilenet_zoo.registry import is_timm_name, registry
 
@@ -23,6 +24,7 @@ def export_checkpoint(model, path, layout="timm"):
         arguments = mobilenet_zoo.export_checkpoint(model, "flowers.safetensors")
         theirs = timm.create_model(**arguments, checkpoint_path="flowers.safetensors")
 
+    A `.safetensors` file also records how images are prepared, which this library reads back; other endings can't.
     A model that includes preprocessing normalises outside of it afterwards, and softmax isn't part of theirs: their
     logits are what ours gives with `classifier_activation=None`.
 
@@ -48,7 +50,7 @@ def export_checkpoint(model, path, layout="timm"):
     tensors = state_dict(model, layout)
     stem = part(model, "stem")
     facts = {"layout": layout, "model": model.name, "padding": stem.padding, "norm_epsilon": str(stem.norm_epsilon)}
-    write(path, tensors, {"format": "pt", **facts})
+    write(path, tensors, {"format": "pt", **facts, **header_of(model)})
     if layout == "timm":
         return _timm_arguments(model, stem)
     padding, epsilons = _CONVENTIONS[layout]

@@ -1,56 +1,5 @@
-"""What belongs to a model beside its layers: how pictures are made ready for it, and what its classes are called."""
+"""What belongs to a model beside its layers: how images are prepared for it, and what its classes are called."""
 
-import dataclasses
-import weakref
+from mobilenet_common.facts import Facts, facts_of, remember
 
-from mobilenet_zoo.registry import WEIGHTS
-
-
-@dataclasses.dataclass(frozen=True)
-class Facts:
-    """What is known about a model.
-
-    Attributes:
-        size: Height and width of the pictures that it is evaluated with.
-        crop: Share of the resized picture's shorter side that they take.
-        interpolation: How pictures are resized.
-        mean, std: Of each colour, for pixels in 0..1.
-        class_names: A name for each output, or None.
-        base: Name of the published weights that it started from, or None.
-    """
-
-    size: tuple[int, int]
-    crop: float = 0.875
-    interpolation: str = "bicubic"
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    std: tuple[float, ...] = (0.5, 0.5, 0.5)
-    class_names: tuple[str, ...] | None = None
-    base: str | None = None
-
-    @classmethod
-    def of_checkpoint(cls, checkpoint, size=None):
-        """The facts of published weights, for pictures of `size` (height, width), by default that of the training."""
-        size = (checkpoint.input_size,) * 2 if size is None else tuple(size)
-        at = checkpoint.evaluation(min(size))
-        return cls(size, at.crop, checkpoint.interpolation, checkpoint.mean, checkpoint.std, None, checkpoint.name)
-
-
-_KNOWN = weakref.WeakKeyDictionary()
-
-
-def remember(model, facts):
-    """Keeps `facts` for as long as `model` lives; None is nothing to keep."""
-    if facts is not None:
-        _KNOWN[model] = facts
-    return model
-
-
-def facts_of(model):
-    """The `Facts` of a model: those it was loaded with, or those of the published weights it is named after, or None.
-
-    A model built from published weights is named after them, and keeps that name in its files.
-    """
-    known = _KNOWN.get(model)
-    if known is None and model.name in WEIGHTS:
-        known = Facts.of_checkpoint(WEIGHTS[model.name])
-    return known
+__all__ = ["Facts", "facts_of", "remember"]

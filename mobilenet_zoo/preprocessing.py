@@ -6,10 +6,10 @@ import keras
 import numpy as np
 
 from mobilenet_common.errors import integer, number, one_of, unknown_name
-from mobilenet_common.inputs import for_channels
+from mobilenet_common.facts import SET_PREPROCESSING, Facts, facts_of, remember, stem_of, warn_if_assumed
+from mobilenet_common.inputs import for_channels, normalization_inside
 from mobilenet_common.ops.layout import split_shape
 from mobilenet_runtime.transform import INTERPOLATIONS, Preprocessing
-from mobilenet_zoo.facts import Facts, facts_of
 from mobilenet_zoo.registry import WEIGHTS, registry
 
 _SIZE = 224  # of a model that nothing is known about
@@ -23,27 +23,34 @@ def preprocessing(model_or_name, *, input_size=None, crop=None, interpolation=No
 
     Args:
         model_or_name: A model of this library, or the name of one or of published weights, such as
-            `"mobilenetv4_conv_medium.e500_r256_in1k"`. A model that was built from published weights is known by its
-            name, one from `from_pretrained` by what was saved with it; any other gets its input's size, a crop of
-            0.875, bicubic interpolation and pixels in -1..1. A model that normalises itself gets pixels in 0..255.
+            `"mobilenetv4_conv_medium.e500_r256_in1k"`. A model gets the transform of the weights that were loaded into
+            it, whether by a name or from a file, and keeps it in its own files. One that was built without weights gets
+            its input's size, a crop of 0.875, bicubic interpolation and pixels in -1..1. A model that normalizes itself
+            gets pixels in 0..255.
         input_size: Height and width in pixels, an integer or a pair; None for the model's own.
         crop: Share of the resized picture that the input takes, in (0, 1]; None for that of the weights at this size.
         interpolation: `"nearest"`, `"bilinear"`, `"bicubic"` or `"lanczos"`; None for that of the weights.
 
     Returns:
-        A `Preprocessing`: call it with a path, a PIL image, an array of pixels in 0..255, or a list of them.
+        A `Preprocessing`: call it with a path, a PIL image, an array of pixels in 0..255, the bytes of an image file,
+        an open file, or a list of them.
 
     Raises:
         ValueError: An argument is wrong, or a name is unknown.
+
+    Warns:
+        UserWarning: The weights came from a file that does not tell how its images were prepared; once for a model.
+            `set_preprocessing` says how.
     """
     if isinstance(model_or_name, str):
         facts, shape, data_format, inside, resized = *_of_name(model_or_name), False, None
     else:
         facts, shape, data_format, inside, resized = _of_model(model_or_name)
+        warn_if_assumed(stem_of(model_or_name), facts, SET_PREPROCESSING)
     _, height, width, channels = split_shape((None, *shape), data_format)
     size = _pair(input_size)
     if size is None:
-        default = resized or (facts.size if facts else (_SIZE, _SIZE))
+        default = resized or (facts and facts.size) or (_SIZE, _SIZE)
         size = tuple(own or n for own, n in zip((height, width), default, strict=True))
     if facts and facts.base in WEIGHTS and size != facts.size:
         facts = dataclasses.replace(facts, crop=WEIGHTS[facts.base].evaluation(min(size)).crop)
@@ -56,6 +63,71 @@ def preprocessing(model_or_name, *, input_size=None, crop=None, interpolation=No
         std=None if inside else for_channels(facts.std, channels),
         channels=channels,
         data_format=data_format,
+    )
+
+
+def set_preprocessing(model, transform):
+    """Set how images are prepared for a model, where its weights don't tell or were trained in another way.
+
+    `preprocessing` returns it from then on, and everything uses it that prepares images: export, evaluation, training,
+    the command line. The model keeps it in its files, and models that share its layers have it too.
+
+    Args:
+        model: A model of this library.
+        transform: A `Preprocessing`, such as `dataclasses.replace(preprocessing(model), mean=..., std=...)`, or the
+            name of published weights that take the same images.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: An argument is wrong; or the transform's normalization is not the one inside the model, or is
+            missing where the model has none.
+    """
+    if isinstance(transform, str):
+        name = transform.partition("@")[0]
+        if name not in WEIGHTS:
+            raise unknown_name("transform", name, WEIGHTS)
+        facts = Facts.of_checkpoint(WEIGHTS[name])
+        transform = Preprocessing(facts.size, facts.crop, facts.interpolation, facts.mean, facts.std)
+    if not isinstance(transform, Preprocessing):
+        raise ValueError(
+            f"transform of type {type(transform).__name__} is not allowed: give a Preprocessing or the name of "
+            "published weights."
+        )
+    *_, is_inside, _ = _of_model(model)
+    if not is_inside and transform.mean is None:
+        raise ValueError(
+            f"transform leaves pixels in 0..255, but {model.name} has no normalization inside: give mean and std, "
+            "which are 0 and 1 / 255 for a model that was trained on such pixels."
+        )
+    if is_inside and transform.mean is not None:
+        inside = normalization_inside(model)
+        wanted = [for_channels(values, len(inside[0])) for values in (transform.mean, transform.std)]
+        if not np.allclose(inside, wanted, rtol=0, atol=1e-4):
+            raise ValueError(
+                f"transform with mean={transform.mean} and std={transform.std} is not allowed: {model.name} normalizes "
+                f"images inside by {inside[0]} and {inside[1]}. Build it without include_preprocessing."
+            )
+    known = facts_of(model)
+    return use_transform(model, transform, known and known.base)
+
+
+def use_transform(model, transform, base=None):
+    """Keep a `Preprocessing` with a model, and the name of the published weights that it started from."""
+    known = facts_of(model) or Facts()
+    scale = transform if transform.mean is not None else known
+    return remember(
+        model,
+        Facts(
+            size=transform.size,
+            crop=transform.crop,
+            interpolation=transform.interpolation,
+            mean=scale.mean,
+            std=scale.std,
+            class_names=known.class_names,
+            base=base,
+        ),
     )
 
 
@@ -76,7 +148,7 @@ def _of_model(model):
             f"model_or_name of type {type(model).__name__} is not allowed: give a model of this library or the name "
             "of one."
         )
-    stem = next((layer for layer in model._flatten_layers() if layer.name == "stem"), None)
+    stem = stem_of(model)
     if stem is None or len(model.inputs) != 1:
         raise ValueError(f"{model.name} has no stem that pictures go into: it is no model of this library.")
     layers = {layer.name: layer for layer in model.layers}

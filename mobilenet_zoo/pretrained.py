@@ -10,14 +10,15 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from mobilenet_common.checkpoints import LAYOUTS, load_checkpoint, state_dict, write
+from mobilenet_common.checkpoints import LAYOUTS, StateDict, load_into, state_dict, write
 from mobilenet_common.checkpoints.download import download_from_hub, hub_client, reason
 from mobilenet_common.checkpoints.files import as_array
+from mobilenet_common.checkpoints.images import header_of
 from mobilenet_common.errors import CheckpointError, DownloadError, integer
 from mobilenet_runtime.transform import INTERPOLATIONS
 from mobilenet_zoo.cards import model_card
 from mobilenet_zoo.facts import Facts, facts_of, remember
-from mobilenet_zoo.preprocessing import preprocessing
+from mobilenet_zoo.preprocessing import preprocessing, use_transform
 from mobilenet_zoo.registry import WEIGHTS, create_model
 
 CONFIG, WEIGHTS_H5, TENSORS, FACTS = "config.json", "model.weights.h5", "model.safetensors", "mobilenet.json"
@@ -65,6 +66,7 @@ def save_pretrained(
         class_names = known.class_names
     _check_names(model, class_names)
     metrics = {str(name): float(value) for name, value in (metrics or {}).items()}
+    is_own_transform = transform is not None
     transform = preprocessing(model) if transform is None else transform
     base = known.base if known else None
     layout, tensors = _tensors(model)
@@ -76,11 +78,13 @@ def save_pretrained(
         part = Path(temporary)
         plain = keras.models.clone_model(model)  # without the optimizer
         plain.set_weights(model.get_weights())
+        if is_own_transform:
+            use_transform(plain, transform, base)
         plain.save(part / "model.keras")
         with zipfile.ZipFile(part / "model.keras") as archive:
             archive.extractall(part, [name for name in archive.namelist() if not name.startswith("assets")])
         (part / "model.keras").unlink()
-        write(part / TENSORS, tensors, {"format": "pt", "layout": layout})
+        write(part / TENSORS, tensors, {"format": "pt", "layout": layout, **header_of(plain)})
         _write_json(part / FACTS, facts)
         card = model_card(model, facts, licence or _licence(base), description)
         (part / "README.md").write_text(card, encoding="utf-8")
@@ -184,14 +188,14 @@ def _load(source, find):
         raise CheckpointError(f"{source} can't be loaded: its {CONFIG} describes a {type(model).__name__}.")
     tensors = _optional(find, TENSORS) if record else None
     if tensors is not None:
-        load_checkpoint(model, tensors, layout=record.get("layout"))
+        load_into(model, StateDict.open(tensors, record.get("layout")))
     else:
         try:
             model.load_weights(find(WEIGHTS_H5))
         except (OSError, ValueError, KeyError) as error:
             line = str(error).strip().splitlines()[0]
             raise CheckpointError(f"{source} can't be loaded: its {WEIGHTS_H5} doesn't fit ({line}).") from error
-    return remember(model, _facts(record, source)) if record else model
+    return remember(model, _facts(record, source, model)) if record else model
 
 
 def _optional(find, file):
@@ -226,13 +230,14 @@ def _facts_record(model, transform, class_names, base):
     }
 
 
-def _facts(record, source):
-    """The `Facts` in a `mobilenet.json`."""
+def _facts(record, source, model):
+    """The `Facts` in a `mobilenet.json`; the model's own are in its configuration, unless it is an older one."""
     try:
         if integer("format", record["format"], 1) > _FORMAT:
             raise CheckpointError(f"{source} was saved by a newer mobilenet-zoo: pip install --upgrade mobilenet-zoo.")
         given = record["preprocessing"]
-        options = {} if given["mean"] is None else {key: tuple(map(float, given[key])) for key in ("mean", "std")}
+        inside = facts_of(model) or Facts()  # of a model that normalizes inside
+        mean, std = (getattr(inside, key) if given[key] is None else given[key] for key in ("mean", "std"))
         names = record["class_names"]
         if given["interpolation"] not in INTERPOLATIONS:
             raise ValueError("interpolation")
@@ -242,7 +247,9 @@ def _facts(record, source):
             interpolation=given["interpolation"],
             class_names=None if names is None else tuple(map(str, names)),
             base=record["base"],
-            **options,
+            mean=tuple(map(float, mean)),
+            std=tuple(map(float, std)),
+            assumed=inside.assumed,
         )
     except CheckpointError:
         raise

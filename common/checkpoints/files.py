@@ -64,10 +64,10 @@ def write(path, tensors, metadata=None):
 
 
 def own_options(path):
-    """`padding` and `norm_epsilon` of the model of this library that a Keras file describes; nothing for others."""
+    """Return what the stem of a model of this library in a Keras file has: `padding`, `norm_epsilon`, `image_facts`."""
     for _, options in layer_configs(path):
         if {"padding", "norm_epsilon"} <= options.keys():
-            return {name: options[name] for name in ("padding", "norm_epsilon")}
+            return {name: options[name] for name in ("padding", "norm_epsilon", "image_facts") if name in options}
     return {}
 
 

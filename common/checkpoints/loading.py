@@ -4,10 +4,11 @@ import dataclasses
 
 import numpy as np
 
+from mobilenet_common.checkpoints.images import note_image_facts
 from mobilenet_common.checkpoints.layouts.base import part
 from mobilenet_common.checkpoints.state_dict import StateDict
 from mobilenet_common.errors import CheckpointError
-from mobilenet_common.notices import notify
+from mobilenet_common.notices import warn
 
 _SHOWN = 8
 _HEAD = ("head_conv", "head_dense", "classifier")  # in the order in which they run
@@ -32,7 +33,8 @@ def load_checkpoint(model, source, layout=None):
             background is left out where the model has no output for it); None to recognise it.
 
     Returns:
-        The model.
+        The model. `mobilenet_zoo.preprocessing` then prepares images as the weights need them, as far as the file's
+        name, its layout or what is in it and beside it tells.
 
     Raises:
         ValueError: An unknown layout, or one that has no names for this model's blocks.
@@ -40,9 +42,13 @@ def load_checkpoint(model, source, layout=None):
             error lists them.
 
     Warns:
-        UserWarning: Of several networks one was taken, or something beside the network was left out.
+        UserWarning: Of several networks one was taken, something beside the network was left out, or the model
+            normalizes images inside and the weights need it done differently.
     """
-    return load_into(model, StateDict.open(source, layout))
+    state = StateDict.open(source, layout)
+    load_into(model, state)
+    note_image_facts(model, state)
+    return model
 
 
 def load_into(model, checkpoint, adapt=False):
@@ -158,17 +164,17 @@ def _notify(checkpoint, classes, fresh, left):
     """Say what was not loaded as it is there, a line each."""
     source, theirs = checkpoint.source, checkpoint.num_classes
     if fresh and theirs is not None:
-        notify(f"{source} has {theirs} classes: the classifier for {classes} is fresh, and has to be trained.")
+        warn(f"{source} has {theirs} classes: the classifier for {classes} is fresh, and has to be trained.")
     elif fresh:
         are = "is" if len(fresh) == 1 else "are"
         have = "has" if len(fresh) == 1 else "have"
-        notify(f"{source} has no classifier: {' and '.join(fresh)} {are} fresh, and {have} to be trained.")
+        warn(f"{source} has no classifier: {' and '.join(fresh)} {are} fresh, and {have} to be trained.")
     elif checkpoint.adopted and classes is not None:
-        notify(f"{source} has a layer {checkpoint.adopted} behind the body, which was loaded as the classifier.")
+        warn(f"{source} has a layer {checkpoint.adopted} behind the body, which was loaded as the classifier.")
     if checkpoint.adopted and classes is None:
         left = [checkpoint.adopted]
     if left:
-        notify(f"{source} has more than the network. Left out: {_listed(_layers(left))}.")
+        warn(f"{source} has more than the network. Left out: {_listed(_layers(left))}.")
 
 
 def _layers(names):

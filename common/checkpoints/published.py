@@ -7,6 +7,7 @@ from pathlib import Path
 from mobilenet_common.catalogue import IMAGENET_1K, Checkpoint
 from mobilenet_common.checkpoints.download import discard, download
 from mobilenet_common.checkpoints.files import READERS
+from mobilenet_common.checkpoints.images import identify
 from mobilenet_common.checkpoints.state_dict import StateDict
 from mobilenet_common.errors import CheckpointError, unknown_name
 
@@ -17,7 +18,8 @@ def open_weights(weights, published, fits, include_top=True):
     """The `StateDict` that a create function's `weights` stands for, downloaded if need be; None for None.
 
     Args:
-        weights: As the create functions take it; an open `StateDict` is itself.
+        weights: As the create functions take it; an open `StateDict` is itself. A file with a published name that fits
+            is those published weights.
         published: The generation's `WEIGHTS`.
         fits: Whether a `Checkpoint` fits the architecture that is being built.
         include_top: Whether the classifier is needed.
@@ -26,12 +28,14 @@ def open_weights(weights, published, fits, include_top=True):
         ValueError: Weights that aren't published, or not for this architecture.
         CheckpointError: A file that can't be had or read.
     """
-    if weights is None or isinstance(weights, StateDict):
-        return weights
+    if weights is None:
+        return None
     if isinstance(weights, Checkpoint):
         weights = weights.name
     if not isinstance(weights, str) or _looks_like_a_file(weights):
-        return StateDict.open(weights)
+        state = weights if isinstance(weights, StateDict) else StateDict.open(weights)
+        fitting = {name: checkpoint for name, checkpoint in published.items() if fits(checkpoint)}
+        return dataclasses.replace(state, checkpoint=state.checkpoint or identify(state, fitting))
     name, _, revision = weights.partition("@")
     return fetch(find(name, published, fits), include_top, revision or None)
 

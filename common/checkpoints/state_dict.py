@@ -9,7 +9,7 @@ from mobilenet_common.checkpoints.keras_files import layer_configs
 from mobilenet_common.checkpoints.layouts import LAYOUTS
 from mobilenet_common.checkpoints.networks import AVERAGED, find_network
 from mobilenet_common.errors import CheckpointError, unknown_name
-from mobilenet_common.notices import notify
+from mobilenet_common.notices import warn
 
 _KERAS_INDEX = {
     "kernel": 0,
@@ -120,7 +120,8 @@ class StateDict:
         if layout in ("keras", "huggingface"):
             return {"padding": "same", "norm_epsilon": 1e-3}
         if layout == "native":
-            return own_options(self.source)
+            own = own_options(self.source)
+            return {name: own[name] for name in ("padding", "norm_epsilon") if name in own}
         epsilon = 1e-5
         if layout == "timm" and architecture.name == "mobilenetv3_rw":
             epsilon = 1e-3
@@ -140,7 +141,7 @@ def _notify_of_choice(source, network):
     if network.others:
         averaged = any(word in AVERAGED for word in network.place.split("."))
         what = f"the averaged weights, {network.place}," if averaged else network.place
-        notify(f"{source} holds several networks: {what} was loaded, not {', '.join(network.others)}.")
+        warn(f"{source} holds several networks: {what} was loaded, not {', '.join(network.others)}.")
 
 
 def _pools_otherwise(source):

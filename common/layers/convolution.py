@@ -4,6 +4,7 @@ import keras
 
 from mobilenet_common import ops
 from mobilenet_common.errors import integer, odd_kernel, one_of
+from mobilenet_common.facts import Facts
 from mobilenet_common.layers.costs import Cost, elements
 from mobilenet_common.layers.initialization import he_fan_out, quick
 from mobilenet_common.layers.normalization import NormActivation
@@ -31,6 +32,8 @@ class ConvNormActivation(NormActivation):
         antialias: With strides 2, convolve at stride 1, normalise, activate, and then halve: `"average"` by an
             unpadded 2×2 mean, `"blur"` by a 3×3 binomial filter (Zhang, 2019). None: the convolution strides.
         kernel_initializer: None for `he_fan_out()`.
+        image_facts: For a model's stem: how the images were prepared that its weights were trained on, as
+            `Facts.as_config` gives it; None where nothing is known.
         normalization, norm_epsilon, norm_momentum, activation, data_format: As `NormActivation`.
 
     Variables: `kernel` `(rows, columns, in, filters)`, depthwise `(rows, columns, in, 1)`; `bias`; `gamma`, `beta`,
@@ -48,6 +51,7 @@ class ConvNormActivation(NormActivation):
         use_bias=False,
         antialias=None,
         kernel_initializer=None,
+        image_facts=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -59,6 +63,7 @@ class ConvNormActivation(NormActivation):
         self.use_bias = bool(use_bias)
         self.antialias = one_of("antialias", antialias, ANTIALIASING)
         self.kernel_initializer = keras.initializers.get(kernel_initializer or he_fan_out())
+        self.image_facts = None if image_facts is None else Facts.from_config(image_facts)
         self.halves = antialias is not None and strides == 2
         self._is_pointwise_batch_norm = self.filters is not None and (
             self.kernel_size,
@@ -117,8 +122,10 @@ class ConvNormActivation(NormActivation):
         return costs
 
     def get_config(self):
+        facts = {} if self.image_facts is None else {"image_facts": self.image_facts.as_config()}
         return {
             **super().get_config(),
+            **facts,
             "filters": self.filters,
             "kernel_size": self.kernel_size,
             "strides": self.strides,

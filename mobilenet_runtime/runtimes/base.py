@@ -7,7 +7,10 @@ import os
 
 import numpy as np
 
+from mobilenet_common.notices import warn_once
+from mobilenet_runtime.inputs import as_model_input
 from mobilenet_runtime.metadata import Metadata
+from mobilenet_runtime.pictures import as_numpy
 
 
 class RuntimeMissing(ImportError):
@@ -84,6 +87,7 @@ class Exported(abc.ABC):
         self.path = os.fspath(path)
         self.threads = threads
         self.metadata = None
+        self._transform = None
 
     def _describe(self, input_shapes, output_names):
         """Sets what the file takes and gives, from the shapes of its inputs with None or -1 for a free axis.
@@ -112,6 +116,7 @@ class Exported(abc.ABC):
             self.metadata = Metadata.from_json(text)
         except ValueError as error:
             raise RuntimeFailure(f"{self.path} has damaged metadata: {error}") from error
+        self._transform = self.metadata.transform()
         described = (*self.metadata.size, self.metadata.channels)
         if any(n not in (None, own) for n, own in zip(self.picture_shape, described, strict=True)):
             raise RuntimeFailure(
@@ -157,19 +162,36 @@ class Exported(abc.ABC):
         """The answers to a batch of pictures.
 
         Args:
-            pictures: `(batch, height, width, channels)` in float32, normalised as the model wants them; any number
-                of them, which are run in batches of the file's own size.
+            pictures: `(batch, height, width, channels)`, floats that are normalized as the model wants them, or
+                integers, which are pixels in 0..255 and are normalized here by the file's metadata; any number of
+                them, which are run in batches of the file's own size.
 
         Returns:
             An array of float32, `(batch, ...)`, or `{name: array}` of a model with several outputs. Feature maps are
             `(batch, height, width, channels)`, whatever the file's own order.
 
         Raises:
-            ValueError: There are no pictures, or their shape is not the file's.
+            ValueError: There are no pictures, their shape is not the file's, or their type is none of these.
             RuntimeFailure: The runtime can't run the file.
+
+        Warns:
+            UserWarning: Floats are not in the range that the metadata say, or integers go in as they are, since there
+                are no metadata; once for a file.
         """
-        pictures = np.asarray(pictures, "float32")
+        pictures = as_numpy(pictures)
         self._check(pictures)
+        if self._transform is not None:
+            return self.outputs(as_model_input(pictures, self._transform, self, self.path, "pictures"))
+        if pictures.dtype.kind in "ui":
+            warn_once(
+                self,
+                f"pictures of type {pictures.dtype} go into {self.path} as they are, since it has no metadata: if its "
+                "model does not take pixels in 0..255, normalize them before.",
+            )
+        return self.outputs(pictures.astype("float32"))
+
+    def outputs(self, pictures):
+        """The answers to pictures in float32 that are right for the file already; see `__call__`."""
         first = self.data_format == "channels_first"
         if first:
             pictures = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))

@@ -8,6 +8,8 @@ import numpy as np
 
 from mobilenet_common.errors import unknown_name
 from mobilenet_runtime.evaluation.pictures import overlay
+from mobilenet_runtime.inputs import as_model_input
+from mobilenet_runtime.pictures import open_picture
 from mobilenet_zoo.preprocessing import preprocessing
 from mobilenet_zoo.pretrained import class_names_of
 
@@ -39,7 +41,8 @@ def explain(model, picture, class_index=None, *, transform=None):
     Args:
         model: A classifier of this library, or another with a global pool over its last feature map; its body may be
             a layer of it.
-        picture: A path, a PIL image or an array `(height, width[, channels])` of pixels in 0..255.
+        picture: A path, a PIL image, an array `(height, width[, channels])` of pixels in 0..255, the bytes of an image
+            file, or an open file.
         class_index: The class, as a number or as a name that the model was saved with; None for the likeliest.
         transform: A `Preprocessing`; None for `mobilenet_zoo.preprocessing(model)`.
 
@@ -51,6 +54,7 @@ def explain(model, picture, class_index=None, *, transform=None):
         PictureError: The picture can't be read.
     """
     transform = transform or preprocessing(model)
+    picture = open_picture(picture, transform.channels)  # once, as a stream can't be read twice
     wanted = None if class_index is None else [_class_number(class_index, model)]
     (heat,), (logits,) = grad_cam(model, transform(picture)[None], wanted)
     number = int(logits.argmax()) if wanted is None else wanted[0]
@@ -63,7 +67,8 @@ def grad_cam(model, images, classes=None):
 
     Args:
         model: As for `explain`.
-        images: As the model takes them: `(batch, height, width, channels)`, or channels first.
+        images: As the model takes them: `(batch, height, width, channels)`, or channels first. Integers are pixels in
+            0..255, which are normalized for a model of this library.
         classes: `(batch,)` integers; None for the likeliest of each picture.
 
     Returns:
@@ -71,6 +76,9 @@ def grad_cam(model, images, classes=None):
 
     Raises:
         ValueError: The model has no feature map before a pool, or a class is none of its.
+
+    Warns:
+        UserWarning: The images' floats are not in the range that the model takes; once for a model.
     """
     pool = _pool(model)
     count, outputs = len(images), model.output_shape[-1]
@@ -85,6 +93,7 @@ def grad_cam(model, images, classes=None):
         chosen = keras.ops.argmax(logits, axis=-1) if classes is None else classes
         return keras.ops.sum(keras.ops.cast(logits, "float32") * keras.ops.one_hot(chosen, outputs))
 
+    images = _as_input(images, model)
     with _logits_of(_last_layer(model)):
         found = _GRADIENTS[keras.backend.backend()](model, pool, keras.ops.convert_to_tensor(images), score)
     maps, gradients, logits = map(_numpy, found)
@@ -97,6 +106,15 @@ def grad_cam(model, images, classes=None):
 def scaled(heat):
     """A map with its largest value as 1, or all 0."""
     return heat / heat.max() if heat.max() > 0 else heat
+
+
+def _as_input(images, model):
+    """Images as floats that the model takes; another library's model says nothing about that."""
+    try:
+        transform = preprocessing(model)
+    except ValueError:
+        return images
+    return as_model_input(keras.ops.convert_to_numpy(images), transform, model, model.name)
 
 
 def _tensorflow_gradients(model, pool, images, score):

@@ -39,8 +39,9 @@ def export(
             `"dynamic"` (a quarter: weights in int8, LiteRT, ONNX; smaller, but slower than float); `"int8"` (a quarter,
             and fast: computed in integers, with a scale for each channel of a kernel, LiteRT, ONNX, OpenVINO).
         calibration: For `"int8"`: at least 16 of the pictures that the model will see, of which a fifth is held out to
-            compare with. A folder, paths, an array `(n, height, width, channels)` as the model takes it, or a pair of
-            these and the class of each picture.
+            compare with. A folder, paths, an array `(n, height, width, channels)`, a list of PIL images, bytes or open
+            files, or a pair of one of these and the class of each picture. An array of integers has pixels in 0..255,
+            one of floats is as the model takes it.
         include_preprocessing: Whether the file takes pixels in 0..255 and normalises them. A model that does so
             keeps it.
         include_softmax: Whether the file gives probabilities (True) or logits (False); None for what the model gives.

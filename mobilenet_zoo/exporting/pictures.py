@@ -6,7 +6,8 @@ import os
 import numpy as np
 
 from mobilenet_common.errors import ExportError
-from mobilenet_runtime.pictures import as_numpy
+from mobilenet_runtime.inputs import as_model_input
+from mobilenet_runtime.pictures import as_numpy, is_encoded, pillow
 from mobilenet_runtime.reading import batches, find_pictures
 
 LEAST = 16  # to calibrate with
@@ -56,16 +57,21 @@ def normalised(pixels, scaling):
     return ((pixels / np.float32(255) - mean) / std).astype("float32")
 
 
-def read(calibration, transform):
+def read(calibration, transform, model):
     """The user's pictures, a fifth of them held out.
 
     Args:
-        calibration: A folder, paths or patterns, an array `(n, height, width, channels)` as the model takes it, or a
-            pair of one of these and the class of each picture.
-        transform: The model's `Preprocessing`, channels last, for pictures from files.
+        calibration: A folder, paths or patterns; an array `(n, height, width, channels)` of floats as the model takes
+            them or of integers, which are pixels in 0..255; a list of PIL images, bytes or open files; or a pair of one
+            of these and the class of each picture.
+        transform: The model's `Preprocessing`, channels last.
+        model: That is exported.
 
     Raises:
         ExportError: They are too few, can't be read, or don't fit the model or their labels.
+
+    Warns:
+        UserWarning: An array's floats are not in the range that the model takes.
     """
     labels = None
     if isinstance(calibration, tuple) and len(calibration) == 2:
@@ -77,8 +83,10 @@ def read(calibration, transform):
         pictures, kept = _from_files(find_pictures(calibration), transform)
         if labels is not None and len(labels) == len(kept):
             labels = labels[kept]
+    elif isinstance(calibration, (list, tuple)) and all(map(_is_whole, calibration)):
+        pictures = transform(calibration)
     else:
-        pictures = as_numpy(calibration).astype("float32")
+        pictures = as_numpy(calibration)
     shape = (*transform.size, transform.channels)
     if pictures.ndim != 4 or pictures.shape[1:] != shape:
         raise ExportError(
@@ -90,6 +98,10 @@ def read(calibration, transform):
             f"calibration holds {len(pictures)} pictures that can be read, and at least {LEAST} are needed: give more "
             "of what the model will see; a few hundred are usual."
         )
+    try:
+        pictures = as_model_input(pictures, transform, model, model.name, "calibration")
+    except ValueError as error:
+        raise ExportError(str(error)) from error
     if not np.isfinite(pictures).all():
         raise ExportError("calibration holds numbers that are not finite: look at how the array was made.")
     if labels is not None and labels.shape != (len(pictures),):
@@ -98,6 +110,11 @@ def read(calibration, transform):
     out = max(4, int(len(pictures) * _HELD_OUT))
     chosen, rest = order[:out][:_MOST_CHECKED], order[out:]
     return Pictures(pictures[rest[:_MOST]], pictures[chosen], None if labels is None else labels[chosen])
+
+
+def _is_whole(picture):
+    """Whether it is a picture of any size, and not an array."""
+    return is_encoded(picture) or isinstance(picture, pillow("Image").Image)
 
 
 def _from_files(paths, transform):

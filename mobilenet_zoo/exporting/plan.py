@@ -65,7 +65,8 @@ class Plan:
         if self.float_blocks and self.quantization is None:
             raise ValueError("float_blocks is for quantisation: pass quantization too, or leave it out.")
         self.modules = _modules_of(model)
-        self.transform = preprocessing(model, input_size=self._size())
+        transform = preprocessing(model, input_size=self._size())
+        self.transform = dataclasses.replace(transform, data_format="channels_last")  # as images are compared
         self.size = self.transform.size
         self.data_format = data_format_of(model)
         self.normalises = self.transform.mean is None
@@ -105,7 +106,7 @@ class Plan:
     def pictures(self):
         """The `Pictures` to calibrate and compare with, as the model takes them."""
         if self.calibration is not None:
-            return making.read(self.calibration, self.transform)
+            return making.read(self.calibration, self.transform, self.model)
         shape = (*self.size, self.transform.channels)
         scaling = None if self.normalises else (self.transform.mean, self.transform.std)
         return making.made_up(shape, scaling, self.batch_size)

@@ -19,7 +19,8 @@ class Distiller(keras.Model):
     the temperature T. The factor T² keeps the gradient's size as T grows. Evaluation has the compiled loss alone.
 
     The teacher answers as in inference, and isn't part of the model: its weights are not in `variables`, so neither
-    trained nor saved nor averaged. It gets the student's pictures, normalised and resized as it wants them.
+    trained nor saved nor averaged. It gets the student's pictures, normalised and resized as it wants them. Integers
+    are pixels in 0..255, which are normalized for the student first.
 
     Args:
         student: A model of this library; it is trained in place, and is what to keep afterwards.
@@ -45,17 +46,18 @@ class Distiller(keras.Model):
                 f"student={student.name!r} is not allowed: it must end in softmax, as models do by default."
             )
         self.student = student
+        floats = self._floats = _floats_for(student)
         prepare, probabilities = _pictures_for(student, teacher), _is_softmax(teacher)
 
         def teach(x):  # a function, since Keras would track the model, and with it its weights
-            answers = teacher(prepare(x), training=False)
+            answers = teacher(prepare(floats(x)), training=False)
             return ops.stop_gradient(_log(answers) if probabilities else answers)
 
         self._teach = teach
         self.built = True
 
     def call(self, x, training=None):
-        return self.student(x, training=training)
+        return self.student(self._floats(x), training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if not training:
@@ -118,6 +120,28 @@ def _log(probabilities):
 
 def _is_softmax(model):
     return getattr(model.layers[-1], "activation", None) is keras.activations.softmax
+
+
+def _floats_for(student):
+    """A function that normalizes integers as the student takes its images, and leaves floats as they are."""
+    try:
+        transform = preprocessing(student)
+    except ValueError:  # a model from elsewhere, which takes what it takes
+        return lambda x: x
+    axes = (-1,) if transform.data_format == "channels_last" else (-1, 1, 1)
+
+    def floats(x):
+        if "int" not in keras.backend.standardize_dtype(x.dtype):
+            return x
+        x = ops.cast(x, "float32")
+        if transform.mean is None:
+            return x
+        mean, std = (
+            ops.reshape(ops.convert_to_tensor(values, "float32"), axes) for values in (transform.mean, transform.std)
+        )
+        return (x / 255.0 - mean) / std
+
+    return floats
 
 
 def _pictures_for(student, teacher):

@@ -267,3 +267,33 @@ def test_classes_are_checked():
 def test_what_is_no_model():
     with pytest.raises(ValueError, match="can't be explained"):
         grad_cam(print, seeded.image(64, 64))
+
+
+def test_integers_are_pixels():
+    model = made("v2", 32)
+    remember(model, Facts((32, 32), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("uint8")
+    normalized = ((pixels / 255 - np.array((0.4, 0.5, 0.6))) / np.array((0.2, 0.25, 0.3))).astype("float32")
+    for found, expected in zip(grad_cam(model, pixels), grad_cam(model, normalized), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    with pytest.warns(UserWarning, match="images have values.*look like pixels in 0..255"):
+        grad_cam(model, pixels.astype("float32"))
+
+
+@pytest.mark.across
+def test_a_stream_is_read_once(tmp_path):
+    """An explanation shows the picture as well as running the model on it."""
+    photographs.photograph().save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+
+    class Stream:
+        def __init__(self):
+            self.rest = [content]
+
+        def read(self):
+            return self.rest.pop()
+
+    model = made("v2", 32)
+    found, expected = explain(model, Stream(), 0), explain(model, tmp_path / "a.png", 0)
+    np.testing.assert_array_equal(found.heat, expected.heat)
+    np.testing.assert_array_equal(np.asarray(found.picture), np.asarray(expected.picture))

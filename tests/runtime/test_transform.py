@@ -1,7 +1,10 @@
 """Pictures come in as timm's evaluation transform makes them, whatever they are stored as."""
 
 import io
+import os
 import struct
+import tempfile
+import threading
 import zlib
 
 import keras
@@ -90,6 +93,136 @@ def test_several_pictures_make_a_batch():
     np.testing.assert_array_equal(batch[1], transform()(portrait))
     stacked = np.stack([np.asarray(landscape)] * 2)
     np.testing.assert_array_equal(transform()(stacked), np.stack([batch[0]] * 2))
+
+
+class Spool:
+    """What a server's file of a request is like: it reads, and has nothing else."""
+
+    def __init__(self, content):
+        self.content = content
+
+    def read(self):
+        return self.content
+
+
+class TestContentOfFiles:
+    """What a server gets and has no path for; against the same picture as a PIL image."""
+
+    @pytest.fixture(scope="class")
+    def content(self):
+        file = io.BytesIO()
+        photographs.photograph().save(file, "PNG")
+        return file.getvalue()
+
+    @pytest.fixture(scope="class")
+    def expected(self):
+        return transform()(photographs.photograph())
+
+    @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, io.BytesIO, Spool])
+    def test_bytes_and_objects(self, kind, content, expected):
+        np.testing.assert_array_equal(transform()(kind(content)), expected)
+
+    @pytest.mark.parametrize("make", [tempfile.TemporaryFile, tempfile.SpooledTemporaryFile])
+    def test_temporary_files(self, make, content, expected):
+        with make() as file:
+            file.write(content)
+            file.seek(0)
+            np.testing.assert_array_equal(transform()(file), expected)
+
+    def test_an_open_file_is_left_as_it_was(self, content, expected, tmp_path):
+        (tmp_path / "two.bin").write_bytes(b"header" + content)
+        with open(tmp_path / "two.bin", "rb") as file:
+            file.seek(6)
+            for _ in range(2):
+                np.testing.assert_array_equal(transform()(file), expected)
+                assert (file.tell(), file.closed) == (6, False)
+
+    def test_a_stream_that_can_not_seek(self, content, expected):
+        reading, writing = os.pipe()
+
+        def send():
+            with open(writing, "wb") as file:
+                file.write(content)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        with open(reading, "rb") as stream:
+            assert not stream.seekable()
+            np.testing.assert_array_equal(transform()(stream), expected)
+        thread.join()
+
+    def test_in_a_list_with_others(self, content, expected, tmp_path):
+        (tmp_path / "picture.png").write_bytes(content)
+        batch = transform()([content, io.BytesIO(content), tmp_path / "picture.png", photographs.photograph()])
+        np.testing.assert_array_equal(batch, np.stack([expected] * 4))
+
+    def test_turned_ones_are_turned_upright(self, expected):
+        file = photographs.rotated_by_exif(photographs.photograph(), 6)
+        np.testing.assert_array_equal(transform()(file.getvalue()), expected)
+
+    @pytest.mark.parametrize(
+        ("make", "match"),
+        [
+            (lambda content, _: b"", "The bytes given are empty"),
+            (lambda content, _: b"no picture", "The image in the bytes given can't be read as a picture"),
+            (lambda content, _: content[:500], "The image in the bytes given can't be read.*truncated"),
+            (lambda content, _: io.BytesIO(content[:500]), "The file object given can't be read.*truncated"),
+            (lambda content, _: io.StringIO("text"), "gives str and not bytes.*'rb'"),
+            (lambda content, folder: open(folder / "a.png", encoding="latin1"), "open file .*a.png gives str and not"),
+            (lambda content, folder: open(folder / "a.png", "ab"), "open file .*a.png can't be read"),
+            (lambda content, _: at_its_end(content), r"empty from its position \d+ on: call seek\(0\) first"),
+            (lambda content, _: closed(content), "The file object given can't be read: .*closed"),
+            (lambda content, _: Spool(None), "gives NoneType and not bytes"),
+            (lambda content, _: np.frombuffer(content, "uint8"), r"array.tobytes\(\)"),
+        ],
+    )
+    def test_what_can_not_be_read(self, make, match, content, tmp_path):
+        (tmp_path / "a.png").write_bytes(content)
+        given = make(content, tmp_path)
+        with pytest.raises(PictureError, match=match):
+            transform()(given)
+        if hasattr(given, "close"):
+            given.close()
+
+
+def at_its_end(content):
+    file = io.BytesIO()
+    file.write(content)
+    return file
+
+
+def closed(content):
+    file = io.BytesIO(content)
+    file.close()
+    return file
+
+
+class TestFloatsUpToOne:
+    """They are nearly black where 255 is white."""
+
+    @pytest.mark.parametrize("kind", ["array", "batch", "PIL image", "TIFF", "tensor"])
+    def test_a_warning(self, kind, tmp_path):
+        values = (np.asarray(photographs.photograph().convert("L")) / 255).astype("float32")
+        given = {
+            "array": lambda: values,
+            "batch": lambda: np.stack([np.stack([values] * 3, -1)] * 2),
+            "PIL image": lambda: Image.fromarray(values),
+            "TIFF": lambda: Image.fromarray(values).save(tmp_path / "a.tiff") or tmp_path / "a.tiff",
+            "tensor": lambda: keras.ops.convert_to_tensor(values),
+        }[kind]()
+        with pytest.warns(UserWarning, match="at most 1.* multiply 0..1 by 255") as warned:
+            transform()(given)
+        assert warned[0].filename == __file__
+
+    @pytest.mark.parametrize("pixels", [np.zeros((9, 9)), np.ones((9, 9), "uint8"), np.full((9, 9), 1.5)])
+    def test_others_are_pixels(self, pixels, recwarn):
+        transform()(pixels)
+        assert not recwarn.list
+
+    def test_floats_in_a_pil_image_are_pixels(self):
+        grey = photographs.photograph().convert("L")
+        floats = Image.fromarray(np.asarray(grey, "float32") + 0.4)
+        np.testing.assert_array_equal(transform()(floats), transform()(grey))
 
 
 def test_no_pictures():

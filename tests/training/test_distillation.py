@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 
 from mobilenet_runtime.evaluation import read_predictions, save_predictions
+from mobilenet_v2 import create_mobilenetv2
+from mobilenet_zoo.facts import Facts, remember
 from mobilenet_zoo.training.compiling import compile_model
 from mobilenet_zoo.training.distillation import Distiller, blend_targets, distillation_loss
 from mobilenet_zoo.training.recipes import load_recipe
-from tests.training.small import pictures, tiny, values
+from tests.training.small import TINY, pictures, tiny, values
 
 
 def softmax(logits):
@@ -163,3 +165,26 @@ def test_what_does_not_fit_is_said(tmp_path):
         read_predictions(tmp_path / "logits.npz", ["a"])
     with pytest.raises(ValueError, match="different names"):
         save_predictions(tmp_path / "twice.npz", [[0.5, 0.5]] * 2, ["a", "a"])
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_integers_are_pixels_for_student_and_teacher(inside, data_format):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype("uint8")
+    normalized = ((pixels / 255 - np.array((0.4, 0.5, 0.6))) / np.array((0.2, 0.25, 0.3))).astype("float32")
+    floats = pixels.astype("float32") if inside else normalized
+    if data_format == "channels_first":
+        pixels, floats = pixels.transpose(0, 3, 1, 2), floats.transpose(0, 3, 1, 2)
+    options = {"data_format": data_format, "input_shape": pixels.shape[1:]}
+    student = create_mobilenetv2(TINY, 3, include_preprocessing=inside, dropout_rate=0, **options)
+    teacher = create_mobilenetv2(TINY, 3, dropout_rate=0, **options)
+    remember(student, Facts((16, 16), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)))
+    distiller = Distiller(student, teacher, weight=0.5)
+    np.testing.assert_allclose(answers(distiller, pixels), answers(student, floats), atol=1e-6)
+    losses = []
+    for x in (pixels, floats):
+        distiller.compile(optimizer=keras.optimizers.SGD(0.0), loss="categorical_crossentropy")
+        labels = np.eye(3, dtype="float32")[[0, 1, 2, 0]]
+        student.trainable = False  # so that batch norm does not move
+        losses.append(distiller.train_on_batch(x, labels))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)

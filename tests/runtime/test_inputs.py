@@ -1,0 +1,140 @@
+"""Arrays that are given as a model takes them: integers are pixels, and floats of another range are warned of."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import mobilenet_runtime
+from mobilenet_runtime import Metadata, Preprocessing
+from mobilenet_runtime.inputs import as_model_input
+from mobilenet_runtime.measure import measure
+from tests.runtime import tiny
+
+pytestmark = pytest.mark.across
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5,) * 3, (0.5,) * 3)
+UNIT = ((0.0,) * 3, (1.0,) * 3)
+INSIDE = (None, None)
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, tiny.SIZE, tiny.SIZE, 3)).astype("uint8")
+
+
+class Owner:
+    """Whom a warning is for."""
+
+
+def transform(scale, data_format="channels_last"):
+    return Preprocessing((tiny.SIZE,) * 2, 0.875, "bilinear", *scale, data_format=data_format)
+
+
+def normalized(pixels, scale):
+    """By NumPy, in float64."""
+    return pixels.astype("float64") if scale is INSIDE else (pixels / 255 - np.array(scale[0])) / np.array(scale[1])
+
+
+@pytest.mark.parametrize("scale", [IMAGENET, HALF, UNIT, INSIDE])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "int64"])
+def test_integers_are_pixels(scale, dtype):
+    given = PIXELS.astype(dtype)
+    expected = normalized(PIXELS, scale)
+    found = as_model_input(given, transform(scale), Owner(), "a model")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    first = as_model_input(given.transpose(0, 3, 1, 2), transform(scale, "channels_first"), Owner(), "a model")
+    np.testing.assert_allclose(first, expected.transpose(0, 3, 1, 2), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16"])
+def test_floats_stay_what_they_are(dtype, recwarn):
+    if dtype == "bfloat16":
+        dtype = pytest.importorskip("ml_dtypes").bfloat16
+    given = normalized(PIXELS, IMAGENET).astype(dtype)
+    found = as_model_input(given, transform(IMAGENET), Owner(), "a model")
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, given.astype("float32"))
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        (np.full((1, 8, 8, 3), 256), "images of type int64 with values from 256 to 256.*pixels in 0..255"),
+        (np.full((1, 8, 8, 3), -1), "images of type int64 with values from -1"),
+        (np.zeros((1, 8, 8, 3), bool), "images of type bool"),
+        (np.zeros((1, 8, 8, 3), complex), "images of type complex128"),
+    ],
+)
+def test_what_is_refused(given, match):
+    with pytest.raises(ValueError, match=match):
+        as_model_input(given, transform(IMAGENET), Owner(), "a model")
+
+
+@pytest.mark.parametrize(
+    ("scale", "images", "match"),
+    [
+        (IMAGENET, PIXELS.astype("float32"), "look like pixels in 0..255, but a model takes.*-2.12..2.64.*uint8"),
+        (HALF, PIXELS.astype("float32"), "look like pixels in 0..255, but a model takes.*-1..1"),
+        (UNIT, PIXELS.astype("float32"), "look like pixels in 0..255, but a model takes.*0..1"),
+        (IMAGENET, PIXELS / 255, "look like pixels in 0..1, but a model takes.*-2.12..2.64"),
+        (HALF, PIXELS / 255, "look like pixels in 0..1, but a model takes.*-1..1"),
+        (HALF, normalized(PIXELS, IMAGENET), "values from -2.1 to 2.64, but a model takes.*-1..1"),
+        (UNIT, normalized(PIXELS, HALF), "values from -1 to 1, but a model takes.*0..1"),
+        (INSIDE, PIXELS / 255, "but a model takes pixels in 0..255: multiply them by 255"),
+        (INSIDE, normalized(PIXELS, HALF), "look normalized, but a model takes pixels in 0..255"),
+        (INSIDE, PIXELS * 100.0, "to 2.55e.04, but a model takes pixels in 0..255"),
+        (UNIT, PIXELS / 255, None),
+        (IMAGENET, normalized(PIXELS, IMAGENET), None),
+        (HALF, normalized(PIXELS, HALF), None),
+        (HALF, 1.2 * normalized(PIXELS, HALF), None),
+        (IMAGENET, np.zeros((1, 8, 8, 3)), None),
+        (INSIDE, np.zeros((1, 8, 8, 3)), None),
+        (INSIDE, PIXELS.astype("float32"), None),
+        (INSIDE, PIXELS - 20.0, None),
+    ],
+)
+def test_the_range_of_floats(scale, images, match):
+    owner = Owner()
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            as_model_input(images, transform(scale), owner, "a model")
+    assert len(given) == (match is not None), [str(each.message) for each in given]
+    if match is not None:
+        with pytest.warns(UserWarning, match=match) as again:
+            as_model_input(images, transform(scale), Owner(), "a model")
+        assert again[0].filename == __file__
+
+
+def described(path, scale, **changes):
+    """The tiny file's metadata, put into it."""
+    facts = {"name": "tiny", "class_names": None, "size": (tiny.SIZE,) * 2, "channels": 3, "layout": "NHWC"}
+    facts |= {"crop": 0.9, "interpolation": "bilinear", "mean": scale[0], "std": scale[1], "gives": "probabilities"}
+    mobilenet_runtime.embed(path, Metadata(**facts | changes))
+
+
+class TestExportedFiles:
+    @pytest.fixture
+    def path(self, tmp_path):
+        return tiny.write("onnx", tmp_path, outputs=("probabilities",))
+
+    @pytest.mark.parametrize("scale", [IMAGENET, INSIDE])
+    def test_integers_are_normalized_by_the_metadata(self, scale, path):
+        described(path, scale, layout="NCHW")
+        expected = tiny.expected(normalized(PIXELS, scale))["probabilities"]
+        for found in (mobilenet_runtime.load(path)(PIXELS), next(iter(measure(path, PIXELS, runs=1)[1].values()))):
+            np.testing.assert_allclose(found, expected, atol=2e-4)
+
+    def test_floats_in_another_range(self, path):
+        described(path, HALF, layout="NCHW")
+        model = mobilenet_runtime.load(path)
+        with pytest.warns(UserWarning, match=f"pictures .* look like pixels in 0..255, but {path} takes") as given:
+            model(PIXELS.astype("float32"))
+            model(PIXELS.astype("float32"))
+        assert len(given) == 1
+
+    def test_without_metadata(self, path):
+        model = mobilenet_runtime.load(path)
+        with pytest.warns(UserWarning, match="pictures of type uint8 go into .* as they are, since it has no metadata"):
+            found = model(PIXELS)
+        np.testing.assert_allclose(found, tiny.expected(PIXELS.astype("float64"))["probabilities"], atol=2e-4)
