@@ -1,9 +1,12 @@
-"""Learning rates that differ from layer to layer: what has learned long ago moves less than what is fresh."""
+"""What fine-tuning does differently from training: frozen batch norm, and learning rates by layer."""
 
 import keras
 
 from mobilenet_common.checkpoints.layouts.base import BLOCK_NAME
-from mobilenet_common.errors import number
+from mobilenet_common.errors import flag, number
+from mobilenet_common.layers import NormActivation
+from mobilenet_common.layers.block import Block
+from mobilenet_common.nesting import all_layers
 
 _SUFFIX = "WithRates"
 
@@ -70,3 +73,50 @@ def discriminative_rates(optimizer, model, decay=0.7):
     rates = {layer: decay ** (last - stage + 1) for layer, stage in stages.items()}
     rates["stem"] = decay ** (last + 1)
     return _OPTIMIZERS[base].from_config(optimizer.get_config() | {"rates": rates})
+
+
+def freeze_batch_norm(model, frozen=True):
+    """Freeze all batch norm of a model, and nothing else, or let it learn again.
+
+    Frozen batch norm keeps its scale, its offset and its moving statistics, and normalizes by them in training as in
+    inference: what `trainable = False` does to Keras's `BatchNormalization`. Everything around it learns. Use it to
+    fine-tune with small batches, whose own statistics say little.
+
+    As after timm's `freeze_batch_norm_2d`, it stays frozen when `trainable` is set to True later on, such as between
+    the phases of fine-tuning. It stays so in the files that `save` and `save_pretrained` write, in clones, and in what
+    `reset_classifier` returns; files of weights alone don't have it. Layers of Keras's own `BatchNormalization` have
+    nothing but `trainable`, so they thaw when it is set to True on the model.
+
+    Args:
+        model: A model, with models inside it or not, or a layer of one. It is changed in place; `compile` it again
+            afterwards.
+        frozen: False lets batch norm learn again.
+
+    Returns:
+        How many layers were set: blocks and convolutions of this library, and `keras.layers.BatchNormalization`.
+
+    Raises:
+        ValueError: There is no batch norm in `model`, such as in one that `fuse` made.
+    """
+    frozen = flag("frozen", frozen)
+    if not isinstance(model, keras.layers.Layer):
+        raise ValueError(f"model of type {type(model).__name__} is not allowed: give a keras.Model or a layer.")
+    layers = [model, *all_layers(model)]
+    inside_blocks = {each for block in layers if isinstance(block, Block) for each in all_layers(block)}
+    found = [layer for layer in layers if _has_batch_norm(layer) and layer not in inside_blocks]
+    if not found:
+        raise ValueError(f"{model.name} has no batch norm: freeze_batch_norm would change nothing.")
+    # What is inside a frozen layer stays frozen.
+    held = {each for layer in layers if not layer.trainable for each in all_layers(layer)}
+    for layer in found:
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            layer.norm_trainable = not frozen
+        elif frozen or layer not in held:
+            layer.trainable = not frozen
+    return len(found)
+
+
+def _has_batch_norm(layer):
+    if isinstance(layer, (Block, NormActivation)):
+        return layer.normalization == "batch"
+    return isinstance(layer, keras.layers.BatchNormalization)

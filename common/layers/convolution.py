@@ -32,6 +32,8 @@ class ConvNormActivation(NormActivation):
             unpadded 2×2 mean, `"blur"` by a 3×3 binomial filter (Zhang, 2019). None: the convolution strides.
         kernel_initializer: None for `he_fan_out()`.
         normalization, norm_epsilon, norm_momentum, activation, data_format: As `NormActivation`.
+        norm_trainable: As `NormActivation`: False freezes the normalization alone, and the kernel still learns. On a
+            whole model `mobilenet_zoo.freeze_batch_norm` sets it.
 
     Variables: `kernel` `(rows, columns, in, filters)`, depthwise `(rows, columns, in, 1)`; `bias`; `gamma`, `beta`,
     `moving_mean`, `moving_variance` `(filters,)`.
@@ -77,7 +79,7 @@ class ConvNormActivation(NormActivation):
         self._build_normalization(self.filters or channels)
 
     def call(self, x, training=None):
-        if training and self.trainable and self._is_pointwise_batch_norm:
+        if self._is_pointwise_batch_norm and self._norm_learns(training):
             options = (self.gamma, self.beta, self.norm_epsilon, self.activation, self.data_format)
             return self._moved(*ops.pointwise_batch_norm_training(x, self.kernel, *options))
         convolve = ops.depthwise_convolution if self.filters is None else ops.convolution
