@@ -3,6 +3,9 @@
 import dataclasses
 import weakref
 
+import keras
+
+from mobilenet_common.nesting import inner_mobilenet, last_layer
 from mobilenet_zoo.registry import WEIGHTS
 
 
@@ -48,9 +51,28 @@ def remember(model, facts):
 def facts_of(model):
     """The `Facts` of a model: those it was loaded with, or those of the published weights it is named after, or None.
 
-    A model built from published weights is named after them, and keeps that name in its files.
+    A model built from published weights is named after them, and keeps that name in its files. Of a model around such
+    a one all is known but the names of its classes.
     """
     known = _KNOWN.get(model)
     if known is None and model.name in WEIGHTS:
         known = Facts.of_checkpoint(WEIGHTS[model.name])
+    inner = inner_mobilenet(model) if known is None else None
+    if inner is not None and (inside := facts_of(inner)) is not None:
+        return dataclasses.replace(inside, class_names=None)
     return known
+
+
+def is_classifier(model):
+    """Whether a model gives classes: it has a classifier, ends in softmax or sigmoid, or has names for its classes."""
+    outputs = getattr(model, "outputs", None) or ()
+    if len(outputs) != 1 or len(outputs[0].shape) != 2:
+        return False
+    known, last = facts_of(model), last_layer(model)
+    activation = getattr(last, "activation", None)
+    return (
+        (known is not None and known.class_names is not None)
+        or last.name in ("classifier", "predictions")
+        or isinstance(last, keras.layers.Softmax)
+        or activation in (keras.activations.softmax, keras.activations.sigmoid)
+    )

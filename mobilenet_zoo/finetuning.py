@@ -20,7 +20,7 @@ class _WithRates:
 
     def build(self, variables):
         super().build(variables)
-        self._factors = [self.rates.get(variable.path.partition("/")[0], 1.0) for variable in variables]
+        self._factors = [rate_of(variable, self.rates) for variable in variables]
 
     def update_step(self, gradient, variable, learning_rate):
         factor = self._factors[self._get_variable_index(variable)]  # TensorFlow hands over a variable of its own
@@ -28,6 +28,11 @@ class _WithRates:
 
     def get_config(self):
         return super().get_config() | {"rates": self.rates}
+
+
+def rate_of(variable, rates):
+    """Return the factor of a variable's layer in `{layer: factor}`, at any depth, or 1 where it has none."""
+    return next((rates[name] for name in variable.path.split("/") if name in rates), 1.0)
 
 
 def _with_rates(optimizer):
@@ -52,7 +57,7 @@ def discriminative_rates(optimizer, model, decay=0.7):
 
     Args:
         optimizer: One of Keras's that has not run yet, such as `keras.optimizers.AdamW(1e-4)`, or its name.
-        model: A model of this library; a fine-tuned one as a whole, not one that is a layer of another.
+        model: A model of this library, or one around it: pass the model that is trained.
         decay: In (0, 1]; 1 changes nothing.
 
     Returns:
@@ -66,7 +71,8 @@ def discriminative_rates(optimizer, model, decay=0.7):
     base = next((name for name in _OPTIMIZERS if type(optimizer).__name__ == name), None)
     if base is None:
         raise ValueError(f"A {type(optimizer).__name__} can't have rates by layer. Allowed: {', '.join(_OPTIMIZERS)}.")
-    stages = {layer.name: int(match[1]) for layer in model.layers if (match := BLOCK_NAME.fullmatch(layer.name))}
+    blocks = [(layer.name, match) for layer in all_layers(model) if (match := BLOCK_NAME.fullmatch(layer.name))]
+    stages = {name: int(match[1]) for name, match in blocks}
     if not stages:
         raise ValueError(f"{model.name} has no layers called stage1_block1 and so on: it is no model of this library.")
     last = max(stages.values())

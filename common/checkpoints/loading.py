@@ -6,6 +6,7 @@ import numpy as np
 
 from mobilenet_common.checkpoints.state_dict import StateDict
 from mobilenet_common.errors import CheckpointError
+from mobilenet_common.nesting import where_inside
 
 _SHOWN = 8
 
@@ -42,6 +43,8 @@ def load_into(model, checkpoint, adapt=False):
     for other channels than the checkpoint's three gets a kernel made from theirs.
     """
     layout = checkpoint.layout
+    if layout.name != "native":
+        check_is_mobilenet(model)
     entries = layout.entries(model)
     check_complete(model, entries, layout)
     classes = num_classes(model)
@@ -72,6 +75,15 @@ def load_into(model, checkpoint, adapt=False):
     for variable, value in values:
         variable.assign(value)
     return model
+
+
+def check_is_mobilenet(model):
+    """Raise a `ValueError` if the MobileNet of `model` is a layer of it, where no library's names reach."""
+    inside = where_inside(model)
+    if inside:
+        raise ValueError(
+            f"{model.name} is not a MobileNet itself, so no other library has names for its layers.{inside}"
+        )
 
 
 def num_classes(model):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import keras
 
-from mobilenet_common.nesting import all_layers
+from mobilenet_common.nesting import all_layers, inner_mobilenet
 from mobilenet_zoo.classifier import reset_classifier
 from mobilenet_zoo.facts import Facts, facts_of, remember
 from mobilenet_zoo.pretrained import from_pretrained
@@ -47,11 +47,17 @@ def build(model, class_names, recipe, weights):
 
 
 def set_head_alone(model, alone):
-    """Lets the head alone train, or everything that trained before."""
+    """Let the head alone train, or everything that trained before.
+
+    The head is what `_HEAD` names and, around a MobileNet that is a layer, all layers of one's own.
+    """
+    is_around = inner_mobilenet(model) is not None
     for layer in model.layers:
-        if alone:
+        if isinstance(layer, keras.Model):
+            set_head_alone(layer, alone)
+        elif alone:
             layer._trained_before = getattr(layer, "_trained_before", layer.trainable)
-            layer.trainable = layer._trained_before and layer.name.startswith(_HEAD)
+            layer.trainable = layer._trained_before and (is_around or layer.name.startswith(_HEAD))
         elif hasattr(layer, "_trained_before"):
             layer.trainable = layer._trained_before
 
