@@ -63,41 +63,79 @@ def unknown_name(argument, value, names):
 
 
 def one_of(argument, value, allowed):
-    """Returns `value` if it is one of `allowed`, else raises the `ValueError` that lists them."""
-    if value not in allowed:
-        raise ValueError(f"{argument}={value!r} is not offered. Allowed: {', '.join(map(repr, allowed))}.")
-    return value
+    """Return the one of `allowed` that equals `value`, else raise the `ValueError` that lists them."""
+    plain = plain_value(value)
+    if plain is None or isinstance(plain, (str, numbers.Real)):
+        for each in allowed:
+            if each == plain and isinstance(each, bool) == isinstance(plain, bool):
+                return each
+    raise ValueError(f"{argument}={value!r} is not offered. Allowed: {', '.join(map(repr, allowed))}.")
+
+
+def flag(argument, value):
+    """Return `value` as a `bool`, else raise a `ValueError`; NumPy's own are taken too."""
+    plain = plain_value(value)
+    if not isinstance(plain, bool):
+        raise ValueError(f"{argument}={value!r} is not allowed: it must be True or False.")
+    return plain
 
 
 def integer(argument, value, minimum):
-    """Returns `value` as an `int` of at least `minimum`, else raises a `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
+    """Return `value` as an `int` of at least `minimum`, else raise a `ValueError`."""
+    if not is_integer(value) or value < minimum:
         raise ValueError(f"{argument}={value!r} is not allowed: it must be an integer of at least {minimum}.")
     return int(value)
 
 
 def number(argument, value, low, high, *, low_open=False, high_open=False):
-    """Returns `value` as a `float` between `low` and `high`, else raises a `ValueError`."""
-    fits = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    """Return `value` as a `float` between `low` and `high`, else raise a `ValueError`."""
+    plain = plain_value(value)
+    fits = isinstance(plain, numbers.Real) and not isinstance(plain, bool)
     if fits:
-        fits = (low < value if low_open else low <= value) and (value < high if high_open else value <= high)
+        fits = (low < plain if low_open else low <= plain) and (plain < high if high_open else plain <= high)
     if not fits:  # NaN compares false with everything, so it ends here too
         span = f"{'(' if low_open else '['}{low}, {high}{')' if high_open else ']'}"
         raise ValueError(f"{argument}={value!r} is not allowed: it must be a number in {span}.")
-    return float(value)
+    return float(plain)
 
 
 def odd_kernel(argument, value, *, zero_is_none=False):
-    """Returns an odd kernel size, or None for 0 and None where `zero_is_none`; else raises a `ValueError`."""
-    if zero_is_none and (value is None or (value == 0 and not isinstance(value, bool))):
+    """Return an odd kernel size, or None for 0 and None where `zero_is_none`; else raise a `ValueError`."""
+    if zero_is_none and (value is None or (is_integer(value) and value == 0)):
         return None
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1 or value % 2 == 0:
+    if not is_integer(value) or value < 1 or value % 2 == 0:
         alternative = ", or 0 to leave it out" if zero_is_none else ""
         raise ValueError(
             f"{argument}={value!r} is not allowed: a kernel size must be an odd positive integer, "
             f"such as 1, 3, 5 or 7{alternative}."
         )
     return int(value)
+
+
+def pair(argument, value, minimum, names="(rows, columns)"):
+    """Return an integer twice, or a pair of integers, as a tuple of two `int`s, else raise a `ValueError`."""
+    if is_integer(value):
+        value = (value, value)
+    try:
+        sizes = tuple(value)
+    except TypeError:  # neither an integer nor a sequence
+        sizes = ()
+    if isinstance(value, str) or len(sizes) != 2:
+        raise ValueError(f"{argument}={value!r} is not allowed: it must be an integer or a pair {names}.")
+    return tuple(integer(argument, size, minimum) for size in sizes)
+
+
+def is_integer(value):
+    """Whether `value` is an integer of Python's or NumPy's, and not a bool."""
+    plain = plain_value(value)
+    return isinstance(plain, numbers.Integral) and not isinstance(plain, bool)
+
+
+def plain_value(value):
+    """Return what a scalar of NumPy, or an array without axes, holds, as Python's own type; all else as it is."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        return value.item()
+    return value
 
 
 def _either(names):

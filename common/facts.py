@@ -9,6 +9,7 @@ import weakref
 
 from mobilenet_common.catalogue import HALF, PUBLISHED
 from mobilenet_common.errors import integer, number
+from mobilenet_common.nesting import all_layers, inner_mobilenet
 from mobilenet_common.notices import warn_once
 
 # What to do where the facts had to be assumed.
@@ -80,7 +81,7 @@ _CLASS_NAMES = weakref.WeakKeyDictionary()  # the classifier's, which models tha
 
 def stem_of(model):
     """Return the layer that images go into, be it in a model within the model, or None."""
-    return next((layer for layer in model._flatten_layers() if layer.name == "stem"), None)
+    return next((layer for layer in all_layers(model) if layer.name == "stem"), None)
 
 
 def remember(model, facts):
@@ -102,8 +103,9 @@ def facts_of(model):
     Files that are older than the facts in the stem are known by the name of the published weights, which they keep.
     """
     facts = getattr(stem_of(model), "image_facts", None)
-    if facts is None and model.name in PUBLISHED:
-        facts = Facts.of_checkpoint(PUBLISHED[model.name])
+    if facts is None:
+        names = [each.name for each in (model, inner_mobilenet(model)) if each is not None]
+        facts = next((Facts.of_checkpoint(PUBLISHED[name]) for name in names if name in PUBLISHED), None)
     class_names = _CLASS_NAMES.get(model)
     return dataclasses.replace(facts or Facts(), class_names=class_names) if class_names else facts
 

@@ -6,6 +6,7 @@ import numpy as np
 from mobilenet_common.catalogue import HALF
 from mobilenet_common.errors import integer
 from mobilenet_common.layers.resizing import Resize
+from mobilenet_common.nesting import all_layers
 
 
 def resolve_input_shape(input_shape, input_tensor, data_format, architecture, default_size=224, any_size=False):
@@ -102,7 +103,7 @@ def preprocess(x, facts, data_format, dtype):
 
 def normalization_inside(model):
     """Return the `(mean, std)` by which a model's own `preprocess` layer normalizes, for pixels in 0..1, or None."""
-    layer = next((layer for layer in model._flatten_layers() if layer.name == "preprocessing"), None)
+    layer = next((layer for layer in all_layers(model) if layer.name == "preprocessing"), None)
     if isinstance(layer, keras.layers.Rescaling):
         return (-layer.offset / layer.scale / 255,), (1 / layer.scale / 255,)
     if isinstance(layer, keras.layers.Normalization):

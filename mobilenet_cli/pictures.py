@@ -132,14 +132,31 @@ def feature_model(model):
 
     from mobilenet_zoo.facts import facts_of, remember
 
-    pool = next((layer for layer in model.layers if layer.name == "pool"), None)
-    x = model.outputs[0] if pool is None else pool.output
-    if pool is None and len(x.shape) == 4:
-        data_format = next(layer.data_format for layer in model.layers if hasattr(layer, "data_format"))
-        x = keras.layers.GlobalAveragePooling2D(data_format=data_format)(x)
-    elif len(x.shape) == 4:
+    x = _features(model)
+    if len(x.shape) == 4:  # a pool that keeps its axes
         x = keras.layers.Flatten()(x)
     return remember(keras.Model(model.inputs[0], x, name=model.name), facts_of(model))
+
+
+def _features(model):
+    """The tensor of a model's features: what its last global pool gives, or what its MobileNet gives, pooled."""
+    import keras
+
+    from mobilenet_common.nesting import all_layers, as_functional, calls
+    from mobilenet_zoo.exporting.prepared import data_format_of
+
+    pools = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
+    model = as_functional(model, "features")
+    x = model.outputs[0]
+    for layer, inputs, outputs in reversed(calls(model)):
+        if isinstance(layer, pools):
+            return outputs[0]
+        if isinstance(layer, keras.Model) and any(each.name == "stem" for each in all_layers(layer)):
+            features = keras.Model(layer.inputs, _features(layer))
+            return features(inputs[0])
+    if len(x.shape) == 4:
+        x = keras.layers.GlobalAveragePooling2D(data_format=data_format_of(model))(x)
+    return x
 
 
 def keras_classifier(name):

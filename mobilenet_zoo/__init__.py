@@ -10,7 +10,7 @@ from mobilenet_runtime.version import VERSION
 from mobilenet_zoo.classifier import reset_classifier
 from mobilenet_zoo.conversion import export_checkpoint
 from mobilenet_zoo.exporting import ExportReport, export
-from mobilenet_zoo.finetuning import discriminative_rates
+from mobilenet_zoo.finetuning import discriminative_rates, freeze_batch_norm
 from mobilenet_zoo.fusing import fuse
 from mobilenet_zoo.preprocessing import preprocessing, set_preprocessing
 from mobilenet_zoo.pretrained import class_names_of, from_pretrained, push_to_hub, save_pretrained
@@ -35,6 +35,7 @@ __all__ = [
     "discriminative_rates",
     "export",
     "export_checkpoint",
+    "freeze_batch_norm",
     "from_pretrained",
     "fuse",
     "list_models",

@@ -2,6 +2,7 @@
 
 import json
 
+from mobilenet_zoo.facts import is_classifier
 from mobilenet_zoo.registry import WEIGHTS
 
 _TASKS = {True: "image-classification", False: "image-feature-extraction"}
@@ -16,7 +17,7 @@ def model_card(model, facts, licence, description):
         licence: Its identifier, or None.
         description: A paragraph, or None.
     """
-    has_classes = any(layer.name == "classifier" for layer in model.layers)
+    has_classes = facts["class_names"] is not None or is_classifier(model)
     return "\n".join(
         [
             *_header(facts, licence, has_classes),

@@ -7,6 +7,7 @@ import keras
 from mobilenet_common.architecture import check_activation
 from mobilenet_common.builder import classify
 from mobilenet_common.errors import integer
+from mobilenet_common.nesting import expression_inside
 from mobilenet_zoo.facts import facts_of, remember
 
 _SAME = object()
@@ -29,8 +30,13 @@ def reset_classifier(model, num_classes, classifier_activation=_SAME):
     Raises:
         ValueError: The model has no classifier, or `num_classes` is not an integer of at least 1.
     """
-    integer("num_classes", num_classes, 1)
+    num_classes = integer("num_classes", num_classes, 1)
     names = {layer.name for layer in model.layers}
+    if inside := expression_inside(model):
+        raise ValueError(
+            f"{model.name} is a model around a MobileNet, {inside}: put a fresh top of your own on the output of that, "
+            "or pass that to reset_classifier if the classifier is in it."
+        )
     if not {"classifier", "predictions"} <= names:
         raise ValueError(
             f"{model.name} has no classifier to replace: build it with include_top=True, or put layers of your own "

@@ -1,9 +1,12 @@
-"""Learning rates that differ from layer to layer: what has learned long ago moves less than what is fresh."""
+"""What fine-tuning does differently from training: frozen batch norm, and learning rates by layer."""
 
 import keras
 
 from mobilenet_common.checkpoints.layouts.base import BLOCK_NAME
-from mobilenet_common.errors import number
+from mobilenet_common.errors import flag, number
+from mobilenet_common.layers import NormActivation
+from mobilenet_common.layers.block import Block
+from mobilenet_common.nesting import all_layers
 
 _SUFFIX = "WithRates"
 
@@ -17,7 +20,7 @@ class _WithRates:
 
     def build(self, variables):
         super().build(variables)
-        self._factors = [self.rates.get(variable.path.partition("/")[0], 1.0) for variable in variables]
+        self._factors = [rate_of(variable, self.rates) for variable in variables]
 
     def update_step(self, gradient, variable, learning_rate):
         factor = self._factors[self._get_variable_index(variable)]  # TensorFlow hands over a variable of its own
@@ -25,6 +28,11 @@ class _WithRates:
 
     def get_config(self):
         return super().get_config() | {"rates": self.rates}
+
+
+def rate_of(variable, rates):
+    """Return the factor of a variable's layer in `{layer: factor}`, at any depth, or 1 where it has none."""
+    return next((rates[name] for name in variable.path.split("/") if name in rates), 1.0)
 
 
 def _with_rates(optimizer):
@@ -49,7 +57,7 @@ def discriminative_rates(optimizer, model, decay=0.7):
 
     Args:
         optimizer: One of Keras's that has not run yet, such as `keras.optimizers.AdamW(1e-4)`, or its name.
-        model: A model of this library; a fine-tuned one as a whole, not one that is a layer of another.
+        model: A model of this library, or one around it: pass the model that is trained.
         decay: In (0, 1]; 1 changes nothing.
 
     Returns:
@@ -63,10 +71,58 @@ def discriminative_rates(optimizer, model, decay=0.7):
     base = next((name for name in _OPTIMIZERS if type(optimizer).__name__ == name), None)
     if base is None:
         raise ValueError(f"A {type(optimizer).__name__} can't have rates by layer. Allowed: {', '.join(_OPTIMIZERS)}.")
-    stages = {layer.name: int(match[1]) for layer in model.layers if (match := BLOCK_NAME.fullmatch(layer.name))}
+    blocks = [(layer.name, match) for layer in all_layers(model) if (match := BLOCK_NAME.fullmatch(layer.name))]
+    stages = {name: int(match[1]) for name, match in blocks}
     if not stages:
         raise ValueError(f"{model.name} has no layers called stage1_block1 and so on: it is no model of this library.")
     last = max(stages.values())
     rates = {layer: decay ** (last - stage + 1) for layer, stage in stages.items()}
     rates["stem"] = decay ** (last + 1)
     return _OPTIMIZERS[base].from_config(optimizer.get_config() | {"rates": rates})
+
+
+def freeze_batch_norm(model, frozen=True):
+    """Freeze all batch norm of a model, and nothing else, or let it learn again.
+
+    Frozen batch norm keeps its scale, its offset and its moving statistics, and normalizes by them in training as in
+    inference: what `trainable = False` does to Keras's `BatchNormalization`. Everything around it learns. Use it to
+    fine-tune with small batches, whose own statistics say little.
+
+    As after timm's `freeze_batch_norm_2d`, it stays frozen when `trainable` is set to True later on, such as between
+    the phases of fine-tuning. It stays so in the files that `save` and `save_pretrained` write, in clones, and in what
+    `reset_classifier` returns; files of weights alone don't have it. Layers of Keras's own `BatchNormalization` have
+    nothing but `trainable`, so they thaw when it is set to True on the model.
+
+    Args:
+        model: A model, with models inside it or not, or a layer of one. It is changed in place; `compile` it again
+            afterwards.
+        frozen: False lets batch norm learn again.
+
+    Returns:
+        How many layers were set: blocks and convolutions of this library, and `keras.layers.BatchNormalization`.
+
+    Raises:
+        ValueError: There is no batch norm in `model`, such as in one that `fuse` made.
+    """
+    frozen = flag("frozen", frozen)
+    if not isinstance(model, keras.layers.Layer):
+        raise ValueError(f"model of type {type(model).__name__} is not allowed: give a keras.Model or a layer.")
+    layers = [model, *all_layers(model)]
+    inside_blocks = {each for block in layers if isinstance(block, Block) for each in all_layers(block)}
+    found = [layer for layer in layers if _has_batch_norm(layer) and layer not in inside_blocks]
+    if not found:
+        raise ValueError(f"{model.name} has no batch norm: freeze_batch_norm would change nothing.")
+    # What is inside a frozen layer stays frozen.
+    held = {each for layer in layers if not layer.trainable for each in all_layers(layer)}
+    for layer in found:
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            layer.norm_trainable = not frozen
+        elif frozen or layer not in held:
+            layer.trainable = not frozen
+    return len(found)
+
+
+def _has_batch_norm(layer):
+    if isinstance(layer, (Block, NormActivation)):
+        return layer.normalization == "batch"
+    return isinstance(layer, keras.layers.BatchNormalization)

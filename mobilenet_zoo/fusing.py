@@ -1,10 +1,13 @@
 """Batch norm folded into the convolutions before it, for models that have learned."""
 
+import functools
+
 import keras
 import numpy as np
 
 from mobilenet_common.layers import ConvNormActivation, NormActivation
 from mobilenet_common.layers.block import Block
+from mobilenet_common.nesting import as_functional
 from mobilenet_zoo.facts import facts_of, remember
 
 
@@ -20,28 +23,26 @@ def fuse(model, allow_training=False):
     Outputs agree to about 1e-6 of the largest. `model` is left as it was.
 
     Args:
-        model: A functional model with layers of this library, whatever else is in it.
+        model: A functional or `Sequential` model with layers of this library, whatever else is in it; models within
+            it are fused too.
         allow_training: Whether a model that is compiled for training may be fused as it stands.
 
     Returns:
         A functional `keras.Model` that is not compiled.
 
     Raises:
-        ValueError: `model` is not functional, or it still trains: it is compiled with an optimizer and has weights
-            that training changes.
+        ValueError: `model`, or a model within it, has no graph, or it still trains: it is compiled with an optimizer
+            and has weights that training changes.
     """
-    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
-        raise ValueError(
-            f"fuse takes a functional keras.Model, such as the create functions build, not a {type(model).__name__}."
-        )
+    functional = as_functional(model, "fuse")
     if not allow_training and getattr(model, "optimizer", None) is not None and model.trainable_weights:
         raise ValueError(
             f"{model.name} still trains: it is compiled with an optimizer, and a fused copy would not follow what it "
             "learns later. When it has learned, set model.trainable = False before fusing, or call "
             "fuse(model, allow_training=True) to fuse it as it stands."
         )
-    fused = keras.models.clone_model(model, clone_function=_fused_layer)
-    for old, new in zip(model.layers, fused.layers, strict=True):
+    fused = keras.models.clone_model(functional, clone_function=functools.cache(_fused_layer))
+    for old, new in zip(functional.layers, fused.layers, strict=True):
         if not isinstance(old, keras.Model):
             _carry_over(old, new)
     return remember(fused, facts_of(model))
@@ -74,7 +75,7 @@ def _carry_over(old, new):
     old_parts, new_parts = _parts(old), _parts(new)
     factors = {}
     if _folds_layer_scale(old):
-        factors[old.last_convolution.path] = _numbers(old.layer_scale.gamma)
+        factors[_place(old.last_convolution, old)] = _numbers(old.layer_scale.gamma)
     for name, variables in new_parts.items():
         if "moving_mean" in variables:  # a batch norm that isn't ours
             for key, variable in variables.items():
@@ -86,12 +87,17 @@ def _carry_over(old, new):
 
 
 def _parts(layer):
-    """`{"stage1_block1/expand": {"kernel": variable, "gamma": variable, ...}, ...}`."""
+    """`{"/expand": {"kernel": variable, "gamma": variable, ...}, ...}`."""
     parts = {}
     for variable in layer.weights:
-        part, _, name = variable.path.rpartition("/")
+        part, _, name = _place(variable, layer).rpartition("/")
         parts.setdefault(part, {})[name] = variable
     return parts
+
+
+def _place(inner, layer):
+    """The path of something within a layer; that of the layer itself begins with the model it was built in."""
+    return inner.path.removeprefix(layer.path)
 
 
 def _folded(variables, factor, epsilon):

@@ -8,6 +8,7 @@ import numpy as np
 from mobilenet_common.errors import integer, number, one_of, unknown_name
 from mobilenet_common.facts import SET_PREPROCESSING, Facts, facts_of, remember, stem_of, warn_if_assumed
 from mobilenet_common.inputs import for_channels, normalization_inside
+from mobilenet_common.nesting import all_layers, as_functional
 from mobilenet_common.ops.layout import split_shape
 from mobilenet_runtime.transform import INTERPOLATIONS, Preprocessing
 from mobilenet_zoo.registry import WEIGHTS, registry
@@ -24,9 +25,10 @@ def preprocessing(model_or_name, *, input_size=None, crop=None, interpolation=No
     Args:
         model_or_name: A model of this library, or the name of one or of published weights, such as
             `"mobilenetv4_conv_medium.e500_r256_in1k"`. A model gets the transform of the weights that were loaded into
-            it, whether by a name or from a file, and keeps it in its own files. One that was built without weights gets
-            its input's size, a crop of 0.875, bicubic interpolation and pixels in -1..1. A model that normalizes itself
-            gets pixels in 0..255.
+            it, whether by a name or from a file, and keeps it in its own files; so does a model around it. One that was
+            built without weights gets its input's size, a crop of 0.875, bicubic interpolation and pixels in -1..1. A
+            model that normalizes itself, by `include_preprocessing` or by a `Rescaling` or `Normalization` of your
+            own, gets pixels in 0..255.
         input_size: Height and width in pixels, an integer or a pair; None for the model's own.
         crop: Share of the resized picture that the input takes, in (0, 1]; None for that of the weights at this size.
         interpolation: `"nearest"`, `"bilinear"`, `"bicubic"` or `"lanczos"`; None for that of the weights.
@@ -148,13 +150,18 @@ def _of_model(model):
             f"model_or_name of type {type(model).__name__} is not allowed: give a model of this library or the name "
             "of one."
         )
-    stem = stem_of(model)
-    if stem is None or len(model.inputs) != 1:
-        raise ValueError(f"{model.name} has no stem that pictures go into: it is no model of this library.")
-    layers = {layer.name: layer for layer in model.layers}
-    resizing = layers.get("resizing")
+    layers = all_layers(model)
+    stem = next((layer for layer in layers if layer.name == "stem"), None)
+    if stem is None:
+        raise ValueError(f"{model.name} has no stem that images go into: it is no model of this library.")
+    facts = facts_of(model)
+    model = as_functional(model, "preprocessing")
+    if len(model.inputs) != 1:
+        raise ValueError(f"{model.name} has {len(model.inputs)} inputs: preprocessing takes models with one.")
+    normalizes = any(isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization)) for layer in layers)
+    resizing = next((layer for layer in layers if layer.name == "resizing"), None)
     resized = (resizing.height, resizing.width) if resizing else None
-    return facts_of(model), tuple(model.inputs[0].shape[1:]), stem.data_format, "preprocessing" in layers, resized
+    return facts, tuple(model.inputs[0].shape[1:]), stem.data_format, normalizes, resized
 
 
 def _pair(input_size):

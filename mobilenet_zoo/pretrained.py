@@ -15,6 +15,7 @@ from mobilenet_common.checkpoints.download import download_from_hub, hub_client,
 from mobilenet_common.checkpoints.files import as_array
 from mobilenet_common.checkpoints.images import header_of
 from mobilenet_common.errors import CheckpointError, DownloadError, integer
+from mobilenet_common.nesting import as_functional
 from mobilenet_runtime.transform import INTERPOLATIONS
 from mobilenet_zoo.cards import model_card
 from mobilenet_zoo.facts import Facts, facts_of, remember
@@ -46,7 +47,8 @@ def save_pretrained(
     `keras.saving.load_model("hf://user/name")`.
 
     Args:
-        model: A functional model of this library, fine-tuned or fused or as it was built.
+        model: A functional or `Sequential` model of this library or around one of it, fine-tuned or fused or as it was
+            built.
         folder: Made if it isn't there; files of the same names are replaced when the new ones are whole.
         class_names: A name for each output; None for those that the model was loaded with.
         transform: A `Preprocessing` that the model was evaluated with; None for `preprocessing(model)`.
@@ -61,6 +63,7 @@ def save_pretrained(
     Raises:
         ValueError: An argument doesn't fit the model.
     """
+    as_functional(model, "save_pretrained")  # raises for what can't be built again
     known = facts_of(model)
     if class_names is None and known is not None:
         class_names = known.class_names

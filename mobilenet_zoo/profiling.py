@@ -2,10 +2,13 @@
 
 import dataclasses
 import math
+import warnings
 
 import keras
 
+from mobilenet_common.errors import is_integer, plain_value
 from mobilenet_common.layers.costs import Cost, elements
+from mobilenet_common.nesting import as_functional, calls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,48 +107,102 @@ def profile(model, input_shape=None):
     """Counts what `model` costs on one picture.
 
     Args:
-        model: A functional model of this library. Keras's own convolution and dense layers are counted too.
+        model: A functional or `Sequential` model with layers of this library, or with models of it as layers: their
+            rows are called after both, such as `backbone/stage1_block1`. Keras's own `Conv2D`, `DepthwiseConv2D` and
+            `Dense` are counted too.
         input_shape: Without the batch; needed where the model leaves height or width free, and allowed only there or
             where it says the same.
 
     Returns:
-        A `Profile`.
+        A `Profile`. What is called twice has two rows, of which the second brings no parameters.
 
     Raises:
-        ValueError: No input shape is known, or the given one doesn't fit the model.
+        ValueError: No input shape is known, the given one doesn't fit the model, or the model, or one inside it, has
+            no graph.
+
+    Warns:
+        UserWarning: There are layers of other kinds with kernels, whose multiply-accumulates are not counted.
     """
-    shapes = {id(model.inputs[0]): (1, *_input_shape(model, input_shape))}
-    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    last_reader = {}
-    for i, layer in enumerate(layers):
-        for tensor in keras.tree.flatten(layer.input):
-            last_reader[id(tensor)] = i
-    kept = {id(tensor) for tensor in keras.tree.flatten(model.outputs)}
+    model = as_functional(model, "profile")
+    shape = _input_shape(model, input_shape)
+    rows = _rows(model, [(1, *shape)], [False], "", 0, set(), uncounted := [])
+    if uncounted:
+        warnings.warn(
+            f"profile counts no multiply-accumulates for {', '.join(uncounted)}: it knows the layers of this library "
+            "and Keras's Conv2D, DepthwiseConv2D and Dense.",
+            stacklevel=2,
+        )
+    return Profile(model.name, shape, tuple(rows))
+
+
+def _rows(model, input_shapes, held, prefix, outside, counted, uncounted):
+    """The rows of a functional model, those of models within it in their place.
+
+    Args:
+        model: The model.
+        input_shapes: With a batch of 1.
+        held: Whether each input is read again when the model has run.
+        prefix: Of the names, where the model is a layer of another.
+        outside: Numbers that are alive all the time, which others still need.
+        counted: Ids of the variables that have been counted, which a second call doesn't bring again.
+        uncounted: Gets the names of layers whose multiply-accumulates are not known.
+    """
+    steps = calls(model)
+    last_reader = {id(tensor): i for i, (_, inputs, _) in enumerate(steps) for tensor in inputs}
+    kept = {id(tensor) for tensor in model.outputs}
+    kept |= {id(tensor) for tensor, lives in zip(model.inputs, held, strict=True) if lives}
+    shapes = {id(tensor): tuple(shape) for tensor, shape in zip(model.inputs, input_shapes, strict=True)}
     rows, alive = [], dict.fromkeys(shapes)
-    for i, layer in enumerate(layers):
-        read = [id(tensor) for tensor in keras.tree.flatten(layer.input)]
+    for i, (layer, inputs, outputs) in enumerate(steps):
+        read = [id(tensor) for tensor in inputs]
         given = [shapes[tensor] for tensor in read]
-        written = layer.compute_output_shape(given[0] if len(given) == 1 else given)
-        shapes[id(layer.output)] = tuple(written)
-        beside = sum(elements(shapes[tensor]) for tensor in alive if tensor not in read)
-        rows.append(_row(layer, given[0], written, beside))
-        alive[id(layer.output)] = None
+        written = _written(layer, inputs, given, outputs)
+        beside = outside + sum(elements(shapes[tensor]) for tensor in alive if tensor not in read)
+        if isinstance(layer, keras.Model):
+            inner = as_functional(layer, "profile")
+            lives = [last_reader[tensor] > i or tensor in kept for tensor in read]
+            rows += _rows(inner, given, lives, f"{prefix}{layer.name}/", beside, counted, uncounted)
+        else:
+            rows.append(_row(layer, prefix, given, written, beside, counted, uncounted))
+        for tensor, shape in zip(outputs, written, strict=True):
+            shapes[id(tensor)] = tuple(shape)
+            alive[id(tensor)] = None
         for tensor in list(alive):
             if last_reader.get(tensor, -1) <= i and tensor not in kept:
                 del alive[tensor]
-    return Profile(model.name, tuple(shapes[id(model.inputs[0])][1:]), tuple(rows))
+    return rows
 
 
-def _row(layer, given, written, beside):
-    costs = _costs(layer, given, written)
-    bytes_each = keras.ops.convert_to_numpy(keras.ops.zeros((1,), layer.compute_dtype)).itemsize
+def _written(layer, inputs, given, outputs):
+    """The shapes of what a layer writes, for inputs of the shapes `given`."""
+    if not isinstance(layer, keras.layers.Layer):  # a function of keras.ops
+        stand_ins = {id(x): keras.KerasTensor(shape, x.dtype) for x, shape in zip(inputs, given, strict=True)}
+        found = layer.compute_output_spec(*stand_ins.values())
+        return [tuple(x.shape) for x in keras.tree.flatten(found)]
+    written = layer.compute_output_shape(given[0] if len(given) == 1 else given)
+    if len(outputs) == 1 and not isinstance(written, dict):
+        return [tuple(written)] if not isinstance(written[0], (tuple, list)) else [tuple(written[0])]
+    values = written.values() if isinstance(written, dict) else written
+    return [tuple(shape) for shape in values]
+
+
+def _row(layer, prefix, given, written, beside, counted, uncounted):
+    is_layer = isinstance(layer, keras.layers.Layer)
+    costs = _costs(layer, given, written) if is_layer else None
+    if costs is None:
+        if is_layer and any(len(variable.shape) > 1 for variable in layer.weights):
+            uncounted.append(f"{prefix}{layer.name} ({type(layer).__name__})")
+        costs = [Cost(0, sum(map(elements, given)) + sum(map(elements, written)))]
+    bytes_each = keras.ops.convert_to_numpy(keras.ops.zeros((1,), getattr(layer, "compute_dtype", None))).itemsize
     sizes = {True: 0, False: 0}
-    for variable in layer.weights:
-        sizes[variable.name.startswith("moving_")] += math.prod(variable.shape)
+    for variable in layer.weights if is_layer else ():
+        if id(variable) not in counted:
+            counted.add(id(variable))
+            sizes[variable.name.startswith("moving_")] += math.prod(variable.shape)
     return ProfileRow(
-        name=layer.name,
+        name=prefix + layer.name,
         kind=type(layer).__name__,
-        output_shape=tuple(written[1:]),
+        output_shape=tuple(written[0][1:]),
         parameters=sizes[False],
         statistics=sizes[True],
         macs=sum(cost.macs for cost in costs),
@@ -154,17 +211,20 @@ def _row(layer, given, written, beside):
 
 
 def _costs(layer, given, written):
+    """The `Cost`s of a layer, or None where it isn't known what it multiplies."""
     if hasattr(layer, "costs"):
-        return layer.costs(given)
+        return layer.costs(given[0])
     macs = 0
     kernel = getattr(layer, "kernel", None)
     if isinstance(layer, keras.layers.Dense):
-        macs = elements(written) * kernel.shape[0]
+        macs = elements(written[0]) * kernel.shape[0]
     elif isinstance(layer, keras.layers.DepthwiseConv2D):
-        macs = elements(written) * math.prod(kernel.shape[:2])
+        macs = elements(written[0]) * math.prod(kernel.shape[:2])
     elif isinstance(layer, keras.layers.Conv2D):
-        macs = elements(written) * math.prod(kernel.shape[:3])
-    return [Cost(macs, elements(given) + elements(written))]
+        macs = elements(written[0]) * math.prod(kernel.shape[:3])
+    elif layer.weights:
+        return None
+    return [Cost(macs, sum(map(elements, given)) + sum(map(elements, written)))]
 
 
 def _input_shape(model, input_shape):
@@ -173,11 +233,11 @@ def _input_shape(model, input_shape):
     own = tuple(model.inputs[0].shape[1:])
     if input_shape is None:
         if None in own:
-            raise ValueError(f"{model.name} takes pictures of {own}: pass profile an input_shape without None.")
+            raise ValueError(f"{model.name} takes images of {own}: pass profile an input_shape without None.")
         return own
-    given = tuple(input_shape)
+    given = tuple(map(plain_value, input_shape))
     fits = len(given) == len(own) and all(
-        isinstance(n, int) and n > 0 and (m is None or m == n) for n, m in zip(given, own, strict=True)
+        is_integer(n) and n > 0 and (m is None or m == n) for n, m in zip(given, own, strict=True)
     )
     if not fits:
         raise ValueError(f"input_shape={input_shape!r} does not fit {model.name}, which takes {own}.")

@@ -6,7 +6,7 @@ import numpy as np
 from mobilenet_common.checkpoints.files import as_array
 from mobilenet_common.checkpoints.layouts import LAYOUTS
 from mobilenet_common.checkpoints.layouts.base import TORCH_SUFFIXES, blocks, part
-from mobilenet_common.checkpoints.loading import check_complete, num_classes
+from mobilenet_common.checkpoints.loading import check_complete, check_is_mobilenet, num_classes
 from mobilenet_common.errors import one_of
 
 TORCH_LAYOUTS = tuple(name for name, layout in LAYOUTS.items() if layout.torch_axes)
@@ -24,6 +24,7 @@ def state_dict(model, layout):
             with blocks or normalisations that it lacks.
     """
     layout = LAYOUTS[one_of("layout", layout, TORCH_LAYOUTS)]
+    check_is_mobilenet(model)
     _check_counterpart(model, layout)
     entries = layout.entries(model)
     check_complete(model, entries, layout)

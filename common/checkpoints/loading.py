@@ -8,6 +8,7 @@ from mobilenet_common.checkpoints.images import note_image_facts
 from mobilenet_common.checkpoints.layouts.base import part
 from mobilenet_common.checkpoints.state_dict import StateDict
 from mobilenet_common.errors import CheckpointError
+from mobilenet_common.nesting import where_inside
 from mobilenet_common.notices import warn
 
 _SHOWN = 8
@@ -59,6 +60,8 @@ def load_into(model, checkpoint, adapt=False):
     checkpoint's three gets a kernel made from theirs.
     """
     layout = checkpoint.layout
+    if layout.name != "native":
+        check_is_mobilenet(model)
     entries = layout.entries(model)
     check_complete(model, entries, layout)
     classes = num_classes(model)
@@ -93,6 +96,15 @@ def load_into(model, checkpoint, adapt=False):
         variable.assign(value)
     _notify(checkpoint, classes, fresh, [name for name in checkpoint.left if name not in claimed])
     return model
+
+
+def check_is_mobilenet(model):
+    """Raise a `ValueError` if the MobileNet of `model` is a layer of it, where no library's names reach."""
+    inside = where_inside(model)
+    if inside:
+        raise ValueError(
+            f"{model.name} is not a MobileNet itself, so no other library has names for its layers.{inside}"
+        )
 
 
 def num_classes(model):

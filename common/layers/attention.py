@@ -137,6 +137,7 @@ class MobileAttention(Block):
         if self.layer_scale is not None:
             self.layer_scale.build(self.compute_output_shape(input_shape))
         self.adds_shortcut = self.shortcut and self._keeps_shape(input_shape, self.compute_output_shape(input_shape))
+        self._pass_on_trainable()
 
     def call(self, x, training=None):
         y = self.norm.call(x, training)
@@ -280,6 +281,7 @@ class ChannelAttention(QuickLayer):
         for layer in (self.query_down, self.kv_down, self.query, self.key, self.value):
             if layer is not None:
                 layer.build(input_shape)
+        self._pass_on_trainable()
 
     def _convolution(self, name, filters, kernel_size, **options):
         return ConvNormActivation(

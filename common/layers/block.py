@@ -2,11 +2,13 @@
 
 import keras
 
-from mobilenet_common.errors import integer, number, one_of
+from mobilenet_common.errors import flag, integer, number, one_of
 from mobilenet_common.layers.convolution import ConvNormActivation
 from mobilenet_common.layers.costs import Cost, along, beside, elements
+from mobilenet_common.layers.normalization import NormActivation
 from mobilenet_common.layers.quick import QuickLayer
 from mobilenet_common.layers.regularization import DropPath, LayerScale
+from mobilenet_common.nesting import all_layers
 from mobilenet_common.ops.layout import channel_axis
 
 
@@ -30,6 +32,7 @@ class Block(QuickLayer):
         layer_scale: First value of the learned factors on the path's output (`LayerScale`), or None for none.
         drop_path_rate: Share of pictures whose path is dropped in training (`DropPath`).
         data_format: `"channels_last"`, `"channels_first"`, or None for Keras's setting.
+        norm_trainable: Whether the normalizations inside learn; see `NormActivation`.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Block(QuickLayer):
         layer_scale=None,
         drop_path_rate=0.0,
         data_format=None,
+        norm_trainable=True,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -66,6 +70,7 @@ class Block(QuickLayer):
         self.layer_scale_init = None if layer_scale is None else float(layer_scale)
         self.drop_path_rate = number("drop_path_rate", drop_path_rate, 0, 1, high_open=True)
         self.data_format = data_format or keras.config.image_data_format()
+        self._norm_trainable = flag("norm_trainable", norm_trainable)
         self.layer_scale = self.drop_path = None
         if self.layer_scale_init is not None:
             self.layer_scale = LayerScale(
@@ -73,6 +78,18 @@ class Block(QuickLayer):
             )
         if self.drop_path_rate:
             self.drop_path = DropPath(self.drop_path_rate, dtype=self.dtype_policy, name="drop_path")
+
+    @property
+    def norm_trainable(self):
+        """Whether the normalizations inside learn while the block does; settable, as that of `NormActivation`."""
+        return self._norm_trainable
+
+    @norm_trainable.setter
+    def norm_trainable(self, value):
+        self._norm_trainable = flag("norm_trainable", value)
+        for layer in all_layers(self):
+            if isinstance(layer, NormActivation):
+                layer.norm_trainable = self._norm_trainable
 
     def _steps(self):
         """The layers of the path, in the order in which they run."""
@@ -97,6 +114,7 @@ class Block(QuickLayer):
             "antialias": self.antialias,
             "use_bias": self.use_bias,
             "data_format": self.data_format,
+            "norm_trainable": self.norm_trainable,
             "dtype": self.dtype_policy,
         }
 
@@ -106,6 +124,7 @@ class Block(QuickLayer):
             layer.build(shape)
             shape = layer.compute_output_shape(shape)
         self.adds_shortcut = self.shortcut and self._keeps_shape(input_shape, shape)
+        self._pass_on_trainable()
 
     def _keeps_shape(self, input_shape, output_shape):
         axis = channel_axis(self.data_format)
@@ -151,4 +170,5 @@ class Block(QuickLayer):
             "layer_scale": self.layer_scale_init,
             "drop_path_rate": self.drop_path_rate,
             "data_format": self.data_format,
+            "norm_trainable": self.norm_trainable,
         }

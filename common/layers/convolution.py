@@ -35,6 +35,8 @@ class ConvNormActivation(NormActivation):
         image_facts: For a model's stem: how the images were prepared that its weights were trained on, as
             `Facts.as_config` gives it; None where nothing is known.
         normalization, norm_epsilon, norm_momentum, activation, data_format: As `NormActivation`.
+        norm_trainable: As `NormActivation`: False freezes the normalization alone, and the kernel still learns. On a
+            whole model `mobilenet_zoo.freeze_batch_norm` sets it.
 
     Variables: `kernel` `(rows, columns, in, filters)`, depthwise `(rows, columns, in, 1)`; `bias`; `gamma`, `beta`,
     `moving_mean`, `moving_variance` `(filters,)`.
@@ -82,7 +84,7 @@ class ConvNormActivation(NormActivation):
         self._build_normalization(self.filters or channels)
 
     def call(self, x, training=None):
-        if training and self.trainable and self._is_pointwise_batch_norm:
+        if self._is_pointwise_batch_norm and self._norm_learns(training):
             options = (self.gamma, self.beta, self.norm_epsilon, self.activation, self.data_format)
             return self._moved(*ops.pointwise_batch_norm_training(x, self.kernel, *options))
         convolve = ops.depthwise_convolution if self.filters is None else ops.convolution

@@ -4,7 +4,7 @@ import keras
 from keras import ops as keras_ops
 
 from mobilenet_common import ops
-from mobilenet_common.errors import number, one_of
+from mobilenet_common.errors import flag, number, one_of
 from mobilenet_common.layers.costs import Cost, elements
 from mobilenet_common.layers.quick import QuickLayer
 from mobilenet_common.ops.layout import channel_axis
@@ -27,9 +27,13 @@ class NormActivation(QuickLayer):
         norm_momentum: Share of the old moving statistics that a training step of batch norm keeps.
         activation: Anything that `keras.activations.get` takes; None for none.
         data_format: `"channels_last"`, `"channels_first"`, or None for `keras.config.image_data_format()`.
+        norm_trainable: Whether the normalization learns. False keeps `gamma`, `beta` and the moving statistics as they
+            are, in training too, whatever `trainable` is set to. `mobilenet_zoo.freeze_batch_norm` sets it on a whole
+            model: the loop over `keras.layers.BatchNormalization` that freezes other models finds none here.
 
-    Batch norm uses its moving statistics in inference, and also in training while `trainable` is False, as Keras's
-    own layer does. Its moving variance is the biased one, again as Keras's.
+    Batch norm uses its moving statistics in inference, and also in training while `trainable` or `norm_trainable` is
+    False, as Keras's own layer does while `trainable` is False. Its moving variance is the biased one, again as
+    Keras's.
     """
 
     def __init__(
@@ -40,14 +44,45 @@ class NormActivation(QuickLayer):
         norm_momentum=0.99,
         activation=None,
         data_format=None,
+        norm_trainable=True,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self._norm_trainable = flag("norm_trainable", norm_trainable)
         self.normalization = one_of("normalization", normalization, (*NORMALIZATIONS, "affine", None))
         self.norm_epsilon = number("norm_epsilon", norm_epsilon, 0, 1, low_open=True)
         self.norm_momentum = number("norm_momentum", norm_momentum, 0, 1, high_open=True)
         self.activation = keras.activations.get(activation)
         self.data_format = data_format or keras.config.image_data_format()
+
+    @property
+    def norm_trainable(self):
+        """Whether the normalization learns while the layer does; settable, `compile` the model again afterwards."""
+        return self._norm_trainable
+
+    @norm_trainable.setter
+    def norm_trainable(self, value):
+        self._norm_trainable = flag("norm_trainable", value)
+        self._set_norm_variables()
+
+    @property
+    def trainable(self):
+        """Whether the layer learns, as every Keras layer has it; the normalization needs `norm_trainable` too."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value):
+        keras.layers.Layer.trainable.fset(self, value)
+        self._set_norm_variables()
+
+    def _set_norm_variables(self):
+        for name in ("gamma", "beta"):
+            if hasattr(self, name):
+                getattr(self, name).trainable = self._trainable and self._norm_trainable
+
+    def _norm_learns(self, training):
+        """Whether a step of training moves the normalization, so that it takes the batch's own statistics."""
+        return training and self._trainable and self._norm_trainable
 
     def build(self, input_shape):
         self._build_normalization(input_shape[channel_axis(self.data_format)])
@@ -69,6 +104,7 @@ class NormActivation(QuickLayer):
             "norm_momentum": self.norm_momentum,
             "activation": keras.activations.serialize(self.activation),
             "data_format": self.data_format,
+            "norm_trainable": self.norm_trainable,
         }
 
     def _build_normalization(self, channels):
@@ -83,6 +119,8 @@ class NormActivation(QuickLayer):
             self.moving_variance = self.add_weight(
                 name="moving_variance", initializer="ones", trainable=False, **variable
             )
+        if not self._norm_trainable:  # after they are made, so that a frozen layer's weights keep their order
+            self._set_norm_variables()
 
     def _finish(self, x, training, overwrite=False):
         """Normalisation and activation of `x`, in its place in memory where `overwrite` allows."""
@@ -99,7 +137,7 @@ class NormActivation(QuickLayer):
 
     def _batch_norm(self, x, training, overwrite):
         options = (self.gamma, self.beta, self.norm_epsilon, self.activation, self.data_format)
-        if not (training and self.trainable):
+        if not self._norm_learns(training):
             return ops.batch_norm(x, self.moving_mean, self.moving_variance, *options, overwrite=overwrite)
         return self._moved(*ops.batch_norm_training(x, *options))
 

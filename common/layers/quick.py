@@ -18,6 +18,14 @@ class QuickLayer(keras.layers.Layer):
     of its variables, needs none of that.
     """
 
+    def _pass_on_trainable(self):
+        """Freeze what `build` made inside a layer that was frozen before, such as one that is loaded from a file.
+
+        Keras sets `trainable` on the parts of a layer when it is set on the layer, and not when they are made later.
+        """
+        if not self.trainable:
+            self.trainable = False
+
     if keras.backend.backend() == "torch" and get_autocast_scope is not None:
 
         def __call__(self, *args, **kwargs):

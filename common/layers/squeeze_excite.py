@@ -45,6 +45,7 @@ class SqueezeExcite(QuickLayer):
         pooled = self._pooled_shape(input_shape)
         self.reduce.build(pooled)
         self.expand.build(self.reduce.compute_output_shape(pooled))
+        self._pass_on_trainable()
 
     def call(self, x, training=None):
         return x * self.expand.call(self.reduce.call(ops.mean_pool(x, self.data_format)))

@@ -5,6 +5,7 @@ import time
 
 import keras
 
+from mobilenet_common.nesting import last_layer
 from mobilenet_runtime import evaluation
 from mobilenet_runtime.classifier import softmax
 from mobilenet_runtime.measure import peak_memory
@@ -50,7 +51,7 @@ class KerasClassifier:
         self.runtime = f"Keras {keras.__version__}, {keras.backend.backend()}"
         self.transform = preprocessing(model)
         self.class_names = class_names_of(model)
-        logits = getattr(model.layers[-1], "activation", None) is keras.activations.linear
+        logits = getattr(last_layer(model), "activation", None) is keras.activations.linear
         self.probabilities = softmax if logits else (lambda values: values)
 
     def answer(self, pictures):

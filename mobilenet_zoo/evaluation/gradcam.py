@@ -6,7 +6,8 @@ import dataclasses
 import keras
 import numpy as np
 
-from mobilenet_common.errors import unknown_name
+from mobilenet_common.errors import is_integer, unknown_name
+from mobilenet_common.nesting import all_layers, last_layer
 from mobilenet_runtime.evaluation.pictures import overlay
 from mobilenet_runtime.inputs import as_model_input
 from mobilenet_runtime.pictures import open_picture
@@ -94,7 +95,7 @@ def grad_cam(model, images, classes=None):
         return keras.ops.sum(keras.ops.cast(logits, "float32") * keras.ops.one_hot(chosen, outputs))
 
     images = _as_input(images, model)
-    with _logits_of(_last_layer(model)):
+    with _logits_of(last_layer(model)):
         found = _GRADIENTS[keras.backend.backend()](model, pool, keras.ops.convert_to_tensor(images), score)
     maps, gradients, logits = map(_numpy, found)
     if pool.data_format == "channels_first":
@@ -203,7 +204,7 @@ def _replaced(layer, name, value):
 
 def _pool(model):
     """The last global pool, be it in a model within the model."""
-    layers = model._flatten_layers() if isinstance(model, keras.Model) else ()
+    layers = all_layers(model) if isinstance(model, keras.Model) else ()
     pools = [layer for layer in layers if isinstance(layer, _POOLS)]
     output = getattr(model, "output_shape", None)
     if not pools or not isinstance(output, tuple) or len(output) != 2:
@@ -215,14 +216,6 @@ def _pool(model):
     return pools[-1]
 
 
-def _last_layer(model):
-    """The layer that gives the answers."""
-    layer = model
-    while getattr(layer, "layers", None):
-        layer = layer.outputs[0]._keras_history.operation if layer.outputs else layer.layers[-1]
-    return layer
-
-
 def _class_number(given, model):
     names, classes = class_names_of(model), model.output_shape[-1]
     if isinstance(given, str):
@@ -231,13 +224,13 @@ def _class_number(given, model):
         if given not in names:
             raise unknown_name("class_index", given, names)
         return names.index(given)
-    if isinstance(given, bool) or not 0 <= given < classes:
+    if not is_integer(given) or not 0 <= given < classes:
         raise ValueError(f"class_index={given!r} is not allowed: {model.name} has the classes 0..{classes - 1}.")
     return int(given)
 
 
 def _probability(model, logits, number):
-    activation = getattr(_last_layer(model), "activation", None)
+    activation = getattr(last_layer(model), "activation", None)
     if activation in (None, keras.activations.linear):
         activation = keras.activations.softmax
     return float(_numpy(activation(keras.ops.convert_to_tensor(logits[None])))[0, number])

@@ -7,6 +7,7 @@ import numpy as np
 
 from mobilenet_common.layers import ConvNormActivation
 from mobilenet_common.layers.block import Block
+from mobilenet_common.nesting import all_layers
 from mobilenet_common.ops.layout import channel_axis
 
 _PICTURES = 64  # enough for means and ranges
@@ -45,7 +46,7 @@ def rounded(kernel, is_depthwise, levels=127):
 
 def _pairs(model):
     """Two convolutions with nothing between them but a ReLU or nothing at all, inside the blocks."""
-    for layer in model.layers:
+    for layer in all_layers(model):
         steps = layer._steps() if isinstance(layer, Block) and type(layer)._steps is not Block._steps else []
         for first, second in zip(steps, steps[1:], strict=False):
             if isinstance(first, ConvNormActivation) and isinstance(second, ConvNormActivation):
@@ -81,7 +82,7 @@ def _correct_bias(layer, means, levels):
 
 
 def _convolutions(model):
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         if isinstance(layer, ConvNormActivation):
             yield layer
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from mobilenet_common.errors import ExportError, integer, number, one_of, unknown_name
+from mobilenet_common.nesting import all_layers, as_functional
 from mobilenet_common.ops.layout import split_shape
 from mobilenet_runtime.labels import imagenet_classes
 from mobilenet_runtime.metadata import Metadata
@@ -14,7 +15,7 @@ from mobilenet_zoo.exporting import pictures as making
 from mobilenet_zoo.exporting.prepared import data_format_of, ends_in_softmax
 from mobilenet_zoo.exporting.reference import Reference
 from mobilenet_zoo.exporting.verification import deviation
-from mobilenet_zoo.facts import facts_of
+from mobilenet_zoo.facts import facts_of, is_classifier, remember
 from mobilenet_zoo.preprocessing import preprocessing
 from mobilenet_zoo.registry import WEIGHTS
 
@@ -35,12 +36,10 @@ class Plan:
     float_blocks: tuple | None = None
 
     def __post_init__(self):
-        model = self.model
-        if not isinstance(model, keras.Model) or not hasattr(model, "operations") or len(model.inputs) != 1:
-            raise ValueError(
-                f"export takes a functional keras.Model with one input, such as the create functions build, not a "
-                f"{type(model).__name__}."
-            )
+        known = facts_of(self.model) if isinstance(self.model, keras.Model) else None
+        model = self.model = remember(as_functional(self.model, "export"), known)
+        if len(model.inputs) != 1:
+            raise ValueError(f"export takes models with one input, and {model.name} has {len(model.inputs)}.")
         if self.batch_size is not None:
             integer("batch_size", self.batch_size, 1)
         one_of("quantization", self.quantization, (None, "float16", "dynamic", "int8"))
@@ -145,15 +144,15 @@ class Plan:
         """The `Metadata` that travel with the model; the process that writes sets the layout."""
         facts, model, transform = facts_of(self.model), self.model, self.transform
         base = facts.base if facts else None
-        is_classifier = _is_classifier(model)
+        has_classes = is_classifier(model)
         gives = "features"
-        if is_classifier:
+        if has_classes:
             soft = ends_in_softmax(model) if self.include_softmax is None else self.include_softmax
             gives = "probabilities" if soft else "logits"
         inside = self.normalises or self.scaling is not None
         return Metadata(
             name=model.name,
-            class_names=_class_names(facts, model.outputs[0].shape[-1]) if is_classifier else None,
+            class_names=_class_names(facts, model.outputs[0].shape[-1]) if has_classes else None,
             size=self.size,
             channels=transform.channels,
             layout="NHWC",
@@ -190,7 +189,7 @@ def _modules_of(model):
     Raises:
         ExportError: Another process can't import one.
     """
-    kinds = {type(layer) for layer in model._flatten_layers()}
+    kinds = {type(layer) for layer in [model, *all_layers(model)]}
     names = {kind.__module__ for kind in kinds if kind.__module__.split(".")[0] not in ("keras", "mobilenet_common")}
     if "__main__" in names:
         own = ", ".join(sorted(kind.__name__ for kind in kinds if kind.__module__ == "__main__"))
@@ -199,10 +198,6 @@ def _modules_of(model):
             "own, registered with Keras, which the process that writes can import."
         )
     return sorted(names)
-
-
-def _is_classifier(model):
-    return any(layer.name == "classifier" for layer in model.layers) and len(model.outputs) == 1
 
 
 def _class_names(facts, count):

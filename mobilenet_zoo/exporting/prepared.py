@@ -1,8 +1,11 @@
 """The model as it leaves: fused, of one size, in the target's data format, with or without its two ends."""
 
+import functools
+
 import keras
 
 from mobilenet_common.inputs import for_channels
+from mobilenet_common.nesting import all_layers, as_functional, calls, last_layer
 from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
 from mobilenet_zoo.fusing import fuse
 
@@ -43,11 +46,11 @@ def prepare(model, *, batch_size, image_size, data_format, scaling=None, softmax
         args = [scaled if each is image else each for each in args]
         return layer(*args, **kwargs)
 
-    last = _last_activation(fused)
+    dropped = _last_activation(fused) if softmax is False else None
     copy = keras.models.clone_model(
         fused,
         image,
-        clone_function=lambda layer: _copied(layer, data_format, softmax is False and layer is last),
+        clone_function=functools.cache(lambda layer: _copied(layer, data_format, dropped)),
         call_function=called,
     )
     kept = {layer.name: layer for layer in copy.layers}
@@ -62,12 +65,36 @@ def prepare(model, *, batch_size, image_size, data_format, scaling=None, softmax
 
 def with_blocks(model):
     """The prepared `model` with the output of every layer, in order, as `{layer's name: tensor}`."""
-    return keras.Model(model.inputs, {layer.name: layer.output for layer in blocks(model)}, name=model.name)
+    return keras.Model(model.inputs, block_outputs(model), name=model.name)
 
 
 def blocks(model):
     """The layers of a prepared model that compute something, in order."""
     return [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+
+
+def block_outputs(model):
+    """`{layer's name: what it writes}` of the layers of a functional model that compute something, in order."""
+    return {layer.name: outputs[0] for layer, _, outputs in calls(model)}
+
+
+def without_softmax(model):
+    """A copy of a functional `model`, with the same weights, that gives logits in place of probabilities."""
+    last = _last_activation(model)
+
+    def copied(layer):
+        if isinstance(layer, keras.Model):
+            return keras.models.clone_model(as_functional(layer, "export"), clone_function=functools.cache(copied))
+        if layer is last and isinstance(layer, keras.layers.Softmax):
+            return keras.layers.Activation("linear", name=layer.name)
+        config = layer.get_config()
+        if layer is last:
+            config["activation"] = "linear"
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(model, clone_function=functools.cache(copied))
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def output_names(model):
@@ -80,18 +107,18 @@ def output_names(model):
 
 def data_format_of(model):
     """`"channels_last"` or `"channels_first"`, as the first layer says that has one."""
-    layers = (layer for layer in model._flatten_layers() if hasattr(layer, "data_format"))
+    layers = (layer for layer in all_layers(model) if hasattr(layer, "data_format"))
     return next((layer.data_format for layer in layers), keras.config.image_data_format())
 
 
 def ends_in_softmax(model):
-    """Whether the model's last layer gives probabilities."""
+    """Whether the model's last layer, be it in a model within the model, gives probabilities."""
     return _last_activation(model) is not None
 
 
 def _last_activation(model):
     """The layer that ends a model by a softmax, or None."""
-    last = model.outputs[0]._keras_history.operation
+    last = last_layer(model)
     is_softmax = isinstance(last, keras.layers.Softmax) or getattr(last, "activation", 0) is keras.activations.softmax
     return last if is_softmax else None
 
@@ -105,17 +132,21 @@ def _turns(layer):
     )
 
 
-def _copied(layer, data_format, is_dropped):
-    """A layer with the configuration of `layer`, in float32 and in `data_format`; `is_dropped` passes its input on."""
+def _copied(layer, data_format, dropped):
+    """A layer with the configuration of `layer`, in float32 and in `data_format`; `dropped` gets no softmax."""
+    if isinstance(layer, keras.Model):  # which isn't turned, nor is what it is a layer of
+        inner = as_functional(layer, "export")
+        return keras.models.clone_model(
+            inner, clone_function=functools.cache(lambda each: _copied(each, data_format, dropped))
+        )
     config = layer.get_config()
     if not isinstance(layer, keras.layers.Layer):
         return type(layer).from_config(config)
+    is_dropped = layer is dropped
     if is_dropped and isinstance(layer, keras.layers.Softmax):
         return keras.layers.Activation("linear", name=layer.name)
     if is_dropped:
         config["activation"] = "linear"
-    if isinstance(layer, keras.Model):  # which isn't turned, nor is what it is a layer of
-        return keras.models.clone_model(layer, clone_function=lambda each: _copied(each, data_format, False))
     config["dtype"] = "float32"
     if "data_format" in config:
         config["data_format"] = data_format

@@ -1,11 +1,14 @@
 """What the model itself answers, under the backend that runs here, in float32 or better."""
 
+import functools
+
 import keras
 import numpy as np
 
+from mobilenet_common.nesting import all_layers, as_functional
 from mobilenet_common.ops.layout import join_shape, split_shape
 from mobilenet_runtime.pictures import as_numpy
-from mobilenet_zoo.exporting.prepared import blocks, data_format_of, ends_in_softmax
+from mobilenet_zoo.exporting.prepared import block_outputs, data_format_of, ends_in_softmax, without_softmax
 
 
 class Reference:
@@ -24,20 +27,18 @@ class Reference:
 
     def __call__(self, pictures):
         """The outputs, in order."""
-        inputs, outputs = self.model.inputs, self.model.outputs
         gives_probabilities = ends_in_softmax(self.model)
-        if gives_probabilities and self.softmax is False:
-            outputs = [outputs[0]._keras_history.operation.input]
-        answers = self._run(keras.Model(inputs, outputs), pictures)
+        drops_softmax = gives_probabilities and self.softmax is False
+        answers = self._run(without_softmax(self.model) if drops_softmax else self.model, pictures)
         if self.softmax and not gives_probabilities:
             answers = [softmax(answers[0])]
         return answers
 
     def block_outputs(self, pictures):
         """`{layer's name: its output}`, in order."""
-        layers = blocks(self.model)
-        answers = self._run(keras.Model(self.model.inputs, [layer.output for layer in layers]), pictures)
-        return {layer.name: answer for layer, answer in zip(layers, answers, strict=True)}
+        outputs = block_outputs(self.model)
+        answers = self._run(keras.Model(self.model.inputs, list(outputs.values())), pictures)
+        return dict(zip(outputs, answers, strict=True))
 
     def _run(self, model, pictures, batch_size=16):
         parts = []
@@ -77,10 +78,10 @@ def _of_size(model, size, data_format):
     """`model`, or one with its weights that takes pictures of `size` and doesn't round to 16 bits on the way."""
     _, *own, channels = split_shape(model.inputs[0].shape, data_format)
     fits = all(n in (None, wanted) for n, wanted in zip(own, size, strict=True))
-    if fits and not any(map(_is_half, model._flatten_layers())):
+    if fits and not any(map(_is_half, [model, *all_layers(model)])):
         return model
     image = keras.Input(batch_shape=join_shape(None, *size, channels, data_format), dtype="float32", name="image")
-    other = keras.models.clone_model(model, image, clone_function=_copied)
+    other = keras.models.clone_model(model, image, clone_function=functools.cache(_copied))
     other.set_weights(model.get_weights())
     return other
 
@@ -91,7 +92,7 @@ def _is_half(layer):
 
 def _copied(layer):
     if isinstance(layer, keras.Model):
-        return keras.models.clone_model(layer, clone_function=_copied)
+        return keras.models.clone_model(as_functional(layer, "export"), clone_function=functools.cache(_copied))
     config = layer.get_config()
     if isinstance(layer, keras.layers.Layer) and _is_half(layer):
         config["dtype"] = "float32"

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from mobilenet_common.checkpoints.layouts.base import BLOCK_NAME
+from mobilenet_common.nesting import all_layers
 from mobilenet_zoo.training.optimization import make_optimizer
 
 
@@ -66,7 +67,7 @@ def rematerialise(model):
         How many blocks do so now.
     """
     count = 0
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         if BLOCK_NAME.fullmatch(layer.name) and not hasattr(layer, "_kept_call"):
             layer._kept_call = layer.call
             layer.call = _twice(layer, layer._kept_call)

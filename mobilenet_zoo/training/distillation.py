@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from mobilenet_common.errors import number
+from mobilenet_common.nesting import last_layer
 from mobilenet_zoo.preprocessing import preprocessing
 
 _LEAST = 1e-30  # a probability below it counts as it; its logarithm still has a gradient
@@ -119,7 +120,7 @@ def _log(probabilities):
 
 
 def _is_softmax(model):
-    return getattr(model.layers[-1], "activation", None) is keras.activations.softmax
+    return getattr(last_layer(model), "activation", None) is keras.activations.softmax
 
 
 def _floats_for(student):

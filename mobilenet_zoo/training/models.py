@@ -1,10 +1,12 @@
 """The model that a run trains: built for its classes, or somebody's own."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
 import keras
 
+from mobilenet_common.nesting import all_layers, inner_mobilenet
 from mobilenet_zoo.classifier import reset_classifier
 from mobilenet_zoo.facts import Facts, facts_of, remember
 from mobilenet_zoo.pretrained import from_pretrained
@@ -45,13 +47,34 @@ def build(model, class_names, recipe, weights):
 
 
 def set_head_alone(model, alone):
-    """Lets the head alone train, or everything that trained before."""
+    """Let the head alone train, or everything that trained before.
+
+    The head is what `_HEAD` names and, around a MobileNet that is a layer, all layers of one's own.
+    """
+    is_around = inner_mobilenet(model) is not None
     for layer in model.layers:
-        if alone:
+        if isinstance(layer, keras.Model):
+            set_head_alone(layer, alone)
+        elif alone:
             layer._trained_before = getattr(layer, "_trained_before", layer.trainable)
-            layer.trainable = layer._trained_before and layer.name.startswith(_HEAD)
+            layer.trainable = layer._trained_before and (is_around or layer.name.startswith(_HEAD))
         elif hasattr(layer, "_trained_before"):
             layer.trainable = layer._trained_before
+
+
+@contextlib.contextmanager
+def norms_restored(model):
+    """Let batch norm be as frozen after the block as it was before, so that the run's model trains like any other."""
+    before = []
+    for layer in [model, *all_layers(model)]:  # a block before what is in it
+        name = "trainable" if isinstance(layer, keras.layers.BatchNormalization) else "norm_trainable"
+        if hasattr(layer, name):
+            before.append((layer, name, getattr(layer, name)))
+    try:
+        yield
+    finally:
+        for layer, name, value in before:
+            setattr(layer, name, value)
 
 
 def _named(model, class_names, recipe, weights):

@@ -13,7 +13,7 @@ Keras's own optimizers do the arithmetic. What they lack, or do otherwise than t
 import keras
 from keras import ops
 
-from mobilenet_zoo.finetuning import discriminative_rates
+from mobilenet_zoo.finetuning import discriminative_rates, rate_of
 from mobilenet_zoo.training.schedules import make_schedule
 
 _TORCH = keras.backend.backend() == "torch"
@@ -31,7 +31,7 @@ class _Trained:
     def build(self, variables):
         super().build(variables)
         self._decays = [decays(variable, self.decay_depthwise) for variable in variables]
-        self._factors = [self.rates.get(variable.path.partition("/")[0], 1.0) for variable in variables]
+        self._factors = [rate_of(variable, self.rates) for variable in variables]
 
     def get_config(self):
         own = {"l2": self.l2, "decay_depthwise": self.decay_depthwise, "ema_warmup": self.ema_warmup}

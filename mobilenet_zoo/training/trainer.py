@@ -14,6 +14,7 @@ import numpy as np
 from mobilenet_common.errors import number
 from mobilenet_runtime.evaluation import predictions
 from mobilenet_zoo.evaluation import evaluate, heat_on_mistakes, write_report
+from mobilenet_zoo.finetuning import freeze_batch_norm
 from mobilenet_zoo.preprocessing import preprocessing
 from mobilenet_zoo.pretrained import save_pretrained
 from mobilenet_zoo.training import folder as places
@@ -26,7 +27,7 @@ from mobilenet_zoo.training.devices import open_cluster
 from mobilenet_zoo.training.distillation import Distiller, blend_targets
 from mobilenet_zoo.training.folder import RunFolder, check_same
 from mobilenet_zoo.training.libraries import library
-from mobilenet_zoo.training.models import build, set_head_alone
+from mobilenet_zoo.training.models import build, norms_restored, set_head_alone
 from mobilenet_zoo.training.progress import ProgressBar
 from mobilenet_zoo.training.recipes import load_recipe
 from mobilenet_zoo.training.recipes.recipe import Distillation
@@ -214,10 +215,11 @@ class _Training:
         bar = ProgressBar(self.position, self.epochs, self.pipeline) if progress and chief else None
         callbacks += [bar] * (bar is not None) + [saving]
         try:
-            for phase, (first, end) in enumerate(self._phases()):
-                if self.position.epoch < end:
-                    self._fit_phase(phase, first, end, saving, last, callbacks)
-                    last = None
+            with norms_restored(self.model):
+                for phase, (first, end) in enumerate(self._phases()):
+                    if self.position.epoch < end:
+                        self._fit_phase(phase, first, end, saving, last, callbacks)
+                        last = None
             best.wait()
             self.cluster.barrier()
             found = best.load()
@@ -242,6 +244,8 @@ class _Training:
     def _fit_phase(self, phase, first, end, saving, last, callbacks):
         recipe, steps = self.recipe, self.position.steps_per_epoch
         set_head_alone(self.model, phase == 0)
+        if recipe.model.freeze_batch_norm:
+            freeze_batch_norm(self.model)  # in each phase: Keras's own batch norm thaws with the layer that it is in
         rate = recipe.head_learning_rate if phase == 0 else None
         with self.cluster.scope():
             compile_model(self.trained, recipe, steps, epochs=end - first, learning_rate=rate)

@@ -216,3 +216,13 @@ class TestTheFolder:
         interrupt(2, again)
         with pytest.raises(Dead):
             run(tmp_path / "run")
+
+
+def test_a_recipe_freezes_batch_norm_for_the_time_of_the_run(tmp_path):
+    recipe = tiny.recipe(model__freeze_batch_norm=True, ema=None)
+    before = weights(model := tiny.model())
+    found = train(tiny.data(), model, tmp_path / "run", recipe=recipe, progress=False, report=False)
+    same = {name for name, value in weights(found.model).items() if np.array_equal(value, before[name])}
+    norms = {name for name in before if name.rpartition("/")[2] in ("gamma", "beta", "moving_mean", "moving_variance")}
+    assert same == norms and norms
+    assert len(found.model.trainable_weights) == len(tiny.model().trainable_weights)

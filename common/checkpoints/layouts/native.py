@@ -2,15 +2,24 @@
 
 import re
 
+import keras
+
 from mobilenet_common.checkpoints.layouts.base import Entry, Layout, any_matches
 
 
+_OWN = re.compile(r"(stem|stage\d+_block\d+|head_conv|head_dense|classifier)/")
+
+
 def _native_entries(model):
-    """A layer's path and the number of the variable in it, which is how Keras's files keep them."""
-    found, counts = [], {}
-    for layer in model.layers:
+    """A layer's place and the number of the variable in it, which is how Keras's files keep them."""
+    found, counts, seen = [], {}, set()
+    for layer in _layers(model):
         for variable in layer.weights:
-            owner = variable.path.rsplit("/", 1)[0]
+            if id(variable) in seen:
+                continue
+            seen.add(id(variable))
+            # The path itself begins with the model that was being built, which need not be one when it is loaded.
+            owner = layer.name + variable.path.removeprefix(layer.path).rsplit("/", 1)[0]
             index = counts[owner] = counts.get(owner, -1) + 1
             found.append(Entry(variable, f"{owner}/{index}", "vector"))
     return found
@@ -22,7 +31,14 @@ def _split(tensors):
     return own, {name: value for name, value in tensors.items() if name not in own}
 
 
-_OWN = re.compile(r"(stem|stage\d+_block\d+|head_conv|head_dense|classifier)/")
+def _layers(model):
+    """The layers of a model, those of models within it in their place."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model) and getattr(layer, "outputs", None):
+            yield from _layers(layer)
+        else:
+            yield layer
+
 
 NATIVE = Layout(
     name="native",

@@ -137,6 +137,12 @@ class Model(Part):
         high_open=True,
         null=True,
     )
+    freeze_batch_norm: bool = described(
+        "Whether batch norm keeps its statistics, scale and offset during the run, as for batches too small to have "
+        "statistics of their own; see mobilenet_zoo.freeze_batch_norm.",
+        "boolean",
+        False,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,90 @@
+"""Models within models, and layers within layers: the one place that walks them."""
+
+import keras
+
+
+def all_layers(layer):
+    """Return every layer inside a model or a layer, at any depth, once each.
+
+    Args:
+        layer: A `keras.Model` or layer, which is not among the results.
+    """
+    # Keras has no public way into a layer that is not a model.
+    return list(dict.fromkeys(layer._flatten_layers(include_self=False)))
+
+
+def as_functional(model, caller):
+    """Return `model` as a functional one, with the same layers: a `Sequential` has a graph too.
+
+    Args:
+        model: A model, or whatever else a user may pass.
+        caller: The public function that needs it, for the message.
+
+    Raises:
+        ValueError: It has no graph: it is subclassed, not built yet, or no model.
+    """
+    if isinstance(model, keras.Sequential) and model.built:
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    if isinstance(model, keras.Model) and hasattr(model, "operations"):
+        return model
+    if isinstance(model, keras.Sequential):
+        raise ValueError(f"{caller} takes models that are built: begin {model.name} with a keras.Input of its images.")
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"{caller} takes a keras.Model, such as the create functions build, not {model!r}.")
+    raise ValueError(
+        f"{caller} takes functional and Sequential models, and {model.name}, a {type(model).__name__}, is neither."
+        + where_inside(model)
+    )
+
+
+def calls(model):
+    """Return `(operation, inputs, outputs)` of every call in a functional model's graph, in the order of running.
+
+    A layer that is shared is there as often as it is called. `layer.input` and `layer.output` don't tell that: those of
+    a model within the model are its own.
+    """
+    # Keras has no public way to the calls of a layer.
+    depths = sorted(model._nodes_by_depth, reverse=True)
+    nodes = [node for depth in depths for node in model._nodes_by_depth[depth] if not node.is_input]
+    return [(node.operation, node.arguments.keras_tensors, node.outputs) for node in nodes]
+
+
+def last_layer(model):
+    """Return the layer that gives a model's first output, be it in a model within the model."""
+    layer = model
+    while isinstance(layer, keras.Model) and layer.layers:
+        outputs = getattr(layer, "outputs", None)  # of a subclassed model there are none
+        layer = outputs[0]._keras_history.operation if outputs else layer.layers[-1]
+    return layer
+
+
+def inner_mobilenet(model):
+    """Return the MobileNet that is a layer of `model`, at any depth, or None; `model` itself doesn't count."""
+    for layer in all_layers(model):
+        if isinstance(layer, keras.Model) and any(each.name == "stem" for each in layer.layers):
+            return layer
+    return None
+
+
+def expression_inside(model):
+    """Return how to get the MobileNet inside `model`, such as `"model.get_layer('body')"`; empty if there is none."""
+    inner = inner_mobilenet(model)
+    if inner is None or any(layer.name == "stem" for layer in model.layers):
+        return ""
+    return "model" + "".join(f".get_layer({name!r})" for name in _way(model, inner))
+
+
+def where_inside(model):
+    """Return a sentence for messages that says how to get the MobileNet inside `model`; empty if there is none."""
+    expression = expression_inside(model)
+    return f" Its MobileNet is a layer of it: pass {expression}." if expression else ""
+
+
+def _way(model, inner):
+    """The names of the layers that lead from `model` to `inner`."""
+    for layer in model.layers:
+        if layer is inner:
+            return [layer.name]
+        if isinstance(layer, keras.Model) and inner in all_layers(layer):
+            return [layer.name, *_way(layer, inner)]
+    return [inner.name]
