@@ -1,0 +1,81 @@
+"""Every model by one name, as data: timm's name where timm has one, else a name of the same scheme.
+
+Nothing here imports Keras, so that the command line can list models without it.
+"""
+
+import dataclasses
+import fnmatch
+import functools
+import importlib
+
+from mobilenet_common.architecture import Architecture, model_name
+from mobilenet_v1 import architectures as v1
+from mobilenet_v1 import weights as v1_weights
+from mobilenet_v2 import architectures as v2
+from mobilenet_v2 import weights as v2_weights
+from mobilenet_v3 import architectures as v3
+from mobilenet_v3 import weights as v3_weights
+from mobilenet_v4 import architectures as v4
+from mobilenet_v4 import weights as v4_weights
+
+VARIANTS = {"v1": v1.VARIANTS, "v2": v2.VARIANTS, "v3": v3.VARIANTS, "v4": v4.VARIANTS}
+
+# Every published checkpoint of the four generations.
+WEIGHTS = {**v1_weights.WEIGHTS, **v2_weights.WEIGHTS, **v3_weights.WEIGHTS, **v4_weights.WEIGHTS}
+
+# Widths that timm gives a name of their own, besides those that are variants here.
+_MORE_WIDTHS = {
+    ("v3", "large"): (0.75,),
+    ("v3", "small"): (0.75, 0.5),
+    ("v4", "conv_small"): (0.35, 0.5),
+    ("v4", "hybrid_medium"): (0.75,),
+    ("v4", "hybrid_large"): (0.75,),
+}
+
+# timm's models are padded as PyTorch does; its `tf_` ones, converted from TensorFlow, as TensorFlow does.
+_TIMM = {"padding": "symmetric", "norm_epsilon": 1e-5}
+_TIMM_TF = {"padding": "same", "norm_epsilon": 1e-3}
+_NOT_IN_TIMM = ("mobilenetv1_025", "mobilenetv1_050", "mobilenetv1_075", "mobilenetv2_130")
+_OPTIONS = {"mobilenetv3_rw": {"padding": "symmetric", "norm_epsilon": 1e-3}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What a name stands for: `create(architecture, width_multiplier=width, **options)`, and its generation."""
+
+    generation: str
+    architecture: Architecture
+    width: float
+    options: dict
+
+    @property
+    def create(self):
+        """The create function of the generation, which imports Keras."""
+        return getattr(importlib.import_module(f"mobilenet_{self.generation}"), f"create_mobilenet{self.generation}")
+
+
+@functools.cache
+def registry():
+    """`{name: Entry}`, in the order of the generations."""
+    entries = {}
+    for generation, variants in VARIANTS.items():
+        for variant, architecture in variants.items():
+            for width in (1.0, *_MORE_WIDTHS.get((generation, variant), ())):
+                name = model_name(architecture, width)
+                entries[name] = Entry(generation, architecture, width, _timm_options(name))
+                if generation == "v3" and not variant.startswith("large_1") and name not in _OPTIONS and width != 0.5:
+                    entries[f"tf_{name}"] = Entry(generation, architecture, width, _TIMM_TF)
+    return entries
+
+
+def _timm_options(name):
+    if name in _NOT_IN_TIMM or "compact" in name or "minimal" in name:
+        return {}
+    return _OPTIONS.get(name, _TIMM)
+
+
+def matching(names, pattern):
+    """Return the names that fit a shell pattern, sorted; one without `*`, `?` and `[` fits anywhere in a name."""
+    if not any(character in pattern for character in "*?["):
+        pattern = f"*{pattern}*"
+    return sorted(fnmatch.filter(names, pattern))
