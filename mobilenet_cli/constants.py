@@ -28,6 +28,11 @@ def matching(names, pattern):
     return _module("mobilenet_zoo.names").matching(names, pattern)
 
 
+def check_model(argument, name):
+    """Raise the `ValueError` for a name that no model can have; see `mobilenet_zoo.names.check_model`."""
+    _module("mobilenet_zoo.names").check_model(argument, name)
+
+
 def figures():
     """Return `{(name, size): Figures}`: the parameters and multiply-accumulates of each model."""
     return _module("mobilenet_zoo.figures").table()

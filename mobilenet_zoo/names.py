@@ -7,8 +7,11 @@ import dataclasses
 import fnmatch
 import functools
 import importlib
+import os
+from pathlib import Path
 
 from mobilenet_common.architecture import Architecture, model_name
+from mobilenet_common.errors import did_you_mean
 from mobilenet_v1 import architectures as v1
 from mobilenet_v1 import weights as v1_weights
 from mobilenet_v2 import architectures as v2
@@ -79,3 +82,40 @@ def matching(names, pattern):
     if not any(character in pattern for character in "*?["):
         pattern = f"*{pattern}*"
     return sorted(fnmatch.filter(names, pattern))
+
+
+def check_model(argument, name):
+    """Raise the `ValueError` for a `name` that no model can have, before anything slow begins.
+
+    Args:
+        argument: Whose value it is, for the message.
+        name: A name of `list_models`, with or without tag; a `.keras` file; a folder; or a repository on the Hugging
+            Face Hub.
+    """
+    name, path = os.fspath(name), Path(name)
+    if path.is_dir() or (path.is_file() and path.suffix == ".keras"):
+        return
+    if path.is_file():
+        raise ValueError(
+            f"{argument}={name!r} is a file that doesn't describe a model: give a .keras file, or load weights into a "
+            "model that is named (mobilenet_zoo.create_model(..., weights=...), or mobilenet-zoo convert)."
+        )
+    if path.suffix == ".keras":
+        raise ValueError(f"{argument}={name!r} does not exist.")
+    if name.partition("@")[0] not in (*registry(), *WEIGHTS) and not _is_repository(name):
+        raise unknown_model(argument, name)
+
+
+def unknown_model(argument, name):
+    """Return the `ValueError` for a `name` that is no model, with the nearest ones."""
+    return ValueError(
+        f"{argument}={name!r} is neither a folder that exists, nor a model's name, nor a repository's, user/name."
+        f"{did_you_mean(name, [*registry(), *WEIGHTS])} `mobilenet-zoo list` and mobilenet_zoo.list_models() show the "
+        "names."
+    )
+
+
+def _is_repository(name):
+    """Whether a name has the form of a repository on the Hugging Face Hub, with or without a scheme before it."""
+    _, scheme, rest = name.rpartition(":")
+    return bool(scheme) or (rest.count("/") == 1 and all(rest.split("/")))

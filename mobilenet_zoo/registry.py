@@ -64,7 +64,7 @@ def create_model(name, **kwargs):
     base, _, tag = name.partition(".") if isinstance(name, str) else (name, "", "")
     entries = registry()
     if base not in entries:
-        raise unknown_name("name", base, entries)
+        raise unknown_name("name", base, entries, "mobilenet_zoo.list_models()")
     if tag and name.partition("@")[0] not in WEIGHTS:
         raise unknown_name("name", name, [each for each in WEIGHTS if each.startswith(f"{base}.")] or [base])
     if "variant" in kwargs:
