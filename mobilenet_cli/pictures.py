@@ -216,7 +216,7 @@ def run(predict, transform, paths, batch_size, keep):
 def progress():
     """A bar for how many pictures are done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=messages, transient=True)
+    return Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal)
 
 
 @contextlib.contextmanager

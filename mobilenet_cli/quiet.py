@@ -114,13 +114,12 @@ class _Hold:
             sys.stderr = self._stderr
         if show:
             _write(_SHOW)
-        os.dup2(self._terminal, 2)
-        os.close(self._terminal)
-        if show:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._holder.wait(timeout=5)
-        self._holder.kill()
+        self._holder.kill()  # before its input ends, which makes it print
         self._holder.wait()
+        os.dup2(self._terminal, 2)
+        os.close(self._terminal)
 
     def _record(self, name, *args, **kwargs):
         """Make a log record that is held, and that no handler prints."""

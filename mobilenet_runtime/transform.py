@@ -63,7 +63,8 @@ class Preprocessing:
         """Return the part of an upright image that the model looks at.
 
         Args:
-            width, height: Of the image, in pixels.
+            width: Of the image, in pixels.
+            height: Of the image, in pixels.
 
         Returns:
             `(left, top, right, bottom)`, floats in pixels of the image. Where the crop is larger than the resized

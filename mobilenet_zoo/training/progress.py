@@ -35,7 +35,8 @@ class ProgressBar(keras.callbacks.Callback):
                 TimeRemainingColumn(),
             )
             # Without redirect_stdout=False the bar would take what is printed to standard output to its own console.
-            self._bar = Progress(*columns, console=self.console, transient=True, redirect_stdout=False)
+            options = {"transient": True, "redirect_stdout": False, "disable": not self.console.is_terminal}
+            self._bar = Progress(*columns, console=self.console, **options)
             fields = {"epoch": self.position.epoch + 1, "loss": 0.0, "speed": 0.0, "waiting": 0.0}
             total = self.epochs * self.position.steps_per_epoch
             self._task = self._bar.add_task("", total=total, completed=self.position.step, **fields)
