@@ -2,12 +2,8 @@
 
 import dataclasses
 
-import keras
-
+from mobilenet_common.choices import ACTIVATIONS, ANTIALIASING, NORMALIZATIONS, PADDINGS
 from mobilenet_common.errors import integer, number, one_of
-from mobilenet_common.layers.convolution import ANTIALIASING
-from mobilenet_common.layers.normalization import NORMALIZATIONS
-from mobilenet_common.ops.geometry import PADDINGS
 from mobilenet_common.rows import (
     Attention,
     ChannelAttend,
@@ -191,6 +187,10 @@ class Architecture:
 
 def check_activation(argument, value):
     """Raises a `ValueError` unless Keras knows the activation `value`."""
+    if value is None or (isinstance(value, str) and value in ACTIVATIONS):
+        return
+    import keras  # takes seconds, and the tables of this library can be read without it
+
     try:
         keras.activations.get(value)
     except (ValueError, TypeError):
@@ -198,6 +198,14 @@ def check_activation(argument, value):
             f"{argument}={value!r} is not an activation of Keras: use a name such as 'relu', 'relu6', 'hard_swish', "
             "'silu' or 'gelu', or a function."
         ) from None
+
+
+def model_name(architecture, width_multiplier=1.0):
+    """The name of the model in timm's scheme, such as `mobilenetv4_conv_small_050`."""
+    percent = f"{round(architecture.width * width_multiplier * 100):03d}"
+    if "{width}" in architecture.name:
+        return architecture.name.replace("{width}", percent)
+    return architecture.name if percent == "100" else f"{architecture.name}_{percent}"
 
 
 class _Scale:

@@ -5,16 +5,15 @@ import functools
 
 import keras
 
-from mobilenet_common.architecture import Architecture, check_activation
+from mobilenet_common.architecture import Architecture, check_activation, model_name
 from mobilenet_common.builder import ModelBuilder
 from mobilenet_common.checkpoints import load_into, open_weights
 from mobilenet_common.checkpoints.images import image_facts
+from mobilenet_common.choices import NORMALIZATIONS, PADDINGS
 from mobilenet_common.errors import integer, number, one_of, unknown_name
 from mobilenet_common.facts import SET_PREPROCESSING, remember, warn_if_assumed
 from mobilenet_common.inputs import image_input, preprocess, resize, resize_target, resolve_input_shape
 from mobilenet_common.layers.initialization import blank_kernels
-from mobilenet_common.layers.normalization import NORMALIZATIONS
-from mobilenet_common.ops.geometry import PADDINGS
 
 OUTPUT_STRIDES = (32, 16, 8)
 POOLINGS = {
@@ -205,14 +204,6 @@ def find_variant(variant, variants):
             if _as_number(name) is not None and _as_number(name) == _as_number(variant):
                 return architecture
     raise unknown_name("variant", variant, variants)
-
-
-def model_name(architecture, width_multiplier=1.0):
-    """The name of the model in timm's scheme, such as `mobilenetv4_conv_small_050`."""
-    percent = f"{round(architecture.width * width_multiplier * 100):03d}"
-    if "{width}" in architecture.name:
-        return architecture.name.replace("{width}", percent)
-    return architecture.name if percent == "100" else f"{architecture.name}_{percent}"
 
 
 def _overridden(architecture, activation, normalization):

@@ -3,6 +3,8 @@
 import difflib
 import numbers
 
+_LISTED = 40  # names in a message; more hide what it says
+
 
 class CheckpointError(ValueError):
     """A checkpoint that can't be read or doesn't fit the model, which is left as it was.
@@ -54,12 +56,31 @@ class ExportError(ValueError):
         self.report = report
 
 
-def unknown_name(argument, value, names):
-    """The `ValueError` for a `value` that is none of `names`, with the nearest ones first."""
+def unknown_name(argument, value, names, see=None):
+    """Return the `ValueError` for a `value` that is none of `names`, with the nearest ones first.
+
+    Args:
+        argument: Whose value it is.
+        value: What was given.
+        names: What is allowed; up to 40 are listed.
+        see: What lists the names where they are more, such as `"mobilenet_zoo.list_models()"`.
+    """
     names = [str(name) for name in names]
-    near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
-    hint = f" Did you mean {_either(near)}?" if near else ""
-    return ValueError(f"{argument}={value!r} is not known.{hint} Allowed: {', '.join(names)}.")
+    hint = did_you_mean(value, names)
+    if len(names) <= _LISTED:
+        allowed = f" Allowed: {', '.join(names)}."
+    elif see:
+        allowed = f" {see} lists all {len(names)} names."
+    else:
+        allowed = "" if hint else f" Allowed: {len(names)} names, such as {_either(names[:3])}."
+    return ValueError(f"{argument}={value!r} is not known.{hint}{allowed}")
+
+
+def did_you_mean(value, names):
+    """Return a sentence with the three of `names` that are nearest to `value`, or "" where none is near."""
+    by_lower_case = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(str(value).lower(), by_lower_case, n=3, cutoff=0.5)
+    return f" Did you mean {_either([by_lower_case[name] for name in near])}?" if near else ""
 
 
 def one_of(argument, value, allowed):

@@ -11,6 +11,7 @@ from mobilenet_cli.evaluating import evaluate, explain
 from mobilenet_cli.exporting import export
 from mobilenet_cli.output import told
 from mobilenet_cli.pictures import features, predict
+from mobilenet_cli.quiet import quiet
 from mobilenet_cli.training import train
 from mobilenet_runtime.version import VERSION
 
@@ -33,7 +34,8 @@ app = typer.Typer(
 
     Carry it to a device: `mobilenet-zoo export mobilenetv4_conv_small.e2400_r224_in1k small.tflite`
 
-    Weights are downloaded when they are first needed, and kept. KERAS_BACKEND chooses tensorflow, jax or torch.
+    Weights are downloaded when they are first needed, and kept. KERAS_BACKEND chooses tensorflow, jax or torch. What
+    these log is shown where they fail; TF_CPP_MIN_LOG_LEVEL=0 shows it always.
     `bench`, and `predict` and `evaluate` with an exported file, need neither Keras nor a backend.
     """,
 )
@@ -53,13 +55,13 @@ for name, command in {
     "list": list_weights,
     "info": info,
     "plot": plot,
-    "predict": predict,
-    "features": features,
-    "evaluate": evaluate,
-    "explain": explain,
-    "convert": convert,
-    "train": train,
-    "export": export,
-    "bench": bench,
+    "predict": quiet(predict),
+    "features": quiet(features),
+    "evaluate": quiet(evaluate),
+    "explain": quiet(explain),
+    "convert": quiet(convert),
+    "train": quiet(train),
+    "export": quiet(export),
+    "bench": quiet(bench),
 }.items():
     app.command(name)(told(command))

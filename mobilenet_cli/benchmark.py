@@ -53,7 +53,7 @@ def _measured(files, threads, runs, rounds):
     """The records of the files that could be measured, in their order."""
     records = {file: [] for file in files}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=messages, transient=True) as progress:
+    with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
         task = progress.add_task("measurements", total=len(files) * rounds)
         for _ in range(rounds):
             for file in list(records):

@@ -1,7 +1,7 @@
 """`list`, `info` and `plot`: what there is to choose from."""
 
 import dataclasses
-import fnmatch
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
+from mobilenet_cli.constants import figures, matching, registry, weights
 from mobilenet_cli.output import messages, print_json
-from mobilenet_cli.zoo import figures, registry, weights
-from mobilenet_common.errors import unknown_name
+from mobilenet_common.errors import did_you_mean, number, unknown_name
 
 _CALLS = {generation: f"create_mobilenet{generation}" for generation in ("v1", "v2", "v3", "v4")}
 
@@ -67,7 +67,9 @@ def rows():
 
 
 def list_weights(
-    pattern: Annotated[str, typer.Argument(help="Names as in a shell, such as '*v4*'.")] = "*",
+    pattern: Annotated[
+        str, typer.Argument(help="A part of a name, such as `v4`, or a pattern as in a shell, such as `'*v4*'`.")
+    ] = "",
     generation: Annotated[list[str] | None, typer.Option("--generation", "-g", help="Only v1, v2, v3 or v4.")] = None,
     source: Annotated[str | None, typer.Option(help="Only those of timm, keras or torchvision.")] = None,
     min_accuracy: Annotated[float | None, typer.Option(help="Least top-1 accuracy on ImageNet-1k, percent.")] = None,
@@ -80,20 +82,31 @@ def list_weights(
 ) -> None:
     """List the published weights, each at the size at which it scores best.
 
-    `mobilenet-zoo list '*v4*' --max-macs 1000 --sort accuracy`
+    `mobilenet-zoo list v4 --max-macs 1000 --sort accuracy`
     """
-    if architectures:
-        return _list_architectures(pattern, json)
     allowed = {"generation": list(_CALLS), "source": sorted({each.source for each in weights().values()})}
     for option, given in (("generation", generation or []), ("source", [source] if source else [])):
         for value in given:
             if value not in allowed[option]:
                 raise unknown_name(f"--{option}", value, allowed[option])
     limits = ((max_macs, "macs", 1e6), (max_parameters, "parameters", 1e6), (max_size, "size", 1))
+    for most, field, _ in limits:
+        if most is not None:
+            number(f"--max-{field}", most, 0, math.inf)
+    if min_accuracy is not None:
+        number("--min-accuracy", min_accuracy, 0, 100)
+    if architectures:
+        for option, value in (("--source", source), ("--min-accuracy", min_accuracy), ("--max-size", max_size)):
+            if value is not None:
+                raise ValueError(f"{option} is for published weights: leave it out, or leave out --architectures.")
+        if sort in (Order.ACCURACY, Order.SIZE):
+            raise ValueError(f"--sort={sort} is for published weights: sort --architectures by macs or parameters.")
+        return _list_architectures(pattern, generation, limits[:2], sort, json)
+    names = set(matching(weights(), pattern))
     found = [
         row
         for row in rows()
-        if fnmatch.fnmatch(row.name, pattern)
+        if row.name in names
         and (not generation or row.generation in generation)
         and (source is None or row.source == source)
         and (min_accuracy is None or (row.top1 or 0) >= min_accuracy)
@@ -104,8 +117,7 @@ def list_weights(
     if json:
         return print_json([dataclasses.asdict(row) for row in found])
     if not found:
-        messages.print("No published weights fit. Widen the filters, or see them all by: mobilenet-zoo list")
-        return
+        return _say_nothing_fits("published weights", "mobilenet-zoo list", pattern, weights())
     Console().print(_table(found))
 
 
@@ -138,13 +150,27 @@ def _percent(value):
     return "" if value is None else f"{value:.1f}"
 
 
-def _list_architectures(pattern, json):
-    names = sorted(fnmatch.filter(registry(), pattern))
+def _say_nothing_fits(what, command, pattern, names):
+    hint = did_you_mean(pattern, list(names)) if pattern else ""
+    messages.print(f"No {what} fit.{hint} Widen the filters, or see them all by: {command}", soft_wrap=True)
+
+
+def _list_architectures(pattern, generations, limits, sort, json):
+    names = [
+        name
+        for name in matching(registry(), pattern)
+        if (not generations or registry()[name].generation in generations)
+        and all(most is None or getattr(figures()[name, 224], field) <= most * unit for most, field, unit in limits)
+    ]
+    if sort != Order.NAME:
+        names.sort(key=lambda name: getattr(figures()[name, 224], sort.value))
     published = {name: [each for each in weights() if each.partition(".")[0] == name] for name in names}
     if json:
         return print_json(
             [{"name": name, "weights": published[name], **figures()[name, 224]._asdict()} for name in names]
         )
+    if not names:
+        return _say_nothing_fits("architectures", "mobilenet-zoo list --architectures", pattern, registry())
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("architecture", no_wrap=True)
     for title in ("params (M)", "MACs at 224 (M)", "weights"):
@@ -161,13 +187,14 @@ def info(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show all that is known about published weights or a model, and the lines that load it."""
+    name = name.removeprefix("timm/")
     base = name.partition(".")[0]
     if name in weights():
         record, lines = _weights_record(name), _loading_lines(name)
     elif base == name and name in registry():
         record, lines = _model_record(name), [f'model = mobilenet_zoo.create_model("{name}")']
     else:
-        raise unknown_name("NAME", name, [*registry(), *weights()])
+        raise unknown_name("NAME", name, [*registry(), *weights()], "`mobilenet-zoo list [--architectures]`")
     if json:
         return print_json(record)
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -179,7 +206,9 @@ def info(
     console = Console()
     console.print(table)
     console.print()
-    console.print(Syntax("\n".join(["import mobilenet_zoo", "", *lines]), "python", background_color="default"))
+    code = "\n".join(["import mobilenet_zoo", "", *lines])
+    # Printed as text, since a Syntax is cut off at the width of the terminal.
+    console.print(Syntax("", "python", background_color="default").highlight(code), soft_wrap=True, end="")
 
 
 def _said(value):

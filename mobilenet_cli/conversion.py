@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from mobilenet_cli.output import messages
+from mobilenet_cli.constants import registry, weights
 from mobilenet_cli.zoo import zoo
+from mobilenet_common.errors import unknown_name
 
 LAYOUTS = ("huggingface", "timm", "compact", "torchvision")  # TORCH_LAYOUTS, which must be had without Keras here
 Source = StrEnum("Source", {name.upper(): name for name in ("auto", *LAYOUTS, "keras", "native")})
@@ -43,14 +44,16 @@ def convert(
         arguments = zoo().export_checkpoint(loaded, target, layout=to.value)
         if arguments:
             said = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-            messages.print(f"timm.create_model({said}) builds the model of these weights.", soft_wrap=True)
-    messages.print(f"Written: {target}", soft_wrap=True)
+            print(f"timm.create_model({said}) builds the model of these weights.")
+    print(f"Written: {target}")
 
 
 def _load(source, layout, name):
+    if not source.is_file():
+        raise ValueError(f"{source} is not a file.")
+    if name is not None and name.partition("@")[0] not in {**registry(), **weights()}:
+        raise unknown_name("--model", name, registry(), "mobilenet-zoo list --architectures")
     if source.suffix == ".keras" and name is None:
-        if not source.is_file():
-            raise ValueError(f"{source} is not a file.")
         zoo()  # registers the layers
         import keras
 

@@ -1,6 +1,5 @@
 """`evaluate` and `explain`: how good a model is on pictures with labels, and what it looks at."""
 
-import difflib
 import importlib
 import shlex
 import sys
@@ -15,7 +14,17 @@ from rich.table import Table
 
 from mobilenet_cli.exported import exported_classifier, is_exported_name
 from mobilenet_cli.output import messages, print_json
-from mobilenet_cli.pictures import DEFAULT_MODEL, BatchSize, ModelName, find, keras_classifier, load, progress
+from mobilenet_cli.pictures import (
+    DEFAULT_MODEL,
+    BatchSize,
+    ModelName,
+    check_name,
+    end,
+    find,
+    keras_classifier,
+    load,
+    progress,
+)
 from mobilenet_cli.zoo import zoo
 from mobilenet_common.errors import integer, unknown_name
 from mobilenet_runtime import PictureError
@@ -55,6 +64,7 @@ def evaluate(
         raise ValueError("--history is for the report: name its file by --output.")
     if predictions is not None and predictions.suffix != ".npz":
         raise ValueError(f"--predictions={predictions} is not allowed: the file must end with .npz.")
+    check_name("MODEL", model)
     evaluation = importlib.import_module("mobilenet_runtime.evaluation")
     examples = importlib.import_module("mobilenet_runtime.examples").read_examples(data, split)
     exported = is_exported_name(model)
@@ -76,9 +86,7 @@ def evaluate(
         messages.print(f"The probabilities are in {escape(str(predictions))}.", soft_wrap=True)
     if output is not None:
         _report(output, evaluation, found, None if exported else classifier.model, history, data, split)
-    if found.damaged:
-        messages.print(f"{len(found.damaged)} of the pictures could not be read.")
-        raise typer.Exit(1)
+    end(len(found.damaged))
 
 
 def _report(output, evaluation, found, model, history, data, split):
@@ -136,7 +144,8 @@ def explain(
         raise ValueError(
             f"{model} is an exported file, which gives no gradients: name the Keras model that it was made from."
         )
-    paths = find(pictures)
+    check_name("--model", model)
+    paths, failed = find(pictures)
     several = len(paths) > 1 or not output.suffix
     if len(paths) > 1 and output.suffix:
         raise ValueError(f"--output={output} is one file, but there are {len(paths)} pictures: name a folder.")
@@ -144,7 +153,6 @@ def explain(
     gradcam = importlib.import_module("mobilenet_zoo.evaluation")
     names = _names(network)
     wanted = None if class_name is None else _number(class_name, names)
-    failed = 0
     for place, path in zip(_places(paths, output, several), paths, strict=True):
         try:
             found = gradcam.explain(network, path, wanted)
@@ -154,11 +162,8 @@ def explain(
             continue
         place.parent.mkdir(parents=True, exist_ok=True)
         found.overlay.save(place)
-        said = f"{path}: {names[found.class_index]} ({found.probability:.1%}), written to {place}."
-        messages.print(escape(said), soft_wrap=True)
-    if failed:
-        messages.print(f"{failed} of the pictures could not be read.")
-        raise typer.Exit(1)
+        print(f"{path}: {names[found.class_index]} ({found.probability:.1%}), written to {place}.")
+    end(failed)
 
 
 def _names(network):
@@ -173,11 +178,7 @@ def _number(class_name, names):
         return names.index(class_name)
     if class_name.isascii() and class_name.isdigit() and int(class_name) < len(names):
         return int(class_name)
-    raise unknown_name("--class", class_name, names if len(names) <= 100 else _near(class_name, names))
-
-
-def _near(name, names):
-    return difflib.get_close_matches(name, names, n=10, cutoff=0.3) or names[:10]
+    raise unknown_name("--class", class_name, names)
 
 
 def _places(paths, output, several):

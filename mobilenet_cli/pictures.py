@@ -17,9 +17,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mobilenet_cli.constants import check_model, registry
 from mobilenet_cli.exported import exported_classifier, is_exported_name
 from mobilenet_cli.output import messages
-from mobilenet_cli.zoo import registry, zoo
+from mobilenet_cli.zoo import zoo
 from mobilenet_common.errors import integer
 from mobilenet_runtime import decode_predictions, reading
 from mobilenet_runtime.labels import imagenet_classes
@@ -63,18 +64,21 @@ def predict(
     A picture that can't be read is reported and skipped; the exit status is then 1.
     """
     integer("--top", top, 1)
-    paths = find(pictures)
+    integer("--batch-size", batch_size, 1)
+    check_name("--model", model)
+    paths, absent = find(pictures)
     classifier = exported_classifier(model) if is_exported_name(model) else keras_classifier(model)
     answers = []
 
     def keep(batch_paths, values):
         answers.extend(zip(batch_paths, classifier.probabilities(values), strict=True))
 
-    failed = run(classifier.answer, classifier.transform, paths, batch_size, keep)
+    failed = absent + run(classifier.answer, classifier.transform, paths, batch_size, keep)
     found = [(path, decode_predictions(values, top, _names(classifier, len(values)))) for path, values in answers]
-    with _opened(output) as stream:
-        _WRITERS[Format.JSONL if json else format](found, stream)
-    _end(failed)
+    if found:
+        with _opened(output) as stream:
+            _WRITERS[Format.JSONL if json else format](found, stream)
+    end(failed)
 
 
 def features(
@@ -96,7 +100,9 @@ def features(
         raise ValueError(f"--output={output} is not allowed: the file must end with .npz.")
     if is_exported_name(model):
         raise ValueError(f"{model} is an exported file, which gives what it was exported with: name a Keras model.")
-    found = find(pictures)
+    integer("--batch-size", batch_size, 1)
+    check_name("--model", model)
+    found, absent = find(pictures)
     extractor = feature_model(load(model))
     paths, rows = [], []
 
@@ -104,18 +110,25 @@ def features(
         paths.extend(batch_paths)
         rows.append(values)
 
-    failed = run(extractor.predict_on_batch, zoo().preprocessing(extractor), found, batch_size, keep)
+    failed = absent + run(extractor.predict_on_batch, zoo().preprocessing(extractor), found, batch_size, keep)
     if rows:
         output.parent.mkdir(parents=True, exist_ok=True)
         part = output.with_name(f".{output.stem}.part.npz")
         np.savez(part, paths=np.array(paths), features=np.concatenate(rows), model=np.array(model))
         os.replace(part, output)
-        messages.print(f"{len(paths)} × {rows[0].shape[-1]} features written to {escape(str(output))}.")
-    _end(failed)
+        print(f"{len(paths)} × {rows[0].shape[-1]} features written to {output}.")
+    end(failed)
+
+
+def check_name(argument, name):
+    """Raise the `ValueError` for a name that no model has, before a framework is loaded."""
+    if not is_exported_name(name):
+        check_model(argument, name)
 
 
 def load(name):
     """The model that `--model` names."""
+    check_name("model", name)
     mobilenet_zoo = zoo()
     if Path(name).suffix == ".keras":
         import keras
@@ -174,16 +187,36 @@ def _names(classifier, outputs):
 
 
 def find(places):
-    """The paths of pictures; an error if there are none."""
-    paths = reading.find_pictures(places)
-    if not paths:
+    """Find images; report each of `places` that has none.
+
+    Returns:
+        `(paths, absent)`: the paths of the images, and how many of `places` do not exist or have no images.
+
+    Raises:
+        ValueError: No place has an image, and none is the name of a file.
+        typer.Exit: No file that is named exists.
+    """
+    paths, reasons, named = {}, [], False
+    for place in places:
+        found = reading.find_pictures([place])
+        if found == [place] and not os.path.exists(place):
+            reasons.append(f"{place} does not exist.")
+            named = True
+        elif not found:
+            reasons.append(f"{place} has no images." if os.path.isdir(place) else f"{place} matches no file.")
+        else:
+            paths.update(dict.fromkeys(found))
+    if not paths and not named:
         raise ValueError(f"There are no pictures in {', '.join(places)}: name files, folders or patterns.")
-    return paths
+    for reason in reasons:
+        messages.print(f"[yellow]skipped:[/yellow] {escape(reason)}", soft_wrap=True)
+    if not paths:
+        end(len(reasons))
+    return list(paths), len(reasons)
 
 
 def run(predict, transform, paths, batch_size, keep):
     """Calls `keep(paths, outputs)` for each batch of pictures; returns how many could not be read."""
-    integer("--batch-size", batch_size, 1)
     failed = 0
     with progress() as bar:
         task = bar.add_task("pictures", total=len(paths))
@@ -200,7 +233,7 @@ def run(predict, transform, paths, batch_size, keep):
 def progress():
     """A bar for how many pictures are done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=messages, transient=True)
+    return Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal)
 
 
 @contextlib.contextmanager
@@ -210,9 +243,12 @@ def _opened(output):
         return
     output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_name(f".{output.name}.part")
-    with open(part, "w", encoding="utf-8", newline="") as stream:
-        yield stream
-    os.replace(part, output)
+    try:
+        with open(part, "w", encoding="utf-8", newline="") as stream:
+            yield stream
+        os.replace(part, output)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _write_table(found, stream):
@@ -243,7 +279,8 @@ def _write_jsonl(found, stream):
 _WRITERS = {Format.TABLE: _write_table, Format.CSV: _write_csv, Format.JSONL: _write_jsonl}
 
 
-def _end(failed):
+def end(failed):
+    """End with status 1 if images could not be read, and say how many."""
     if failed:
         messages.print(f"{failed} of the pictures could not be read.")
         raise typer.Exit(1)

@@ -10,7 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mobilenet_cli import quiet
+from mobilenet_cli.constants import recipes as recipe_summaries
 from mobilenet_cli.output import messages
+from mobilenet_cli.pictures import check_name
 from mobilenet_cli.zoo import choose_backend, prepare_to_repeat
 
 TERMINATED = 75  # as sysexits.h has it: a temporary failure, try again
@@ -79,18 +82,20 @@ def train(
 
     The run's folder holds checkpoints, the log, and in the end `model/`, which `predict`, `evaluate` and `export` take.
     A run that was killed goes on with the same command and `--resume`; after SIGTERM it is saved, and the exit status
-    is 75.
+    is 75. Standard output has a line for each epoch, standard error the progress.
     """
+    if recipes:
+        return _list_recipes()
+    if data is None:
+        raise ValueError("DATA is missing: name a folder of class folders, a manifest, an .npz or hf:user/name.")
+    _check(data, validation, model, teacher)
     choose_backend()
     prepare_to_repeat()
     training = importlib.import_module("mobilenet_zoo.training")
-    if recipes:
-        return _list_recipes(training)
-    if data is None:
-        raise ValueError("DATA is missing: name a folder of class folders, a manifest, an .npz or hf:user/name.")
     several = {"devices": devices, "hosts": hosts, "host_index": host_index}
     started = importlib.import_module("mobilenet_zoo.training.devices")
     if started.needs_launch(devices, hosts):
+        quiet.release()  # what the processes print is theirs
         program = ["-c", "from mobilenet_cli import main; main()", *sys.argv[1:]]
         raise typer.Exit(started.launch(program, **several, stopped_status=TERMINATED))
     try:
@@ -114,17 +119,27 @@ def train(
     except training.Terminated as error:
         messages.print(escape(str(error)), soft_wrap=True)
         raise typer.Exit(TERMINATED) from None
-    messages.print(
+    print(
         f"The best epoch is {run.best['epoch']}: {run.best['val_accuracy']:.1%} of the held-out pictures right. "
-        f"The model is in {escape(str(run.folder / 'model'))}.",
-        soft_wrap=True,
+        f"The model is in {run.folder / 'model'}."
     )
 
 
-def _list_recipes(training):
+def _check(data, validation, model, teacher):
+    """Raise the `ValueError` for names of what is not there, before a framework is loaded."""
+    for argument, place in (("DATA", data), ("--validation", validation)):
+        if place is not None and not place.startswith("hf:") and not Path(place).exists():
+            raise ValueError(f"{argument}={place!r} does not exist.")
+    if model is not None:
+        check_name("--model", model)
+    if teacher is not None and Path(teacher).suffix != ".npz":
+        check_name("--teacher", teacher)
+
+
+def _list_recipes():
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("recipe", no_wrap=True)
     table.add_column("what for")
-    for name, summary in training.list_recipes().items():
+    for name, summary in recipe_summaries().items():
         table.add_row(name, escape(summary))
     Console().print(table)

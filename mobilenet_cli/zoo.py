@@ -13,17 +13,28 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def choose_backend():
-    """Set KERAS_BACKEND to an installed one if nobody has chosen.
+    """Set KERAS_BACKEND to an installed one if nobody has chosen, and end the command where nothing is installed.
 
     Keras's own choice, without settings, is TensorFlow, and fails where that isn't installed.
     """
+    if not _is_installed("keras"):
+        sys.exit("mobilenet-zoo needs Keras for this: pip install keras.")
+    chosen = os.environ.get("KERAS_BACKEND")
+    if chosen in BACKENDS and not _is_installed(chosen):
+        sys.exit(f"KERAS_BACKEND={chosen} is not installed: pip install 'mobilenet-zoo[{chosen}]'.")
+    if chosen is not None and chosen not in BACKENDS:
+        sys.exit(f"KERAS_BACKEND={chosen} is not supported: set it to {', '.join(BACKENDS)}.")
     home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
-    if "KERAS_BACKEND" in os.environ or os.path.exists(os.path.join(home, "keras.json")):
+    if chosen is not None or os.path.exists(os.path.join(home, "keras.json")):
         return
-    installed = [name for name in BACKENDS if importlib.util.find_spec(name) is not None]
+    installed = [name for name in BACKENDS if _is_installed(name)]
     if not installed:
         sys.exit("mobilenet-zoo needs a backend: pip install 'mobilenet-zoo[torch]', or [jax], or [tensorflow].")
     os.environ["KERAS_BACKEND"] = installed[0]
+
+
+def _is_installed(name):
+    return importlib.util.find_spec(name) is not None
 
 
 def prepare_to_repeat():
@@ -48,19 +59,3 @@ def zoo():
     """The package `mobilenet_zoo`, under a backend that is installed."""
     choose_backend()
     return importlib.import_module("mobilenet_zoo")
-
-
-def weights():
-    """`{name: Checkpoint}` of all published weights."""
-    return zoo().registry.WEIGHTS
-
-
-def registry():
-    """`{name: entry}` of all that can be built."""
-    return zoo().registry.registry()
-
-
-def figures():
-    """`{(name, size): Figures}` of what models cost."""
-    zoo()
-    return importlib.import_module("mobilenet_zoo.figures").table()

@@ -71,31 +71,50 @@ class Preprocessing:
     def pixels(self, picture):
         """The PIL image of the crop, before it is normalised: what the model looks at."""
         image = open_picture(picture, self.channels)
-        return _centre(_resized(image, self.size, self.crop, self.interpolation), self.size)
+        resized = _resized(image, self.size, self.crop, self.interpolation)
+        return resized.crop(_centre_box(*resized.size, self.size))
+
+    def region(self, width, height):
+        """Return the part of an upright image that the model looks at.
+
+        Args:
+            width: Of the image, in pixels.
+            height: Of the image, in pixels.
+
+        Returns:
+            `(left, top, right, bottom)`, floats in pixels of the image. Where the crop is larger than the resized
+            image, and black is around it, they lie outside.
+        """
+        columns, rows = _resized_size(width, height, self.size, self.crop)
+        left, top, right, bottom = _centre_box(columns, rows, self.size)
+        return left * width / columns, top * height / rows, right * width / columns, bottom * height / rows
 
 
 def _resized(image, size, crop, interpolation):
     """The picture with its shorter side as long as the crop needs it; see timm's evaluation transform."""
-    rows, columns = (math.floor(n / crop) for n in size)
-    width, height = image.size
-    if rows == columns:
-        short, long = min(width, height), max(width, height)
-        other = int(rows * long / short)
-        target = (rows, other) if width <= height else (other, rows)
-    else:
-        ratio = min(height / rows, width / columns)
-        target = (round(width / ratio), round(height / ratio))
+    target = _resized_size(*image.size, size, crop)
     if target == image.size:
         return image
     return image.resize(target, getattr(pillow("Image").Resampling, interpolation.upper()))
 
 
-def _centre(image, size):
-    """The centre of the picture, on black where it is too small."""
+def _resized_size(width, height, size, crop):
+    """Width and height that an image is resized to."""
+    rows, columns = (math.floor(n / crop) for n in size)
+    if rows == columns:
+        short, long = min(width, height), max(width, height)
+        other = int(rows * long / short)
+        return (rows, other) if width <= height else (other, rows)
+    ratio = min(height / rows, width / columns)
+    return round(width / ratio), round(height / ratio)
+
+
+def _centre_box(width, height, size):
+    """The box of the centre of an image, which goes beyond it where it is too small."""
     rows, columns = size
-    left, top = round((image.width - columns) / 2), round((image.height - rows) / 2)
-    if image.width < columns:
-        left = -((columns - image.width) // 2)
-    if image.height < rows:
-        top = -((rows - image.height) // 2)
-    return image.crop((left, top, left + columns, top + rows))
+    left, top = round((width - columns) / 2), round((height - rows) / 2)
+    if width < columns:
+        left = -((columns - width) // 2)
+    if height < rows:
+        top = -((rows - height) // 2)
+    return left, top, left + columns, top + rows

@@ -1,7 +1,7 @@
 """What every model costs, counted once and kept as a table, so that a list of models need not build them."""
 
 import functools
-from importlib import resources
+from pathlib import Path
 from typing import NamedTuple
 
 FILE = "figures.tsv"
@@ -23,7 +23,7 @@ class Figures(NamedTuple):
 @functools.cache
 def table():
     """`{(name, size): Figures}` of every architecture at 224 pixels and of published weights at their sizes."""
-    text = resources.files("mobilenet_zoo").joinpath(FILE).read_text("utf-8")
+    text = Path(__file__).with_name(FILE).read_text("utf-8")
     _, *rows = (line.split("\t") for line in text.splitlines())
     return {(name, int(size)): Figures(int(parameters), int(macs)) for name, size, parameters, macs in rows}
 

@@ -137,7 +137,7 @@ def _of_name(name):
     """The facts, the input's shape and the data format of a model of that name."""
     name = name.partition("@")[0]
     if name not in WEIGHTS and name not in registry():
-        raise unknown_name("model_or_name", name, [*registry(), *WEIGHTS])
+        raise unknown_name("model_or_name", name, [*registry(), *WEIGHTS], "mobilenet_zoo.list_models()")
     data_format = keras.config.image_data_format()
     shape = (None, None, 3) if data_format == "channels_last" else (3, None, None)
     return Facts.of_checkpoint(WEIGHTS[name]) if name in WEIGHTS else None, shape, data_format

@@ -19,6 +19,7 @@ from mobilenet_common.nesting import as_functional
 from mobilenet_runtime.transform import INTERPOLATIONS
 from mobilenet_zoo.cards import model_card
 from mobilenet_zoo.facts import Facts, facts_of, remember
+from mobilenet_zoo.names import unknown_model
 from mobilenet_zoo.preprocessing import preprocessing, use_transform
 from mobilenet_zoo.registry import WEIGHTS, create_model
 
@@ -163,10 +164,7 @@ def from_pretrained(name_or_folder, *, revision=None, token=None, **options):
     if Path(text).is_dir():
         return _load(text, lambda file: Path(text) / file)
     if text.count("/") != 1 or not all(text.split("/")):
-        raise ValueError(
-            f"name_or_folder={text!r} is neither a folder that is there nor a repository's name, user/name, nor the "
-            "name of published weights, as list_models(pretrained=True) gives them."
-        )
+        raise unknown_model("name_or_folder", text)
     return _load(text, lambda file: download_from_hub(text, file, revision, token))
 
 

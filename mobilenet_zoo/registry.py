@@ -1,21 +1,17 @@
 """Every model by one name: timm's where timm has one, else a name of the same scheme."""
 
-import dataclasses
 import fnmatch
-import functools
-from collections.abc import Callable
 
 import mobilenet_v1
 import mobilenet_v2
 import mobilenet_v3
 import mobilenet_v4
-from mobilenet_common import Architecture
 from mobilenet_common.checkpoints import is_named, open_weights
-from mobilenet_common.create import fitting, model_name
+from mobilenet_common.create import fitting
 from mobilenet_common.errors import number, unknown_name
+from mobilenet_zoo.names import WEIGHTS, Entry, registry
 
-# Every published checkpoint of the four generations.
-WEIGHTS = {**mobilenet_v1.WEIGHTS, **mobilenet_v2.WEIGHTS, **mobilenet_v3.WEIGHTS, **mobilenet_v4.WEIGHTS}
+__all__ = ["GENERATIONS", "WEIGHTS", "Entry", "create_model", "is_timm_name", "list_models", "registry"]
 
 GENERATIONS = {
     "v1": (mobilenet_v1.create_mobilenetv1, mobilenet_v1.VARIANTS, mobilenet_v1.WEIGHTS),
@@ -23,52 +19,6 @@ GENERATIONS = {
     "v3": (mobilenet_v3.create_mobilenetv3, mobilenet_v3.VARIANTS, mobilenet_v3.WEIGHTS),
     "v4": (mobilenet_v4.create_mobilenetv4, mobilenet_v4.VARIANTS, mobilenet_v4.WEIGHTS),
 }
-
-# Widths that timm gives a name of their own, besides those that are variants here.
-_MORE_WIDTHS = {
-    ("v3", "large"): (0.75,),
-    ("v3", "small"): (0.75, 0.5),
-    ("v4", "conv_small"): (0.35, 0.5),
-    ("v4", "hybrid_medium"): (0.75,),
-    ("v4", "hybrid_large"): (0.75,),
-}
-
-# timm's models are padded as PyTorch does; its `tf_` ones, converted from TensorFlow, as TensorFlow does.
-_TIMM = {"padding": "symmetric", "norm_epsilon": 1e-5}
-_TIMM_TF = {"padding": "same", "norm_epsilon": 1e-3}
-_NOT_IN_TIMM = ("mobilenetv1_025", "mobilenetv1_050", "mobilenetv1_075", "mobilenetv2_130")
-_OPTIONS = {"mobilenetv3_rw": {"padding": "symmetric", "norm_epsilon": 1e-3}}
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """What a name stands for: `create(architecture, width_multiplier=width, **options)`, and its generation."""
-
-    generation: str
-    create: Callable
-    architecture: Architecture
-    width: float
-    options: dict
-
-
-@functools.cache
-def registry():
-    """`{name: Entry}`, in the order of the generations."""
-    entries = {}
-    for generation, (create, variants, _) in GENERATIONS.items():
-        for variant, architecture in variants.items():
-            for width in (1.0, *_MORE_WIDTHS.get((generation, variant), ())):
-                name = model_name(architecture, width)
-                entries[name] = Entry(generation, create, architecture, width, _timm_options(name))
-                if generation == "v3" and not variant.startswith("large_1") and name not in _OPTIONS and width != 0.5:
-                    entries[f"tf_{name}"] = Entry(generation, create, architecture, width, _TIMM_TF)
-    return entries
-
-
-def _timm_options(name):
-    if name in _NOT_IN_TIMM or "compact" in name or "minimal" in name:
-        return {}
-    return _OPTIONS.get(name, _TIMM)
 
 
 def is_timm_name(name):
@@ -114,7 +64,7 @@ def create_model(name, **kwargs):
     base, _, tag = name.partition(".") if isinstance(name, str) else (name, "", "")
     entries = registry()
     if base not in entries:
-        raise unknown_name("name", base, entries)
+        raise unknown_name("name", base, entries, "mobilenet_zoo.list_models()")
     if tag and name.partition("@")[0] not in WEIGHTS:
         raise unknown_name("name", name, [each for each in WEIGHTS if each.startswith(f"{base}.")] or [base])
     if "variant" in kwargs:

@@ -84,8 +84,9 @@ class TestHelp:
 
     def test_as_a_program(self, tmp_path):
         """Nobody has chosen a backend, and that which Keras itself would choose is not installed."""
-        said = as_program("info", "mobilenetv2_100", "--json", home=tmp_path, missing=["tensorflow"])
-        assert json.loads(said)["name"] == "mobilenetv2_100"
+        create_mobilenetv2("0.35", 3, (32, 32, 3)).save(tmp_path / "a.keras")
+        arguments = ("convert", tmp_path / "a.keras", tmp_path / "b.weights.h5")
+        assert "Written" in as_program(*arguments, home=tmp_path, missing=["tensorflow"])
 
     def test_nothing_is_needed_to_look_around(self, tmp_path):
         assert as_program("--version", home=tmp_path, missing=KERAS).strip() == mobilenet_zoo.__version__
@@ -101,8 +102,11 @@ class TestHelp:
             assert "mobilenet-zoo" in as_program(*arguments, home=tmp_path, missing=KERAS)
 
     def test_without_a_backend_an_error_says_what_to_install(self, tmp_path):
-        said = as_program("list", home=tmp_path, missing=KERAS[1:], code=1)
-        assert "mobilenet-zoo needs a backend: pip install 'mobilenet-zoo[torch]'" in said
+        arguments = ("convert", __file__, "a.keras", "-m", "mobilenetv2_035")
+        said = as_program(*arguments, home=tmp_path, missing=KERAS[1:], code=1)
+        assert said == "mobilenet-zoo needs a backend: pip install 'mobilenet-zoo[torch]', or [jax], or [tensorflow].\n"
+        said = as_program(*arguments, home=tmp_path, missing=KERAS, code=1)
+        assert said == "mobilenet-zoo needs Keras for this: pip install keras.\n"
 
 
 class TestList:
@@ -231,7 +235,7 @@ class TestPredict:
         assert len(result.stdout.splitlines()) == 2
         said = plain(result.stderr)
         assert "broken.jpg can't be read" in said
-        assert "absent.jpg can't be read" in said
+        assert "absent.jpg does not exist" in said
         assert "2 of the pictures could not be read" in said
 
     def test_logits_become_probabilities(self, photos, tmp_path):
@@ -259,7 +263,6 @@ class TestPredict:
 
     def test_errors_say_what_to_do(self, photos, flowers, tmp_path):
         assert "There are no pictures" in plain(run("predict", str(tmp_path / "*.gif"), code=2).stderr)
-        assert "neither a folder" in plain(run("predict", str(photos), "-m", "flowers", code=2).stderr)
         said = plain(run("predict", str(photos), "-m", str(flowers), "--top", "0", code=2).stderr)
         assert "--top=0 is not allowed" in said
 
@@ -474,7 +477,7 @@ class TestConvert:
     def test_there_and_back(self, tmp_path):
         model = mobilenet_zoo.create_model("mobilenetv2_035", num_classes=4, input_shape=(32, 32, 3))
         model.save(tmp_path / "a.keras")
-        said = run("convert", str(tmp_path / "a.keras"), str(tmp_path / "b.safetensors"), "--to", "timm").stderr
+        said = run("convert", str(tmp_path / "a.keras"), str(tmp_path / "b.safetensors"), "--to", "timm").stdout
         assert "timm.create_model(model_name='mobilenetv2_035', num_classes=4, in_chans=3)" in plain(said)
         options = ("--from", "timm", "--model", "mobilenetv2_035")
         run("convert", str(tmp_path / "b.safetensors"), str(tmp_path / "c.keras"), *options)

@@ -65,7 +65,7 @@ def find(name, published, fits):
     else:
         offered = fitting or published.values()
         names = dict.fromkeys([*(each.tag for each in offered), *(each.name for each in offered)])
-        raise unknown_name("weights", name, [IMAGENET, *names])
+        raise unknown_name("weights", name, [IMAGENET, *names], "mobilenet_zoo.list_models(pretrained=True)")
     raise ValueError(f"weights={name!r} is not published for this variant and width. {_offer(name, published)}")
 
 

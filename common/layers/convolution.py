@@ -3,15 +3,13 @@
 import keras
 
 from mobilenet_common import ops
+from mobilenet_common.choices import ANTIALIASING, PADDINGS
 from mobilenet_common.errors import integer, odd_kernel, one_of
 from mobilenet_common.facts import Facts
 from mobilenet_common.layers.costs import Cost, elements
 from mobilenet_common.layers.initialization import he_fan_out, quick
 from mobilenet_common.layers.normalization import NormActivation
-from mobilenet_common.ops.geometry import PADDINGS
 from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
-
-ANTIALIASING = ("average", "blur", None)
 
 
 @keras.saving.register_keras_serializable(package="mobilenet")

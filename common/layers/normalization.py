@@ -4,13 +4,12 @@ import keras
 from keras import ops as keras_ops
 
 from mobilenet_common import ops
+from mobilenet_common.choices import NORMALIZATIONS
 from mobilenet_common.errors import flag, number, one_of
 from mobilenet_common.layers.costs import Cost, elements
 from mobilenet_common.layers.quick import QuickLayer
 from mobilenet_common.ops.layout import channel_axis
 from mobilenet_common.widths import channels_per_group
-
-NORMALIZATIONS = ("batch", "group", "layer")
 
 
 @keras.saving.register_keras_serializable(package="mobilenet")

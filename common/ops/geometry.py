@@ -1,7 +1,5 @@
 """How wide a convolution's padding is, and how many rows come out."""
 
-PADDINGS = ("same", "symmetric")
-
 
 def output_size(size, stride):
     """Rows or columns that come out of a padded convolution: `ceil(size / stride)`, None for None.

@@ -4,29 +4,70 @@ import importlib
 
 import numpy as np
 
-from mobilenet_runtime.pictures import pillow
+from mobilenet_runtime.pictures import open_picture, pillow
 
 _STRENGTH = 0.65  # of the heat's colour where it is hottest
+_DIMMED = 0.4  # brightness of what the model did not see
+_LONGEST = 2048  # pixels of an overlay's longer side
 
 
-def overlay(picture, heat):
-    """A picture with heat on it: where there is none it stays as it is.
+def overlay(picture, heat, region=None):
+    """An image with heat on it: where there is none it stays as it is.
 
     Args:
         picture: PIL image.
-        heat: `(rows, columns)`, at least 0; enlarged to the picture's size, its largest value the hottest.
+        heat: `(rows, columns)`, at least 0; enlarged to the region's size, its largest value the hottest.
+        region: `(left, top, right, bottom)` in pixels of the image: what the heat is about. The rest is dimmed. None
+            for the whole image.
 
     Returns:
         A PIL image in RGB, of the picture's size.
     """
-    image = pillow("Image")
+    image, region = pillow("Image"), region or (0, 0, *picture.size)
     heat = np.asarray(heat, "float32")
     heat = heat / max(float(heat.max()), np.finfo("float32").tiny)
-    heat = np.asarray(image.fromarray(heat).resize(picture.size, image.Resampling.BILINEAR)).clip(0, 1)
+    heat = _placed(heat, picture.size, region).clip(0, 1)
     colours = 255 * matplotlib("colormaps")["inferno"](heat)[..., :3]
     share = _STRENGTH * heat[..., None]
-    mixed = (1 - share) * np.asarray(picture.convert("RGB"), "float32") + share * colours
-    return image.fromarray(np.rint(mixed).astype("uint8"))
+    seen = _placed(np.ones((1, 1), "float32"), picture.size, region)[..., None]
+    pixels = np.asarray(picture.convert("RGB"), "float32") * (_DIMMED + (1 - _DIMMED) * seen)
+    return image.fromarray(np.rint((1 - share) * pixels + share * colours).astype("uint8"))
+
+
+def photograph_overlay(picture, heat, transform, longest=_LONGEST):
+    """A photograph with heat on the part of it that a model saw.
+
+    Args:
+        picture: As `Preprocessing` takes it.
+        heat: As `overlay` takes it.
+        transform: The `Preprocessing` that made the picture ready.
+        longest: Longer side of the result, in pixels, where the photograph is larger.
+
+    Returns:
+        A PIL image in RGB, upright.
+
+    Raises:
+        PictureError: The picture can't be read.
+    """
+    photograph = open_picture(picture)
+    region = transform.region(*photograph.size)
+    scale = longest / max(photograph.size)
+    if scale < 1:
+        before = photograph.size
+        photograph = photograph.resize([max(1, round(scale * n)) for n in before])
+        ratios = [now / was for now, was in zip(photograph.size, before, strict=True)]
+        region = [edge * ratio for edge, ratio in zip(region, ratios * 2, strict=True)]
+    return overlay(photograph, heat, region)
+
+
+def _placed(values, size, region):
+    """`values`, an array, stretched over a region of an image of `size`, and 0 around it."""
+    image = pillow("Image")
+    left, top, right, bottom = region
+    columns, rows = values.shape[1] / (right - left), values.shape[0] / (bottom - top)
+    matrix = (columns, 0, -left * columns, 0, rows, -top * rows)  # from a pixel of the image to the array's
+    placed = image.fromarray(values).transform(size, image.Transform.AFFINE, matrix, image.Resampling.BILINEAR)
+    return np.asarray(placed)
 
 
 def matplotlib(name):

@@ -168,7 +168,12 @@ def _mistakes(evaluation, overlays, count):
         )
     if not shown:
         return ""
-    heat = " Beside each: what spoke for the wrong class (Grad-CAM, Selvaraju et al., 2017)." if overlays else ""
+    heat = (
+        " Beside each, on the whole image: what spoke for the wrong class (Grad-CAM, Selvaraju et al., 2017); what the "
+        "model did not see is dimmed."
+        if overlays
+        else ""
+    )
     note = f"<p>As the model saw them, the surest first.{heat}</p>"
     return _section("Most confident mistakes", f'{note}<div class="mistakes">{"".join(shown)}</div>')
 

@@ -16,6 +16,7 @@ from mobilenet_zoo.pretrained import class_names_of
 from mobilenet_zoo.profiling import profile
 
 _WARM_UP = 2
+_SHOWN = 512  # pixels of a photograph's longer side in a report
 
 
 def evaluate(model, examples, **options):
@@ -95,5 +96,5 @@ def heat_on_mistakes(model, found, count=12, batch_size=16):
         pictures = [found.examples.pictures[found.indices[row]] for row in batch]
         maps, _ = grad_cam(model, found.transform(pictures), found.probabilities[batch].argmax(1))
         for row, picture, heat in zip(batch, pictures, maps, strict=True):
-            overlays[int(row)] = evaluation.overlay(found.transform.pixels(picture), heat)
+            overlays[int(row)] = evaluation.photograph_overlay(picture, heat, found.transform, _SHOWN)
     return overlays

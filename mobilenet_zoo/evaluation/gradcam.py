@@ -8,7 +8,7 @@ import numpy as np
 
 from mobilenet_common.errors import is_integer, unknown_name
 from mobilenet_common.nesting import all_layers, last_layer
-from mobilenet_runtime.evaluation.pictures import overlay
+from mobilenet_runtime.evaluation.pictures import photograph_overlay
 from mobilenet_runtime.inputs import as_model_input
 from mobilenet_runtime.pictures import open_picture
 from mobilenet_zoo.preprocessing import preprocessing
@@ -26,7 +26,8 @@ class Explanation:
         probability: Of that class, as the model gives it.
         heat: `(rows, columns)` float32 of the last feature map, in 0..1; all 0 where nothing speaks for the class.
         picture: PIL image, as the model saw it: resized and cropped.
-        overlay: PIL image, the picture with the heat on it.
+        overlay: PIL image, the photograph as it was given, upright, with the heat where the model looked and the rest
+            dimmed; at most 2048 pixels a side.
     """
 
     class_index: int
@@ -59,8 +60,8 @@ def explain(model, picture, class_index=None, *, transform=None):
     wanted = None if class_index is None else [_class_number(class_index, model)]
     (heat,), (logits,) = grad_cam(model, transform(picture)[None], wanted)
     number = int(logits.argmax()) if wanted is None else wanted[0]
-    pixels = transform.pixels(picture)
-    return Explanation(number, _probability(model, logits, number), scaled(heat), pixels, overlay(pixels, heat))
+    shown = photograph_overlay(picture, heat, transform)
+    return Explanation(number, _probability(model, logits, number), scaled(heat), transform.pixels(picture), shown)
 
 
 def grad_cam(model, images, classes=None):

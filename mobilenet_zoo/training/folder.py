@@ -16,6 +16,7 @@ from mobilenet_zoo.training.libraries import library
 RUN, RECIPE, LOG, CHECKPOINTS, BEST = "run.json", "recipe.yaml", "log.csv", "checkpoints", "best"
 MODEL, REPORT, BOARD = "model", "report.html", "tensorboard"
 _LIBRARIES = ("keras", "numpy", "grain", "orbax-checkpoint", "tensorflow", "tensorflow-cpu", "jax", "torch")
+_LOCK = ".lock"
 _SHOWN = 8
 
 
@@ -31,9 +32,11 @@ class RunFolder:
 
     def __init__(self, path):
         self.path = Path(path)
+        self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        self._has_lock = (self.path / _LOCK).exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = library("filelock").FileLock(self.path / ".lock", blocking=False)
+            self._lock = library("filelock").FileLock(self.path / _LOCK, blocking=False)
             self._lock.acquire()
         except library("filelock").Timeout:
             raise ValueError(
@@ -49,8 +52,16 @@ class RunFolder:
         self.close()
 
     def close(self):
-        """Lets another run have the folder."""
-        self._lock.release()
+        """Let another run have the folder, and leave no trace where none was begun."""
+        try:
+            if not self.is_begun() and not self._has_lock:
+                (self.path / _LOCK).unlink(missing_ok=True)
+                for folder in self._made:
+                    folder.rmdir()
+        except OSError:  # not empty, or Windows keeps files that are open: nothing of the user's is lost
+            pass
+        finally:
+            self._lock.release()
 
     def is_begun(self):
         """Whether a run has been here."""

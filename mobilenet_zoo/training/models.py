@@ -9,6 +9,7 @@ import keras
 from mobilenet_common.nesting import all_layers, inner_mobilenet
 from mobilenet_zoo.classifier import reset_classifier
 from mobilenet_zoo.facts import Facts, facts_of, remember
+from mobilenet_zoo.names import check_model
 from mobilenet_zoo.pretrained import from_pretrained
 from mobilenet_zoo.registry import WEIGHTS, create_model, registry
 
@@ -27,6 +28,8 @@ def build(model, class_names, recipe, weights):
     Raises:
         ValueError: It doesn't fit the classes.
     """
+    if not isinstance(model, keras.Model):
+        check_model("model" if recipe else "teacher", model)
     if isinstance(model, keras.Model):
         made = model
     elif model in registry() or str(model) in WEIGHTS:

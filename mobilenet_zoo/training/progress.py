@@ -1,5 +1,6 @@
 """How a run goes, for a person who watches: a bar with the time that remains, and a line an epoch."""
 
+import sys
 import time
 
 import keras
@@ -8,13 +9,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """A bar on the terminal, and what each epoch came to.
+    """A bar on the terminal, and a line for each epoch on standard output.
 
     Args:
         position: The run's `Position`.
         epochs: Of the whole run.
         pipeline: Whose `waited_s` is told.
-        console: Where to; None for standard error.
+        console: Where the bar is shown; None for standard error.
     """
 
     def __init__(self, position, epochs, pipeline, console=None):
@@ -33,7 +34,9 @@ class ProgressBar(keras.callbacks.Callback):
                 TextColumn("{task.fields[waiting]:.0%} · run"),
                 TimeRemainingColumn(),
             )
-            self._bar = Progress(*columns, console=self.console, transient=True)
+            # Without redirect_stdout=False the bar would take what is printed to standard output to its own console.
+            options = {"transient": True, "redirect_stdout": False, "disable": not self.console.is_terminal}
+            self._bar = Progress(*columns, console=self.console, **options)
             fields = {"epoch": self.position.epoch + 1, "loss": 0.0, "speed": 0.0, "waiting": 0.0}
             total = self.epochs * self.position.steps_per_epoch
             self._task = self._bar.add_task("", total=total, completed=self.position.step, **fields)
@@ -67,7 +70,11 @@ class ProgressBar(keras.callbacks.Callback):
             if name in row:
                 parts.append(f"{words} {row[name]:{form}}")
         parts += [f"{row['pictures_per_second']:.0f} pictures/s", f"{row['waiting']:.0%} waiting for data"]
-        self._bar.console.print(" · ".join(parts), highlight=False, soft_wrap=True)
+        line = " · ".join(parts)
+        if self.console.is_terminal and sys.stdout.isatty():  # both are the same, where the bar has to make room
+            self._bar.console.print(line, highlight=False, soft_wrap=True)
+        else:
+            print(line, flush=True)
 
     def close(self):
         """Takes the bar away."""

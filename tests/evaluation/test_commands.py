@@ -114,7 +114,7 @@ class TestExplain:
     def test_one_picture(self, saved, tmp_path):
         photographs.photograph().save(tmp_path / "china.png")
         heat = tmp_path / "new" / "heat.png"
-        said = plain(run("explain", str(tmp_path / "china.png"), "-m", str(saved), "-o", str(heat)).stderr)
+        said = plain(run("explain", str(tmp_path / "china.png"), "-m", str(saved), "-o", str(heat)).stdout)
         expected = explain(mobilenet_zoo.from_pretrained(saved), tmp_path / "china.png")
         np.testing.assert_array_equal(np.asarray(Image.open(heat)), np.asarray(expected.overlay))
         assert f"{made.NAMES[expected.class_index]} ({expected.probability:.1%})" in said

@@ -220,7 +220,7 @@ class TestExplain:
         (heat,), _ = grad_cam(model, picture)
         np.testing.assert_allclose(found.heat, heat / heat.max(), atol=1e-6)
         assert np.array_equal(np.asarray(found.picture), np.asarray(transform.pixels(tmp_path / "china.png")))
-        assert found.overlay.size == (64, 64) and found.overlay.mode == "RGB"
+        assert found.overlay.size == (640, 427) and found.overlay.mode == "RGB"
 
     def test_a_class_by_name_or_number(self):
         model, picture = self.model(), photographs.photograph()

@@ -6,7 +6,6 @@ import keras
 
 from mobilenet_common.checkpoints.layouts.base import Entry, Layout, any_matches
 
-
 _OWN = re.compile(r"(stem|stage\d+_block\d+|head_conv|head_dense|classifier)/")
 
 

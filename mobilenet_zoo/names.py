@@ -1,0 +1,121 @@
+"""Every model by one name, as data: timm's name where timm has one, else a name of the same scheme.
+
+Nothing here imports Keras, so that the command line can list models without it.
+"""
+
+import dataclasses
+import fnmatch
+import functools
+import importlib
+import os
+from pathlib import Path
+
+from mobilenet_common.architecture import Architecture, model_name
+from mobilenet_common.errors import did_you_mean
+from mobilenet_v1 import architectures as v1
+from mobilenet_v1 import weights as v1_weights
+from mobilenet_v2 import architectures as v2
+from mobilenet_v2 import weights as v2_weights
+from mobilenet_v3 import architectures as v3
+from mobilenet_v3 import weights as v3_weights
+from mobilenet_v4 import architectures as v4
+from mobilenet_v4 import weights as v4_weights
+
+VARIANTS = {"v1": v1.VARIANTS, "v2": v2.VARIANTS, "v3": v3.VARIANTS, "v4": v4.VARIANTS}
+
+# Every published checkpoint of the four generations.
+WEIGHTS = {**v1_weights.WEIGHTS, **v2_weights.WEIGHTS, **v3_weights.WEIGHTS, **v4_weights.WEIGHTS}
+
+# Widths that timm gives a name of their own, besides those that are variants here.
+_MORE_WIDTHS = {
+    ("v3", "large"): (0.75,),
+    ("v3", "small"): (0.75, 0.5),
+    ("v4", "conv_small"): (0.35, 0.5),
+    ("v4", "hybrid_medium"): (0.75,),
+    ("v4", "hybrid_large"): (0.75,),
+}
+
+# timm's models are padded as PyTorch does; its `tf_` ones, converted from TensorFlow, as TensorFlow does.
+_TIMM = {"padding": "symmetric", "norm_epsilon": 1e-5}
+_TIMM_TF = {"padding": "same", "norm_epsilon": 1e-3}
+_NOT_IN_TIMM = ("mobilenetv1_025", "mobilenetv1_050", "mobilenetv1_075", "mobilenetv2_130")
+_OPTIONS = {"mobilenetv3_rw": {"padding": "symmetric", "norm_epsilon": 1e-3}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What a name stands for: `create(architecture, width_multiplier=width, **options)`, and its generation."""
+
+    generation: str
+    architecture: Architecture
+    width: float
+    options: dict
+
+    @property
+    def create(self):
+        """The create function of the generation, which imports Keras."""
+        return getattr(importlib.import_module(f"mobilenet_{self.generation}"), f"create_mobilenet{self.generation}")
+
+
+@functools.cache
+def registry():
+    """`{name: Entry}`, in the order of the generations."""
+    entries = {}
+    for generation, variants in VARIANTS.items():
+        for variant, architecture in variants.items():
+            for width in (1.0, *_MORE_WIDTHS.get((generation, variant), ())):
+                name = model_name(architecture, width)
+                entries[name] = Entry(generation, architecture, width, _timm_options(name))
+                if generation == "v3" and not variant.startswith("large_1") and name not in _OPTIONS and width != 0.5:
+                    entries[f"tf_{name}"] = Entry(generation, architecture, width, _TIMM_TF)
+    return entries
+
+
+def _timm_options(name):
+    if name in _NOT_IN_TIMM or "compact" in name or "minimal" in name:
+        return {}
+    return _OPTIONS.get(name, _TIMM)
+
+
+def matching(names, pattern):
+    """Return the names that fit a shell pattern, sorted; one without `*`, `?` and `[` fits anywhere in a name."""
+    if not any(character in pattern for character in "*?["):
+        pattern = f"*{pattern}*"
+    return sorted(fnmatch.filter(names, pattern))
+
+
+def check_model(argument, name):
+    """Raise the `ValueError` for a `name` that no model can have, before anything slow begins.
+
+    Args:
+        argument: Whose value it is, for the message.
+        name: A name of `list_models`, with or without tag; a `.keras` file; a folder; or a repository on the Hugging
+            Face Hub.
+    """
+    name, path = os.fspath(name), Path(name)
+    if path.is_dir() or (path.is_file() and path.suffix == ".keras"):
+        return
+    if path.is_file():
+        raise ValueError(
+            f"{argument}={name!r} is a file that doesn't describe a model: give a .keras file, or load weights into a "
+            "model that is named (mobilenet_zoo.create_model(..., weights=...), or mobilenet-zoo convert)."
+        )
+    if path.suffix == ".keras":
+        raise ValueError(f"{argument}={name!r} does not exist.")
+    if name.partition("@")[0] not in (*registry(), *WEIGHTS) and not _is_repository(name):
+        raise unknown_model(argument, name)
+
+
+def unknown_model(argument, name):
+    """Return the `ValueError` for a `name` that is no model, with the nearest ones."""
+    return ValueError(
+        f"{argument}={name!r} is neither a folder that exists, nor a model's name, nor a repository's, user/name."
+        f"{did_you_mean(name, [*registry(), *WEIGHTS])} `mobilenet-zoo list` and mobilenet_zoo.list_models() show the "
+        "names."
+    )
+
+
+def _is_repository(name):
+    """Whether a name has the form of a repository on the Hugging Face Hub, with or without a scheme before it."""
+    _, scheme, rest = name.rpartition(":")
+    return bool(scheme) or (rest.count("/") == 1 and all(rest.split("/")))

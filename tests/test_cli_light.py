@@ -1,0 +1,167 @@
+"""What `mobilenet-zoo` does without a framework: what reads no model imports none, and what they log stays away."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mobilenet_cli import constants
+from mobilenet_zoo import names
+from mobilenet_zoo.figures import table
+from mobilenet_zoo.training.recipes import list_recipes
+
+pytestmark = pytest.mark.across
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("keras", "tensorflow", "jax", "jaxlib", "torch", "h5py", "scipy", "pandas")
+BLOCKED = f"""if True:
+    import importlib.abc, sys
+
+    class Blocker(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path=None, target=None):
+            if name.partition(".")[0] in {HEAVY}:
+                raise ImportError(f"{{name}} is blocked")
+
+    sys.meta_path.insert(0, Blocker())
+"""
+
+
+def child(program, *arguments, code=0, **variables):
+    """Run Python in a process without a chosen backend; returns what it printed to both streams."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("KERAS_", "TF_CPP"))}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    result = subprocess.run(command, env=environment | variables, capture_output=True, text=True, timeout=300)
+    assert result.returncode == code, result.stdout + result.stderr
+    return result.stdout, result.stderr
+
+
+class TestWithoutKeras:
+    def test_what_reads_no_model(self, tmp_path):
+        """One process runs every such command, and none of them may import what is heavy."""
+        program = f"""{BLOCKED}
+    from mobilenet_cli.app import app
+
+    names = [command.name for command in app.registered_commands]
+    commands = [["--help"], ["--version"], *([name, "--help"] for name in names)]
+    commands += [["list"], ["list", "v4"], ["list", "--architectures"], ["info", "mobilenetv2_100"]]
+    commands += [["info", "tf_mobilenetv3_large_100.in1k"], ["train", "--recipes"], ["plot", "-o", sys.argv[1]]]
+    for command in commands:
+        try:
+            app(command)
+        except SystemExit as end:
+            assert end.code == 0, (command, end.code)
+    assert not {{name.partition(".")[0] for name in sys.modules}} & {{*{HEAVY}, "mobilenet_zoo", "mobilenet_v4"}}
+"""
+        printed, said = child(program, tmp_path / "zoo.png")
+        assert said == "" and (tmp_path / "zoo.svg").exists()
+        assert "mobilenetv4_conv_small_050.e3000_r224_in1k" in printed and "scratch_small" in printed
+
+    def test_it_is_the_same_data(self):
+        program = f"""{BLOCKED}
+    import json
+    from mobilenet_cli import constants
+
+    print(json.dumps([
+        {{name: repr(each) for name, each in constants.weights().items()}},
+        {{name: repr(each) for name, each in constants.registry().items()}},
+        [[*key, *value] for key, value in constants.figures().items()],
+        constants.recipes(),
+    ]))
+"""
+        weights, registry, figures, recipes = json.loads(child(program)[0])
+        assert weights == {name: repr(each) for name, each in names.WEIGHTS.items()}
+        assert registry == {name: repr(each) for name, each in names.registry().items()}
+        assert figures == [[*key, *value] for key, value in table().items()]
+        assert recipes == list_recipes()
+
+    def test_the_packages_are_whole_afterwards(self):
+        """Reading constants first leaves nothing behind that would keep a package from registering its layers."""
+        program = """if True:
+            import sys
+            from mobilenet_cli import constants
+            before = constants.weights()
+            assert not any(name.startswith("mobilenet_v") for name in sys.modules)
+            import mobilenet_zoo, mobilenet_v4, keras
+            assert mobilenet_v4.architectures.VARIANTS is mobilenet_v4.VARIANTS
+            assert mobilenet_zoo.registry.WEIGHTS == before
+            assert keras.saving.get_registered_object("mobilenet>ConvNormActivation") is not None
+            assert len(mobilenet_zoo.list_models("*v4*")) > 5
+        """
+        child(program, KERAS_BACKEND="torch")
+
+    def test_in_a_process_that_has_keras_they_are_the_modules_own(self):
+        assert constants._module("mobilenet_zoo.names") is names
+
+
+LOGGING = """if True:
+    import logging, os, subprocess, sys, warnings
+    import typer
+    from mobilenet_cli.output import messages, told
+    from mobilenet_cli.quiet import quiet
+
+    class FrameworkError(ValueError):
+        __module__ = "tensorflow.errors"
+
+    def command(kind: str):
+        os.write(2, b"from C++\\n")
+        subprocess.run([sys.executable, "-c", "import sys; print('from a child', file=sys.stderr)"], check=True)
+        logging.getLogger("absl").warning("from %s", "absl")
+        logging.basicConfig(stream=sys.stdout)
+        logging.getLogger("nncf").error("from nncf")
+        warnings.warn_explicit("from Python", UserWarning, "/elsewhere/torch/a.py", 3)
+        warnings.warn_explicit("our own", UserWarning, sys.modules["mobilenet_cli"].__file__, 3)
+        messages.print("our message")
+        if kind == "framework":
+            raise FrameworkError("it broke")
+        if kind == "caused":
+            raise ValueError("it can't be read") from FrameworkError("it broke")
+        if kind == "unexpected":
+            raise KeyError("a bug")
+        if kind == "argument":
+            raise ValueError("--top=0 is not allowed.")
+        if kind == "died":
+            os.abort()
+        print(os.environ.get("TF_CPP_MIN_LOG_LEVEL"))
+
+    typer.run(told(quiet(command)))
+"""
+OURS = ["Warning: our own", "our message"]
+LOGGED = ["Logged by the frameworks:", "from C++", "from a child", "WARNING:absl: from absl", "ERROR:nncf: from nncf"]
+
+
+class TestWhatFrameworksLog:
+    def logged(self, *arguments, code=0, **variables):
+        printed, said = child(LOGGING, *arguments, code=code, **variables)
+        return printed, said.splitlines()
+
+    def test_it_stays_away(self):
+        assert self.logged("well") == ("None\n", OURS)
+
+    def test_an_error_of_ours_does_not_show_it(self):
+        printed, said = self.logged("argument", code=2)
+        assert (printed, said) == ("", [*OURS, "Error: --top=0 is not allowed."])
+
+    @pytest.mark.parametrize("kind, last", [("framework", "it broke"), ("caused", "it can't be read")])
+    def test_an_error_of_a_framework_shows_it(self, kind, last):
+        printed, said = self.logged(kind, code=2)
+        assert printed == "" and said[:2] == OURS
+        assert said[2:7] == LOGGED and "UserWarning: from Python" in said[7]
+        assert said[-1] == f"Error: {last}"
+
+    def test_a_traceback_comes_after_it(self):
+        _, said = self.logged("unexpected", code=1)
+        assert said[2:7] == LOGGED and said[-1] == "KeyError: 'a bug'"
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+    def test_a_process_that_dies_shows_it(self):
+        _, said = self.logged("died", code=-6)
+        assert set(LOGGED) <= set(said)
+
+    @pytest.mark.parametrize("level, shown", [("1", True), ("2", False)])
+    def test_who_asks_for_it_sees_it(self, level, shown):
+        printed, said = self.logged("well", TF_CPP_MIN_LOG_LEVEL=level)
+        assert ("from C++" in said) == shown and f"{level}\n" in printed
