@@ -14,6 +14,17 @@ pytestmark = [pytest.mark.across, pytest.mark.slow]
 
 SIZE = (97, 81)
 NAMES = [name for name in registry() if f"timm/{name}" in references.checkpoints()]
+# Every kind of block, padding and anti-aliasing.
+DILATED = (
+    "mobilenetv1_100",
+    "mobilenetv2_100",
+    "mobilenetv3_small_100",
+    "tf_mobilenetv3_large_100",
+    "mobilenetv4_conv_small",
+    "mobilenetv4_conv_aa_medium",
+    "mobilenetv4_conv_blur_medium",
+    "mobilenetv4_hybrid_medium",
+)
 # In float64, but for the statistics of normalisation: in float32 rounding may take an activation across a kink.
 GRADIENTS = 1e-5
 
@@ -59,6 +70,20 @@ def test_feature_maps(name, deviation):
     maps = ours(name, whole.state_dict(), include_top=False, pyramid_levels=levels)(x)
     for level, expected in zip(levels, pyramid(x_theirs), strict=True):
         deviation(name, f"P{level}", last(maps[f"P{level}"]), expected.detach().numpy(), references.TOLERANCE)
+
+
+@pytest.mark.parametrize("output_stride", [8, 16])
+@pytest.mark.parametrize("name", DILATED)
+def test_an_output_stride(name, output_stride, deviation):
+    """The five levels of the pyramid, at every position, with dilation in the place of later strides."""
+    x, x_theirs = picture()
+    options = {"output_stride": output_stride}
+    whole, pyramid = theirs(name), theirs(name, features_only=True, **options)
+    levels = (1, 2, 3, 4, 5)
+    maps = ours(name, whole.state_dict(), include_top=False, pyramid_levels=levels, **options)(x)
+    for level, expected in zip(levels, pyramid(x_theirs), strict=True):
+        row = f"{name}, output stride {output_stride}"
+        deviation(row, f"P{level}", last(maps[f"P{level}"]), expected.detach().numpy(), references.TOLERANCE)
 
 
 @pytest.mark.parametrize("name", NAMES)

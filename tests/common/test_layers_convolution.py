@@ -31,7 +31,7 @@ def convolve(x, kernel, stride, before, size, dilation=1):
     return y
 
 
-@pytest.mark.parametrize("stride, dilation", [(1, 1), (1, 2), (2, 1)])
+@pytest.mark.parametrize("stride, dilation", [(1, 1), (1, 2), (2, 1), (2, 2)])
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
 @pytest.mark.parametrize("padding", ["same", "symmetric"])
 @pytest.mark.parametrize("depthwise", [False, True])

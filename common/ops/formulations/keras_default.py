@@ -1,7 +1,9 @@
 """Every operation by Keras's own: what runs where nothing faster is known, and what the others are tested against."""
 
+import keras
 from keras import ops
 
+from mobilenet_common.ops.geometry import padding_widths
 from mobilenet_common.ops.layout import (
     along_channels,
     channel_axis,
@@ -16,6 +18,8 @@ def dense(x, kernel, bias, stride, dilation, padding, data_format):
     """A full convolution, its kernel `(rows, columns, in, out)`, its bias `(out,)` or None."""
     if lacks_channels_first() and data_format == "channels_first":
         return to_channels_first(dense(to_channels_last(x), kernel, bias, stride, dilation, padding, "channels_last"))
+    if stride > 1 and dilation > 1 and keras.backend.backend() == "tensorflow":
+        return _dilated_and_strided(x, kernel, bias, stride, dilation, padding, data_format)
     return _convolve(ops.conv, x, kernel, bias, stride, dilation, padding, data_format)
 
 
@@ -39,6 +43,17 @@ def _convolve(convolve, x, kernel, bias, stride, dilation, padding, data_format)
         x, keras_padding = ops.pad(x, widths), "valid"
     y = convolve(x, kernel, strides=stride, padding=keras_padding, dilation_rate=dilation, data_format=data_format)
     return add_bias(y, bias, data_format)
+
+
+def _dilated_and_strided(x, kernel, bias, stride, dilation, padding, data_format):
+    """A full convolution at every pixel, then each `stride`-th one: TensorFlow takes no stride with dilation."""
+    widths, kept = [(0, 0)] * 4, [slice(None)] * 4
+    for axis, rows in zip(spatial_axes(data_format), kernel.shape[:2], strict=True):
+        widths[axis] = padding_widths(ops.shape(x)[axis], rows, stride, dilation, padding)
+        kept[axis] = slice(None, None, stride)
+    options = {"padding": "valid", "dilation_rate": dilation, "data_format": data_format}
+    y = ops.conv(ops.pad(x, widths), kernel, strides=1, **options)
+    return add_bias(y[tuple(kept)], bias, data_format)
 
 
 def add_bias(x, bias, data_format):
