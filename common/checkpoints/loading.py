@@ -19,8 +19,8 @@ def load_checkpoint(model, source, layout=None):
     """Loads published or converted weights into a model of this library.
 
     Every variable of the model must get a tensor, and every tensor of the network must have a place; PyTorch's batch
-    counters are dropped, and for a model without top the classifier's tensors are not missed. Nothing is assigned before
-    all of it has been checked, so after an error the model is as it was. Pickled code is never run.
+    counters are dropped, and for a model without top the classifier's tensors are not missed. Nothing is assigned
+    before all of it has been checked, so after an error the model is as it was. Pickled code is never run.
 
     The network is found below the names that trainers and wrappers give it (`state_dict`, `model`, `module.`,
     `_orig_mod.` and such) and inside other Keras models. Of averaged and other weights the averaged ones are loaded, as
@@ -272,8 +272,8 @@ def _does_not_fit(model, checkpoint, missing, left_over, misshapen, not_finite):
         parts.append(f"Not of the network: {_listed(_layers(checkpoint.left))}.")
     if checkpoint.num_classes is None and missing and all(checkpoint.layout.head.match(name) for name in missing):
         parts.append(
-            "It has no classifier: give it as weights= to a create function, which makes a fresh one, or load it into a "
-            "model with include_top=False."
+            "It has no classifier: give it as weights= to a create function, which makes a fresh one, or load it into "
+            "a model with include_top=False."
         )
     parts.append("Check that variant, width, classes and input channels are those of the checkpoint.")
     return CheckpointError(

@@ -140,8 +140,8 @@ def _layout_of(names, layouts):
 def _notify_of_choice(source, network):
     if network.others:
         averaged = any(word in AVERAGED for word in network.place.split("."))
-        what = f"the averaged weights, {network.place}," if averaged else network.place
-        warn(f"{source} holds several networks: {what} was loaded, not {', '.join(network.others)}.")
+        taken = f"{network.place} (averaged weights)" if averaged else network.place
+        warn(f"{source} holds several networks: loaded {taken}, not {', '.join(network.others)}.")
 
 
 def _pools_otherwise(source):

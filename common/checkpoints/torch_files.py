@@ -25,8 +25,8 @@ def _empty_dict(*arguments):
     return {}
 
 
-# What checkpoints of timm, torchvision and Lightning hold beside tensors: the arguments of the run, its paths, times and
-# scores. PyTorch's reader gets stand-ins by these names, so that not even the named classes are called.
+# What checkpoints of timm, torchvision and Lightning hold beside tensors: the arguments of the run, its paths, times
+# and scores. PyTorch's reader gets stand-ins by these names, so that not even the named classes are called.
 _HARMLESS = {
     **dict.fromkeys(
         (

@@ -112,11 +112,11 @@ def test_wrappers_are_taken_off_the_names_of_torchvision():
 
 AVERAGES = {
     "state_dict_ema": lambda state, average: {"state_dict": state, "state_dict_ema": average},
-    "model_ema": lambda state, average: {
+    "model_ema.module": lambda state, average: {
         "model": state,
         "model_ema": prefixed("module.", average) | {"n_averaged": torch.tensor(5)},
     },
-    "ema": lambda state, average: {"model": state, "ema": {"module": average, "decay": 0.999}},
+    "ema.module": lambda state, average: {"model": state, "ema": {"module": average, "decay": 0.999}},
     "state_dict.model_ema.module": lambda state, average: {
         "state_dict": prefixed("model.", state) | prefixed("model_ema.module.", average)
     },
@@ -134,7 +134,9 @@ def test_averaged_weights_go_first_and_that_is_said(place, state, tmp_path):
     torch.save(AVERAGES[place](state, averaged(state)), path)
     found, said = loaded(path)
     assert_loaded(found, averaged(state))
-    assert len(said) == 1 and said[0].startswith(f"{path} holds several networks: the averaged weights, {place}")
+    assert len(said) == 1 and said[0].startswith(
+        f"{path} holds several networks: loaded {place} (averaged weights), not "
+    )
 
 
 def test_the_order_is_timms_where_all_are_there(state, tmp_path):
@@ -149,7 +151,7 @@ def test_the_order_is_timms_where_all_are_there(state, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "case", [*WRAPPED, *(f"{name} averaged" for name in ("state_dict_ema", "model_ema"))], ids=str
+    "case", [*WRAPPED, *(f"{name} averaged" for name in ("state_dict_ema", "model_ema.module"))], ids=str
 )
 def test_timm_takes_the_same(case, state, tmp_path):
     """Wherever timm's own loading takes a file, the weights are those that it takes."""
@@ -169,6 +171,60 @@ def test_timm_takes_the_same(case, state, tmp_path):
             raise
         pytest.skip(f"timm refuses it: {str(error).splitlines()[0]}")
     assert_loaded(loaded(path)[0], theirs.state_dict())
+
+
+@pytest.mark.slow
+def test_a_file_that_timm_saved_while_training(state, tmp_path):
+    """With averaged weights, the arguments of the run and the optimizer's state."""
+    timm = peers.timm()
+    theirs = timm.create_model("mobilenetv3_small_050")
+    theirs.load_state_dict(state)
+    average = timm.utils.ModelEmaV3(theirs, decay=0.5)
+    optimizer = torch.optim.AdamW(theirs.parameters(), lr=0.01)
+    theirs(torch.zeros(2, 3, 32, 32)).sum().backward()
+    optimizer.step()
+    average.update(theirs)
+    arguments = argparse.Namespace(model="mobilenetv3_small_050", device=torch.device("cpu"), opt_betas=None)
+    folders = {"checkpoint_dir": str(tmp_path), "recovery_dir": str(tmp_path)}
+    saver = timm.utils.CheckpointSaver(theirs, optimizer, args=arguments, model_ema=average, **folders)
+    saver.save_checkpoint(0, metric=np.float64(71.5))
+    found, said = loaded(tmp_path / "last.pth.tar")
+    assert_loaded(found, average.module.state_dict())
+    assert not np.array_equal(theirs.classifier.bias.detach(), average.module.classifier.bias.detach())
+    assert len(said) == 1 and "loaded state_dict_ema (averaged weights), not state_dict." in said[0]
+
+
+@pytest.mark.slow
+def test_a_file_as_torchvisions_references_save_it(tmp_path, deviation):
+    """`model_ema` is PyTorch's averaged model, with a wrapper's names and a counter."""
+    peers.timm()  # which repairs torchvision's import beside PyTorch's build for CPUs
+    torchvision = pytest.importorskip("torchvision")
+    theirs = torchvision.models.mobilenet_v3_small(num_classes=5)
+    averaging = torch.optim.swa_utils.AveragedModel(
+        theirs, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.5)
+    )
+    for scale in (1.0, 1.5):
+        with torch.no_grad():
+            for parameter in theirs.parameters():
+                parameter.mul_(scale)
+        averaging.update_parameters(theirs)
+    contents = {
+        "model": theirs.state_dict(),
+        "optimizer": torch.optim.SGD(theirs.parameters(), lr=0.1).state_dict(),
+        "lr_scheduler": {"milestones": collections.Counter([30]), "last_epoch": 3},
+        "epoch": 3,
+        "args": argparse.Namespace(data_path="/data", output_dir=pathlib.Path("out")),
+        "model_ema": averaging.state_dict(),
+    }
+    torch.save(contents, tmp_path / "model_3.pth")
+    image = seeded.image(64, 64)
+    with torch.no_grad():
+        expected = averaging.module.eval()(torch.from_numpy(image.transpose(0, 3, 1, 2).copy())).numpy()
+    with pytest.warns(UserWarning, match=r"loaded model_ema\.module \(averaged weights\), not model\."):
+        ours = create_mobilenetv3(
+            "small", input_shape=(64, 64, 3), weights=tmp_path / "model_3.pth", classifier_activation=None
+        )
+    deviation("torchvision's V3", "averaged", references.infer(ours, image), expected, references.TOLERANCE)
 
 
 def test_what_is_beside_the_network_is_left_out_and_that_is_said(state, tmp_path):
@@ -211,7 +267,9 @@ def files(state, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("ending", ["", ".pth.tar", ".pt.tar", ".ckpt", ".pth", ".safetensors", ".h5", ".keras", ".old"])
+@pytest.mark.parametrize(
+    "ending", ["", ".pth.tar", ".pt.tar", ".ckpt", ".pth", ".safetensors", ".h5", ".keras", ".old"]
+)
 @pytest.mark.parametrize("content", ["torch", "old_torch", "safetensors", "keras", "weights.h5", "h5"])
 def test_content_decides_and_not_the_name(content, ending, files, state, tmp_path):
     path = tmp_path / f"weights{ending}"
@@ -425,7 +483,9 @@ def test_a_create_function_makes_a_fresh_head_for_a_file_without_one(state, tmp_
 
 def test_load_checkpoint_says_how_to_load_a_file_without_classifier(state):
     features = {name: value for name, value in state.items() if not name.startswith("classifier")}
-    with pytest.raises(CheckpointError, match=r"Missing \(2\): classifier\.weight.*\n.*no classifier: give it as weights="):
+    with pytest.raises(
+        CheckpointError, match=r"Missing \(2\): classifier\.weight.*\n.*no classifier: give it as weights="
+    ):
         load_checkpoint(model(), features)
     load_checkpoint(references.build(KEY, input_shape=SHAPE, include_top=False), features)
 

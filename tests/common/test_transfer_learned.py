@@ -233,7 +233,9 @@ def test_load_checkpoint_is_strict_where_a_create_function_adapts(tmp_path):
     path = saved(nested(their_body("V3 small")), tmp_path / "flowers.weights.h5")
     ours = our_model("V3 small", num_classes=5)
     before = ours.get_weights()
-    with pytest.raises(CheckpointError, match=r"(?s)Missing \(4\): conv_2/0.*Not of the network: dense.*weights=") as it:
+    with pytest.raises(
+        CheckpointError, match=r"(?s)Missing \(4\): conv_2/0.*Not of the network: dense.*weights="
+    ) as it:
         mobilenet_zoo.load_checkpoint(ours, path)
     assert it.value.missing == ("conv_2/0", "conv_2/1", "logits/0", "logits/1")
     for old, new in zip(before, ours.get_weights(), strict=True):

@@ -1,7 +1,7 @@
 """The names of keras.applications, V1, V2 and V3; each generation has a scheme of its own.
 
-V3's published files have names from before Keras 3 (`expanded_conv/depthwise/BatchNorm`). The units here are in the order
-in which Keras's models run, so that files with yet other names load by the order of the layers, as Keras loads them.
+V3's published files have names from before Keras 3 (`expanded_conv/depthwise/BatchNorm`). The units here are in the
+order in which Keras's models run, so that files with yet other names load by the order of the layers, as in Keras.
 """
 
 import re
@@ -90,11 +90,7 @@ def _split(tensors):
         return tensors, {}
     head, features = _classifier_of(tensors)
     others = [name for name in _CLASSIFIERS if name != head or not _takes(tensors.get(f"{name}/0"), features)]
-    own = {
-        name: value
-        for name, value in tensors.items()
-        if _OWN.match(name) and name.rpartition("/")[0] not in others
-    }
+    own = {name: value for name, value in tensors.items() if _OWN.match(name) and name.rpartition("/")[0] not in others}
     return own, {name: value for name, value in tensors.items() if name not in own}
 
 
