@@ -7,7 +7,7 @@ import numpy as np
 
 from mobilenet_common.errors import integer, number, one_of, unknown_name
 from mobilenet_common.facts import SET_PREPROCESSING, Facts, facts_of, remember, stem_of, warn_if_assumed
-from mobilenet_common.inputs import for_channels, normalization_inside
+from mobilenet_common.inputs import for_channels, normalization_inside, resized_inside
 from mobilenet_common.ops.layout import split_shape
 from mobilenet_runtime.transform import INTERPOLATIONS, Preprocessing
 from mobilenet_zoo.registry import WEIGHTS, registry
@@ -151,10 +151,8 @@ def _of_model(model):
     stem = stem_of(model)
     if stem is None or len(model.inputs) != 1:
         raise ValueError(f"{model.name} has no stem that pictures go into: it is no model of this library.")
-    layers = {layer.name: layer for layer in model.layers}
-    resizing = layers.get("resizing")
-    resized = (resizing.height, resizing.width) if resizing else None
-    return facts_of(model), tuple(model.inputs[0].shape[1:]), stem.data_format, "preprocessing" in layers, resized
+    is_inside = normalization_inside(model) is not None
+    return facts_of(model), tuple(model.inputs[0].shape[1:]), stem.data_format, is_inside, resized_inside(model)
 
 
 def _pair(input_size):
