@@ -103,13 +103,24 @@ def preprocess(x, facts, data_format, dtype):
 
 def normalization_inside(model):
     """Return the `(mean, std)` by which a model's own `preprocess` layer normalizes, for pixels in 0..1, or None."""
-    layer = next((layer for layer in all_layers(model) if layer.name == "preprocessing"), None)
+    layer = _layer_inside(model, "preprocessing")
     if isinstance(layer, keras.layers.Rescaling):
         return (-layer.offset / layer.scale / 255,), (1 / layer.scale / 255,)
     if isinstance(layer, keras.layers.Normalization):
         mean, deviation = np.ravel(layer.input_mean), np.sqrt(np.ravel(layer.input_variance))
         return tuple(mean / 255), tuple(deviation / 255)
     return None
+
+
+def resized_inside(model):
+    """Return the `(height, width)` to which a model's own `resize` layer resizes images, or None."""
+    layer = _layer_inside(model, "resizing")
+    return (layer.height, layer.width) if isinstance(layer, Resize) else None
+
+
+def _layer_inside(model, name):
+    """The layer of that name, be it in a model within the model, or None."""
+    return next((layer for layer in all_layers(model) if layer.name == name), None)
 
 
 def for_channels(values, channels):

@@ -7,7 +7,7 @@ import numpy as np
 
 from mobilenet_common.errors import integer, number, one_of, unknown_name
 from mobilenet_common.facts import SET_PREPROCESSING, Facts, facts_of, remember, stem_of, warn_if_assumed
-from mobilenet_common.inputs import for_channels, normalization_inside
+from mobilenet_common.inputs import for_channels, normalization_inside, resized_inside
 from mobilenet_common.nesting import all_layers, as_functional
 from mobilenet_common.ops.layout import split_shape
 from mobilenet_runtime.transform import INTERPOLATIONS, Preprocessing
@@ -159,9 +159,7 @@ def _of_model(model):
     if len(model.inputs) != 1:
         raise ValueError(f"{model.name} has {len(model.inputs)} inputs: preprocessing takes models with one.")
     normalizes = any(isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization)) for layer in layers)
-    resizing = next((layer for layer in layers if layer.name == "resizing"), None)
-    resized = (resizing.height, resizing.width) if resizing else None
-    return facts, tuple(model.inputs[0].shape[1:]), stem.data_format, normalizes, resized
+    return facts, tuple(model.inputs[0].shape[1:]), stem.data_format, normalizes, resized_inside(model)
 
 
 def _pair(input_size):

@@ -150,6 +150,15 @@ class TestTorchvisionsFile:
         outside = create_mobilenetv2("1.0", weights=tmp_path / "inside" / "model.safetensors")
         assert scale(outside) == (IMAGENET, "bilinear")
 
+    def test_a_part_of_another_model(self, torchvision_file):
+        """Inside or outside, the larger model gets what the smaller one needs."""
+        options = {"weights": torchvision_file, "include_top": False, "pooling": "avg"}
+        plain = create_mobilenetv2("1.0", input_shape=(64, 64, 3), **options)
+        self.check(keras.Sequential([plain, keras.layers.Dense(2)]), (64, 64))
+        inside = create_mobilenetv2("1.0", include_preprocessing=(64, 96), **options)
+        found = mobilenet_zoo.preprocessing(keras.Sequential([inside, keras.layers.Dense(2)]))
+        assert (found.size, found.mean, found.interpolation) == ((64, 96), None, "bilinear")
+
     def test_images_are_torchvisions(self, torchvision_file):
         """Against the formula of torchvision's transform, with Pillow and NumPy."""
         model = create_mobilenetv2("1.0", weights=torchvision_file)
