@@ -49,17 +49,17 @@ def convert(
 
 
 def _load(source, layout, name):
+    if name is None and source.suffix != ".keras":
+        raise ValueError(f"{source} doesn't say which model it is for: name it by --model, as in mobilenetv2_100.")
     if not source.is_file():
         raise ValueError(f"{source} is not a file.")
-    if name is not None and name.partition("@")[0] not in {**registry(), **weights()}:
+    if name is not None and name.partition("@")[0].rpartition("/")[2] not in {**registry(), **weights()}:
         raise unknown_name("--model", name, registry(), "mobilenet-zoo list --architectures")
-    if source.suffix == ".keras" and name is None:
+    if name is None:
         zoo()  # registers the layers
         import keras
 
         return keras.saving.load_model(source, compile=False)
-    if name is None:
-        raise ValueError(f"{source} doesn't say which model it is for: name it by --model, as in mobilenetv2_100.")
     create_model = zoo().create_model
     from mobilenet_common.checkpoints import StateDict
 

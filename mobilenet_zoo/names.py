@@ -79,6 +79,7 @@ def _timm_options(name):
 
 def matching(names, pattern):
     """Return the names that fit a shell pattern, sorted; one without `*`, `?` and `[` fits anywhere in a name."""
+    pattern = pattern.lower()
     if not any(character in pattern for character in "*?["):
         pattern = f"*{pattern}*"
     return sorted(fnmatch.filter(names, pattern))

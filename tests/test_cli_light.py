@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+import mobilenet_zoo
 from mobilenet_cli import constants
+from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo import names
 from mobilenet_zoo.figures import table
 from mobilenet_zoo.training.recipes import list_recipes
+from tests.evaluation import made
+from tests.training import tiny
 
 pytestmark = pytest.mark.across
 
@@ -165,3 +169,49 @@ class TestWhatFrameworksLog:
     def test_who_asks_for_it_sees_it(self, level, shown):
         printed, said = self.logged("well", TF_CPP_MIN_LOG_LEVEL=level)
         assert ("from C++" in said) == shown and f"{level}\n" in printed
+
+
+REAL = {
+    "predict": "predict photos -m model",
+    "features": "features photos -m model -o f.npz",
+    "explain": "explain photos/elm/03.png -m model -o h.png",
+    "evaluate": "evaluate model photos",
+    "convert": "convert model.keras w.safetensors --to timm",
+    "train": "train photos -m model -r tiny.yaml -o run",
+    "export": "export model a.onnx a.tflite a.xml a.pt2 saved",
+    "integers": "export model q.onnx q.tflite q.xml --quantize int8 --calibrate photos",
+    "bench": "bench a.onnx a.tflite a.xml a.pt2 saved --rounds 1 --runs 1",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a small model of five classes, photographs and a recipe."""
+    path = tmp_path_factory.mktemp("real")
+    model = create_mobilenetv4(tiny.TINY, 5, (32, 32, 3), name="tiny")
+    mobilenet_zoo.save_pretrained(model, path / "model", class_names=made.NAMES)
+    model.save(path / "model.keras")
+    made.folder(path / "photos", count=15)
+    (path / "tiny.yaml").write_text(tiny.recipe(epochs=1, head_epochs=0).to_yaml())
+    return path
+
+
+@pytest.mark.parametrize(
+    "backend, command",
+    [
+        pytest.param(
+            backend, command, marks=[] if (backend, command) == ("tensorflow", "predict") else pytest.mark.slow
+        )
+        for backend in ("tensorflow", "jax", "torch")
+        for command in REAL
+    ],
+)
+def test_no_framework_is_heard_in_practice(backend, command, folder, monkeypatch):
+    """TensorFlow alone prints eight lines when it is imported; `bench` takes the files that `export` wrote."""
+    if command == "bench" and not (folder / "saved").exists():
+        pytest.skip("export did not run")
+    if command == "train" and (folder / "run").exists():
+        (folder / "run").rename(folder / f"run_before_{backend}")
+    monkeypatch.chdir(folder)
+    printed, said = child("from mobilenet_cli import main; main()", *REAL[command].split(), KERAS_BACKEND=backend)
+    assert printed and not said.strip()

@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from mobilenet_common.errors import number
+from mobilenet_common.errors import integer, number
 from mobilenet_runtime.evaluation import predictions
 from mobilenet_zoo.evaluation import evaluate, heat_on_mistakes, write_report
 from mobilenet_zoo.finetuning import freeze_batch_norm
@@ -124,6 +124,7 @@ def train(
         Terminated: SIGTERM came, and the run is saved.
     """
     number("checkpoint_seconds", checkpoint_seconds, 0, float("inf"))
+    integer("keep", keep, 1)
     if not isinstance(data, Data):
         data = read_data(data, validation=validation, validation_fraction=validation_fraction)
     with open_cluster(devices, hosts, host_index) as cluster, contextlib.ExitStack() as stack:

@@ -1,0 +1,247 @@
+"""What a newcomer gets wrong at the command line: each mistake is named, and nothing is left behind."""
+
+import os
+
+import numpy as np
+import pytest
+import typer.main
+
+import mobilenet_zoo
+from mobilenet_cli.app import app
+from mobilenet_cli.catalogue import _loading_lines
+from mobilenet_common.errors import unknown_name
+from mobilenet_v4 import create_mobilenetv4
+from mobilenet_zoo.names import WEIGHTS, registry
+from tests import photographs
+from tests.test_cli import plain, run
+from tests.test_cli_light import child
+from tests.training import tiny
+
+pytestmark = pytest.mark.across
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory):
+    """A folder with a small model of three classes."""
+    model = create_mobilenetv4(tiny.TINY, 3, (32, 32, 3), name="flowers")
+    return mobilenet_zoo.save_pretrained(model, tmp_path_factory.mktemp("model") / "flowers")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The working folder, with a photograph, an empty folder and data to train on."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TF_NUM_INTEROP_THREADS", "1")  # `train` sets it
+    photographs.photograph().save("a.png")
+    os.mkdir("empty")
+    data = tiny.examples(24)
+    np.savez("data.npz", x=np.stack(data.pictures), y=data.labels, class_names=tiny.CLASSES)
+    return tmp_path
+
+
+@pytest.fixture
+def no_framework(monkeypatch):
+    """Nothing may ask for Keras."""
+
+    def zoo():
+        raise AssertionError("Keras would be loaded")
+
+    for module in ("pictures", "conversion", "evaluating"):
+        monkeypatch.setattr(f"mobilenet_cli.{module}.zoo", zoo)
+    monkeypatch.setattr("mobilenet_cli.training.choose_backend", zoo)
+
+
+COMMANDS = {
+    "predict": ("predict", "a.png", "-m"),
+    "features": ("features", "a.png", "-o", "f.npz", "-m"),
+    "explain": ("explain", "a.png", "-o", "h.png", "-m"),
+    "evaluate": ("evaluate", "MODEL", "empty"),
+    "export": ("export", "MODEL", "a.onnx"),
+    "train": ("train", "empty", "-m"),
+    "teacher": ("train", "empty", "--teacher"),
+    "convert": ("convert", "a.png", "b.keras", "-m"),
+}
+
+
+def with_model(command, name):
+    given = COMMANDS[command]
+    return [name if each == "MODEL" else each for each in given] + [name] * ("MODEL" not in given)
+
+
+@pytest.mark.usefixtures("here", "no_framework")
+class TestNamesOfModels:
+    @pytest.mark.parametrize("command", COMMANDS)
+    @pytest.mark.parametrize(
+        "name, meant",
+        [
+            ("mobilenetv4_conv_smal", "mobilenetv4_conv_small"),
+            ("MobileNetV2_100", "mobilenetv2_100"),
+            ("mobilenetv4_conv_small.e2400_r224", "mobilenetv4_conv_small.e2400_r224_in1k"),
+        ],
+    )
+    def test_a_misspelt_one_is_told_at_once_with_the_nearest(self, command, name, meant):
+        if command == "convert" and "." in name:
+            meant = meant.partition(".")[0]
+        result = run(*with_model(command, name), code=2)
+        said = plain(result.stderr)
+        assert name in said and f"'{meant}'" in said and "mobilenet-zoo list" in said and result.stdout == ""
+        assert len(said) < 500
+
+    @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "convert"])
+    def test_files_that_are_no_models(self, command):
+        said = plain(run(*with_model(command, "absent.keras"), code=2).stderr)
+        assert "'absent.keras' does not exist." in said
+        open("w.safetensors", "w").close()
+        said = plain(run(*with_model(command, "w.safetensors"), code=2).stderr)
+        assert "is a file that doesn't describe a model: give a .keras file" in said
+
+
+def test_few_names_are_listed_and_many_are_not():
+    few, many = [f"name{i}" for i in range(40)], [f"name{i}" for i in range(41)]
+    assert str(unknown_name("x", "nam1", few)).endswith(f"Allowed: {', '.join(few)}.")
+    said = str(unknown_name("x", "Name1", many, "list()"))
+    assert said == "x='Name1' is not known. Did you mean 'name1', 'name31' or 'name21'? list() lists all 41 names."
+    assert str(unknown_name("x", "?", many)) == (
+        "x='?' is not known. Allowed: 41 names, such as 'name0', 'name1' or 'name2'."
+    )
+    assert "Did you mean 'Crane'" in str(unknown_name("x", "crane", ["Crane", "Stork"]))
+
+
+class TestList:
+    @pytest.mark.parametrize("pattern", ["v4", "V4", "*v4*"])
+    def test_a_word_is_found_inside_names(self, pattern):
+        lines = run("list", pattern, columns=200).stdout.splitlines()[1:]
+        assert [line.split()[0] for line in lines] == sorted(name for name in WEIGHTS if "v4" in name)
+        lines = run("list", pattern, "--architectures").stdout.splitlines()[1:]
+        assert [line.split()[0] for line in lines] == sorted(name for name in registry() if "v4" in name)
+
+    def test_filters_of_architectures(self):
+        given = ("list", "--architectures", "-g", "v1", "-g", "v2", "--max-parameters", "3", "--sort", "macs")
+        found = [line.split() for line in run(*given).stdout.splitlines()[1:]]
+        assert found and {name[:11] for name, *_ in found} == {"mobilenetv1", "mobilenetv2"}
+        assert all(float(parameters) <= 3 for _, parameters, *_ in found)
+        macs = [float(each[2].replace(",", "")) for each in found]
+        assert macs == sorted(macs)
+
+    @pytest.mark.parametrize(
+        "options, match",
+        [
+            (("--architectures", "--source", "timm"), "--source is for published weights"),
+            (("--architectures", "--min-accuracy", "70"), "--min-accuracy is for published weights"),
+            (("--architectures", "--sort", "accuracy"), "--sort=accuracy is for published weights"),
+            (("--max-macs", "-1"), "--max-macs=-1.0 is not allowed"),
+            (("--min-accuracy", "101"), "--min-accuracy=101.0 is not allowed"),
+            (("--max-size", "-1"), "--max-size=-1 is not allowed"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(self, options, match):
+        assert match in plain(run("list", *options, code=2).stderr)
+
+    @pytest.mark.parametrize("more", [(), ("--architectures",)])
+    def test_nothing_fits(self, more):
+        result = run("list", "mobilenetv2_1000", *more)
+        assert result.stdout == "" and "Did you mean 'mobilenetv2_100" in plain(result.stderr)
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("name", ["mobilenetv4_conv_small_050.e3000_r224_in1k", "mobilenetv1_100.keras_r224"])
+def test_the_code_of_info_is_whole(name, columns):
+    lines = run("info", name, columns=columns).stdout.splitlines()
+    assert set(_loading_lines(name)) <= set(lines)
+
+
+@pytest.mark.parametrize("command", [command.name for command in app.registered_commands])
+def test_markup_takes_nothing_from_the_help(command):
+    said = plain(run(command, "--help", columns=300).output.replace("│", " "))
+    for option in typer.main.get_command(app).commands[command].params:
+        for word in (option.help or "").replace("`", "").split():
+            assert word in said, f"{word} of {option.name}"
+
+
+@pytest.mark.usefixtures("here")
+class TestImagesThatAreNotThere:
+    def test_alone_nothing_is_loaded_nor_printed(self, no_framework):
+        open("answers.csv", "w").write("kept")
+        for given in (
+            ("predict", "nosuch.jpg"),
+            ("predict", "nosuch.jpg", "empty", "-f", "csv", "-o", "answers.csv"),
+            ("features", "nosuch.jpg", "-o", "f.npz"),
+            ("explain", "nosuch.jpg", "-o", "h.png"),
+        ):
+            result = run(*given, code=1)
+            assert result.stdout == "" and "nosuch.jpg does not exist." in result.stderr
+        assert open("answers.csv").read() == "kept"
+        assert sorted(os.listdir()) == ["a.png", "answers.csv", "data.npz", "empty"]
+
+    def test_with_others_these_are_predicted(self, flowers):
+        given = ("nosuch.jpg", "empty", "*.gif", "a.png", "-m", str(flowers))
+        for command, out in (("predict", ()), ("features", ("-o", "f.npz")), ("explain", ("-o", "heat"))):
+            result = run(command, *given, *out, code=1)
+            for reason in ("nosuch.jpg does not exist.", "empty has no images.", "*.gif matches no file."):
+                assert f"skipped: {reason}" in result.stderr
+            assert "3 of the pictures could not be read." in result.stderr
+            assert "a.png" in result.stdout or "1 ×" in result.stdout
+
+    def test_none_can_be_read(self, flowers):
+        open("b.jpg", "w").close()
+        result = run("predict", "b.jpg", "-m", str(flowers), code=1)
+        assert result.stdout == "" and "b.jpg can't be read" in plain(result.stderr)
+
+
+@pytest.mark.usefixtures("here")
+class TestTrain:
+    @pytest.mark.parametrize(
+        "options, match",
+        [
+            (("--set", "epoch=1"), "epochs"),
+            (("--recipe", "finetun"), "Did you mean 'finetune'"),
+            (("--weights", "nosuch"), "weights='nosuch'"),
+            (("--validation-fraction", "2"), "validation_fraction"),
+            (("--keep", "0"), "keep"),
+            (("--workers", "-1"), "workers"),
+            (("--damaged-limit", "-1"), "damaged_limit"),
+            (("--devices", "0"), "devices"),
+            (("--checkpoint-seconds", "-1"), "checkpoint_seconds"),
+            (("--teacher", "absent.npz"), "absent.npz"),
+        ],
+    )
+    def test_an_argument_error_leaves_nothing(self, options, match):
+        given = ("train", "data.npz", "-m", "mobilenetv4_conv_small_035", "-r", "scratch_small")
+        said = plain(run(*given, *options, "-o", "new/run", code=2).stderr)
+        assert match in said
+        assert not os.path.exists("new")
+
+    def test_what_was_in_the_folder_stays(self):
+        os.makedirs("mine/run")
+        open("mine/run/notes.txt", "w").close()
+        run("train", "data.npz", "-r", "scratch_small", "--weights", "nosuch", "-o", "mine/run", code=2)
+        assert os.listdir("mine/run") == ["notes.txt"]
+        run("train", "data.npz", "-r", "scratch_small", "--weights", "nosuch", "-o", "empty", code=2)
+        assert os.listdir("empty") == []
+
+    def test_data_that_is_not_there(self, no_framework):
+        assert "DATA='photo' does not exist." in run("train", "photo", "-o", "new", code=2).stderr
+        assert "--validation='val' does not exist." in run("train", "data.npz", "--validation", "val", code=2).stderr
+
+    def test_standard_output_has_a_line_for_each_epoch(self):
+        tiny.model().save("tiny.keras")
+        open("tiny.yaml", "w").write(tiny.recipe().to_yaml())
+        result = run("train", "data.npz", "-m", "tiny.keras", "-r", "tiny.yaml", "-o", "run")
+        lines = result.stdout.splitlines()
+        assert [line.split(" · ")[0] for line in lines[:-1]] == [f"epoch {i} of 3" for i in (1, 2, 3)]
+        assert lines[-1].startswith("The best epoch is ") and lines[-1].endswith(f"The model is in {'run/model'}.")
+        assert result.stderr == ""
+
+
+@pytest.mark.parametrize("backend, match", [("torhc", "is not supported: set it to"), ("tensorflow", "")])
+def test_a_backend_that_is_not_there(backend, match):
+    program = """if True:
+        import importlib.util, sys
+        find_spec = importlib.util.find_spec
+        importlib.util.find_spec = lambda name, *rest: None if name == "tensorflow" else find_spec(name, *rest)
+        from mobilenet_cli.zoo import choose_backend
+        choose_backend()
+    """
+    _, said = child(program, code=1, KERAS_BACKEND=backend)
+    expected = match or "is not installed: pip install 'mobilenet-zoo[tensorflow]'."
+    assert said.startswith(f"KERAS_BACKEND={backend} {expected}")
