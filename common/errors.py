@@ -57,9 +57,13 @@ class ExportError(ValueError):
 def unknown_name(argument, value, names):
     """The `ValueError` for a `value` that is none of `names`, with the nearest ones first."""
     names = [str(name) for name in names]
-    near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
-    hint = f" Did you mean {_either(near)}?" if near else ""
-    return ValueError(f"{argument}={value!r} is not known.{hint} Allowed: {', '.join(names)}.")
+    return ValueError(f"{argument}={value!r} is not known.{nearest(value, names)} Allowed: {', '.join(names)}.")
+
+
+def nearest(value, names):
+    """Return a sentence with those of `names` that are most like `value`; empty if none is."""
+    near = difflib.get_close_matches(str(value), list(names), n=3, cutoff=0.5)
+    return f" Did you mean {_either(near)}?" if near else ""
 
 
 def one_of(argument, value, allowed):

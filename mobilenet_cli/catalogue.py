@@ -15,6 +15,7 @@ from rich.table import Table
 from mobilenet_cli.output import messages, print_json
 from mobilenet_cli.zoo import figures, registry, weights
 from mobilenet_common.errors import unknown_name
+from mobilenet_common.foreign import without_hub
 
 _CALLS = {generation: f"create_mobilenet{generation}" for generation in ("v1", "v2", "v3", "v4")}
 
@@ -93,7 +94,7 @@ def list_weights(
     found = [
         row
         for row in rows()
-        if fnmatch.fnmatch(row.name, pattern)
+        if fnmatch.fnmatch(row.name, without_hub(pattern))
         and (not generation or row.generation in generation)
         and (source is None or row.source == source)
         and (min_accuracy is None or (row.top1 or 0) >= min_accuracy)
@@ -139,7 +140,7 @@ def _percent(value):
 
 
 def _list_architectures(pattern, json):
-    names = sorted(fnmatch.filter(registry(), pattern))
+    names = sorted(fnmatch.filter(registry(), without_hub(pattern)))
     published = {name: [each for each in weights() if each.partition(".")[0] == name] for name in names}
     if json:
         return print_json(
@@ -161,6 +162,7 @@ def info(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show all that is known about published weights or a model, and the lines that load it."""
+    name = without_hub(name)
     base = name.partition(".")[0]
     if name in weights():
         record, lines = _weights_record(name), _loading_lines(name)

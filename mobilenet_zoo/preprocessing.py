@@ -3,9 +3,9 @@
 import dataclasses
 
 import keras
-import numpy as np
 
-from mobilenet_common.errors import integer, number, one_of, unknown_name
+from mobilenet_common.errors import number, one_of, pair, unknown_name
+from mobilenet_common.foreign import without_hub
 from mobilenet_common.inputs import for_channels
 from mobilenet_common.nesting import all_layers, as_functional
 from mobilenet_common.ops.layout import split_shape
@@ -44,7 +44,7 @@ def preprocessing(model_or_name, *, input_size=None, crop=None, interpolation=No
     else:
         facts, shape, data_format, inside, resized = _of_model(model_or_name)
     _, height, width, channels = split_shape((None, *shape), data_format)
-    size = _pair(input_size)
+    size = None if input_size is None else pair("input_size", input_size, 1, "(height, width)")
     if size is None:
         default = resized or (facts.size if facts else (_SIZE, _SIZE))
         size = tuple(own or n for own, n in zip((height, width), default, strict=True))
@@ -64,7 +64,7 @@ def preprocessing(model_or_name, *, input_size=None, crop=None, interpolation=No
 
 def _of_name(name):
     """The facts, the input's shape and the data format of a model of that name."""
-    name = name.partition("@")[0]
+    name = without_hub(name).partition("@")[0]
     if name not in WEIGHTS and name not in registry():
         raise unknown_name("model_or_name", name, [*registry(), *WEIGHTS])
     data_format = keras.config.image_data_format()
@@ -91,12 +91,3 @@ def _of_model(model):
     resizing = next((layer for layer in layers if layer.name == "resizing"), None)
     resized = (resizing.height, resizing.width) if resizing else None
     return facts, tuple(model.inputs[0].shape[1:]), stem.data_format, normalizes, resized
-
-
-def _pair(input_size):
-    if input_size is None:
-        return None
-    size = (input_size, input_size) if np.ndim(input_size) == 0 else tuple(input_size)
-    if len(size) != 2:
-        raise ValueError(f"input_size={input_size!r} is not allowed: it must be an integer or (height, width).")
-    return tuple(integer("input_size", n, 1) for n in size)

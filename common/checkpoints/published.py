@@ -9,6 +9,7 @@ from mobilenet_common.checkpoints.download import discard, download
 from mobilenet_common.checkpoints.files import READERS
 from mobilenet_common.checkpoints.state_dict import StateDict
 from mobilenet_common.errors import CheckpointError, unknown_name
+from mobilenet_common.foreign import check_weights, without_hub
 
 IMAGENET = "imagenet"
 
@@ -30,6 +31,9 @@ def open_weights(weights, published, fits, include_top=True):
         return weights
     if isinstance(weights, Checkpoint):
         weights = weights.name
+    check_weights(weights)
+    if isinstance(weights, str) and without_hub(weights).partition("@")[0] in published:
+        weights = without_hub(weights)
     if not isinstance(weights, str) or _looks_like_a_file(weights):
         return StateDict.open(weights)
     name, _, revision = weights.partition("@")
@@ -40,7 +44,7 @@ def is_named(weights, published):
     """Whether `weights` is `"imagenet"`, or a name or a tag of one of `published`, with or without a revision."""
     if not published or not isinstance(weights, str):
         return False
-    name = weights.partition("@")[0]
+    name = without_hub(weights).partition("@")[0]
     return name == IMAGENET or name in published or any(each.tag == name for each in published.values())
 
 

@@ -123,7 +123,7 @@ def train(
         NotFinite: The loss became NaN or infinity.
         Terminated: SIGTERM came, and the run is saved.
     """
-    number("checkpoint_seconds", checkpoint_seconds, 0, float("inf"))
+    checkpoint_seconds = number("checkpoint_seconds", checkpoint_seconds, 0, float("inf"))
     if not isinstance(data, Data):
         data = read_data(data, validation=validation, validation_fraction=validation_fraction)
     with open_cluster(devices, hosts, host_index) as cluster, contextlib.ExitStack() as stack:
