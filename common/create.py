@@ -10,8 +10,9 @@ from mobilenet_common.builder import ModelBuilder
 from mobilenet_common.checkpoints import load_into, open_weights
 from mobilenet_common.checkpoints.images import image_facts
 from mobilenet_common.choices import NORMALIZATIONS, PADDINGS
-from mobilenet_common.errors import integer, number, one_of, unknown_name
+from mobilenet_common.errors import flag, integer, is_integer, number, one_of, plain_value, unknown_name
 from mobilenet_common.facts import SET_PREPROCESSING, remember, warn_if_assumed
+from mobilenet_common.foreign import explains_arguments, without_hub
 from mobilenet_common.inputs import image_input, preprocess, resize, resize_target, resolve_input_shape
 from mobilenet_common.layers.initialization import blank_kernels
 
@@ -114,6 +115,8 @@ def creator(function_name, module, variants, published, default, description):
         name=None,
     ):
         architecture = find_variant(variant, variants)
+        width_multiplier = number("width_multiplier", width_multiplier, 0, 4, low_open=True)
+        include_top = flag("include_top", include_top)
         scaled = _overridden(architecture.scaled(width_multiplier), activation, normalization)
         state = open_weights(weights, published, fitting(architecture, width_multiplier, variants), include_top)
         checkpoint = state and state.checkpoint
@@ -122,16 +125,21 @@ def creator(function_name, module, variants, published, default, description):
         norm_epsilon = brought.get("norm_epsilon", scaled.norm_epsilon) if norm_epsilon is None else norm_epsilon
         if num_classes is None:
             num_classes = (state.num_classes if state else None) or 1000
-        integer("num_classes", num_classes, 1)
+        if is_integer(num_classes) and num_classes == 0:  # timm's way to leave the classifier out
+            raise ValueError(
+                "num_classes=0 is not allowed: it must be an integer of at least 1. For a model without a classifier, "
+                'pass include_top=False, pooling="avg".'
+            )
+        num_classes = integer("num_classes", num_classes, 1)
         if dropout_rate is None:
             dropout_rate = scaled.dropout_rate
-        number("dropout_rate", dropout_rate, 0, 1, high_open=True)
+        dropout_rate = number("dropout_rate", dropout_rate, 0, 1, high_open=True)
         check_activation("classifier_activation", classifier_activation)
         data_format = keras.config.image_data_format() if data_format is None else data_format
         one_of("data_format", data_format, ("channels_last", "channels_first"))
         _check_dtype(dtype)
         one_of("padding", padding, PADDINGS)
-        one_of("output_stride", output_stride, OUTPUT_STRIDES)
+        output_stride = one_of("output_stride", output_stride, OUTPUT_STRIDES)
         resized = resize_target(include_preprocessing, scaled)
         _check_top(include_top, scaled, pooling, pyramid_levels)
         default_size = checkpoint.input_size if checkpoint else 224
@@ -179,7 +187,7 @@ def creator(function_name, module, variants, published, default, description):
     create.__name__ = create.__qualname__ = function_name
     create.__module__ = module
     create.__doc__ = description.rstrip() + "\n" + _ARGUMENTS
-    return create
+    return explains_arguments(create)
 
 
 def fitting(architecture, width_multiplier, variants):
@@ -199,10 +207,18 @@ def find_variant(variant, variants):
         return variant
     if isinstance(variant, str) and variant in variants:
         return variants[variant]
+    variant = plain_value(variant)
     if isinstance(variant, (int, float, str)) and not isinstance(variant, bool):
         for name, architecture in variants.items():
             if _as_number(name) is not None and _as_number(name) == _as_number(variant):
                 return architecture
+    if isinstance(variant, (tuple, list)):  # first in keras.applications
+        raise ValueError(f"variant={variant!r} is not allowed: name the shape, input_shape={tuple(variant)}.")
+    if isinstance(variant, str) and without_hub(variant).startswith(("mobilenetv", "tf_mobilenetv")):
+        raise ValueError(
+            f"variant={variant!r} is the name of a model: pass it to mobilenet_zoo.create_model. Allowed here: "
+            f"{', '.join(variants)}."
+        )
     raise unknown_name("variant", variant, variants)
 
 
@@ -228,13 +244,7 @@ def _check_dtype(dtype):
         )
 
 
-def _check_flag(argument, value):
-    if not isinstance(value, bool):
-        raise ValueError(f"{argument}={value!r} is not allowed: it must be True or False.")
-
-
 def _check_top(include_top, architecture, pooling, pyramid_levels):
-    _check_flag("include_top", include_top)
     one_of("pooling", pooling, (None, *POOLINGS))
     if include_top:
         for argument, value in (("pooling", pooling), ("pyramid_levels", pyramid_levels)):
@@ -254,7 +264,7 @@ def _check_levels(pyramid_levels, builder):
         return None
     offered = sorted({place.level for place in builder.placements if place.level})
     try:
-        levels = list(pyramid_levels)
+        levels = [plain_value(level) for level in pyramid_levels]
     except TypeError:
         levels = []
     if not levels or len(set(levels)) != len(levels) or any(level not in offered for level in levels):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from mobilenet_common.catalogue import HALF
-from mobilenet_common.errors import integer
+from mobilenet_common.errors import integer, pair, plain_value
 from mobilenet_common.layers.resizing import Resize
 from mobilenet_common.nesting import all_layers
 
@@ -69,19 +69,16 @@ def resize_target(include_preprocessing, architecture):
     Raises:
         ValueError: It is neither a flag nor a size that the architecture takes.
     """
-    if isinstance(include_preprocessing, bool):
+    if isinstance(plain_value(include_preprocessing), bool):
         return None
     minimum = _minimum(architecture)
-    size = include_preprocessing
-    size = (size, size) if isinstance(size, int) else size
     try:
-        height, width = (integer("include_preprocessing", n, minimum) for n in size)
-    except (TypeError, ValueError):
+        return pair("include_preprocessing", include_preprocessing, minimum)
+    except ValueError:
         raise ValueError(
             f"include_preprocessing={include_preprocessing!r} is not allowed: it must be True or False, or a size to "
             f"resize to, such as 224 or (192, 256), of at least {minimum} pixels a side."
         ) from None
-    return height, width
 
 
 def resize(x, size, facts, data_format, dtype):

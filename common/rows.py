@@ -7,7 +7,7 @@ Widths in a row are those of the table, at width 1. A field that says None takes
 import dataclasses
 import typing
 
-from mobilenet_common.errors import integer, number, odd_kernel, one_of
+from mobilenet_common.errors import integer, number, odd_kernel, one_of, pair, plain_value
 from mobilenet_common.widths import SCALING
 
 
@@ -134,7 +134,7 @@ class Excite(Row):
     stride = 1
 
     def __post_init__(self):
-        integer("squeeze", self.squeeze, 1)  # channels, where other rows have a share
+        object.__setattr__(self, "squeeze", integer("squeeze", self.squeeze, 1))  # channels; other rows have a share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,18 +172,16 @@ KINDS = {
 
 
 def _layer_scale(name, value):
-    return value if value is False else number(name, value, 0, 100, low_open=True)
+    return False if plain_value(value) is False else number(name, value, 0, 100, low_open=True)
 
 
 def _query_stride(name, value):
-    pair = value if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2:
-        raise ValueError(f"{name}={value!r} is not allowed: it must be an integer or a pair (rows, columns).")
-    rows, columns = (integer(name, size, 1) for size in pair)
+    rows, columns = pair(name, value, 1)
     return rows if rows == columns else (rows, columns)
 
 
 def _flag(name, value):
+    value = plain_value(value)
     if not isinstance(value, bool):
         raise ValueError(f"{name}={value!r} is not allowed: it must be true or false.")
     return value

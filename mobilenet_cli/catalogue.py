@@ -15,6 +15,7 @@ from rich.table import Table
 from mobilenet_cli.constants import figures, matching, registry, weights
 from mobilenet_cli.output import messages, print_json
 from mobilenet_common.errors import did_you_mean, number, unknown_name
+from mobilenet_common.foreign import without_hub
 
 _CALLS = {generation: f"create_mobilenet{generation}" for generation in ("v1", "v2", "v3", "v4")}
 
@@ -187,7 +188,7 @@ def info(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show all that is known about published weights or a model, and the lines that load it."""
-    name = name.removeprefix("timm/")
+    name = without_hub(name)
     base = name.partition(".")[0]
     if name in weights():
         record, lines = _weights_record(name), _loading_lines(name)

@@ -22,6 +22,7 @@ from mobilenet_cli.exported import exported_classifier, is_exported_name
 from mobilenet_cli.output import messages
 from mobilenet_cli.zoo import zoo
 from mobilenet_common.errors import integer
+from mobilenet_common.foreign import without_hub
 from mobilenet_runtime import decode_predictions, reading
 from mobilenet_runtime.labels import imagenet_classes
 
@@ -134,7 +135,7 @@ def load(name):
         import keras
 
         return keras.saving.load_model(name, compile=False)
-    if name in registry():
+    if without_hub(name) in registry():
         return mobilenet_zoo.create_model(name, weights="imagenet")
     return mobilenet_zoo.from_pretrained(name)
 

@@ -5,7 +5,7 @@ import json
 import math
 import numbers
 
-from mobilenet_common.errors import integer, number, one_of
+from mobilenet_common.errors import integer, number, one_of, plain_value
 from mobilenet_runtime.transform import INTERPOLATIONS, Preprocessing
 from mobilenet_runtime.version import VERSION
 
@@ -122,6 +122,7 @@ def _sequence(field, value, length=None):
 
 
 def _finite(field, value, above=-math.inf):
+    value = plain_value(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not above < value < math.inf:
         bound = "" if above == -math.inf else f" above {above}"
         raise ValueError(f"{field} holds {value!r}, which is not allowed: it must hold finite numbers{bound}.")

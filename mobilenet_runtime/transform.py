@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from mobilenet_common.errors import integer, number, pair
 from mobilenet_runtime.pictures import open_picture, pillow
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -30,6 +31,17 @@ class Preprocessing:
     std: tuple[float, ...] | None
     channels: int = 3
     data_format: str = "channels_last"
+
+    def __post_init__(self):
+        def put(name, value):
+            object.__setattr__(self, name, value)
+
+        put("size", pair("size", self.size, 1, "(height, width)"))
+        put("crop", number("crop", self.crop, 0, 1, low_open=True))
+        put("channels", integer("channels", self.channels, 1))
+        for name in ("mean", "std"):
+            if getattr(self, name) is not None:
+                put(name, tuple(number(name, value, -math.inf, math.inf) for value in getattr(self, name)))
 
     def __call__(self, pictures):
         """Float32 `(height, width, channels)` of one picture, with the batch before it of several.

@@ -10,5 +10,9 @@ create_mobilenetv3 = creator(
     VARIANTS,
     WEIGHTS,
     "large",
-    """Builds a MobileNet V3 (Howard et al., 2019, arXiv:1905.02244).""",
+    """Builds a MobileNet V3 (Howard et al., 2019, arXiv:1905.02244).
+
+    `keras.applications.MobileNetV3Large` and `MobileNetV3Small` normalize inside by default; here as in all other
+    generations `include_preprocessing` is False by default: pass True for the same.
+    """,
 )

@@ -55,9 +55,9 @@ def compact_architecture(
         ValueError: A column that is not allowed.
     """
     counts = {"fused": fused, "universal": universal, "excite": excite, "attention": attention}
-    for column, count in counts.items():
-        integer(column, count, 0)
-    if isinstance(base, int) and isinstance(heads, int) and heads > 0 and base % lcm_divisor(heads):
+    fused, universal, excite, attention = (integer(column, count, 0) for column, count in counts.items())
+    base, heads = integer("base", base, 1), integer("heads", heads, 1)
+    if base % lcm_divisor(heads):
         raise ValueError(f"base={base} is not allowed: it must be a multiple of 8 and of heads, {heads}.")
     fused_row = Fused(3, expanded, base, stride=2, shortcut=False, linear=False)
     plain = Universal(5, 0, expanded, base, shortcut=False, linear=False)

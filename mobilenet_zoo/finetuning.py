@@ -66,7 +66,7 @@ def discriminative_rates(optimizer, model, decay=0.7):
     Raises:
         ValueError: Another optimizer, a decay out of its range, or a model without stages.
     """
-    number("decay", decay, 0, 1, low_open=True)
+    decay = number("decay", decay, 0, 1, low_open=True)
     optimizer = keras.optimizers.get(optimizer)
     base = next((name for name in _OPTIMIZERS if type(optimizer).__name__ == name), None)
     if base is None:

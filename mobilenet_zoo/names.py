@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mobilenet_common.architecture import Architecture, model_name
 from mobilenet_common.errors import did_you_mean
+from mobilenet_common.foreign import without_hub
 from mobilenet_v1 import architectures as v1
 from mobilenet_v1 import weights as v1_weights
 from mobilenet_v2 import architectures as v2
@@ -79,7 +80,7 @@ def _timm_options(name):
 
 def matching(names, pattern):
     """Return the names that fit a shell pattern, sorted; one without `*`, `?` and `[` fits anywhere in a name."""
-    pattern = pattern.lower()
+    pattern = without_hub(pattern).lower()
     if not any(character in pattern for character in "*?["):
         pattern = f"*{pattern}*"
     return sorted(fnmatch.filter(names, pattern))
@@ -103,7 +104,7 @@ def check_model(argument, name):
         )
     if path.suffix == ".keras":
         raise ValueError(f"{argument}={name!r} does not exist.")
-    if name.partition("@")[0] not in (*registry(), *WEIGHTS) and not _is_repository(name):
+    if without_hub(name).partition("@")[0] not in (*registry(), *WEIGHTS) and not _is_repository(name):
         raise unknown_model(argument, name)
 
 

@@ -5,8 +5,9 @@ import dataclasses
 import keras
 import numpy as np
 
-from mobilenet_common.errors import integer, number, one_of, unknown_name
+from mobilenet_common.errors import number, one_of, pair, unknown_name
 from mobilenet_common.facts import SET_PREPROCESSING, Facts, facts_of, remember, stem_of, warn_if_assumed
+from mobilenet_common.foreign import without_hub
 from mobilenet_common.inputs import for_channels, normalization_inside, resized_inside
 from mobilenet_common.nesting import all_layers, as_functional
 from mobilenet_common.ops.layout import split_shape
@@ -50,7 +51,7 @@ def preprocessing(model_or_name, *, input_size=None, crop=None, interpolation=No
         facts, shape, data_format, inside, resized = _of_model(model_or_name)
         warn_if_assumed(stem_of(model_or_name), facts, SET_PREPROCESSING)
     _, height, width, channels = split_shape((None, *shape), data_format)
-    size = _pair(input_size)
+    size = None if input_size is None else pair("input_size", input_size, 1, "(height, width)")
     if size is None:
         default = resized or (facts and facts.size) or (_SIZE, _SIZE)
         size = tuple(own or n for own, n in zip((height, width), default, strict=True))
@@ -135,7 +136,7 @@ def use_transform(model, transform, base=None):
 
 def _of_name(name):
     """The facts, the input's shape and the data format of a model of that name."""
-    name = name.partition("@")[0]
+    name = without_hub(name).partition("@")[0]
     if name not in WEIGHTS and name not in registry():
         raise unknown_name("model_or_name", name, [*registry(), *WEIGHTS], "mobilenet_zoo.list_models()")
     data_format = keras.config.image_data_format()
@@ -160,12 +161,3 @@ def _of_model(model):
         raise ValueError(f"{model.name} has {len(model.inputs)} inputs: preprocessing takes models with one.")
     normalizes = any(isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization)) for layer in layers)
     return facts, tuple(model.inputs[0].shape[1:]), stem.data_format, normalizes, resized_inside(model)
-
-
-def _pair(input_size):
-    if input_size is None:
-        return None
-    size = (input_size, input_size) if np.ndim(input_size) == 0 else tuple(input_size)
-    if len(size) != 2:
-        raise ValueError(f"input_size={input_size!r} is not allowed: it must be an integer or (height, width).")
-    return tuple(integer("input_size", n, 1) for n in size)

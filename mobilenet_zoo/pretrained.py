@@ -15,6 +15,7 @@ from mobilenet_common.checkpoints.download import download_from_hub, hub_client,
 from mobilenet_common.checkpoints.files import as_array
 from mobilenet_common.checkpoints.images import header_of
 from mobilenet_common.errors import CheckpointError, DownloadError, integer
+from mobilenet_common.foreign import repository_of, without_hub
 from mobilenet_common.nesting import as_functional
 from mobilenet_runtime.transform import INTERPOLATIONS
 from mobilenet_zoo.cards import model_card
@@ -140,8 +141,8 @@ def from_pretrained(name_or_folder, *, revision=None, token=None, **options):
     Files from the hub are checked as published weights are. Nothing that is in a file is run.
 
     Args:
-        name_or_folder: A folder; a repository, `"user/name"`, with or without `hf://` before it; or a name of
-            `list_models(pretrained=True)`, also as `"timm/…"`.
+        name_or_folder: A folder; a repository, `"user/name"`, with or without `hf://` or timm's `hf-hub:` before it;
+            or a name of `list_models(pretrained=True)`, also as `"timm/…"`.
         revision: A branch, tag or commit of the repository.
         token: For a private repository; None for the one that `hf auth login` or `HF_TOKEN` gave.
         **options: Arguments of `create_model`, for published weights only.
@@ -155,8 +156,8 @@ def from_pretrained(name_or_folder, *, revision=None, token=None, **options):
         CheckpointError: Files are missing or damaged, or don't fit each other.
         DownloadError: The hub can't be reached or has no such repository.
     """
-    text = os.fspath(name_or_folder).removeprefix("hf://")
-    published = text.removeprefix("timm/")
+    given = os.fspath(name_or_folder)
+    published, text = without_hub(given), repository_of(given)
     if published in WEIGHTS and not Path(text).is_dir():
         return create_model(published + (f"@{revision}" if revision else ""), **options)
     if options:

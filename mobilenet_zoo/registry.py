@@ -1,6 +1,7 @@
 """Every model by one name: timm's where timm has one, else a name of the same scheme."""
 
 import fnmatch
+import inspect
 
 import mobilenet_v1
 import mobilenet_v2
@@ -9,6 +10,7 @@ import mobilenet_v4
 from mobilenet_common.checkpoints import is_named, open_weights
 from mobilenet_common.create import fitting
 from mobilenet_common.errors import number, unknown_name
+from mobilenet_common.foreign import check_arguments, explains_arguments, without_hub
 from mobilenet_zoo.names import WEIGHTS, Entry, registry
 
 __all__ = ["GENERATIONS", "WEIGHTS", "Entry", "create_model", "is_timm_name", "list_models", "registry"]
@@ -38,9 +40,10 @@ def list_models(pattern="*", pretrained=False):
     ['mobilenetv4_hybrid_large', 'mobilenetv4_hybrid_large_075', 'mobilenetv4_hybrid_medium',
      'mobilenetv4_hybrid_medium_075']
     """
-    return sorted(fnmatch.filter(WEIGHTS if pretrained else registry(), pattern))
+    return sorted(fnmatch.filter(WEIGHTS if pretrained else registry(), without_hub(pattern)))
 
 
+@explains_arguments
 def create_model(name, **kwargs):
     """Builds a model by its name in timm, or by ours where timm has none.
 
@@ -50,7 +53,7 @@ def create_model(name, **kwargs):
     Args:
         name: One of `list_models()`, such as `"mobilenetv4_conv_small_050"`; or one of
             `list_models(pretrained=True)`, such as `"mobilenetv4_conv_small.e2400_r224_in1k"`, which loads those
-            weights, unless `weights` says otherwise.
+            weights, unless `weights` says otherwise. As in timm there may be `timm/` or `hf-hub:timm/` before it.
         **kwargs: Arguments of the create functions, such as `num_classes`, `input_shape`, `include_top`, `weights`;
             they go before what the name brings. `width_multiplier` multiplies the name's own width. Under
             `weights="imagenet"` or a tag, weights of this very name go before others that would fit.
@@ -60,7 +63,9 @@ def create_model(name, **kwargs):
 
     Raises:
         ValueError: An unknown name; the message has the nearest ones. And what the create functions raise.
+        TypeError: An unknown argument; the message says what those of other libraries are called here.
     """
+    name = without_hub(name)
     base, _, tag = name.partition(".") if isinstance(name, str) else (name, "", "")
     entries = registry()
     if base not in entries:
@@ -70,6 +75,7 @@ def create_model(name, **kwargs):
     if "variant" in kwargs:
         raise ValueError("variant is not an argument of create_model: the name says it.")
     entry, options = entries[base], entries[base].options
+    check_arguments("create_model", kwargs, inspect.signature(entry.create).parameters)
     width = entry.width * number("width_multiplier", kwargs.pop("width_multiplier", 1.0), 0, 4, low_open=True)
     weights = kwargs.pop("weights", name if tag else None)
     if weights is not None:

@@ -112,6 +112,12 @@ class TestWhatIsAskedFor:
         assert len(small.downloads()) == 1, "the rest came from the cache"
         check_loaded(create())
 
+    @pytest.mark.parametrize("prefix", ["timm/", "hf-hub:timm/", "hf_hub:timm/"])
+    def test_by_timms_names_for_its_repositories(self, prefix, small):
+        check_loaded(mobilenet_zoo.create_model(prefix + SMALL, **BY_NAME))
+        check_loaded(mobilenet_zoo.from_pretrained(prefix + SMALL, **BY_NAME))
+        check_loaded(create_mobilenetv4("conv_small", weights=prefix + SMALL, **OPTIONS))
+
     @pytest.mark.parametrize(
         "name, best",
         [

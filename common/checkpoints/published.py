@@ -10,6 +10,7 @@ from mobilenet_common.checkpoints.files import READERS
 from mobilenet_common.checkpoints.images import identify
 from mobilenet_common.checkpoints.state_dict import StateDict
 from mobilenet_common.errors import CheckpointError, unknown_name
+from mobilenet_common.foreign import check_weights, without_hub
 
 IMAGENET = "imagenet"
 
@@ -32,6 +33,9 @@ def open_weights(weights, published, fits, include_top=True):
         return None
     if isinstance(weights, Checkpoint):
         weights = weights.name
+    check_weights(weights)
+    if isinstance(weights, str) and without_hub(weights).partition("@")[0] in published:
+        weights = without_hub(weights)
     if not isinstance(weights, str) or _looks_like_a_file(weights):
         state = weights if isinstance(weights, StateDict) else StateDict.open(weights)
         fitting = {name: checkpoint for name, checkpoint in published.items() if fits(checkpoint)}
@@ -44,7 +48,7 @@ def is_named(weights, published):
     """Whether `weights` is `"imagenet"`, or a name or a tag of one of `published`, with or without a revision."""
     if not published or not isinstance(weights, str):
         return False
-    name = weights.partition("@")[0]
+    name = without_hub(weights).partition("@")[0]
     return name == IMAGENET or name in published or any(each.tag == name for each in published.values())
 
 

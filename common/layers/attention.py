@@ -3,7 +3,7 @@
 import keras
 
 from mobilenet_common import ops
-from mobilenet_common.errors import integer, number, odd_kernel, one_of
+from mobilenet_common.errors import flag, integer, number, odd_kernel, one_of, pair
 from mobilenet_common.layers.block import Block
 from mobilenet_common.layers.convolution import ConvNormActivation
 from mobilenet_common.layers.costs import Cost, along, elements
@@ -59,12 +59,12 @@ class MobileAttention(Block):
         self.heads = integer("heads", heads, 1)
         self.key_size = integer("key_size", key_size, 1)
         self.value_size = self.key_size if value_size is None else integer("value_size", value_size, 1)
-        self.multi_query = bool(multi_query)
+        self.multi_query = flag("multi_query", multi_query)
         self.kv_kernel_size = odd_kernel("kv_kernel_size", kv_kernel_size, zero_is_none=True)
         self.kv_strides = one_of("kv_strides", kv_strides, (1, 2))
         if self.kv_strides > 1 and self.kv_kernel_size is None:
             raise ValueError(f"kv_strides={kv_strides} needs kv_kernel_size, the kernel of the striding convolution.")
-        self.query_strides = _pair("query_strides", query_strides)
+        self.query_strides = pair("query_strides", query_strides, 1)
         self.attention_dropout = number("attention_dropout", attention_dropout, 0, 1, high_open=True)
         self.projection_dropout = number("projection_dropout", projection_dropout, 0, 1, high_open=True)
         self.norm = self._norm("norm")
@@ -261,7 +261,7 @@ class ChannelAttention(QuickLayer):
         super().__init__(**kwargs)
         self.heads = integer("heads", heads, 1)
         self.strides = one_of("strides", strides, (1, 2))
-        self.downsample = self.strides == 2 if downsample is None else bool(downsample)
+        self.downsample = self.strides == 2 if downsample is None else flag("downsample", downsample)
         self.dilation_rate = integer("dilation_rate", dilation_rate, 1)
         self.padding = padding
         self.data_format = data_format or keras.config.image_data_format()
@@ -338,10 +338,3 @@ class ChannelAttention(QuickLayer):
             "padding": self.padding,
             "data_format": self.data_format,
         }
-
-
-def _pair(argument, value):
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2:
-        raise ValueError(f"{argument}={value!r} is not allowed: it must be an integer or a pair (rows, columns).")
-    return tuple(integer(argument, size, 1) for size in pair)

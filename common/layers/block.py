@@ -62,11 +62,11 @@ class Block(QuickLayer):
         self.activation = keras.activations.get(activation)
         self.padding = padding
         self.normalization = normalization
-        self.norm_epsilon = norm_epsilon
-        self.norm_momentum = norm_momentum
+        self.norm_epsilon = number("norm_epsilon", norm_epsilon, 0, 1, low_open=True)
+        self.norm_momentum = number("norm_momentum", norm_momentum, 0, 1, high_open=True)
         self.antialias = antialias
-        self.use_bias = bool(use_bias)
-        self.shortcut = bool(shortcut)
+        self.use_bias = flag("use_bias", use_bias)
+        self.shortcut = flag("shortcut", shortcut)
         self.layer_scale_init = None if layer_scale is None else float(layer_scale)
         self.drop_path_rate = number("drop_path_rate", drop_path_rate, 0, 1, high_open=True)
         self.data_format = data_format or keras.config.image_data_format()

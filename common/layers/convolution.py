@@ -4,7 +4,7 @@ import keras
 
 from mobilenet_common import ops
 from mobilenet_common.choices import ANTIALIASING, PADDINGS
-from mobilenet_common.errors import integer, odd_kernel, one_of
+from mobilenet_common.errors import flag, integer, odd_kernel, one_of
 from mobilenet_common.facts import Facts
 from mobilenet_common.layers.costs import Cost, elements
 from mobilenet_common.layers.initialization import he_fan_out, quick
@@ -60,11 +60,11 @@ class ConvNormActivation(NormActivation):
         self.strides = one_of("strides", strides, (1, 2))
         self.dilation_rate = integer("dilation_rate", dilation_rate, 1)
         self.padding = one_of("padding", padding, PADDINGS)
-        self.use_bias = bool(use_bias)
+        self.use_bias = flag("use_bias", use_bias)
         self.antialias = one_of("antialias", antialias, ANTIALIASING)
         self.kernel_initializer = keras.initializers.get(kernel_initializer or he_fan_out())
         self.image_facts = None if image_facts is None else Facts.from_config(image_facts)
-        self.halves = antialias is not None and strides == 2
+        self.halves = self.antialias is not None and self.strides == 2
         self._is_pointwise_batch_norm = self.filters is not None and (
             self.kernel_size,
             self.strides,

@@ -2,7 +2,7 @@
 
 import keras
 
-from mobilenet_common.errors import integer
+from mobilenet_common.errors import flag, integer, odd_kernel
 from mobilenet_common.layers.block import Block
 from mobilenet_common.layers.squeeze_excite import SqueezeExcite
 
@@ -23,7 +23,7 @@ class DepthwiseSeparable(Block):
 
     def __init__(self, filters, kernel_size=3, strides=1, *, shortcut=False, **kwargs):
         super().__init__(filters, strides, shortcut=shortcut, **kwargs)
-        self.kernel_size = kernel_size
+        self.kernel_size = odd_kernel("kernel_size", kernel_size)
         self.depthwise = self._convolution("depthwise", None, kernel_size, strides, dilation_rate=self.dilation_rate)
         self.project = self._convolution("project", filters)
 
@@ -69,8 +69,8 @@ class InvertedResidual(Block):
     ):
         super().__init__(filters, strides, **kwargs)
         self.expanded_filters = None if expanded_filters is None else integer("expanded_filters", expanded_filters, 1)
-        self.kernel_size = kernel_size
-        self.squeeze_filters = squeeze_filters
+        self.kernel_size = odd_kernel("kernel_size", kernel_size)
+        self.squeeze_filters = None if squeeze_filters is None else integer("squeeze_filters", squeeze_filters, 1)
         self.squeeze_activation = keras.activations.get(squeeze_activation)
         self.squeeze_gate = keras.activations.get(squeeze_gate)
         self.expand = self.squeeze_excite = None
@@ -132,12 +132,12 @@ class FusedInvertedBottleneck(Block):
     ):
         super().__init__(filters, strides, **kwargs)
         self.expanded_filters = integer("expanded_filters", expanded_filters, 1)
-        self.kernel_size = kernel_size
-        self.linear = bool(linear)
+        self.kernel_size = odd_kernel("kernel_size", kernel_size)
+        self.linear = flag("linear", linear)
         self.expand = self._convolution(
             "expand", expanded_filters, kernel_size, strides, dilation_rate=self.dilation_rate
         )
-        self.project = self._convolution("project", filters, activation=None if linear else self.activation)
+        self.project = self._convolution("project", filters, activation=None if self.linear else self.activation)
 
     def _steps(self):
         return [layer for layer in (self.expand, self.project, self.layer_scale) if layer is not None]

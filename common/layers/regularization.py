@@ -3,7 +3,7 @@
 import keras
 from keras import ops as keras_ops
 
-from mobilenet_common.errors import number
+from mobilenet_common.errors import integer, number
 from mobilenet_common.layers.costs import Cost, elements
 from mobilenet_common.layers.quick import QuickLayer
 from mobilenet_common.ops.layout import along_channels, channel_axis
@@ -60,8 +60,8 @@ class DropPath(QuickLayer):
     def __init__(self, rate, *, seed=None, **kwargs):
         super().__init__(**kwargs)
         self.rate = number("rate", rate, 0, 1, high_open=True)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed) if self.rate else None
+        self.seed = None if seed is None else integer("seed", seed, 0)
+        self.seed_generator = keras.random.SeedGenerator(self.seed) if self.rate else None
 
     def call(self, x, training=None):
         if not training or not self.rate:

@@ -2,7 +2,7 @@
 
 import keras
 
-from mobilenet_common.errors import integer, odd_kernel
+from mobilenet_common.errors import flag, integer, odd_kernel
 from mobilenet_common.layers.block import Block
 
 
@@ -57,7 +57,7 @@ class UniversalInvertedBottleneck(Block):
         self.start_kernel_size = odd_kernel("start_kernel_size", start_kernel_size, zero_is_none=True)
         self.middle_kernel_size = odd_kernel("middle_kernel_size", middle_kernel_size, zero_is_none=True)
         self.end_kernel_size = odd_kernel("end_kernel_size", end_kernel_size, zero_is_none=True)
-        self.linear = bool(linear)
+        self.linear = flag("linear", linear)
         strider = next((place for place in ("middle", "start", "end") if getattr(self, f"{place}_kernel_size")), None)
         if self.strides > 1 and strider is None:
             raise ValueError(

@@ -111,7 +111,7 @@ def evaluate(model, examples, *, batch_size=32, transform=None, class_names=None
         ValueError: An argument is wrong, a class of the data is unknown to the model, or no picture can be read.
         RuntimeMissing: The library that runs an exported file is not installed.
     """
-    integer("batch_size", batch_size, 1)
+    batch_size = integer("batch_size", batch_size, 1)
     classifier = ExportedClassifier(model) if isinstance(model, (str, os.PathLike)) else model
     transform = transform or classifier.transform
     if not len(examples):

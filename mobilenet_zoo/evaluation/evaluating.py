@@ -5,6 +5,7 @@ import time
 
 import keras
 
+from mobilenet_common.errors import integer
 from mobilenet_common.nesting import last_layer
 from mobilenet_runtime import evaluation
 from mobilenet_runtime.classifier import softmax
@@ -89,6 +90,7 @@ def heat_on_mistakes(model, found, count=12, batch_size=16):
     Raises:
         ValueError: The model has no feature map before a pool.
     """
+    batch_size = integer("batch_size", batch_size, 1)
     rows = evaluation.confident_mistakes(found.probabilities, found.labels, count)
     overlays = {}
     for start in range(0, len(rows), batch_size):

@@ -6,7 +6,7 @@ import functools
 import keras
 import numpy as np
 
-from mobilenet_common.errors import ExportError, integer, number, one_of, unknown_name
+from mobilenet_common.errors import ExportError, integer, number, one_of, pair, plain_value, unknown_name
 from mobilenet_common.nesting import all_layers, as_functional
 from mobilenet_common.ops.layout import split_shape
 from mobilenet_runtime.labels import imagenet_classes
@@ -41,13 +41,14 @@ class Plan:
         if len(model.inputs) != 1:
             raise ValueError(f"export takes models with one input, and {model.name} has {len(model.inputs)}.")
         if self.batch_size is not None:
-            integer("batch_size", self.batch_size, 1)
+            self.batch_size = integer("batch_size", self.batch_size, 1)
         one_of("quantization", self.quantization, (None, "float16", "dynamic", "int8"))
         for name in ("include_preprocessing", "metadata"):
-            one_of(name, getattr(self, name), (True, False))
-        one_of("include_softmax", self.include_softmax, (None, True, False))
+            setattr(self, name, one_of(name, getattr(self, name), (True, False)))
+        self.include_softmax = one_of("include_softmax", self.include_softmax, (None, True, False))
+        self.verify = plain_value(self.verify)
         if not isinstance(self.verify, bool):
-            number("verify", self.verify, 0, float("inf"))
+            self.verify = number("verify", self.verify, 0, float("inf"))
         if self.include_softmax is not None and (len(model.outputs) != 1 or len(model.outputs[0].shape) != 2):
             raise ValueError(
                 f"include_softmax={self.include_softmax} is for classifiers, and {model.name} gives features: leave it "
@@ -76,10 +77,7 @@ class Plan:
     def _size(self):
         _, height, width, _ = split_shape(self.model.inputs[0].shape, data_format_of(self.model))
         if self.image_size is not None:
-            pair = (self.image_size,) * 2 if np.ndim(self.image_size) == 0 else tuple(self.image_size)
-            if len(pair) != 2:
-                raise ValueError(f"image_size={self.image_size!r} is not allowed: it must be an integer or a pair.")
-            return tuple(integer("image_size", n, 1) for n in pair)
+            return pair("image_size", self.image_size, 1, "(height, width)")
         if height is None or width is None:
             raise ValueError(
                 f"{self.model.name} takes pictures of any size, and an exported file one: pass image_size, such as "

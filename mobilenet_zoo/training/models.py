@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 
+from mobilenet_common.foreign import without_hub
 from mobilenet_common.nesting import all_layers, inner_mobilenet
 from mobilenet_zoo.classifier import reset_classifier
 from mobilenet_zoo.facts import Facts, facts_of, remember
@@ -32,8 +33,8 @@ def build(model, class_names, recipe, weights):
         check_model("model" if recipe else "teacher", model)
     if isinstance(model, keras.Model):
         made = model
-    elif model in registry() or str(model) in WEIGHTS:
-        made = _named(model, class_names, recipe, weights)
+    elif without_hub(str(model)) in {**registry(), **WEIGHTS}:
+        made = _named(without_hub(str(model)), class_names, recipe, weights)
     elif Path(model).suffix == ".keras":
         made = keras.saving.load_model(model, compile=False)
     else:

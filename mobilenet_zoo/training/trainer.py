@@ -123,8 +123,8 @@ def train(
         NotFinite: The loss became NaN or infinity.
         Terminated: SIGTERM came, and the run is saved.
     """
-    number("checkpoint_seconds", checkpoint_seconds, 0, float("inf"))
-    integer("keep", keep, 1)
+    checkpoint_seconds = number("checkpoint_seconds", checkpoint_seconds, 0, float("inf"))
+    keep = integer("keep", keep, 1)
     if not isinstance(data, Data):
         data = read_data(data, validation=validation, validation_fraction=validation_fraction)
     with open_cluster(devices, hosts, host_index) as cluster, contextlib.ExitStack() as stack:

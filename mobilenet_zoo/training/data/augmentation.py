@@ -39,11 +39,10 @@ class Augmentation:
         if isinstance(self.randaugment, Mapping):
             object.__setattr__(self, "randaugment", RandAugment(**self.randaugment))
         if self.crop_scale is not None:
-            _span("crop_scale", self.crop_scale, 1.0)
-        _span("crop_ratio", self.crop_ratio, float("inf"))
-        number("flip", self.flip, 0, 1)
-        number("color_jitter", self.color_jitter, 0, 1)
-        number("erasing", self.erasing, 0, 1)
+            object.__setattr__(self, "crop_scale", _span("crop_scale", self.crop_scale, 1.0))
+        object.__setattr__(self, "crop_ratio", _span("crop_ratio", self.crop_ratio, float("inf")))
+        for name in ("flip", "color_jitter", "erasing"):
+            object.__setattr__(self, name, number(name, getattr(self, name), 0, 1))
 
     def crop(self, width, height, rng):
         """The crop `(left, top, right, bottom)` of a picture, in pixels; the centre where no drawn one fits."""
@@ -94,3 +93,4 @@ def _span(name, value, most):
     low, high = (number(name, bound, 0, most, low_open=True, high_open=math.isinf(most)) for bound in value)
     if low > high:
         raise ValueError(f"{name}={value!r} is not allowed: its first number must not be above its second.")
+    return low, high

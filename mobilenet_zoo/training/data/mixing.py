@@ -30,9 +30,9 @@ class Mixing:
 
     def __post_init__(self):
         for name in ("mixup", "cutmix"):
-            number(name, getattr(self, name), 0, math.inf, high_open=True)
+            object.__setattr__(self, name, number(name, getattr(self, name), 0, math.inf, high_open=True))
         for name in ("probability", "switch_probability"):
-            number(name, getattr(self, name), 0, 1)
+            object.__setattr__(self, name, number(name, getattr(self, name), 0, 1))
 
     def draw(self, height, width, rng):
         """What a step does: `(λ, None)` for mixup, `(λ, (top, bottom, left, right))` for CutMix, None for neither."""

@@ -81,7 +81,8 @@ class Pipeline:
         batch_size, process_count = integer("batch_size", batch_size, 1), integer("process_count", process_count, 1)
         seed, mixing = integer("seed", seed, 0), _settings("mixing", Mixing, mixing)
         augmentation = _settings("augmentation", Augmentation, augmentation)
-        if integer("process_index", process_index, 0) >= process_count:
+        process_index = integer("process_index", process_index, 0)
+        if process_index >= process_count:
             raise ValueError(
                 f"process_index={process_index!r} is not allowed: with process_count={process_count} it must be at "
                 f"most {process_count - 1}."

@@ -29,9 +29,13 @@ class RandAugment:
     magnitude_std: float = 0.5
 
     def __post_init__(self):
-        integer("randaugment.operations", self.operations, 0)
-        number("randaugment.magnitude", self.magnitude, 0, STRONGEST)
-        number("randaugment.magnitude_std", self.magnitude_std, 0, float("inf"), high_open=True)
+        checked = {
+            "operations": integer("randaugment.operations", self.operations, 0),
+            "magnitude": number("randaugment.magnitude", self.magnitude, 0, STRONGEST),
+            "magnitude_std": number("randaugment.magnitude_std", self.magnitude_std, 0, float("inf"), high_open=True),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     def __call__(self, image, rng):
         """A PIL image in mode L or RGB, changed by what `rng`, a NumPy generator, draws."""

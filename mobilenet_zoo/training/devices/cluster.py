@@ -135,8 +135,8 @@ def open_cluster(devices=1, hosts=None, host_index=None, *, timeout=300):
         ValueError: More devices than there are, hosts that can't be read, or PyTorch without a process for each device.
     """
     if devices is not None:
-        integer("devices", devices, 1)
-    integer("timeout", timeout, 1)
+        devices = integer("devices", devices, 1)
+    timeout = integer("timeout", timeout, 1)
     backend = keras.backend.backend()
     if hosts == "tpu":
         if backend != "jax":

@@ -60,7 +60,8 @@ def read_hosts(hosts=None, host_index=None):
         raise ValueError(f"hosts={hosts!r} is not allowed: an address is there twice.")
     if host_index is None:
         raise ValueError(f"hosts={hosts!r} needs host_index: which of them is this, from 0 to {len(addresses) - 1}?")
-    if integer("host_index", host_index, 0) >= len(addresses):
+    host_index = integer("host_index", host_index, 0)
+    if host_index >= len(addresses):
         raise ValueError(f"host_index={host_index!r} is not allowed: it must be at most {len(addresses) - 1}.")
     return Hosts(addresses, host_index)
 

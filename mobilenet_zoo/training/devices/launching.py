@@ -49,11 +49,11 @@ def launch(arguments, devices=1, hosts=None, host_index=None, *, timeout=300, gr
         The exit status: 0, that of the process that failed, 128 plus the signal that ended it, or 75 where a host did
         not answer.
     """
-    integer("timeout", timeout, 1)
+    timeout = integer("timeout", timeout, 1)
     backend = keras.backend.backend()
     if devices is None:
         devices = _accelerators() if backend == "torch" else 1
-    integer("devices", devices, 1)
+    devices = integer("devices", devices, 1)
     where = read_hosts(hosts, host_index) if hosts != "tpu" else None
     arguments = [str(argument) for argument in arguments]
     with _marked():

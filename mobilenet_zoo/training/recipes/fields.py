@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from mobilenet_common.errors import integer, number, one_of
+from mobilenet_common.errors import integer, number, one_of, plain_value
 
 _ANY = math.inf
 
@@ -54,6 +54,7 @@ class Allowed:
             return pair
         kinds = {"text": (str, "text"), "boolean": (bool, "true or false")}
         kind, words = kinds.get(self.kind) or (self.kind, "a mapping of fields")
+        value = plain_value(value)
         if not isinstance(value, kind):
             raise ValueError(f"{name}={value!r} is not allowed: it must be {words}.")
         return value

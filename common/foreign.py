@@ -1,0 +1,145 @@
+"""What users of timm, keras.applications and torchvision write: the errors that say what to write here."""
+
+import enum
+import functools
+import inspect
+import typing
+
+from mobilenet_common.errors import did_you_mean, plain_value
+
+_F = typing.TypeVar("_F", bound=typing.Callable)
+
+
+def _same(name):
+    return lambda value: f"pass {name}={value!r}"
+
+
+def _without_classifier(value):
+    if value in ("avg", "max"):
+        return (
+            f"pass include_top=False, pooling={value!r} for a vector; the classifier's own pool is always the average"
+        )
+    return "pass include_top=False for the feature map; the classifier's own pool is always the average"
+
+
+def _levels(value):
+    try:
+        levels = tuple(int(index) + 1 for index in value)
+    except (TypeError, ValueError):
+        levels = (1, 2, 3, 4, 5)
+    return f"pass include_top=False, pyramid_levels={levels!r}, where level n has stride 2 ** n"
+
+
+def _padding(value):
+    return f"pass padding={'same' if value == 'same' else 'symmetric'!r}"
+
+
+# {argument: (whose it is, function of its value that says what to do)}
+ARGUMENTS = {
+    "model_name": ("timm", lambda value: f"pass the name first, create_model({value!r})"),
+    "pretrained": (
+        "timm",
+        lambda value: 'pass weights="imagenet"' if value else "leave it out: weights=None is the default",
+    ),
+    "checkpoint_path": ("timm", _same("weights")),
+    "pretrained_cfg": ("timm", lambda value: "pass weights= with a tag or a file"),
+    "in_chans": ("timm", lambda value: f"pass input_shape=(224, 224, {value!r})"),
+    "img_size": ("timm", lambda value: f"pass input_shape=({value!r}, {value!r}, 3)"),
+    "drop_rate": ("timm", _same("dropout_rate")),
+    "global_pool": ("timm", _without_classifier),
+    "features_only": ("timm", lambda value: _levels(range(5)) if value else "leave it out"),
+    "out_indices": ("timm", _levels),
+    "scriptable": ("timm", lambda value: "leave it out, and write files for other runtimes with mobilenet_zoo.export"),
+    "exportable": ("timm", lambda value: "leave it out, and write files for other runtimes with mobilenet_zoo.export"),
+    "act_layer": ("timm", lambda value: f"pass activation={value!r}" if isinstance(value, str) else "pass activation="),
+    "bn_eps": ("timm", _same("norm_epsilon")),
+    "bn_momentum": ("timm", lambda value: f"pass norm_momentum={1 - value:g}, the share that is kept"),
+    "pad_type": ("timm", _padding),
+    "alpha": ("keras.applications", _same("width_multiplier")),
+    "depth_multiplier": ("keras.applications", lambda value: "leave it out: only 1 is offered"),
+    "minimalistic": (
+        "keras.applications",
+        lambda value: 'pass variant="large_minimalistic" or "small_minimalistic"' if value else "leave it out",
+    ),
+    "classes": ("keras.applications", _same("num_classes")),
+    "dropout": ("keras.applications", _same("dropout_rate")),
+    "width_mult": ("torchvision", _same("width_multiplier")),
+    "norm_layer": ("torchvision", lambda value: 'pass normalization="batch", "group" or "layer", and norm_epsilon'),
+    "progress": ("torchvision", lambda value: "leave it out"),
+}
+
+# torchvision's words for weights, and ours.
+_WEIGHTS = {"DEFAULT": "imagenet", "IMAGENET1K_V1": "tv_v1_in1k", "IMAGENET1K_V2": "tv_v2_in1k"}
+
+_HUB = ("hf://", "hf-hub:", "hf_hub:")
+
+
+def explains_arguments(function: _F) -> _F:
+    """Give `function` errors for arguments that it doesn't have: what they are called here, or the nearest names.
+
+    The result has the signature and the docstring of `function`, for `help`, `inspect` and editors.
+    """
+    parameters = inspect.signature(function).parameters
+    positional = [name for name, each in parameters.items() if each.kind is each.POSITIONAL_OR_KEYWORD]
+    takes_others = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+
+    @functools.wraps(function)
+    def explained(*arguments, **options):
+        if len(arguments) > len(positional):
+            raise TypeError(
+                f"{function.__name__}() takes {', '.join(positional)} by position and not {len(arguments)} arguments: "
+                "name the others, such as weights='imagenet' for what timm calls pretrained."
+            )
+        known = dict.fromkeys(parameters, None) | (
+            dict.fromkeys(options.keys() - ARGUMENTS.keys()) if takes_others else {}
+        )
+        check_arguments(function.__name__, options, known)
+        return function(*arguments, **options)
+
+    return explained
+
+
+def check_arguments(function, options, known):
+    """Raise a `TypeError` for the first of `options` that is not `known`, which says what to write in its place.
+
+    Args:
+        function: Its name.
+        options: `{argument: value}`.
+        known: The names of the arguments that there are.
+    """
+    for name, value in options.items():
+        if name in known:
+            continue
+        if name in ARGUMENTS:
+            library, advice = ARGUMENTS[name]
+            raise TypeError(
+                f"{function}() has no argument {name!r}, which is {library}'s: {advice(plain_value(value))}."
+            )
+        raise TypeError(
+            f"{function}() has no argument {name!r}.{did_you_mean(name, known)} Allowed: {', '.join(known)}."
+        )
+
+
+def check_weights(weights):
+    """Raise a `ValueError` for weights as timm and torchvision name them, which says what to write in their place."""
+    if isinstance(weights, bool):
+        instead = '"imagenet"' if weights else "None"
+        raise ValueError(f"weights={weights!r} is not allowed: pass weights={instead}.")
+    name = weights.name if isinstance(weights, enum.Enum) else weights
+    if isinstance(name, str) and name in _WEIGHTS:
+        raise ValueError(
+            f"weights={str(weights)!r} is torchvision's name: pass weights={_WEIGHTS[name]!r}"
+            + ("." if name == "DEFAULT" else ', or weights="imagenet" for the best ones.')
+        )
+
+
+def without_hub(name):
+    """Return a name without what says that it is on the Hugging Face Hub: `"hf-hub:timm/..."`, `"timm/..."`."""
+    return repository_of(name).removeprefix("timm/") if isinstance(name, str) else name
+
+
+def repository_of(name):
+    """Return `"user/name"` for `"hf-hub:user/name"`, `"hf_hub:user/name"` and `"hf://user/name"`; all else as it is."""
+    for prefix in _HUB:
+        name = name.removeprefix(prefix)
+    return name

@@ -1,0 +1,175 @@
+"""Arguments, weights and names of timm, keras.applications and torchvision, and docs/coming-from.md about them."""
+
+import enum
+import inspect
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import mobilenet_zoo
+from mobilenet_common.foreign import ARGUMENTS, without_hub
+from mobilenet_v1 import create_mobilenetv1
+from mobilenet_v2 import create_mobilenetv2
+from mobilenet_v3 import create_mobilenetv3
+from mobilenet_v4 import create_mobilenetv4
+from tests import peers, references, seeded
+
+pytestmark = pytest.mark.across
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "coming-from.md").read_text(encoding="utf-8")
+NAME = "mobilenetv1_025"
+
+
+def table_rows():
+    """`(theirs, ours)` of the tables of arguments, as dictionaries; `ours` is None where they are left out."""
+    found = []
+    for line in PAGE.splitlines():
+        cells = [cell.strip().strip("`") for cell in line.split("|")[1:-1]]
+        if len(cells) == 3 and re.match(r"\w+=", cells[0]):
+            found.append((eval(f"dict({cells[0]})"), eval(f"dict({cells[1]})") if cells[1] else None))
+    return found
+
+
+ROWS = table_rows()
+
+
+def created(**options):
+    """A model of V3 for arguments that name a variant, else of V1."""
+    if "variant" in options or "minimalistic" in options:
+        return create_mobilenetv3(**{"input_shape": (32, 32, 3), **options})
+    return mobilenet_zoo.create_model(NAME, **{"input_shape": (32, 32, 3), **options})
+
+
+@pytest.mark.parametrize("theirs, ours", ROWS, ids=[next(iter(theirs)) for theirs, _ in ROWS])
+def test_the_page_says_what_the_error_says(theirs, ours):
+    """What both have is taken; else the error has the call to write, or says that there is none."""
+    if theirs == ours:
+        assert created(**theirs)
+        return
+    with pytest.raises((TypeError, ValueError)) as error:
+        created(**theirs)
+    message = str(error.value).replace("'", '"')
+    for name, value in (ours or {}).items():
+        shown = f'"{value}"' if isinstance(value, str) else repr(value)
+        assert f"{name}={shown}" in message, message
+    if ours is None:
+        assert "leave it out" in message
+    elif not set(ours) & {"weights"}:
+        assert created(**ours)
+
+
+def test_the_page_has_every_argument():
+    assert {name for theirs, _ in ROWS for name in theirs} >= ARGUMENTS.keys() - {
+        "model_name",  # the first argument
+        "pretrained_cfg",
+        "exportable",  # as scriptable
+        "norm_layer",  # a class there
+    }
+    for name in ARGUMENTS:
+        assert name in PAGE or name in ("model_name", "exportable", "norm_layer", "pretrained_cfg")
+
+
+FUNCTIONS = [create_mobilenetv1, create_mobilenetv2, create_mobilenetv3, create_mobilenetv4]
+
+
+@pytest.mark.parametrize("create", FUNCTIONS, ids=lambda function: function.__name__)
+def test_every_foreign_argument_of_every_function(create):
+    for name in ARGUMENTS:
+        value = 0.5 if name == "bn_momentum" else True
+        with pytest.raises(TypeError, match=rf"{create.__name__}\(\) has no argument '{name}', which is \w"):
+            create(**{name: value})
+    with pytest.raises(
+        TypeError, match=rf"{create.__name__}\(\) has no argument 'num_class'. Did you mean 'num_classes'"
+    ):
+        create(num_class=3)
+    # What editors and help show is the function itself.
+    assert list(inspect.signature(create).parameters)[:2] == ["variant", "num_classes"]
+    assert "num_classes: Outputs" in inspect.getdoc(create)
+
+
+def test_create_model():
+    with pytest.raises(
+        TypeError, match=r"create_model\(\) has no argument 'in_chans', which is timm's: pass input_shape"
+    ):
+        mobilenet_zoo.create_model(NAME, in_chans=1)
+    with pytest.raises(TypeError, match=r"create_model\(\) has no argument 'droput_rate'. Did you mean 'dropout_rate'"):
+        mobilenet_zoo.create_model(NAME, droput_rate=0.1)
+    with pytest.raises(TypeError, match=r"pass the name first, create_model\('mobilenetv1_025'\)"):
+        mobilenet_zoo.create_model(model_name=NAME)
+    with pytest.raises(TypeError, match=r"takes name by position and not 2 arguments: .* weights='imagenet'"):
+        mobilenet_zoo.create_model(NAME, True)
+    assert list(inspect.signature(mobilenet_zoo.create_model).parameters) == ["name", "kwargs"]
+
+
+class MobileNet_V2_Weights(enum.Enum):
+    """As torchvision's."""
+
+    IMAGENET1K_V1 = "first"
+    IMAGENET1K_V2 = "second"
+    DEFAULT = IMAGENET1K_V2
+
+
+@pytest.mark.parametrize(
+    "weights, message",
+    [
+        ("DEFAULT", "weights='DEFAULT' is torchvision's name: pass weights='imagenet'."),
+        ("IMAGENET1K_V1", "pass weights='tv_v1_in1k', or weights=\"imagenet\" for the best ones."),
+        (MobileNet_V2_Weights.IMAGENET1K_V1, "pass weights='tv_v1_in1k'"),
+        (MobileNet_V2_Weights.DEFAULT, "pass weights='tv_v2_in1k'"),
+        (True, 'weights=True is not allowed: pass weights="imagenet".'),
+        (False, "weights=False is not allowed: pass weights=None."),
+    ],
+)
+def test_weights(weights, message):
+    for call in (lambda: create_mobilenetv2(weights=weights), lambda: created(weights=weights)):
+        with pytest.raises(ValueError) as error:
+            call()
+        assert message in str(error.value)
+
+
+def test_positions_and_names_of_others():
+    with pytest.raises(ValueError, match=r"name the shape, input_shape=\(96, 96, 3\)"):  # keras.applications
+        create_mobilenetv2((96, 96, 3), 0.5)
+    with pytest.raises(ValueError, match="is the name of a model: pass it to mobilenet_zoo.create_model"):
+        create_mobilenetv4("mobilenetv4_conv_small")
+    with pytest.raises(ValueError, match='num_classes=0 .* pass include_top=False, pooling="avg"'):
+        create_mobilenetv4(num_classes=0)
+
+
+@pytest.mark.parametrize("prefix", ["timm/", "hf_hub:timm/", "hf-hub:timm/", "hf://timm/"])
+def test_names_with_the_hub_before_them(prefix):
+    assert without_hub(f"{prefix}{NAME}") == NAME
+    assert mobilenet_zoo.create_model(prefix + NAME, input_shape=(32, 32, 3)).name == NAME
+    tagged = "mobilenetv4_conv_small.e2400_r224_in1k"
+    assert mobilenet_zoo.preprocessing(prefix + tagged) == mobilenet_zoo.preprocessing(tagged)
+    assert mobilenet_zoo.list_models(f"{prefix}mobilenetv4*") == mobilenet_zoo.list_models("mobilenetv4*")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["mobilenetv1_100", "mobilenetv2_050", "mobilenetv3_small_100", "mobilenetv4_conv_small"]
+)
+def test_vectors_before_the_classifier_are_timms(name):
+    """`forward_features`, `num_classes=0` and `forward_head(pre_logits=True)`, as the page has them."""
+    import torch
+
+    theirs = peers.timm().create_model(name).eval()
+    shapes = {key: tuple(value.shape) for key, value in theirs.state_dict().items()}
+    theirs.load_state_dict({key: torch.from_numpy(value) for key, value in seeded.state_dict(shapes).items()})
+    model = mobilenet_zoo.create_model(name, input_shape=(65, 65, 3))
+    mobilenet_zoo.load_checkpoint(model, theirs.state_dict(), layout="timm")
+    x = seeded.image(65, 65)
+    with torch.no_grad():
+        maps = theirs.forward_features(torch.from_numpy(x.transpose(0, 3, 1, 2).copy()))
+        vector = theirs.forward_head(maps, pre_logits=True).numpy()
+        theirs.reset_classifier(0)
+        headless = theirs.forward_head(maps).numpy()
+    found = keras.ops.convert_to_numpy(keras.Model(model.input, model.get_layer("pool").input)(x))
+    features = keras.ops.convert_to_numpy(keras.Model(model.input, model.get_layer("flatten").output)(x))
+    np.testing.assert_array_equal(vector, headless)
+    for ours, expected in ((found, maps.numpy().transpose(0, 2, 3, 1)), (features, vector)):
+        assert ours.shape == expected.shape
+        assert np.abs(ours - expected).max() <= references.TOLERANCE * np.abs(expected).max()
