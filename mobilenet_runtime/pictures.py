@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import threading
 
 import numpy as np
 
@@ -30,13 +31,24 @@ def open_picture(picture, channels=3):
         image = _from_file(picture, image_module)
     elif isinstance(picture, image_module.Image):
         _check_size(picture, "The picture")
-        image = picture
+        image = decoded(picture)
     else:
         image = _from_array(picture, image_module)
     if image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:  # else Pillow would copy it
         image = pillow("ImageOps").exif_transpose(image)
     image, mode = _eight_bits(image, image_module), "RGB" if channels == 3 else "L"
     return image if image.mode == mode else image.convert(mode)
+
+
+def decoded(image):
+    """Return a PIL image after reading its pixels and EXIF data, which it does once, whatever thread comes first.
+
+    Pillow reads an image that was only opened when it is first used, and breaks when two threads do so at once.
+    """
+    with vars(image).setdefault("_mobilenet_lock", threading.Lock()):  # a lock of its own: the image has none
+        image.load()
+        image.getexif()
+    return image
 
 
 def pillow(module):
