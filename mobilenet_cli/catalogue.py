@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mobilenet_cli.output import messages, print_json
 from mobilenet_cli.zoo import figures, registry, weights
-from mobilenet_common.errors import unknown_name
+from mobilenet_common.errors import install_hint, unknown_name
 
 _CALLS = {generation: f"create_mobilenet{generation}" for generation in ("v1", "v2", "v3", "v4")}
 
@@ -266,7 +266,7 @@ def plot(
     try:
         from mobilenet_cli.drawing import draw
     except ImportError as error:
-        raise ValueError(f"plot needs {error.name}: pip install 'mobilenet-zoo[cli]'.") from None
+        raise ValueError(f"plot needs {error.name}: {install_hint('cli')}.") from None
     scored = [row for row in rows() if row.top1 is not None]
     output.parent.mkdir(parents=True, exist_ok=True)
     for path in draw(scored, output):

@@ -9,6 +9,8 @@ import importlib.util
 import os
 import sys
 
+from mobilenet_common.errors import install_hint
+
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
@@ -22,7 +24,7 @@ def choose_backend():
         return
     installed = [name for name in BACKENDS if importlib.util.find_spec(name) is not None]
     if not installed:
-        sys.exit("mobilenet-zoo needs a backend: pip install 'mobilenet-zoo[torch]', or [jax], or [tensorflow].")
+        sys.exit(f"mobilenet-zoo needs a backend: {install_hint('torch')}, or [jax], or [tensorflow].")
     os.environ["KERAS_BACKEND"] = installed[0]
 
 

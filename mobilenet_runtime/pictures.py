@@ -6,6 +6,8 @@ import threading
 
 import numpy as np
 
+from mobilenet_common.errors import install_hint
+
 MOST_PIXELS = 178_956_970  # where Pillow too takes a picture for a bomb
 ORIENTATION, UPRIGHT = 0x0112, 1  # a tag of EXIF, and its value where nothing is to be turned
 
@@ -56,7 +58,7 @@ def pillow(module):
     try:
         return importlib.import_module(f"PIL.{module}")
     except ImportError:
-        raise ValueError("Pictures need Pillow here: pip install 'mobilenet-zoo[hub]'.") from None
+        raise ValueError(f"Images need Pillow here: {install_hint('hub')}.") from None
 
 
 def as_numpy(array):

@@ -13,7 +13,7 @@ import numpy as np
 from mobilenet_common.checkpoints import LAYOUTS, load_checkpoint, state_dict, write
 from mobilenet_common.checkpoints.download import download_from_hub, hub_client, reason
 from mobilenet_common.checkpoints.files import as_array
-from mobilenet_common.errors import CheckpointError, DownloadError, integer
+from mobilenet_common.errors import UPDATE_HINT, CheckpointError, DownloadError, integer, printable
 from mobilenet_runtime.transform import INTERPOLATIONS
 from mobilenet_zoo.cards import model_card
 from mobilenet_zoo.facts import Facts, facts_of, remember
@@ -64,6 +64,7 @@ def save_pretrained(
     if class_names is None and known is not None:
         class_names = known.class_names
     _check_names(model, class_names)
+    class_names = class_names and [printable(name) for name in class_names]
     metrics = {str(name): float(value) for name, value in (metrics or {}).items()}
     transform = preprocessing(model) if transform is None else transform
     base = known.base if known else None
@@ -230,7 +231,7 @@ def _facts(record, source):
     """The `Facts` in a `mobilenet.json`."""
     try:
         if integer("format", record["format"], 1) > _FORMAT:
-            raise CheckpointError(f"{source} was saved by a newer mobilenet-zoo: pip install --upgrade mobilenet-zoo.")
+            raise CheckpointError(f"{source} was saved by a newer mobilenet-zoo: {UPDATE_HINT}.")
         given = record["preprocessing"]
         options = {} if given["mean"] is None else {key: tuple(map(float, given[key])) for key in ("mean", "std")}
         names = record["class_names"]

@@ -102,7 +102,7 @@ class TestHelp:
 
     def test_without_a_backend_an_error_says_what_to_install(self, tmp_path):
         said = as_program("list", home=tmp_path, missing=KERAS[1:], code=1)
-        assert "mobilenet-zoo needs a backend: pip install 'mobilenet-zoo[torch]'" in said
+        assert "mobilenet-zoo needs a backend: pip install '.[torch]'" in said
 
 
 class TestList:
@@ -381,7 +381,7 @@ class TestPredictWithAnExportedFile:
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
         said = plain(run("predict", str(photos), "-m", str(path), code=2).stderr)
         assert "onnxruntime is not installed" in said
-        assert "pip install 'mobilenet-zoo[export]'" in said
+        assert "pip install '.[export]'" in said
 
     @pytest.mark.parametrize("kind", ["tflite", "onnx", "xml"])
     def test_neither_keras_nor_a_backend_is_needed(self, kind, photos, tmp_path):

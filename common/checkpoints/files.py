@@ -11,7 +11,7 @@ import zlib
 import h5py
 import numpy as np
 
-from mobilenet_common.errors import CheckpointError
+from mobilenet_common.errors import CheckpointError, install_hint
 
 READERS = {}
 _MOST_BYTES = 1 << 30  # of one tensor: seven times the largest MobileNet, all of it
@@ -121,9 +121,7 @@ def _torch(path):
     try:
         import torch
     except ImportError:
-        raise CheckpointError(
-            f"{path} is a PyTorch file, which needs PyTorch: pip install 'mobilenet-zoo[torch]'."
-        ) from None
+        raise CheckpointError(f"{path} is a PyTorch file, which needs PyTorch: {install_hint('torch')}.") from None
     return torch
 
 
