@@ -2,6 +2,7 @@
 
 import difflib
 import numbers
+import re
 
 _LISTED = 40  # names in a message; more hide what it says
 
@@ -54,6 +55,31 @@ class ExportError(ValueError):
         self.rejected = rejected
         self.block = block
         self.report = report
+
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_NOT_ESCAPED_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+
+
+def printable(name):
+    r"""Return a name or path as text that can be written in UTF-8.
+
+    Most systems take any bytes as a file's name. Those that are not UTF-8 reach Python as lone surrogates, which no
+    encoding takes. Here they read as escapes: `caf\xe9.png`.
+    """
+    text = str(name)
+    if text.isascii() or not _SURROGATES.search(text):
+        return text
+    text = _NOT_ESCAPED_BYTES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def install_hint(extra):
+    """Return the command that installs what an extra of this library brings."""
+    return f"pip install '.[{extra}]' in a clone of mobilenet-zoo"
+
+
+UPDATE_HINT = "update it by git pull in your clone"  # for files that a newer version of this library wrote
 
 
 def unknown_name(argument, value, names, see=None):

@@ -7,16 +7,21 @@ that need neither import neither.
 import importlib.util
 import sys
 
+from mobilenet_common.errors import install_hint
+
 
 def main():
     """Runs the command."""
     missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
     if missing:
-        sys.exit(f"mobilenet-zoo needs {' and '.join(missing)}: pip install 'mobilenet-zoo[cli]'.")
+        sys.exit(f"mobilenet-zoo needs {' and '.join(missing)}: {install_hint('cli')}.")
     if sys.argv[1:2] == ["train"]:
         from mobilenet_cli.zoo import begin_with_huge_pages
 
         begin_with_huge_pages()
-    from mobilenet_cli.app import app
+    from mobilenet_cli.streams import prepared
 
-    app()
+    with prepared():
+        from mobilenet_cli.app import app
+
+        app()

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mobilenet_cli.constants import figures, matching, registry, weights
 from mobilenet_cli.output import messages, print_json
-from mobilenet_common.errors import did_you_mean, number, unknown_name
+from mobilenet_common.errors import did_you_mean, install_hint, number, unknown_name
 from mobilenet_common.foreign import without_hub
 
 _CALLS = {generation: f"create_mobilenet{generation}" for generation in ("v1", "v2", "v3", "v4")}
@@ -296,7 +296,7 @@ def plot(
     try:
         from mobilenet_cli.drawing import draw
     except ImportError as error:
-        raise ValueError(f"plot needs {error.name}: pip install 'mobilenet-zoo[cli]'.") from None
+        raise ValueError(f"plot needs {error.name}: {install_hint('cli')}.") from None
     scored = [row for row in rows() if row.top1 is not None]
     output.parent.mkdir(parents=True, exist_ok=True)
     for path in draw(scored, output):

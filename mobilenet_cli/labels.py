@@ -4,7 +4,7 @@ import collections
 import csv
 from pathlib import Path
 
-from mobilenet_common.errors import unknown_name
+from mobilenet_common.errors import printable, unknown_name
 from mobilenet_runtime.labels import imagenet_classes
 
 FOLDERS = "folders"
@@ -24,7 +24,7 @@ def read_labels(source, pictures, class_names, outputs):
         ValueError: A picture has no class, or one that the model doesn't have.
     """
     if source == FOLDERS:
-        given = {picture: Path(picture).absolute().parent.name for picture in pictures}
+        given = {picture: printable(Path(picture).absolute().parent.name) for picture in pictures}
     else:
         given = _listed(Path(source), pictures)
     numbers = _numbers(set(given.values()), class_names, outputs, source)
@@ -45,11 +45,11 @@ def _listed(file, pictures):
                     f"{file} has a line of {len(row)} fields, {','.join(row)!r}: it must be picture,class."
                 )
             name, label = (field.strip() for field in row)
-            found[(file.parent / name).resolve()] = label
-            found.setdefault(Path(name).resolve(), label)
+            found[printable((file.parent / name).resolve())] = label
+            found.setdefault(printable(Path(name).resolve()), label)
     given = {}
     for picture in pictures:
-        place = Path(picture).resolve()
+        place = printable(Path(picture).resolve())  # as a file in UTF-8 can name it
         if place not in found:
             raise ValueError(f"{picture} has no class in {file}: add a line, or leave the picture out of --calibrate.")
         given[picture] = found[place]

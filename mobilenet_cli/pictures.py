@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import importlib
-import json
 import os
 import sys
 from enum import StrEnum
@@ -19,9 +18,9 @@ from rich.table import Table
 
 from mobilenet_cli.constants import check_model, registry
 from mobilenet_cli.exported import exported_classifier, is_exported_name
-from mobilenet_cli.output import messages
+from mobilenet_cli.output import as_json, messages
 from mobilenet_cli.zoo import zoo
-from mobilenet_common.errors import integer
+from mobilenet_common.errors import integer, printable
 from mobilenet_common.foreign import without_hub
 from mobilenet_runtime import decode_predictions, reading
 from mobilenet_runtime.labels import imagenet_classes
@@ -259,7 +258,7 @@ def _write_table(found, stream):
     table.add_column("probability", justify="right", no_wrap=True)
     for path, predictions in found:
         for i, each in enumerate(predictions):
-            table.add_row("" if i else escape(path), escape(each.name), f"{each.probability:.1%}")
+            table.add_row("" if i else escape(printable(path)), escape(each.name), f"{each.probability:.1%}")
     Console(file=stream).print(table)
 
 
@@ -268,13 +267,13 @@ def _write_csv(found, stream):
     writer.writerow(("picture", "rank", "id", "name", "probability"))
     for path, predictions in found:
         for rank, each in enumerate(predictions, 1):
-            writer.writerow((path, rank, each.id, each.name, f"{each.probability:.6g}"))
+            writer.writerow((printable(path), rank, each.id, each.name, f"{each.probability:.6g}"))
 
 
 def _write_jsonl(found, stream):
     for path, predictions in found:
         record = {"picture": path, "predictions": [each._asdict() for each in predictions]}
-        stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+        stream.write(as_json(record, stream) + "\n")
 
 
 _WRITERS = {Format.TABLE: _write_table, Format.CSV: _write_csv, Format.JSONL: _write_jsonl}

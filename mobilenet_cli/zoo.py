@@ -9,6 +9,8 @@ import importlib.util
 import os
 import sys
 
+from mobilenet_common.errors import install_hint
+
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
@@ -21,7 +23,7 @@ def choose_backend():
         sys.exit("mobilenet-zoo needs Keras for this: pip install keras.")
     chosen = os.environ.get("KERAS_BACKEND")
     if chosen in BACKENDS and not _is_installed(chosen):
-        sys.exit(f"KERAS_BACKEND={chosen} is not installed: pip install 'mobilenet-zoo[{chosen}]'.")
+        sys.exit(f"KERAS_BACKEND={chosen} is not installed: {install_hint(chosen)}.")
     if chosen is not None and chosen not in BACKENDS:
         sys.exit(f"KERAS_BACKEND={chosen} is not supported: set it to {', '.join(BACKENDS)}.")
     home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
@@ -29,7 +31,7 @@ def choose_backend():
         return
     installed = [name for name in BACKENDS if _is_installed(name)]
     if not installed:
-        sys.exit("mobilenet-zoo needs a backend: pip install 'mobilenet-zoo[torch]', or [jax], or [tensorflow].")
+        sys.exit(f"mobilenet-zoo needs a backend: {install_hint('torch')}, or [jax], or [tensorflow].")
     os.environ["KERAS_BACKEND"] = installed[0]
 
 

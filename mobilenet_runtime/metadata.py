@@ -5,7 +5,7 @@ import json
 import math
 import numbers
 
-from mobilenet_common.errors import integer, number, one_of, plain_value
+from mobilenet_common.errors import UPDATE_HINT, integer, number, one_of, plain_value, printable
 from mobilenet_runtime.transform import INTERPOLATIONS, Preprocessing
 from mobilenet_runtime.version import VERSION
 
@@ -66,7 +66,7 @@ class Metadata:
         one_of("gives", self.gives, GIVES)
         if self.class_names is not None:
             names = _sequence("class_names", self.class_names)
-            own["class_names"] = tuple(_text("class_names", name) for name in names)
+            own["class_names"] = tuple(printable(_text("class_names", name)) for name in names)
         if (self.mean is None) != (self.std is None):
             raise ValueError(f"mean={self.mean!r} and std={self.std!r} are not allowed: give both, or neither.")
         if self.mean is not None:
@@ -93,7 +93,7 @@ class Metadata:
         if not isinstance(record, dict):
             raise ValueError(f"The metadata are a {type(record).__name__}, not a record of fields.")
         if integer("format", record.pop("format", None), 1) > _FORMAT:
-            raise ValueError("The metadata are those of a newer mobilenet-zoo: pip install --upgrade mobilenet-zoo.")
+            raise ValueError(f"The metadata are those of a newer mobilenet-zoo: {UPDATE_HINT}.")
         fields = [field.name for field in dataclasses.fields(cls)]
         for name in fields:
             if name not in record:

@@ -3,9 +3,11 @@
 import importlib
 import io
 import os
+import threading
 
 import numpy as np
 
+from mobilenet_common.errors import install_hint
 from mobilenet_common.notices import warn
 
 MOST_PIXELS = 178_956_970  # where Pillow too takes a picture for a bomb
@@ -39,7 +41,7 @@ def open_picture(picture, channels=3):
         image = _from_file(picture, picture, image_module)
     elif isinstance(picture, image_module.Image):
         _check_size(picture, "The picture")
-        image = picture
+        image = decoded(picture)
     elif is_encoded(picture):
         content, name = _content_of(picture)
         image = _from_file(io.BytesIO(content), name, image_module)
@@ -58,12 +60,23 @@ def is_encoded(picture):
     return isinstance(picture, (bytes, bytearray)) or callable(getattr(picture, "read", None))
 
 
+def decoded(image):
+    """Return a PIL image after reading its pixels and EXIF data, which it does once, whatever thread comes first.
+
+    Pillow reads an image that was only opened when it is first used, and breaks when two threads do so at once.
+    """
+    with vars(image).setdefault("_mobilenet_lock", threading.Lock()):  # a lock of its own: the image has none
+        image.load()
+        image.getexif()
+    return image
+
+
 def pillow(module):
     """A module of Pillow, which is imported when first needed."""
     try:
         return importlib.import_module(f"PIL.{module}")
     except ImportError:
-        raise ValueError("Pictures need Pillow here: pip install 'mobilenet-zoo[hub]'.") from None
+        raise ValueError(f"Images need Pillow here: {install_hint('hub')}.") from None
 
 
 def as_numpy(array):

@@ -9,31 +9,77 @@ from pathlib import Path
 
 import numpy as np
 
+from mobilenet_common.errors import printable
 from mobilenet_runtime.pictures import PictureError, as_numpy, pillow
 
 _BATCHES_AHEAD = 2
 
 
+# What systems and tools leave in folders, in lower case; besides these, every name that begins with a dot.
+_IGNORED = {
+    "#recycle",
+    "$recycle.bin",
+    "@eadir",
+    "@recycle",
+    "__macosx",
+    "__pycache__",
+    "desktop.ini",
+    "lost+found",
+    "system volume information",
+    "thumbs.db",
+}
+
+
+def is_ignored(name):
+    """Whether a file or folder of this name is passed over where a folder is searched: hidden ones, and leftovers."""
+    return name.startswith(".") or name.lower() in _IGNORED
+
+
 def find_pictures(places):
     """The paths of the pictures in `places`: files as they are, folders with all below them, and patterns, in order.
 
-    In folders only files with the ending of a picture count. What isn't there is listed too, to fail when it is read.
+    In folders only files with the ending of a picture count, and nothing below them that `is_ignored`. What is named
+    itself is taken as it is. What isn't there is listed too, to fail when it is read. Links to files are followed,
+    links to folders only where they are named themselves.
+
+    Raises:
+        ValueError: A folder can't be read.
     """
-    endings = None
     found = {}
     for place in map(str, places):
         if os.path.isdir(place):
-            if endings is None:
-                image = pillow("Image")
-                image.init()
-                endings = {ending for ending, kind in image.EXTENSION.items() if kind in image.OPEN}
-            inside = sorted(path for path in Path(place).rglob("*") if path.suffix.lower() in endings)
-            found.update(dict.fromkeys(map(str, filter(Path.is_file, inside))))
+            found.update(dict.fromkeys(_below(place)))
         elif not os.path.exists(place) and glob.has_magic(place):
-            found.update(dict.fromkeys(sorted(filter(os.path.isfile, glob.glob(place, recursive=True)))))
+            matches = sorted(filter(os.path.isfile, glob.glob(place, recursive=True)))
+            found.update(dict.fromkeys(path for path in matches if not _is_left_out(path, place)))
         else:
             found[place] = None
     return list(found)
+
+
+def _below(folder):
+    """The paths of the images in a folder and below it, in order."""
+    image = pillow("Image")
+    image.init()
+    endings = tuple(ending for ending, kind in list(image.EXTENSION.items()) if kind in image.OPEN)
+    found = []
+    for place, folders, names in os.walk(folder, onerror=_unreadable):
+        folders[:] = [name for name in folders if not is_ignored(name)]
+        names = [name for name in names if name.lower().endswith(endings) and not is_ignored(name)]
+        found += filter(Path.is_file, (Path(place, name) for name in names))
+    return map(str, sorted(found))
+
+
+def _unreadable(error):
+    raise ValueError(
+        f"{printable(error.filename)} can't be read: {error.strerror}. Allow it, or name the folders beside it."
+    ) from error
+
+
+def _is_left_out(path, pattern):
+    """Whether a match of a pattern has a part that `is_ignored` and that the pattern doesn't name itself."""
+    named = set(Path(pattern).parts)
+    return any(is_ignored(part) for part in Path(path).parts if part not in named)
 
 
 def run(predict, transform, paths, batch_size):

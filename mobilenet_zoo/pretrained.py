@@ -14,7 +14,7 @@ from mobilenet_common.checkpoints import LAYOUTS, StateDict, load_into, state_di
 from mobilenet_common.checkpoints.download import download_from_hub, hub_client, reason
 from mobilenet_common.checkpoints.files import as_array
 from mobilenet_common.checkpoints.images import header_of
-from mobilenet_common.errors import CheckpointError, DownloadError, integer
+from mobilenet_common.errors import UPDATE_HINT, CheckpointError, DownloadError, integer, printable
 from mobilenet_common.foreign import repository_of, without_hub
 from mobilenet_common.nesting import as_functional
 from mobilenet_runtime.transform import INTERPOLATIONS
@@ -70,6 +70,7 @@ def save_pretrained(
     if class_names is None and known is not None:
         class_names = known.class_names
     _check_names(model, class_names)
+    class_names = class_names and [printable(name) for name in class_names]
     metrics = {str(name): float(value) for name, value in (metrics or {}).items()}
     is_own_transform = transform is not None
     transform = preprocessing(model) if transform is None else transform
@@ -236,7 +237,7 @@ def _facts(record, source, model):
     """The `Facts` in a `mobilenet.json`; the model's own are in its configuration, unless it is an older one."""
     try:
         if integer("format", record["format"], 1) > _FORMAT:
-            raise CheckpointError(f"{source} was saved by a newer mobilenet-zoo: pip install --upgrade mobilenet-zoo.")
+            raise CheckpointError(f"{source} was saved by a newer mobilenet-zoo: {UPDATE_HINT}.")
         given = record["preprocessing"]
         inside = facts_of(model) or Facts()  # of a model that normalizes inside
         mean, std = (getattr(inside, key) if given[key] is None else given[key] for key in ("mean", "std"))

@@ -243,5 +243,5 @@ def test_a_backend_that_is_not_there(backend, match):
         choose_backend()
     """
     _, said = child(program, code=1, KERAS_BACKEND=backend)
-    expected = match or "is not installed: pip install 'mobilenet-zoo[tensorflow]'."
+    expected = match or "is not installed: pip install '.[tensorflow]'"
     assert said.startswith(f"KERAS_BACKEND={backend} {expected}")

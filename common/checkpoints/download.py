@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 
 from mobilenet_common.catalogue import KERAS, TIMM
-from mobilenet_common.errors import DownloadError
+from mobilenet_common.errors import DownloadError, install_hint
 
 
 def download(checkpoint, include_top=True, revision=None):
@@ -236,5 +236,5 @@ def _import(package, extra, *modules):
         return importlib.import_module(package)
     except ImportError:
         raise DownloadError(
-            f"Published weights need {package} here: pip install 'mobilenet-zoo[{extra}]', or give the path of a file."
+            f"Published weights need {package} here: {install_hint(extra)}, or give the path of a file."
         ) from None

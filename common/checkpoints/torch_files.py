@@ -5,7 +5,7 @@ import re
 import zipfile
 
 from mobilenet_common.checkpoints.refusals import damaged
-from mobilenet_common.errors import CheckpointError
+from mobilenet_common.errors import CheckpointError, install_hint
 
 
 class _Nothing:
@@ -99,9 +99,7 @@ def _torch(path):
     try:
         import torch
     except ImportError:
-        raise CheckpointError(
-            f"{path} is a PyTorch file, which needs PyTorch: pip install 'mobilenet-zoo[torch]'."
-        ) from None
+        raise CheckpointError(f"{path} is a PyTorch file, which needs PyTorch: {install_hint('torch')}.") from None
     return torch
 
 

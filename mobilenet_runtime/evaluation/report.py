@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenet_common.errors import integer
+from mobilenet_common.errors import integer, printable
 from mobilenet_runtime.evaluation import charts
 from mobilenet_runtime.evaluation.history import read_history
 from mobilenet_runtime.evaluation.metrics import confident_mistakes, confused_pairs
@@ -238,4 +238,4 @@ def _embedded(image):
 
 
 def _text(value):
-    return html.escape(str(value))
+    return html.escape(printable(value))

@@ -12,7 +12,7 @@ class Joined(Sequence):
     """Sequences behind one another, none of them copied."""
 
     def __init__(self, sequences):
-        self._sequences = sequences
+        self.sequences = sequences
         self._ends = np.cumsum([len(sequence) for sequence in sequences])
 
     def __len__(self):
@@ -22,20 +22,20 @@ class Joined(Sequence):
         if not 0 <= i < len(self):
             raise IndexError(i)
         part = int(np.searchsorted(self._ends, i, "right"))
-        return self._sequences[part][i - int(self._ends[part - 1]) if part else i]
+        return self.sequences[part][i - int(self._ends[part - 1]) if part else i]
 
 
 class Picked(Sequence):
     """Some of a sequence's items, in an order of their own, none of them copied."""
 
     def __init__(self, items, indices):
-        self._items, self._indices = items, indices
+        self.items, self._indices = items, indices
 
     def __len__(self):
         return len(self._indices)
 
     def __getitem__(self, i):
-        return self._items[int(self._indices[i])]
+        return self.items[int(self._indices[i])]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,7 +1,8 @@
 """A folder of class folders, perhaps with train/ and validation/ or test/ above them."""
 
+from mobilenet_common.errors import printable
 from mobilenet_runtime.examples.parts import TEST, TRAIN, VALIDATION, WHOLE, Part, part_name
-from mobilenet_runtime.reading import find_pictures
+from mobilenet_runtime.reading import find_pictures, is_ignored
 
 
 def read(folder):
@@ -26,7 +27,7 @@ def _classes(folder):
     for path in _folders(folder):
         pictures = find_pictures([path])
         paths += pictures
-        labels += [path.name] * len(pictures)
+        labels += [printable(path.name)] * len(pictures)
         if not pictures:
             empty.append(path.name)
     if not paths:
@@ -40,4 +41,4 @@ def _classes(folder):
 
 
 def _folders(folder):
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_ignored(path.name))

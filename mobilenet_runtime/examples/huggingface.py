@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mobilenet_common.errors import install_hint
 from mobilenet_runtime.examples.parts import WHOLE, Part, part_name
 from mobilenet_runtime.pictures import PictureError, pillow
 
@@ -106,4 +107,4 @@ def _datasets():
     try:
         return importlib.import_module("datasets")
     except ImportError:
-        raise ValueError("Hugging Face datasets need their library: pip install 'mobilenet-zoo[train]'.") from None
+        raise ValueError(f"Hugging Face datasets need their library: {install_hint('train')}.") from None

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from mobilenet_common.errors import unknown_name
+from mobilenet_common.errors import printable, unknown_name
 
 _INTEGER = re.compile(r"[+-]?\d+")
 
@@ -59,7 +59,7 @@ def label_name(label):
         label = str(int(label))
     if not isinstance(label, str) or not label.strip():
         raise ValueError(f"label {label!r} is missing or no label: give a name or a whole number.")
-    label = label.strip()
+    label = printable(label.strip())
     if not _INTEGER.fullmatch(label):
         return label
     if int(label) < 0:

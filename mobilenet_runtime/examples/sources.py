@@ -1,6 +1,7 @@
 """Examples from what users have: folders, manifests, arrays, Hugging Face datasets."""
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from mobilenet_runtime.examples import arrays, folders, huggingface, manifests
 from mobilenet_runtime.examples.examples import Data, Examples, Joined
 from mobilenet_runtime.examples.labels import class_names_of, label_name, label_numbers
 from mobilenet_runtime.examples.parts import TEST, TRAIN, VALIDATION, WHOLE, Part, part_name
+from mobilenet_runtime.examples.shared import shared_images
 from mobilenet_runtime.examples.splitting import split as split_examples
 
 _KINDS = (
@@ -32,12 +34,20 @@ def read_data(data, *, validation=None, validation_fraction=0.2, seed=0):
         seed: Of that draw, at least 0.
 
     Returns:
-        `Data(train, validation)`, both with the classes of training.
+        `Data(train, validation)`, both with the classes of training. Images that are in both are counted in a warning.
 
     Raises:
         ValueError: There is nothing to train on, fewer than two classes, or something in it is wrong; the message says
             where.
     """
+    found = _train_and_validation(data, validation, validation_fraction, seed)
+    shared = shared_images(*found)
+    if shared:
+        warnings.warn(shared, stacklevel=2)
+    return found
+
+
+def _train_and_validation(data, validation, validation_fraction, seed):
     parts, class_names = _read(data)
     train = parts.get(TRAIN) or parts.get(WHOLE)
     if train is None and parts:

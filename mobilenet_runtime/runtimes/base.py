@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 
+from mobilenet_common.errors import install_hint
 from mobilenet_common.notices import warn_once
 from mobilenet_runtime.inputs import as_model_input
 from mobilenet_runtime.metadata import Metadata
@@ -31,7 +32,7 @@ def imported(module, extra="export"):
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        raise RuntimeMissing(f"{package} is not installed ({error}): pip install 'mobilenet-zoo[{extra}]'.") from error
+        raise RuntimeMissing(f"{package} is not installed ({error}): {install_hint(extra)}.") from error
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """`evaluate` for Keras models too."""
 
+import contextlib
 import statistics
 import time
 
@@ -12,6 +13,7 @@ from mobilenet_runtime.classifier import softmax
 from mobilenet_runtime.measure import peak_memory
 from mobilenet_runtime.pictures import as_numpy
 from mobilenet_zoo.evaluation.gradcam import grad_cam
+from mobilenet_zoo.locks import lock_of
 from mobilenet_zoo.preprocessing import preprocessing
 from mobilenet_zoo.pretrained import class_names_of
 from mobilenet_zoo.profiling import profile
@@ -40,7 +42,11 @@ def evaluate(model, examples, **options):
 
 
 class KerasClassifier:
-    """A Keras model as a classifier; see `mobilenet_runtime.classifier.ExportedClassifier`."""
+    """A Keras model as a classifier; see `mobilenet_runtime.classifier.ExportedClassifier`.
+
+    Several threads may call `answer` at once. Under JAX they take turns, since Keras hands the weights' memory over to
+    the call that runs.
+    """
 
     def __init__(self, model):
         if not isinstance(model.output_shape, tuple) or len(model.output_shape) != 2:
@@ -55,16 +61,18 @@ class KerasClassifier:
         self.class_names = class_names_of(model)
         logits = getattr(last_layer(model), "activation", None) is keras.activations.linear
         self.probabilities = softmax if logits else (lambda values: values)
+        self._turn = lock_of(model) if keras.backend.backend() == "jax" else contextlib.nullcontext()
 
     def answer(self, pictures):
-        return as_numpy(self.model.predict_on_batch(pictures))
+        with self._turn:
+            return as_numpy(self.model.predict_on_batch(pictures))
 
     def measured(self, picture, runs):
         """`(latency_ms, latency_batch, peak_memory_mb)`, in this process."""
         peak, times = peak_memory(), []
         for _ in range(_WARM_UP + runs):
             start = time.perf_counter()
-            self.model.predict_on_batch(picture)
+            self.answer(picture)
             times.append(time.perf_counter() - start)
         return 1e3 * statistics.median(times[_WARM_UP:]), len(picture), None if peak is None else peak / 1e6
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import threading
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from mobilenet_common.nesting import all_layers, last_layer
 from mobilenet_runtime.evaluation.pictures import photograph_overlay
 from mobilenet_runtime.inputs import as_model_input
 from mobilenet_runtime.pictures import open_picture
+from mobilenet_zoo.locks import lock_of
 from mobilenet_zoo.preprocessing import preprocessing
 from mobilenet_zoo.pretrained import class_names_of
 
@@ -58,10 +60,12 @@ def explain(model, picture, class_index=None, *, transform=None):
     transform = transform or preprocessing(model)
     picture = open_picture(picture, transform.channels)  # once, as a stream can't be read twice
     wanted = None if class_index is None else [_class_number(class_index, model)]
-    (heat,), (logits,) = grad_cam(model, transform(picture)[None], wanted)
-    number = int(logits.argmax()) if wanted is None else wanted[0]
+    with lock_of(model):
+        (heat,), (logits,) = grad_cam(model, transform(picture)[None], wanted)
+        number = int(logits.argmax()) if wanted is None else wanted[0]
+        probability = _probability(model, logits, number)
     shown = photograph_overlay(picture, heat, transform)
-    return Explanation(number, _probability(model, logits, number), scaled(heat), transform.pixels(picture), shown)
+    return Explanation(number, probability, scaled(heat), transform.pixels(picture), shown)
 
 
 def grad_cam(model, images, classes=None):
@@ -96,7 +100,8 @@ def grad_cam(model, images, classes=None):
         return keras.ops.sum(keras.ops.cast(logits, "float32") * keras.ops.one_hot(chosen, outputs))
 
     images = _as_input(images, model)
-    with _logits_of(last_layer(model)):
+    # Other threads may call the model meanwhile, whose layers compute for them what they always do.
+    with lock_of(model), _logits_of(last_layer(model)):
         found = _GRADIENTS[keras.backend.backend()](model, pool, keras.ops.convert_to_tensor(images), score)
     maps, gradients, logits = map(_numpy, found)
     if pool.data_format == "channels_first":
@@ -175,25 +180,32 @@ def _tapped(pool, tap):
         seen.append(tap(x))
         return call(seen[-1], *args, **kwargs)
 
-    with _replaced(pool, "call", tapped):
+    with _replaced(pool, "call", tapped, call):
         yield seen
 
 
 def _logits_of(layer):
     """Has the model's last layer give logits in place of probabilities."""
     if isinstance(layer, keras.layers.Softmax):
-        return _replaced(layer, "call", lambda x, *args, **kwargs: x)
-    if hasattr(layer, "activation"):
-        return _replaced(layer, "activation", keras.activations.linear)
+        return _replaced(layer, "call", lambda x, *args, **kwargs: x, layer.call)
+    if getattr(layer, "activation", None) not in (None, keras.activations.linear):
+        return _replaced(layer, "activation", keras.activations.linear, layer.activation)
     return contextlib.nullcontext()
 
 
 @contextlib.contextmanager
-def _replaced(layer, name, value):
-    """Sets an attribute for a while, past Keras's tracking, which has no hooks for what flows through a layer."""
-    own = vars(layer)
+def _replaced(layer, name, function, usual):
+    """Have a layer call `function` in place of `usual` for a while, in this thread alone.
+
+    Sets the attribute past Keras's tracking, which has no hooks for what flows through a layer.
+    """
+    own, thread = vars(layer), threading.get_ident()
     before = own.get(name)
-    own[name] = value
+
+    def chosen(*args, **kwargs):
+        return (function if threading.get_ident() == thread else usual)(*args, **kwargs)
+
+    own[name] = chosen
     try:
         yield
     finally:

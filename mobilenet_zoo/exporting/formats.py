@@ -4,7 +4,7 @@ import dataclasses
 import importlib.util
 from pathlib import Path
 
-from mobilenet_common.errors import ExportError, unknown_name
+from mobilenet_common.errors import ExportError, install_hint, unknown_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Format:
         if missing:
             raise ExportError(
                 f"{self.title} needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
-                "installed: pip install 'mobilenet-zoo[export]'."
+                f"installed: {install_hint('export')}."
             )
 
 

@@ -2,6 +2,8 @@
 
 import importlib
 
+from mobilenet_common.errors import install_hint
+
 
 def library(name):
     """The module `name`, or an error that says how to install it.
@@ -13,6 +15,5 @@ def library(name):
         return importlib.import_module(name)
     except ImportError as error:
         raise ValueError(
-            f"Training needs {name.partition('.')[0]}, which can't be imported ({error}): pip install "
-            "'mobilenet-zoo[train]'."
+            f"Training needs {name.partition('.')[0]}, which can't be imported ({error}): {install_hint('train')}."
         ) from error

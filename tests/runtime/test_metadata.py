@@ -104,5 +104,5 @@ def test_what_is_no_record(text):
 
 def test_a_newer_format():
     record = json.loads(FULL.as_json()) | {"format": 2}
-    with pytest.raises(ValueError, match="pip install --upgrade"):
+    with pytest.raises(ValueError, match="newer mobilenet-zoo: update it"):
         Metadata.from_json(json.dumps(record))

@@ -49,8 +49,6 @@ def open_whole(picture, name, channels):
     with _unreadable(name), contextlib.ExitStack() as files:
         if isinstance(picture, (str, os.PathLike)):
             picture = files.enter_context(pillow("Image").open(picture))
-        if hasattr(picture, "load"):
-            picture.load()
         return open_picture(picture, channels)
 
 

@@ -1,0 +1,155 @@
+"""Which files a folder's images are, and what training and validation have in common."""
+
+import os
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mobilenet_runtime.examples import Examples, read_data
+from mobilenet_runtime.examples.shared import shared_images
+from mobilenet_runtime.reading import find_pictures, is_ignored
+
+pytestmark = pytest.mark.across
+
+LEFTOVERS = (
+    ".ipynb_checkpoints/0-checkpoint.png",
+    "._0.png",
+    ".hidden.png",
+    "Thumbs.db",
+    "@eaDir/0.png/SYNOPHOTO_THUMB_M.png",
+    "__MACOSX/._0.png",
+    "__MACOSX/0.png",
+    "$RECYCLE.BIN/1.png",
+    "System Volume Information/1.png",
+    "lost+found/1.png",
+)
+
+
+def save(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (6, 6, 3), "uint8")).save(path, "png")
+    return path
+
+
+def inside(folder, paths):
+    return [os.path.relpath(path, folder) for path in paths]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes of three images each, with copies that systems and tools left at every depth."""
+    folder = tmp_path / ".cache" / "photos"  # only names below the folder that was named count
+    for number, label in enumerate(("cat", "dog")):
+        for i in range(3):
+            save(folder / label / "inner" / f"{i}.png", 3 * number + i)
+    for place in ("", "cat", "cat/inner", "dog"):
+        for leftover in LEFTOVERS:
+            save(folder / place / leftover, 0)
+    return folder
+
+
+class TestLeftovers:
+    def test_are_passed_over_at_every_depth(self, photos):
+        expected = [f"{label}/inner/{i}.png" for label in ("cat", "dog") for i in range(3)]
+        assert inside(photos, find_pictures([photos])) == expected
+
+    def test_are_in_neither_part_of_training(self, photos):
+        data = read_data(photos, validation_fraction=0.34)
+        assert data.train.class_names == ("cat", "dog")
+        assert (len(data.train), len(data.validation)) == (4, 2)
+
+    def test_what_is_named_is_taken(self, photos):
+        named = [photos / "cat" / ".hidden.png", photos / "cat" / "Thumbs.db"]
+        assert find_pictures(named) == list(map(str, named))
+        assert inside(photos, find_pictures([photos / "cat" / "@eaDir"])) == ["cat/@eaDir/0.png/SYNOPHOTO_THUMB_M.png"]
+
+    def test_patterns(self, photos):
+        assert inside(photos, find_pictures([f"{photos}/cat/**"])) == [f"cat/inner/{i}.png" for i in range(3)]
+        assert inside(photos, find_pictures([f"{photos}/*/@eaDir/**/*.png"])) == [
+            f"{label}/@eaDir/0.png/SYNOPHOTO_THUMB_M.png" for label in ("cat", "dog")
+        ]
+
+    @pytest.mark.parametrize("name", ["cat", "__background__", "a.b", "eaDir", "thumbs.db.png", "_", "é"])
+    def test_what_is_none(self, name):
+        assert not is_ignored(name)
+
+
+class TestFolders:
+    def test_links_that_lead_in_circles_end(self, photos):
+        (photos / "cat" / "circle").symlink_to(photos)
+        assert len(find_pictures([photos])) == 6
+
+    def test_a_link_that_is_named_is_followed(self, photos, tmp_path):
+        (tmp_path / "link").symlink_to(photos / "cat")
+        assert len(find_pictures([tmp_path / "link"])) == 3
+
+    def test_one_that_cannot_be_read_is_an_error(self, photos, monkeypatch):
+        scan = os.scandir
+
+        def refuse(path):
+            if str(path).endswith("dog"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return scan(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        with pytest.raises(ValueError, match="photos/dog can't be read: Permission denied"):
+            find_pictures([photos])
+
+
+def examples(images):
+    return Examples(images, np.zeros(len(images), "int64"), ("a",))
+
+
+class TestSharedImages:
+    def test_copies_are_counted_by_content(self, tmp_path):
+        train = [save(tmp_path / "train" / f"{i}.png", i) for i in range(5)]
+        others = [save(tmp_path / "val" / f"{i}.png", 10 + i) for i in range(3)]
+        assert shared_images(examples(train), examples(others)) is None
+        assert len({path.stat().st_size for path in train + others}) < 8, "some differ in their content alone"
+        copies = [save(tmp_path / "val" / f"copy{i}.png", i) for i in (4, 1)]
+        said = shared_images(examples(train), examples([*others, *copies, train[2]]))
+        assert said.startswith(f"3 of 6 validation images are in the training set too, for example {copies[0]}")
+        assert str(train[4]) in said
+
+    def test_files_that_differ_at_the_end_alone(self, tmp_path):
+        for name, end in (("a", b"1"), ("b", b"2")):
+            (tmp_path / name).write_bytes(bytes(9000) + end)
+        assert shared_images(examples([tmp_path / "a"]), examples([tmp_path / "b"])) is None
+
+    def test_only_files_of_one_size_are_read(self, tmp_path, monkeypatch):
+        from mobilenet_runtime.examples import shared
+
+        paths = [tmp_path / str(i) for i in range(6)]
+        for i, path in enumerate(paths):
+            path.write_bytes(os.urandom(100 + i % 5))
+        read = []
+        monkeypatch.setattr(shared, "_read", lambda path, how: read.append(path))
+        shared_images(examples(paths[:5]), examples(paths[5:]))
+        assert sorted(read) == [paths[0], paths[5]]
+
+    def test_arrays(self):
+        images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), "uint8")
+        assert shared_images(examples(images[:10]), examples(images[10:])) is None
+        assert shared_images(examples(images[:10]), examples(images[8:])).startswith("2 of 12 validation images")
+
+    def test_missing_files_and_images_in_memory_are_left_to_others(self, tmp_path):
+        absent = tmp_path / "absent.png"
+        assert shared_images(examples([absent]), examples([absent])) is None
+        image = Image.new("RGB", (3, 3))
+        assert shared_images(examples([image]), examples([image])) is None
+
+    def test_a_large_set_is_sampled(self):
+        images = np.zeros((3000, 1, 1), "uint8")
+        assert shared_images(examples(images[:1]), examples(images)).startswith("2000 of 2000 compared validation")
+
+    def test_read_data_warns_once(self, photos):
+        for i in range(2):
+            save(photos / "dog" / f"again{i}.png", 0)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            read_data(photos, validation=photos)
+        (warning,) = caught
+        assert str(warning.message).startswith("8 of 8 validation images are in the training set too")
+        assert warning.filename == __file__

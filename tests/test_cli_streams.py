@@ -1,0 +1,150 @@
+"""No name of a file or class, no console and no closed pipe costs a command its results."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mobilenet_common.errors import printable
+from mobilenet_runtime import Metadata, embed
+from tests.runtime import tiny
+
+pytestmark = pytest.mark.across
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = [sys.executable, "-c", "from mobilenet_cli import main; main()"]
+CONSOLES = {
+    "ascii": {"PYTHONIOENCODING": "ascii"},
+    "cp1252": {"PYTHONIOENCODING": "cp1252"},
+    "C": {"PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"},
+    "utf-8": {"PYTHONIOENCODING": "utf-8"},
+}
+ODD = os.fsdecode(b"caf\xe9")  # "café" in Latin-1
+CLASSES = ("犬", "naïve", "[cat]", "dog", "owl")
+
+
+def environment(**settings):
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return os.environ | {"PYTHONPATH": paths, "COLUMNS": "200"} | settings
+
+
+def run(*arguments, folder, **settings):
+    return subprocess.run([*COMMAND, *arguments], cwd=folder, env=environment(**settings), capture_output=True)
+
+
+def save(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), "uint8")).save(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A classifier with classes that few consoles can show, and images whose names are not text."""
+    folder = tmp_path_factory.mktemp("odd")
+    model = tiny.write("onnx", folder, outputs=("logits",))
+    mean = (0.5, 0.5, 0.5)
+    embed(model, Metadata("tiny", CLASSES, (8, 8), 3, "NCHW", 1.0, "bilinear", mean, mean, "logits"))
+    try:
+        save(folder / "photos" / "dog" / f"{ODD}.png")
+    except OSError:
+        pytest.skip("names of files are text here")
+    save(folder / "photos" / "dog" / "plain.png", 1)
+    (folder / "photos" / "owl" / f"{ODD}.png").parent.mkdir()
+    save(folder / "photos" / "owl" / f"{ODD}.png", 2)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("form", "console"),
+    [("table", "ascii"), ("table", "utf-8"), ("csv", "cp1252"), ("jsonl", "C"), ("jsonl", "cp1252")],
+)
+def test_predict(form, console, folder):
+    result = run("predict", "photos", "-m", "model.onnx", "--format", form, folder=folder, **CONSOLES[console])
+    assert result.returncode == 0, result.stderr
+    said = result.stdout.decode({"C": "ascii"}.get(console, console))
+    if form == "jsonl":
+        records = [json.loads(line) for line in said.splitlines()]
+        paths = [os.fsencode(record["picture"]) for record in records]
+        assert paths == [b"photos/dog/caf\xe9.png", b"photos/dog/plain.png", b"photos/owl/caf\xe9.png"]
+        assert {each["name"] for each in records[0]["predictions"]} == set(CLASSES)
+    else:
+        assert said.count(r"caf\xe9.png") == (2 if form == "table" else 10)
+        assert said.count("犬" if console == "utf-8" else r"\u72ac") == 3
+        assert said.count("naïve" if console in ("utf-8", "cp1252") else r"na\xefve") == 3
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_predict_to_a_file_in_utf_8(ending, folder, tmp_path):
+    out = tmp_path / f"answers.{ending}"
+    arguments = ("predict", "photos", "-m", "model.onnx", "--format", ending, "-o", str(out))
+    result = run(*arguments, folder=folder, **CONSOLES["C"])
+    assert result.returncode == 0, result.stderr
+    text = out.read_text(encoding="utf-8")
+    assert "犬" in text
+    if ending == "csv":
+        assert list(csv.reader(text.splitlines()))[1][0] == r"photos/dog/caf\xe9.png"
+
+
+def test_evaluate_with_report_and_predictions(folder, tmp_path):
+    from mobilenet_runtime.evaluation.predictions import read_predictions
+
+    outputs = ("-o", str(tmp_path / "report.html"), "--predictions", str(tmp_path / "answers.npz"))
+    result = run("evaluate", "model.onnx", "photos", "--json", *outputs, folder=folder, **CONSOLES["ascii"])
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["pictures"] == 3
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "犬" in report
+    assert r"caf\xe9.png" in report, "one of the mistakes"
+    names = [f"photos/owl/{ODD}.png", "photos/dog/plain.png"]
+    assert read_predictions(tmp_path / "answers.npz", names).shape == (2, 5)
+
+
+def test_an_image_that_cannot_be_read_is_named(folder, tmp_path):
+    (tmp_path / f"{ODD}.png").write_bytes(b"no image")
+    save(tmp_path / "good.png")
+    model = str(folder / "model.onnx")
+    result = run("predict", ".", "-m", model, "--json", folder=tmp_path, PYTHONIOENCODING="utf-8")
+    assert result.returncode == 1
+    assert rb"skipped: caf\xe9.png" in result.stderr
+    assert len(result.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("lines", [0, 1])
+def test_a_pipe_that_is_closed_early_ends_the_command_silently(lines, folder):
+    many = ["photos/dog/plain.png", *(f"./{'./' * i}photos/dog/plain.png" for i in range(150))]
+    command = [*COMMAND, "predict", *many, "-m", "model.onnx", "--json", "--top", "5"]
+    with subprocess.Popen(
+        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        for _ in range(lines):
+            json.loads(process.stdout.readline())
+        process.stdout.close()
+        said = process.stderr.read()
+    assert said.strip() == b""
+    assert process.returncode == 1
+
+
+def test_a_small_output_that_nobody_reads(folder):
+    """It stays in the buffer until the end, where Python itself would report the closed pipe."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run(
+        [*COMMAND, "--version"], env=environment(), stdout=writing, stderr=subprocess.PIPE, cwd=folder
+    )
+    os.close(writing)
+    assert result.stderr == b""
+    assert result.returncode == 1
+
+
+def test_printable():
+    assert printable("plain") == "plain"
+    assert printable("naïve 犬") == "naïve 犬"
+    assert printable(Path(os.fsdecode(b"caf\xe9/\xff.png"))) == r"caf\xe9/\xff.png"
+    assert printable("a\ud800b") == r"a\ud800b"
+    assert printable("naïve\udcc3\udca9") == "naïveé", "UTF-8 that an ASCII locale took for bytes"
