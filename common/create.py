@@ -34,11 +34,11 @@ _ARGUMENTS = """
             extractor.
         weights: None for random ones. `"imagenet"` for the published ImageNet-1k checkpoint that scores best for this
             variant and width; or a name or a tag of `WEIGHTS`, with `@revision` behind it for another state of its
-            repository. Or the path of a file: `.keras`, `.weights.h5`, `.h5`, `.safetensors`, `.pth` or `.bin`, in
-            this library's own layout or in that of timm, torchvision, keras.applications, transformers or the compact
-            family. A file with a published name is those published weights. With other `num_classes` than theirs the
-            classifier is fresh; other channels than 3 get a stem made from theirs: the sum of its kernels for one
-            channel, repeated and rescaled ones for more.
+            repository. Or the path of a safetensors, PyTorch or Keras file, in this library's own layout or in that of
+            timm, torchvision, keras.applications, transformers or the compact family. A file with a published name is
+            those published weights. With other `num_classes` than theirs, or a file without classifier, the classifier
+            is fresh; other channels than 3 get a stem made from theirs: the sum of its kernels for one channel,
+            repeated and rescaled ones for more.
         pooling: Without top: None for the feature map, `"avg"` or `"max"` for a vector.
         pyramid_levels: Without top: integers such as `(2, 3, 4, 5)`; the model then returns a dict with the last map
             at each published stride, `"P2"` at 4 to `"P5"` at 32.
@@ -72,7 +72,8 @@ _ARGUMENTS = """
         CheckpointError: `weights` can't be had, can't be read or doesn't fit the model.
 
     Warns:
-        UserWarning: The classifier is fresh, because `weights` are for another number of classes; or the images that
+        UserWarning: The classifier is fresh, because `weights` are for another number of classes or have none; of
+            several networks in a file one was loaded; something beside the network was left out; or the images that
             `weights` need are not known and a normalization had to be assumed for `include_preprocessing`.
     """
 

@@ -16,7 +16,7 @@ Target = StrEnum("Target", {name.upper(): name for name in ("native", *LAYOUTS)}
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A .keras, .h5, .safetensors, .pth or .bin file.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A Keras, safetensors or PyTorch file.")],
     target: Annotated[
         Path, typer.Argument(metavar="OUT", help="A .keras or .weights.h5 file, or .safetensors or .pth for others.")
     ],

@@ -6,6 +6,7 @@ import pickle
 import struct
 import tempfile
 import zipfile
+from collections.abc import Mapping
 
 import h5py
 import numpy as np
@@ -36,7 +37,7 @@ def read(path):
             f"{path.suffix!r}. Readable: {', '.join(READERS)}."
         )
     contents = reader(path)
-    if hasattr(contents, "__len__") and not len(contents):
+    if isinstance(contents, Mapping) and not contents:
         raise CheckpointError(f"{path} holds no tensors.")
     return contents
 

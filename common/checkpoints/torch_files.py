@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import threading
 import zipfile
 
 from mobilenet_common.checkpoints.refusals import damaged
@@ -61,6 +62,7 @@ _HARMLESS = {
     "lightning.fabric.utilities.data.AttributeDict": dict,
     "pytorch_lightning.utilities.parsing.AttributeDict": dict,
 }
+_ONE_AT_A_TIME = threading.Lock()  # PyTorch has one list of permitted names for the process
 _ADVICE = "Ask its owner for a file of `model.state_dict()` alone, best as .safetensors."
 
 
@@ -75,7 +77,7 @@ def read_torch(path):
         raise CheckpointError(f"{path} is a TorchScript archive, which is code, so it was not read. {_ADVICE}")
     try:
         permitted = torch.serialization.safe_globals([(stand_in, name) for name, stand_in in _HARMLESS.items()])
-        with permitted, open(path, "rb") as file:  # given a path, PyTorch would go by its ending
+        with _ONE_AT_A_TIME, permitted, open(path, "rb") as file:  # given a path, PyTorch would go by its ending
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if _is_pickle(path):

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import concurrent.futures
 import datetime
 import io
 import pathlib
@@ -507,6 +508,20 @@ def test_own_legacy_files_bring_padding_and_epsilon(tmp_path):
     assert (again.get_layer("stem").padding, again.get_layer("stem").norm_epsilon) == ("symmetric", 0.02)
     for value, same in zip(own.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(value, same)
+
+
+@pytest.mark.parametrize("contents", [torch.tensor(1.0), 3, None, argparse.Namespace(a=1)])
+def test_a_file_of_something_else_is_no_state_dict(contents, tmp_path):
+    torch.save(contents, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="is not a state dict"):
+        load_checkpoint(model(), tmp_path / "other.pth")
+
+
+def test_files_load_in_several_threads_at_once(state, tmp_path):
+    torch.save({"state_dict": state, "args": argparse.Namespace(a=1)}, tmp_path / "checkpoint.pth")
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        opened = list(pool.map(StateDict.open, [tmp_path / "checkpoint.pth"] * 12))
+    assert all(each.tensors.keys() == state.keys() for each in opened)
 
 
 def test_bytes_are_no_source(state):
