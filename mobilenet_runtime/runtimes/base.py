@@ -193,6 +193,7 @@ class Exported(abc.ABC):
 
     def outputs(self, pictures):
         """The answers to pictures in float32 that are right for the file already; see `__call__`."""
+        self._check(pictures)
         first = self.data_format == "channels_first"
         if first:
             pictures = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
