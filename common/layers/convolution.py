@@ -83,8 +83,7 @@ class ConvNormActivation(NormActivation):
 
     def call(self, x, training=None):
         if self._is_pointwise_batch_norm and self._norm_learns(training):
-            options = (self.gamma, self.beta, self.norm_epsilon, self.activation, self.data_format)
-            return self._moved(*ops.pointwise_batch_norm_training(x, self.kernel, *options))
+            return self._moved(*ops.pointwise_batch_norm_training(x, self.kernel, *self._batch_norm_options()))
         convolve = ops.depthwise_convolution if self.filters is None else ops.convolution
         x = convolve(
             x,

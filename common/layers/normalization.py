@@ -11,6 +11,8 @@ from mobilenet_common.layers.quick import QuickLayer
 from mobilenet_common.ops.layout import channel_axis
 from mobilenet_common.widths import channels_per_group
 
+_HALF = ("float16", "bfloat16")
+
 
 @keras.saving.register_keras_serializable(package="mobilenet")
 class NormActivation(QuickLayer):
@@ -32,7 +34,8 @@ class NormActivation(QuickLayer):
 
     Batch norm uses its moving statistics in inference, and also in training while `trainable` or `norm_trainable` is
     False, as Keras's own layer does while `trainable` is False. Its moving variance is the biased one, again as
-    Keras's.
+    Keras's. All normalizations compute in float32 at least, whatever the layer's dtype; under `"float16"` and
+    `"bfloat16"` the variables are stored in that type.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class NormActivation(QuickLayer):
         }
 
     def _build_normalization(self, channels):
+        self._has_half_variables = self.variable_dtype in _HALF
         if self.normalization is None:
             return
         # The statistics decide the result more than any rounding may: never cast down under mixed precision.
@@ -125,24 +129,40 @@ class NormActivation(QuickLayer):
         """Normalisation and activation of `x`, in its place in memory where `overwrite` allows."""
         if self.normalization == "batch":
             return self._batch_norm(x, training, overwrite)
-        if self.normalization == "group":
-            size = channels_per_group(self.gamma.shape[0])
-            x = ops.group_norm(x, self.gamma, self.beta, size, self.norm_epsilon, self.data_format)
-        elif self.normalization == "layer":
-            x = ops.layer_norm(x, self.gamma, self.beta, self.norm_epsilon, self.data_format)
-        elif self.normalization == "affine":
-            x = ops.affine(x, self.gamma, self.beta, self.data_format)
+        if self.normalization is not None:
+            gamma, beta = self._full(self.gamma), self._full(self.beta)
+            if self.normalization == "group":
+                size = channels_per_group(gamma.shape[0])
+                x = ops.group_norm(x, gamma, beta, size, self.norm_epsilon, self.data_format)
+            elif self.normalization == "layer":
+                x = ops.layer_norm(x, gamma, beta, self.norm_epsilon, self.data_format)
+            else:
+                x = ops.affine(x, gamma, beta, self.data_format)
         return ops.activate(x, self.activation, self.data_format, overwrite=overwrite)
 
     def _batch_norm(self, x, training, overwrite):
-        options = (self.gamma, self.beta, self.norm_epsilon, self.activation, self.data_format)
-        if not self._norm_learns(training):
-            return ops.batch_norm(x, self.moving_mean, self.moving_variance, *options, overwrite=overwrite)
-        return self._moved(*ops.batch_norm_training(x, *options))
+        if self._norm_learns(training):
+            return self._moved(*ops.batch_norm_training(x, *self._batch_norm_options()))
+        statistics = self._full(self.moving_mean), self._full(self.moving_variance)
+        return ops.batch_norm(x, *statistics, *self._batch_norm_options(), overwrite=overwrite)
+
+    def _batch_norm_options(self):
+        return (
+            self._full(self.gamma),
+            self._full(self.beta),
+            self.norm_epsilon,
+            self.activation,
+            self.data_format,
+        )
+
+    def _full(self, variable):
+        """The variable, in float32 where it is stored in half precision, as Keras's normalization layers have it."""
+        return keras_ops.cast(variable, "float32") if self._has_half_variables else variable
 
     def _moved(self, y, mean, variance):
         """`y`, after the moving statistics have followed the batch's."""
         keep = self.norm_momentum
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * keep + keras_ops.cast(batch, moving.dtype) * (1 - keep))
+            old = self._full(moving)
+            moving.assign(old * keep + keras_ops.cast(batch, old.dtype) * (1 - keep))
         return y

@@ -50,8 +50,9 @@ def channel_attention(query, key, value, *, heads, data_format):
     """
     batch, height, width, channels = split_shape(ops.shape(query), data_format)
     query, key, value = (_split_heads(x, heads, data_format) for x in (query, key, value))
-    weights = ops.matmul(ops.transpose(query, (0, 1, 3, 2)), key)  # channels x channels
-    weights = ops.cast(ops.softmax(as_float32(weights)), value.dtype)
+    # The sum over the positions is not scaled: float16 would overflow, bfloat16 keeps too few digits for a softmax.
+    weights = ops.matmul(ops.transpose(as_float32(query), (0, 1, 3, 2)), as_float32(key))  # channels x channels
+    weights = ops.cast(ops.softmax(weights), value.dtype)
     y = ops.matmul(value, ops.transpose(weights, (0, 1, 3, 2)))  # positions x channels
     y = ops.reshape(y, (batch, heads, height, width, channels // heads))
     order = (0, 2, 3, 1, 4) if data_format == "channels_last" else (0, 1, 4, 2, 3)

@@ -91,6 +91,9 @@ elif _BACKEND == "torch":
 
     _GRAPH = {name: getattr(exported, name) for name in ("dense", "pointwise", "depthwise", "activate")} | _AT_ONCE
     _EXPORTED = {"onnx": _GRAPH | {"attend": exported.attend}, "torch": _GRAPH | {"attend": native.attend}}
+    # What others trace, such as `keras.Model.export`, may become any file, and keeps its batch norm.
+    _TRACED = _EXPORTED["onnx"] | {"normalize": exported.normalize}
+    _FASTEST |= {("traced", "channels_last"): _TRACED, ("traced", "channels_first"): _TRACED}
 
 _target = None
 _shared = {}
@@ -114,7 +117,7 @@ def traced_for(target):
 
 def is_traced_for_export():
     """Whether the program that is traced now leaves for another runtime."""
-    return _target is not None
+    return _target is not None or (native is not None and native.platform() == "traced")
 
 
 @contextlib.contextmanager

@@ -94,7 +94,8 @@ def activate(x, activation, overwrite):
 
 def attend(query, key, value, dropout):
     """`softmax(query keyᵀ / sqrt(key_size)) value` over the last two axes of each, `dropout` on the weights or None."""
-    weights = ops.matmul(query, ops.swapaxes(key, -1, -2)) * query.shape[-1] ** -0.5
+    # Scaled before the product, which could overflow in float16.
+    weights = ops.matmul(query * query.shape[-1] ** -0.5, ops.swapaxes(key, -1, -2))
     weights = ops.cast(ops.softmax(as_float32(weights)), value.dtype)
     if dropout is not None:
         weights = dropout(weights)

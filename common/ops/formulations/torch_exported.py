@@ -37,6 +37,14 @@ def _convolve(x, weight, bias, groups, stride, dilation, padding, data_format):
     return y.permute(0, 2, 3, 1) if data_format == "channels_last" else y
 
 
+def normalize(x, mean, variance, gamma, beta, epsilon, activation, data_format, overwrite):
+    """PyTorch's batch norm with given statistics, and an activation."""
+    vectors = [_tensor(vector) for vector in (gamma, beta, mean, variance)]
+    y = x.permute(0, 3, 1, 2) if data_format == "channels_last" else x
+    y = torch.batch_norm(y, *vectors, False, 0.0, epsilon, False)
+    return activate(y.permute(0, 2, 3, 1) if data_format == "channels_last" else y, activation, False)
+
+
 def activate(x, activation, overwrite):
     """`activation(x)` by PyTorch's own operation, as a new tensor."""
     return native_activate(x, activation, False)
@@ -45,7 +53,8 @@ def activate(x, activation, overwrite):
 def attend(query, key, value, dropout):
     """Scaled dot-product attention, the smaller factor scaled."""
     weights = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
-    return torch.matmul(torch.softmax(weights, -1), value)
+    weights = torch.softmax(weights, -1)
+    return torch.matmul(weights if dropout is None else dropout(weights), value)
 
 
 def _tensor(variable):

@@ -13,8 +13,11 @@ from mobilenet_common.ops.geometry import padding_widths
 
 
 def platform():
-    """The same everywhere: PyTorch chooses by the device of each tensor."""
-    return "any"
+    """`"traced"` inside `torch.export`, `torch.onnx.export` and `torch.jit.trace`, else `"any"`.
+
+    PyTorch itself chooses by the device of each tensor.
+    """
+    return "traced" if torch.jit.is_tracing() or torch.compiler.is_exporting() else "any"
 
 
 def dense(x, kernel, bias, stride, dilation, padding, data_format):
