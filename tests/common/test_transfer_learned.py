@@ -19,6 +19,7 @@ from tests.references import TOLERANCE, infer
 
 APPLICATIONS, LAYERS = keras.applications, keras.layers
 SHAPE = (32, 32, 3)
+SLOW = pytest.mark.slow
 V3 = {"include_preprocessing": False, "alpha": 0.35}
 BODIES = {
     "V1": (APPLICATIONS.MobileNet, {"alpha": 0.25}, create_mobilenetv1, ("0.25",)),
@@ -147,8 +148,9 @@ def test_a_body_in_a_subclassed_model(tmp_path, deviation):
 
 
 @pytest.mark.across
-@pytest.mark.parametrize("frozen", ["all", "half"])
-@pytest.mark.parametrize("key", ["V1", "V3 small"])
+@pytest.mark.parametrize(
+    ("key", "frozen"), [("V1", "half"), *(pytest.param("V3 small", frozen, marks=SLOW) for frozen in ("all", "half"))]
+)
 def test_a_frozen_body_in_the_format_of_keras_2(key, frozen, tmp_path, deviation):
     """Such a file lists what trains before what doesn't, so that the order says nothing."""
     body = their_body(key)
@@ -161,8 +163,13 @@ def test_a_frozen_body_in_the_format_of_keras_2(key, frozen, tmp_path, deviation
 
 
 @pytest.mark.across
-@pytest.mark.parametrize("form", ["nested", "flat"])
-@pytest.mark.parametrize("key", ["V1", "V2"])
+@pytest.mark.parametrize(
+    ("key", "form"),
+    [
+        ("V1", "nested"),
+        *(pytest.param(*case, marks=SLOW) for case in (("V1", "flat"), ("V2", "nested"), ("V2", "flat"))),
+    ],
+)
 def test_a_dense_layer_behind_the_pool_is_the_classifier(key, form, tmp_path, deviation):
     theirs = randomised(FORMS[form](their_body(key)))
     path = saved(theirs, tmp_path / "flowers.keras")
@@ -188,7 +195,7 @@ NOT_THE_CLASSIFIER = {
 
 
 @pytest.mark.across
-@pytest.mark.parametrize("ending", [".keras", ".h5"])
+@pytest.mark.parametrize("ending", [".keras", pytest.param(".h5", marks=SLOW)])
 @pytest.mark.parametrize("case", NOT_THE_CLASSIFIER)
 def test_what_may_be_something_else_than_the_classifier_is_left_out(case, ending, tmp_path):
     body = their_body("V1")
@@ -214,7 +221,10 @@ def test_a_head_with_a_wide_layer_that_the_file_lacks_is_fresh_as_a_whole(tmp_pa
 
 @pytest.mark.across
 @pytest.mark.parametrize("form", ["nested", "flat"])
-@pytest.mark.parametrize(("key", "name"), [("V1", "predictions"), ("V2", "logits"), ("V3 small", "logits")])
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("V1", "predictions"), pytest.param("V2", "logits", marks=SLOW), pytest.param("V3 small", "logits", marks=SLOW)],
+)
 def test_a_layer_called_as_another_generations_classifier(key, name, form, tmp_path):
     body = their_body(key)
     x = LAYERS.GlobalAveragePooling2D()(body.output)
