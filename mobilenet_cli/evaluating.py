@@ -146,9 +146,10 @@ def explain(
         )
     check_name("--model", model)
     paths, failed = find(pictures)
-    several = len(paths) > 1 or not output.suffix
-    if len(paths) > 1 and output.suffix:
-        raise ValueError(f"--output={output} is one file, but there are {len(paths)} pictures: name a folder.")
+    count = len(paths) + failed
+    if count > 1 and output.suffix:
+        raise ValueError(f"--output={output} is one file, but there are {count} pictures: name a folder.")
+    several = not output.suffix
     network = load(model)
     gradcam = importlib.import_module("mobilenet_zoo.evaluation")
     names = _names(network)
