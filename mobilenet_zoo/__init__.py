@@ -9,7 +9,7 @@ from mobilenet_runtime import PictureError, Prediction, Preprocessing, decode_pr
 from mobilenet_runtime.version import VERSION
 from mobilenet_zoo.classifier import reset_classifier
 from mobilenet_zoo.conversion import export_checkpoint
-from mobilenet_zoo.exporting import ExportReport, export
+from mobilenet_zoo.exporting import ExportReport, ExportStep, export
 from mobilenet_zoo.finetuning import discriminative_rates, freeze_batch_norm
 from mobilenet_zoo.fusing import fuse
 from mobilenet_zoo.preprocessing import preprocessing, set_preprocessing
@@ -24,6 +24,7 @@ __all__ = [
     "DownloadError",
     "ExportError",
     "ExportReport",
+    "ExportStep",
     "PictureError",
     "Prediction",
     "Preprocessing",

@@ -20,6 +20,8 @@ def export(
     metadata=True,
     verify=True,
     float_blocks=None,
+    reduce_range=False,
+    progress=None,
 ):
     """Writes a model for another runtime, opens the file there, and compares its answers with the model's.
 
@@ -50,7 +52,12 @@ def export(
             output, in place of 2e-4 for float32 and 5e-2 for float16.
         float_blocks: For quantisation: names of layers to keep in float. None: none, unless `"int8"` costs more than a
             point of accuracy on the held-out pictures (without labels, three points of agreement); then those layers
-            that lose most.
+            that lose most, which a search finds. `()` leaves none in float32 and skips the search.
+        reduce_range: For `"int8"`, ONNX and OpenVINO: whether kernels keep to 7 bits. Pass True for a file that will
+            run on x86 processors without VNNI (before about 2019), whose 16-bit sums full 8-bit kernels can overflow.
+            ARM processors, newer x86 ones and LiteRT don't need it, and it costs accuracy there.
+        progress: Called with an `ExportStep` as each step begins, or None. Without it only the search for float32
+            layers is announced, as a warning of the logger `"mobilenet_zoo"`.
 
     Returns:
         An `ExportReport`.
@@ -76,6 +83,7 @@ def export_all(model, paths, **options):
     from mobilenet_zoo.exporting.formats import find_format
     from mobilenet_zoo.exporting.places import check_place
     from mobilenet_zoo.exporting.plan import Plan
+    from mobilenet_zoo.exporting.progress import Progress, steps_of
     from mobilenet_zoo.exporting.session import write
 
     plan = Plan(model, **options)
@@ -86,8 +94,10 @@ def export_all(model, paths, **options):
     if plan.quantization == "int8":
         _ = plan.pictures  # before any process is started
     _ = plan.reference
+    total = sum(len(steps_of(format, plan.quantization, plan.verify)) for format in formats.values())
+    progress = Progress(plan.progress, total)
     by_backend = {}
     for path, format in formats.items():
         by_backend.setdefault(format.backend, []).append((path, format))
     for backend, wanted in by_backend.items():
-        yield from write(plan, backend, wanted)
+        yield from write(plan, backend, wanted, progress)

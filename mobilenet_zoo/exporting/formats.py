@@ -21,6 +21,8 @@ class Format:
         quantizations: What it can be quantised to, with the libraries that each needs.
         any_batch: Whether it takes batches of any size.
         companions: Endings of files that belong to the first.
+        reduces_range: Whether `reduce_range` is offered, as the runtime adds 8-bit products in 16 bits on processors
+            without VNNI.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Format:
     quantizations: dict[str, tuple[str, ...]]
     any_batch: bool = True
     companions: tuple[str, ...] = ()
+    reduces_range: bool = False
 
     def files(self, path):
         """The paths of all files that an export to `path` writes."""
@@ -58,7 +61,9 @@ FORMATS = {
     each.name: each
     for each in (
         Format("litert", "LiteRT", ".tflite", "tensorflow", ("ai_edge_litert",), "channels_last", _LITERT, False),
-        Format("onnx", "ONNX", ".onnx", "torch", (*_TORCH_ONNX, "onnxruntime"), "channels_first", _ONNX),
+        Format(
+            "onnx", "ONNX", ".onnx", "torch", (*_TORCH_ONNX, "onnxruntime"), "channels_first", _ONNX, reduces_range=True
+        ),
         Format(
             "openvino",
             "OpenVINO",
@@ -68,6 +73,7 @@ FORMATS = {
             "channels_first",
             _OPENVINO,
             companions=(".bin",),
+            reduces_range=True,
         ),
         Format("torch", "torch.export", ".pt2", "torch", (), "channels_first", {}),
         Format("saved_model", "SavedModel", "", "tensorflow", (), "channels_last", {}),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -34,6 +35,8 @@ class Plan:
     metadata: bool = True
     verify: bool | float = True
     float_blocks: tuple | None = None
+    reduce_range: bool = False
+    progress: Callable | None = None
 
     def __post_init__(self):
         known = facts_of(self.model) if isinstance(self.model, keras.Model) else None
@@ -43,7 +46,7 @@ class Plan:
         if self.batch_size is not None:
             self.batch_size = integer("batch_size", self.batch_size, 1)
         one_of("quantization", self.quantization, (None, "float16", "dynamic", "int8"))
-        for name in ("include_preprocessing", "metadata"):
+        for name in ("include_preprocessing", "metadata", "reduce_range"):
             setattr(self, name, one_of(name, getattr(self, name), (True, False)))
         self.include_softmax = one_of("include_softmax", self.include_softmax, (None, True, False))
         self.verify = plain_value(self.verify)
@@ -64,6 +67,12 @@ class Plan:
                 raise unknown_name("float_blocks", name, names)
         if self.float_blocks and self.quantization is None:
             raise ValueError("float_blocks is for quantisation: pass quantization too, or leave it out.")
+        if self.reduce_range and self.quantization != "int8":
+            raise ValueError(
+                f'reduce_range=True is for quantization="int8", and quantization={self.quantization!r}: leave it out.'
+            )
+        if self.progress is not None and not callable(self.progress):
+            raise ValueError(f"progress must be a function that takes an ExportStep, or None, got {self.progress!r}.")
         self.modules = _modules_of(model)
         transform = preprocessing(model, input_size=self._size())
         self.transform = dataclasses.replace(transform, data_format="channels_last")  # as images are compared
@@ -96,6 +105,10 @@ class Plan:
             raise ValueError(
                 f"batch_size=None is not allowed for {format.title}, whose fast kernels need fixed sizes: pass a "
                 "number."
+            )
+        if self.reduce_range and not format.reduces_range:
+            raise ValueError(
+                f"reduce_range=True is not allowed for {format.title}, whose sums never overflow: leave it out."
             )
         format.check_installed(self.quantization)
 
@@ -175,6 +188,7 @@ class Plan:
             "quantization": self.quantization,
             "calibration": calibration,
             "float_blocks": list(self.float_blocks or ()),
+            "reduce_range": self.reduce_range,
             "blocks": False,
             "metadata": self.record.as_json() if self.metadata else None,
             **changes,

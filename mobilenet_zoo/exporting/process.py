@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from mobilenet_common.errors import ExportError
 
 _TIMEOUT = 1800  # seconds
+_POLL = 0.1  # seconds between two looks at what the process has reported
 _QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_ENABLE_ONEDNN_OPTS": "1",
@@ -18,40 +20,66 @@ _QUIET = {
 }
 
 
-def run(backend, model_file, modules, jobs, folder):
-    """Has `jobs` done under `backend`; returns what the process says of each.
+def run(backend, model_file, modules, jobs, folder, progress=None):
+    """Run `jobs` under `backend`; return the result of each.
 
     Args:
         backend: Of Keras.
         model_file: Where the model was saved.
         modules: Names of modules to import before it is loaded.
         jobs: See `worker.write`.
-        folder: For the messages between the two processes.
+        folder: For the messages between the two processes, and for all temporary files of the tools.
+        progress: Called with `(job's number, text)` for each step that begins, or None.
 
     Raises:
         ExportError: The process failed, died or took half an hour.
     """
     order = Path(folder) / "order.json"
     order.write_text(json.dumps({"model": str(model_file), "modules": modules, "jobs": jobs}), encoding="utf-8")
-    answer = order.with_name("answer.json")
+    answer, steps = order.with_name("answer.json"), order.with_name("steps.txt")
     answer.unlink(missing_ok=True)
+    steps.write_text("", encoding="utf-8")
     command = [sys.executable, "-m", "mobilenet_zoo.exporting.worker", str(order)]
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    environment = {**os.environ, **_QUIET, "KERAS_BACKEND": backend, "PYTHONPATH": path}
+    # The tools' temporary files go where they are removed even if the process is killed.
+    environment = {**os.environ, **_QUIET, "KERAS_BACKEND": backend, "PYTHONPATH": path, "TMPDIR": str(folder)}
     log = order.with_name("log.txt")
     with open(log, "wb") as stream:
+        child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
         try:
-            status = subprocess.run(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, timeout=_TIMEOUT
-            ).returncode
-        except subprocess.TimeoutExpired:
-            raise ExportError(f"The process that exports under {backend} did not end within {_TIMEOUT} s.") from None
+            status = _watch(child, steps, progress)
+        except BaseException:  # a timeout, Ctrl-C, or an error of `progress`
+            child.kill()
+            child.wait()
+            raise
+    if status is None:
+        raise ExportError(f"The process that exports under {backend} did not end within {_TIMEOUT} s.")
     if not answer.exists():
         raise ExportError(f"The process that exports under {backend} {_end(status)}{_last_words(log)}")
-    said = json.loads(answer.read_text(encoding="utf-8"))
-    if "error" in said:
-        raise ExportError(said["error"])
-    return said["written"]
+    result = json.loads(answer.read_text(encoding="utf-8"))
+    if "error" in result:
+        raise ExportError(result["error"])
+    return result["written"]
+
+
+def _watch(child, steps, progress):
+    """Report the child's steps until it ends; return its exit status, or None if it took too long and was killed."""
+    end = time.monotonic() + _TIMEOUT
+    with open(steps, encoding="utf-8") as lines:
+        while True:
+            try:
+                status = child.wait(_POLL)
+            except subprocess.TimeoutExpired:
+                status = None
+            for line in lines if progress is not None else ():
+                number, _, text = line.rstrip("\n").partition("\t")
+                progress(int(number), text)
+            if status is not None:
+                return status
+            if time.monotonic() > end:
+                child.kill()
+                child.wait()
+                return None
 
 
 def _end(status):

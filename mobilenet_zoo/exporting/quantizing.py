@@ -1,14 +1,19 @@
 """Fewer bits for finished files, by each format's own tools."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 
-# The largest whole number that a weight becomes; OpenVINO's tool corrects what rounding does by itself.
-LEVELS = {"litert": 127, "onnx": 63}
+FULL, REDUCED = 127, 63  # the largest whole number that a weight becomes
 _ENDS = "predictions|probabilities"  # the layers that end a classifier by a softmax
 
 
-def quantize_litert(source, path, quantization, pictures, float_blocks):
-    """A LiteRT file with weights in float16 or int8, or, for `"int8"`, computed in integers but for its two ends.
+def quantize_litert(source, path, quantization, pictures, float_blocks, reduce_range=False):
+    """Write a LiteRT file with weights in float16 or int8, or, for `"int8"`, computed in integers but for its two ends.
+
+    The ranges of activations are found once for a float file and kept beside it, so that another int8 file from the
+    same source, such as one with more layers in float32, costs no second calibration.
 
     Args:
         source: The file in float32.
@@ -16,6 +21,7 @@ def quantize_litert(source, path, quantization, pictures, float_blocks):
         quantization: `"float16"`, `"dynamic"` or `"int8"`.
         pictures: An array to calibrate `"int8"` with, as the file takes them.
         float_blocks: Names of layers that stay in float.
+        reduce_range: Whether kernels keep to 7 bits; LiteRT's kernels never need it.
     """
     from ai_edge_quantizer import qtyping, quantizer, recipe
 
@@ -45,11 +51,13 @@ def quantize_litert(source, path, quantization, pictures, float_blocks):
         )
     ranges = None
     if quantization == "int8":
-        ranges = work.calibrate({"serving_default": [{"image": picture[None]} for picture in pictures]})
+        data = {"serving_default": [{"image": image[None]} for image in pictures]}
+        found = _kept_ranges(source, lambda: _litert_ranges(work.calibrate(data)))
+        ranges = {name: {"min": np.float32(low), "max": np.float32(high)} for name, (low, high) in found.items()}
     work.quantize(ranges).export_model(str(path))
 
 
-def quantize_onnx(source, path, quantization, pictures, float_blocks):
+def quantize_onnx(source, path, quantization, pictures, float_blocks, reduce_range=False):
     """An ONNX file with weights in float16 or 8 bits, or, for `"int8"`, with integers between Q and DQ nodes.
 
     The arguments are those of `quantize_litert`.
@@ -62,6 +70,7 @@ def quantize_onnx(source, path, quantization, pictures, float_blocks):
         onnx.save(model, path)
         return
     from onnxruntime import quantization as tools
+    from onnxruntime.quantization.calibrate import TensorsData
 
     kept = [node.name for node in model.graph.node if node.name.partition("/")[0] in float_blocks]
     if quantization == "dynamic":
@@ -69,23 +78,28 @@ def quantize_onnx(source, path, quantization, pictures, float_blocks):
         tools.quantize_dynamic(source, path, weight_type=tools.QuantType.QUInt8, nodes_to_exclude=kept)
         return
     ends = [node.name for node in model.graph.node if node.op_type == "Softmax" and "predictions" in node.name]
-    tools.quantize_static(
-        source,
-        path,
-        _Reader(pictures),
-        quant_format=tools.QuantFormat.QDQ,
+    found = _kept_ranges(source, lambda: _onnx_ranges(source, pictures))
+    ranges = {name: (np.float32(low), np.float32(high)) for name, (low, high) in found.items()}
+    quantizer = tools.QDQQuantizer(
+        model,
         per_channel=True,
-        activation_type=tools.QuantType.QUInt8,
-        weight_type=tools.QuantType.QInt8,
-        reduce_range=True,  # processors without VNNI add products in 16 bits, which 8-bit weights overflow
+        reduce_range=reduce_range,
+        weight_qType=tools.QuantType.QInt8,
+        activation_qType=tools.QuantType.QUInt8,
+        tensors_range=TensorsData(tools.CalibrationMethod.MinMax, ranges),
+        nodes_to_quantize=[],
         nodes_to_exclude=kept + ends,
+        op_types_to_quantize=_onnx_operations(),
+        extra_options={},
     )
+    quantizer.quantize_model()
+    onnx.save(quantizer.model.model, path)
 
 
-def quantize_openvino(source, path, quantization, pictures, float_blocks):
-    """OpenVINO's representation with weights in float16, or, for `"int8"`, computed in integers where it pays.
+def quantize_openvino(source, path, quantization, pictures, float_blocks, reduce_range=False):
+    """Write OpenVINO's representation with weights in float16, or, for `"int8"`, computed in integers where it pays.
 
-    The arguments are those of `quantize_litert`.
+    The arguments are those of `quantize_litert`; NNCF calibrates for every file anew.
     """
     import openvino
 
@@ -98,20 +112,56 @@ def quantize_openvino(source, path, quantization, pictures, float_blocks):
     nncf.set_log_level("ERROR")
     names = [node.get_friendly_name() for node in model.get_ordered_ops()]
     kept = [name for name in names if name.partition("/")[0] in float_blocks]
+    overflow = nncf.OverflowFix.ENABLE if reduce_range else nncf.OverflowFix.DISABLE
     quantized = nncf.quantize(
         model,
         nncf.Dataset([picture[None] for picture in pictures]),
         subset_size=len(pictures),
         preset=nncf.QuantizationPreset.MIXED,
         ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
-        advanced_parameters=nncf.AdvancedQuantizationParameters(
-            overflow_fix=nncf.OverflowFix.ENABLE  # as ONNX's reduced range
-        ),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=overflow),
     )
     openvino.save_model(quantized, path, compress_to_fp16=False)
 
 
 QUANTIZERS = {"litert": quantize_litert, "onnx": quantize_onnx, "openvino": quantize_openvino}
+
+
+def _kept_ranges(source, calibrate):
+    """Return the ranges of activations beside the float file `source`, `{tensor: (lowest, highest)}`.
+
+    `calibrate()` finds them if there are none yet.
+    """
+    file = Path(f"{source}.ranges.json")
+    if not file.exists():
+        file.write_text(json.dumps(calibrate()), encoding="utf-8")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _litert_ranges(found):
+    return {name: (np.asarray(each["min"]).tolist(), np.asarray(each["max"]).tolist()) for name, each in found.items()}
+
+
+def _onnx_ranges(source, images):
+    """Return the means over the images of each activation's extremes, which lose less than the extremes over all."""
+    from onnxruntime import quantization as tools
+
+    calibrator = tools.create_calibrator(
+        Path(source),
+        _onnx_operations(),
+        augmented_model_path=f"{source}.augmented.onnx",
+        extra_options={"moving_average": True},
+    )
+    calibrator.collect_data(_Reader(images))
+    found = calibrator.compute_data()
+    return {name: tuple(float(np.squeeze(each)) for each in data.range_value) for name, data in found.items()}
+
+
+def _onnx_operations():
+    """Return the operations that ONNX Runtime has integer kernels for."""
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    return sorted({*QDQRegistry, *QLinearOpsRegistry})
 
 
 class _Reader:

@@ -15,17 +15,13 @@ from mobilenet_zoo.exporting import process
 from mobilenet_zoo.exporting.places import beside, put, size_on_disk
 from mobilenet_zoo.exporting.prepared import blocks, output_names
 from mobilenet_zoo.exporting.report import ExportReport
+from mobilenet_zoo.exporting.search import loses, search
 from mobilenet_zoo.exporting.verification import TOLERANCES, compare, first_departure
 
-_MOST_FLOAT_BLOCKS = 6
-_POINT = 0.01  # of accuracy, which integers may cost before layers go back to float
-_DISAGREEMENT = 0.03  # the same without labels
-_LABELLED_DISAGREEMENT = 0.1  # as many answers may change where as many are right
 _ROUNDINGS = 20  # how much more than a rounding of the pictures those of all layers may come to
-_LIKENESS = 0.98  # the same for features
 
 
-def write(plan, backend, wanted):
+def write(plan, backend, wanted, progress):
     """Yields the reports of `wanted`, `[(path, format)]`, which one process under `backend` writes."""
     start = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -37,10 +33,10 @@ def write(plan, backend, wanted):
             if plan.quantization == "int8":
                 calibration = str(folders[0] / "calibration.npy")
                 np.save(calibration, plan.fed(plan.pictures.calibration))
-            session = Session(plan, backend, model_file, folders[0], calibration)
+            session = Session(plan, backend, model_file, folders[0], calibration, progress)
             parts = [folder / path.name for folder, (path, _) in zip(folders, wanted, strict=True)]
             jobs = [plan.job(part, format, calibration) for part, (_, format) in zip(parts, wanted, strict=True)]
-            written = session.run(jobs)
+            written = session.run(jobs, [path for path, _ in wanted])
             shared = (time.monotonic() - start) / len(wanted)
             for part, (path, format), facts in zip(parts, wanted, written, strict=True):
                 start = time.monotonic()
@@ -57,16 +53,25 @@ def write(plan, backend, wanted):
 class Session:
     """A model that was saved for one process that writes, and what that process has to be told."""
 
-    def __init__(self, plan, backend, model_file, folder, calibration):
+    def __init__(self, plan, backend, model_file, folder, calibration, progress):
         self.plan = plan
+        self.progress = progress
         self.backend = backend
         self.model_file = model_file
         self.folder = folder
         self.calibration = calibration
 
-    def run(self, jobs):
-        """Has files written; returns what is said of each."""
-        return process.run(self.backend, self.model_file, self.plan.modules, jobs, self.folder)
+    def run(self, jobs, paths=()):
+        """Run jobs in the other process; return the result of each.
+
+        Args:
+            jobs: See `worker.write`.
+            paths: What each job is for, where its steps are to be reported.
+        """
+        options = {}
+        if paths and self.plan.progress is not None:
+            options["progress"] = lambda number, text: self.progress.step(paths[number], text)
+        return process.run(self.backend, self.model_file, self.plan.modules, jobs, self.folder, **options)
 
     def checked(self, part, path, format, facts):
         """The report of the file `part`, which is to become `path`, after a look at its answers where that is wanted.
@@ -88,15 +93,16 @@ class Session:
         )
         if plan.verify is False:
             return report
+        self.progress.step(path, "compare with the model")
         try:
-            comparison, report = self._compared(part, report)
+            comparison, report = self.compared(part, report)
         except RuntimeFailure as error:
             rejected = _set_aside(part, path, format)
             raise ExportError(
                 f"{path} was not written: {error} The file is kept as {rejected}.", rejected=rejected
             ) from error
-        if plan.quantization == "int8" and plan.float_blocks is None and _loses(comparison):
-            comparison, report = self._with_float_blocks(part, format, comparison, report)
+        if plan.quantization == "int8" and plan.float_blocks is None and loses(comparison):
+            comparison, report = search(self, part, format, facts, comparison, report)
         allowed = None if plan.verify is True else float(plan.verify)
         if comparison.is_right(plan.quantization, allowed):
             return report
@@ -108,7 +114,7 @@ class Session:
             return dataclasses.replace(report, notes=(*report.notes, note))
         self._reject(part, path, format, report)
 
-    def _compared(self, part, report):
+    def compared(self, part, report):
         """The `Comparison` of a file's answers with the model's, and the report with what it shows."""
         plan = self.plan
         record, found = measure(part, plan.fed(plan.pictures.checked))
@@ -126,40 +132,6 @@ class Session:
             operations=record["operations"],
             placement=record["placement"],
         )
-
-    def _with_float_blocks(self, part, format, comparison, report):
-        """The same after those layers that lose most by integers have gone back to float, as few as are needed."""
-        names = [layer.name for layer in blocks(self.plan.model) if layer.count_params()]
-        found = self._trials(part, format, report, [(name,) for name in names])
-        found.sort(key=lambda each: _score(each[1]), reverse=True)
-        order = [each[2].float_blocks[0] for each in found]
-        best = (part, comparison, report)
-        for count in range(1, min(_MOST_FLOAT_BLOCKS, len(order)) + 1):
-            trial = found[0] if count == 1 else self._trials(part, format, report, [tuple(order[:count])])[0]
-            if _score(trial[1]) > _score(best[1]):
-                best = trial
-            if not _loses(best[1]):
-                break
-        if best[0] != part:
-            put(format.files(best[0]), format.files(part))
-        return best[1:]
-
-    def _trials(self, part, format, report, choices):
-        """`(file, comparison, report)` for each choice of layers that stay in float."""
-        plain = str(part.with_name(f"float_{part.name}"))
-        # The best of a count of layers is kept while one more is tried.
-        paths = [part.with_name(f"trial_{len(names)}_{i}_{part.name}") for i, names in enumerate(choices)]
-        self.run(
-            [
-                self.plan.job(path, format, self.calibration, float_blocks=list(names), plain=plain)
-                for path, names in zip(paths, choices, strict=True)
-            ]
-        )
-        found = []
-        for path, names in zip(paths, choices, strict=True):
-            changed = dataclasses.replace(report, float_blocks=names, bytes=size_on_disk(format.files(path)))
-            found.append((path, *self._compared(path, changed)))
-        return found
 
     def _reject(self, part, path, format, report):
         """Keeps a wrong file aside and says where it departs from the model."""
@@ -205,23 +177,6 @@ def _set_aside(part, path, format):
     rejected = [Path(f"{name}.rejected") for name in format.files(path)]
     put(format.files(part), rejected)
     return str(rejected[0])
-
-
-def _loses(comparison):
-    """Whether integers cost so much that layers should go back to float."""
-    if comparison.agreement is None:
-        return comparison.likeness < _LIKENESS
-    one = 1.5 / comparison.pictures  # a single picture proves nothing
-    if comparison.accuracy is None:
-        return comparison.agreement < 1 - max(_DISAGREEMENT, one)
-    if comparison.accuracy < comparison.expected_accuracy - max(_POINT, one):
-        return True
-    return comparison.agreement < 1 - max(_LABELLED_DISAGREEMENT, one)
-
-
-def _score(comparison):
-    """What the search for blocks to keep in float makes as large as it can."""
-    return (comparison.accuracy or 0.0, comparison.agreement or 0.0, comparison.likeness)
 
 
 def _file_shape(plan, layout):

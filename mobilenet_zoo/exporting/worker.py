@@ -4,9 +4,11 @@ It takes a file of JSON that `exporter` has made, and writes its answer beside i
 """
 
 import dataclasses
+import functools
 import importlib
 import json
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -17,10 +19,12 @@ from mobilenet_common.errors import ExportError
 from mobilenet_runtime.embedding import embed
 from mobilenet_runtime.metadata import Metadata
 from mobilenet_zoo.exporting.formats import FORMATS
-from mobilenet_zoo.exporting.integers import improve
+from mobilenet_zoo.exporting.integers import improve, seen
 from mobilenet_zoo.exporting.places import size_on_disk
 from mobilenet_zoo.exporting.prepared import data_format_of, prepare, with_blocks
-from mobilenet_zoo.exporting.quantizing import LEVELS, QUANTIZERS
+from mobilenet_zoo.exporting.progress import steps_of
+from mobilenet_zoo.exporting.quantizing import FULL, QUANTIZERS, REDUCED
+from mobilenet_zoo.exporting.simulation import Simulation
 
 _WRITERS = {  # imported when called: each brings a framework
     "litert": ("tensorflow_writer", "write_litert", "litert"),
@@ -29,6 +33,8 @@ _WRITERS = {  # imported when called: each brings a framework
     "openvino": ("torch_writer", "write_openvino", "onnx"),
     "torch": ("torch_writer", "write_program", "torch"),
 }
+
+_RANKING = 16  # images that layers are ranked with
 
 
 def main(order):
@@ -40,57 +46,97 @@ def main(order):
         for name in record["modules"]:
             importlib.import_module(name)
         model = keras.saving.load_model(record["model"], compile=False)
-        answer["written"] = [write(model, job) for job in record["jobs"]]
+        with open(order.with_name("steps.txt"), "a", encoding="utf-8") as steps:
+            for number, job in enumerate(record["jobs"]):
+                report = functools.partial(print, number, sep="\t", file=steps, flush=True)
+                answer["written"].append(write(model, job, report))
     except (ExportError, OSError) as error:
         answer["error"] = str(error)
     order.with_name("answer.json").write_text(json.dumps(answer), encoding="utf-8")
 
 
-def write(model, job):
-    """Writes one file.
+def write(model, job, report=lambda text: None):
+    """Write one file, or rank the layers that could stay in float32.
 
     Args:
         model: As it was saved.
         job: `path`, `format`, `batch_size`, `image_size`, `scaling`, `softmax`, `quantization`, `calibration` (a file
-            of pictures as the new file takes them, or None), `float_blocks`, `blocks` (whether the output of every
-            block is to be one), `metadata` (JSON, in which the layout is set, or None) and, if it is there
-            already, `plain` (the file before it is quantised).
+            of images as the new file takes them, or None), `float_blocks`, `reduce_range`, `blocks` (whether the
+            output of every block is to be one), `metadata` (JSON, in which the layout is set, or None) and, if they
+            are there already, `plain` (the file before it is quantized) and, in place of writing, `rank` (names of
+            layers).
+        report: Called with each step that begins.
 
     Returns:
-        `{"layout": of the pictures, "float_bytes": size of the file before it was quantised}`.
+        `{"layout": of the images, "float_bytes": size of the file before it was quantized, "seconds": of the last
+        step, "improving_seconds": of the equalization}`, or `{"ranked": names}`.
     """
     format, path, quantization = FORMATS[job["format"]], Path(job["path"]), job["quantization"]
-    options = {
-        "image_size": job["image_size"],
-        "data_format": format.data_format,
-        "scaling": job["scaling"],
-        "softmax": job["softmax"],
-    }
-    prepared = prepare(model, batch_size=job["batch_size"], **options)
-    layout = "NHWC" if data_format_of(prepared) == "channels_last" else "NCHW"
-    pictures = None
-    if quantization == "int8":
-        pictures = np.load(job["calibration"])
-        if layout == "NCHW":
-            pictures = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
-        if format.name in LEVELS:
-            improved = prepare(model, batch_size=None, **options)
-            improve(improved, pictures, LEVELS[format.name])
-            prepared.set_weights(improved.get_weights())
-    if job["blocks"]:
-        prepared = with_blocks(prepared)
-    module, function, target = _WRITERS[format.name]
-    write_float = getattr(importlib.import_module(f"mobilenet_zoo.exporting.{module}"), function)
-    if (format.name, quantization) == ("litert", "int8"):
-        target = "litert of integers"
+    steps = iter(steps_of(format, quantization, False))
     plain = path if quantization is None else Path(job.get("plain") or path.with_name("float_" + path.name))
-    if not plain.exists():
-        write_float(prepared, plain, target)
+    is_new = not plain.exists()
+    if is_new:
+        report(next(steps))
+    prepared = _prepared(model, job, job["batch_size"])
+    layout = "NHWC" if data_format_of(prepared) == "channels_last" else "NCHW"
+    images, improving = None, 0.0
+    if quantization == "int8":
+        images = np.load(job["calibration"])
+        if layout == "NCHW":
+            images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        weights = plain.with_name(f"{plain.name}.weights.npz")
+        levels = REDUCED if job["reduce_range"] else FULL
+        if job.get("rank"):
+            return {"ranked": _ranked(_prepared(model, job, None), weights, images, levels, job["rank"])}
+        if is_new:
+            report(next(steps))
+            start = time.monotonic()
+            free = _prepared(model, job, None)
+            improve(free, images, levels)
+            np.savez(weights, *free.get_weights())
+            prepared.set_weights(free.get_weights())
+            improving = time.monotonic() - start
+    if is_new:
+        report(next(steps))
+        _write_float(with_blocks(prepared) if job["blocks"] else prepared, plain, format, quantization)
+    start = time.monotonic()
     if quantization is not None:
-        QUANTIZERS[format.name](plain, path, quantization, pictures, job["float_blocks"])
+        report(next(steps) if is_new else "quantize")
+        QUANTIZERS[format.name](plain, path, quantization, images, job["float_blocks"], job["reduce_range"])
     if job["metadata"]:
         embed(path, dataclasses.replace(Metadata.from_json(job["metadata"]), layout=layout))
-    return {"layout": layout, "float_bytes": size_on_disk(format.files(plain))}
+    return {
+        "layout": layout,
+        "float_bytes": size_on_disk(format.files(plain)),
+        "seconds": time.monotonic() - start,
+        "improving_seconds": improving,
+    }
+
+
+def _prepared(model, job, batch_size):
+    return prepare(
+        model,
+        batch_size=batch_size,
+        image_size=job["image_size"],
+        data_format=FORMATS[job["format"]].data_format,
+        scaling=job["scaling"],
+        softmax=job["softmax"],
+    )
+
+
+def _ranked(model, weights, images, levels, names):
+    """Return `names` of layers in the order of what is gained if one of them stays in float32, the most first."""
+    with np.load(weights) as arrays:
+        model.set_weights([arrays[name] for name in arrays.files])
+    model.trainable = False
+    return Simulation(model, seen(images)[:_RANKING], levels).ranked(names)
+
+
+def _write_float(model, path, format, quantization):
+    module, function, target = _WRITERS[format.name]
+    if (format.name, quantization) == ("litert", "int8"):
+        target = "litert of integers"
+    getattr(importlib.import_module(f"mobilenet_zoo.exporting.{module}"), function)(model, path, target)
 
 
 if __name__ == "__main__":

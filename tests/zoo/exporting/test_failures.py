@@ -25,20 +25,20 @@ pytestmark = pytest.mark.across
 
 def test_a_process_that_is_killed(model, old, monkeypatch):
     kill = f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"
-    monkeypatch.setattr(process.subprocess, "run", instead(["-c", kill]))
+    monkeypatch.setattr(process.subprocess, "Popen", instead(["-c", kill]))
     with pytest.raises(ExportError, match=r"exports under torch was ended by SIGKILL, as when memory is short"):
         mobilenet_zoo.export(model, old)
 
 
 def test_a_process_that_fails(model, old, monkeypatch):
-    monkeypatch.setattr(process.subprocess, "run", instead(["-c", "raise RuntimeError('out of luck')"]))
+    monkeypatch.setattr(process.subprocess, "Popen", instead(["-c", "raise RuntimeError('out of luck')"]))
     with pytest.raises(ExportError, match=r"exports under torch ended with status 1: RuntimeError: out of luck"):
         mobilenet_zoo.export(model, old)
 
 
 def test_a_process_that_hangs(model, old, monkeypatch):
     monkeypatch.setattr(process, "_TIMEOUT", 0.5)
-    monkeypatch.setattr(process.subprocess, "run", instead(["-c", "import time; time.sleep(60)"]))
+    monkeypatch.setattr(process.subprocess, "Popen", instead(["-c", "import time; time.sleep(60)"]))
     with pytest.raises(ExportError, match=r"exports under torch did not end within 0.5 s"):
         mobilenet_zoo.export(model, old)
 
@@ -49,18 +49,18 @@ def test_what_the_process_has_to_say(model, old, monkeypatch):
         "import json, pathlib, sys; print('noise');"
         "pathlib.Path(sys.argv[-1]).with_name('answer.json').write_text(json.dumps({'error': 'cannot do it'}))"
     )
-    monkeypatch.setattr(process.subprocess, "run", instead(["-c", say], keeps=1))
+    monkeypatch.setattr(process.subprocess, "Popen", instead(["-c", say], keeps=1))
     with pytest.raises(ExportError, match=r"^cannot do it$"):
         mobilenet_zoo.export(model, old)
 
 
 def instead(arguments, keeps=0):
-    """`subprocess.run` of another program than the one asked for, with the last arguments of that."""
-    run = process.subprocess.run
+    """`subprocess.Popen` of another program than the one asked for, with the last arguments of that."""
+    start = process.subprocess.Popen
 
     def other(command, **options):
         assert command[1:3] == ["-m", "mobilenet_zoo.exporting.worker"]
-        return run([sys.executable, *arguments, *command[len(command) - keeps :]], **options)
+        return start([sys.executable, *arguments, *command[len(command) - keeps :]], **options)
 
     return other
 
