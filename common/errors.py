@@ -159,7 +159,7 @@ def odd_kernel(argument, value, *, zero_is_none=False):
     return int(value)
 
 
-def pair(argument, value, minimum, names="(rows, columns)"):
+def pair(argument, value, minimum, names="a pair (rows, columns)"):
     """Return an integer twice, or a pair of integers, as a tuple of two `int`s, else raise a `ValueError`."""
     if is_integer(value):
         value = (value, value)
@@ -168,7 +168,7 @@ def pair(argument, value, minimum, names="(rows, columns)"):
     except TypeError:  # neither an integer nor a sequence
         sizes = ()
     if isinstance(value, str) or len(sizes) != 2:
-        raise ValueError(f"{argument}={value!r} is not allowed: it must be an integer or a pair {names}.")
+        raise ValueError(f"{argument}={value!r} is not allowed: it must be an integer or {names}.")
     return tuple(integer(argument, size, minimum) for size in sizes)
 
 

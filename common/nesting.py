@@ -30,7 +30,10 @@ def as_functional(model, caller):
     if isinstance(model, keras.Sequential):
         raise ValueError(f"{caller} takes models that are built: begin {model.name} with a keras.Input of its images.")
     if not isinstance(model, keras.Model):
-        raise ValueError(f"{caller} takes a keras.Model, such as the create functions build, not {model!r}.")
+        raise ValueError(
+            f"{caller} takes a functional keras.Model, such as the create functions build, "
+            f"not a {type(model).__name__}."
+        )
     raise ValueError(
         f"{caller} takes functional and Sequential models, and {model.name}, a {type(model).__name__}, is neither."
         + where_inside(model)

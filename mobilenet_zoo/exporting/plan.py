@@ -42,7 +42,9 @@ class Plan:
         known = facts_of(self.model) if isinstance(self.model, keras.Model) else None
         model = self.model = remember(as_functional(self.model, "export"), known)
         if len(model.inputs) != 1:
-            raise ValueError(f"export takes models with one input, and {model.name} has {len(model.inputs)}.")
+            raise ValueError(
+                f"export takes a functional keras.Model with one input, and {model.name} has {len(model.inputs)}."
+            )
         if self.batch_size is not None:
             self.batch_size = integer("batch_size", self.batch_size, 1)
         one_of("quantization", self.quantization, (None, "float16", "dynamic", "int8"))

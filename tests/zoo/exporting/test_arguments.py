@@ -102,8 +102,14 @@ def test_softmax_is_for_classifiers(old):
 
 
 def test_only_functional_models(old):
-    for other in (keras.Sequential(), keras.layers.Dense(1), None):
-        with pytest.raises(ValueError, match="functional keras.Model with one input"):
+    two = [keras.Input((4, 4, 3)), keras.Input((4, 4, 3))]
+    for other, message in (
+        (keras.Sequential(), "takes models that are built: begin sequential"),  # a built one is exported
+        (keras.layers.Dense(1), "functional keras.Model, such as the create functions build, not a Dense"),
+        (None, "functional keras.Model, such as the create functions build, not a NoneType"),
+        (keras.Model(two, keras.layers.Add()(two)), "functional keras.Model with one input, and .* has 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
             mobilenet_zoo.export(other, old)
 
 
