@@ -148,3 +148,25 @@ def test_printable():
     assert printable(Path(os.fsdecode(b"caf\xe9/\xff.png"))) == r"caf\xe9/\xff.png"
     assert printable("a\ud800b") == r"a\ud800b"
     assert printable("naïve\udcc3\udca9") == "naïveé", "UTF-8 that an ASCII locale took for bytes"
+
+
+@pytest.mark.slow
+def test_train_on_a_class_whose_name_is_not_text(tmp_path):
+    for label in (ODD, "dog"):
+        for i in range(4):
+            save(tmp_path / "photos" / label / f"{ODD}{i}.png", i + 10 * len(label))
+    settings = ("--set", "epochs=2", "--set", "batch_size=2", "--set", "image_size=32")
+    data = ("photos", "--weights", "none", "-m", "mobilenetv1_025", "-o", "run", *settings)
+    result = run("train", *data, folder=tmp_path, **CONSOLES["ascii"])
+    assert result.returncode == 0, result.stderr
+    record = json.loads((tmp_path / "run" / "model" / "mobilenet.json").read_text(encoding="utf-8"))
+    assert record["class_names"] == [r"caf\xe9", "dog"]
+    assert r"caf\xe9" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert r"caf\xe9" in (tmp_path / "run" / "model" / "README.md").read_text(encoding="utf-8")
+    found = run("features", "photos", "-m", "run/model", "-o", "f.npz", folder=tmp_path, **CONSOLES["C"])
+    assert found.returncode == 0, found.stderr
+    with np.load(tmp_path / "f.npz") as arrays:
+        assert os.fsencode(str(arrays["paths"][0])) == b"photos/caf\xe9/caf\xe90.png"
+    shown = run("explain", "photos", "-m", "run/model", "-o", "heat", folder=tmp_path, **CONSOLES["ascii"])
+    assert shown.returncode == 0, shown.stderr
+    assert len(list((tmp_path / "heat").iterdir())) == 8
