@@ -47,10 +47,10 @@ def signal_to_noise(found, expected):
     return float(10 * np.log10(signal / ((found - expected) ** 2).sum()))
 
 
-def measure(path, pictures, expected):
+def measure(path, evaluated, expected):
     """Return `{"features": dB, "logits": dB, "agreement": fraction}` of an exported file."""
-    outputs = mobilenet_runtime.load(path)(pictures)
-    by_size = {array[0].size: array.reshape(len(pictures), -1) for array in outputs.values()}
+    outputs = mobilenet_runtime.load(path)(evaluated)
+    by_size = {array[0].size: array.reshape(len(evaluated), -1) for array in outputs.values()}
     found = {name: by_size[array.shape[1]] for name, array in expected.items()}
     classes = found["logits"].argmax(1) == expected["logits"].argmax(1)
     return {
@@ -64,7 +64,7 @@ def litert_tool(source, path, calibration):
     """Yield `(setting, seconds)` after each file that AI Edge Quantizer has written to `path`."""
     from ai_edge_quantizer import quantizer, recipe
 
-    for algorithm in ("default", "OCTAV"):
+    for algorithm in ("OCTAV", "default"):
         start = time.monotonic()
         tool = quantizer.Quantizer(str(source))
         options = {} if algorithm == "default" else {"algorithm_key": algorithm}
@@ -83,8 +83,8 @@ def onnx_tool(source, path, calibration):
     prepared = Path(source).with_name("prepared.onnx")
     tools.quant_pre_process(source, prepared)
     settings = {
-        "default": {},
         "moving average": {"extra_options": {"CalibMovingAverage": True}},
+        "default": {},
         "percentile": {"calibrate_method": tools.CalibrationMethod.Percentile},
     }
     for name, options in settings.items():
@@ -103,12 +103,12 @@ def openvino_tool(source, path, calibration):
     nncf.set_log_level("ERROR")
     given = [np.ascontiguousarray(each[None].transpose(0, 3, 1, 2)) for each in calibration]
     settings = {
-        "default": {},
-        "accurate bias correction": {"fast_bias_correction": False},
         "mixed preset, accurate bias correction": {
             "fast_bias_correction": False,
             "preset": nncf.QuantizationPreset.MIXED,
         },
+        "accurate bias correction": {"fast_bias_correction": False},
+        "default": {},
     }
     for name, options in settings.items():
         start = time.monotonic()
@@ -121,23 +121,24 @@ def openvino_tool(source, path, calibration):
 TOOLS = {"litert": litert_tool, "onnx": onnx_tool, "openvino": openvino_tool}
 
 
-def compare(format, folder, calibration, pictures, side, settings=None):
+def compare(format, folder, calibration, evaluated, side, settings=None):
     """Yield a row for each setting of the format's own tool, and one for ours.
 
     Args:
         format: `"litert"`, `"onnx"` or `"openvino"`.
         folder: Where files may be written.
-        calibration, pictures: As the network takes them: to calibrate with, and to measure with.
+        calibration: Images to calibrate with, as the network takes them.
+        evaluated: Images to measure with.
         side: Of the images, in pixels.
-        settings: How many settings of the tool to measure; None for all.
+        settings: How many settings of the tool to measure, the best first; None for all.
     """
     model, ending = network(side), ENDINGS[format]
-    expected = model.predict(pictures, batch_size=16, verbose=0)
+    expected = model.predict(evaluated, batch_size=16, verbose=0)
     options = {"metadata": False, "verify": False}
     source, path = folder / f"float{ending}", folder / f"tool{ending}"
     mobilenet_zoo.export(model, source, **options)
     for number, (setting, seconds) in enumerate(TOOLS[format](source, path, calibration)):
-        yield {"runtime": format, "by": setting, "seconds": seconds} | measure(path, pictures, expected)
+        yield {"runtime": format, "by": setting, "seconds": seconds} | measure(path, evaluated, expected)
         if settings is not None and number + 1 >= settings:
             break
     path = folder / f"ours{ending}"
@@ -147,7 +148,7 @@ def compare(format, folder, calibration, pictures, side, settings=None):
     start = time.monotonic()
     mobilenet_zoo.export(model, path, quantization="int8", calibration=given, float_blocks=(), **options)
     seconds = time.monotonic() - start
-    yield {"runtime": format, "by": "mobilenet_zoo", "seconds": seconds} | measure(path, pictures, expected)
+    yield {"runtime": format, "by": "mobilenet_zoo", "seconds": seconds} | measure(path, evaluated, expected)
 
 
 def table(rows):
@@ -174,11 +175,11 @@ def main():
     options.output.mkdir(parents=True, exist_ok=True)
     logging.getLogger().setLevel(logging.ERROR)
     calibration = images(options.calibration, seed=1, side=options.side)
-    pictures = images(options.images, seed=2, side=options.side)
+    evaluated = images(options.images, seed=2, side=options.side)
     rows = []
     for format in options.formats:
         with tempfile.TemporaryDirectory() as folder:
-            for row in compare(format, Path(folder), calibration, pictures, options.side):
+            for row in compare(format, Path(folder), calibration, evaluated, options.side):
                 rows.append(row)
                 print(row, flush=True)
     (options.output / "trained_integers.json").write_text(json.dumps(rows, indent=2) + "\n")

@@ -84,6 +84,20 @@ def export(
         list[str] | None,
         typer.Option(metavar="BLOCK", help="A layer that --quantize leaves in float; repeated for several."),
     ] = None,
+    no_search: Annotated[
+        bool,
+        typer.Option(
+            "--no-search",
+            help="Leave no layer in float32 for --quantize int8, whatever integers cost, and save the search for them.",
+        ),
+    ] = False,
+    reduce_range: Annotated[
+        bool,
+        typer.Option(
+            "--reduce-range",
+            help="Keep int8 kernels to 7 bits, for x86 processors without VNNI (ONNX, OpenVINO).",
+        ),
+    ] = False,
     no_metadata: Annotated[
         bool, typer.Option("--no-metadata", help="Leave class names, normalisation and licence out of the files.")
     ] = False,
@@ -105,6 +119,8 @@ def export(
         raise ValueError(f"{name} is an exported file already, which can't be exported again: name a Keras model.")
     if quantize == Quantization.INT8 and not calibrate:
         raise ValueError("--quantize=int8 needs --calibrate: a folder of pictures such as the model will see.")
+    if no_search and quantize != Quantization.INT8:
+        raise ValueError("--no-search is for --quantize=int8: leave it out.")
     if labels and not calibrate:
         raise ValueError(f"--labels={labels} needs --calibrate: the pictures that it is about.")
     options = {
@@ -115,7 +131,8 @@ def export(
         "include_softmax": softmax,
         "metadata": not no_metadata,
         "verify": not no_verify,
-        "float_blocks": tuple(keep_float) if keep_float else None,
+        "float_blocks": tuple(keep_float or ()) if keep_float or no_search else None,
+        "reduce_range": reduce_range,
     }
     pictures = reading.find_pictures(calibrate) if calibrate else None
     if calibrate and not pictures:
@@ -140,15 +157,37 @@ def export(
 
 
 def _written(model, outputs, options):
-    """Yields a report for each output, which progress is shown of."""
+    """Yield a report for each output, while the steps are shown: as a bar in a terminal, elsewhere as lines."""
     exporting = importlib.import_module("mobilenet_zoo.exporting")
     paths = dict.fromkeys(outputs)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    if not messages.is_terminal:
+        yield from exporting.export_all(model, paths, **options, progress=_print_step)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
     with Progress(*columns, console=messages, transient=True) as progress:
-        task = progress.add_task("files", total=len(paths))
-        for report in exporting.export_all(model, paths, **options):
-            progress.advance(task)
-            yield report
+        task = progress.add_task("load", total=None, left="")
+
+        def show(step):
+            if step.notice:
+                messages.print(f"{step.path}: {step.notice}", soft_wrap=True, markup=False)
+            left = "" if step.remaining is None else f"about {step.remaining:.0f} s left"
+            description = f"{escape(Path(step.path).name)}: {step.text}"
+            progress.update(task, description=description, completed=step.number - 1, total=step.total, left=left)
+
+        yield from exporting.export_all(model, paths, **options, progress=show)
+
+
+def _print_step(step):
+    """Print a line for a step that begins."""
+    if step.notice:
+        messages.print(f"{step.path}: {step.notice}", soft_wrap=True, markup=False)
+    messages.print(str(step), soft_wrap=True, markup=False)
 
 
 def _whole(option, text, otherwise):

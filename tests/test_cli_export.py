@@ -64,6 +64,7 @@ def calls(monkeypatch):
     found = []
 
     def export_all(model, paths, **options):
+        assert callable(options.pop("progress"))
         found.append((model, paths, options))
         return iter([report(path) for path in paths])
 
@@ -139,11 +140,13 @@ class TestArguments:
             "metadata": True,
             "verify": True,
             "float_blocks": None,
+            "reduce_range": False,
         }
 
     def test_what_is_given(self, calls, saved, photos):
         options = ["--quantize", "int8", "--calibrate", str(photos / "red"), "--calibrate", str(photos / "b*" / "*")]
         options += ["--batch-size", "any", "--size", "48x64", "--pixels", "--logits", "--no-metadata", "--no-verify"]
+        options += ["--reduce-range"]
         run("export", str(saved), "a.onnx", *options, "--keep-float", "stem", "--keep-float", "classifier")
         ((_, _, found),) = calls
         pictures = found.pop("calibration")
@@ -157,9 +160,16 @@ class TestArguments:
             "metadata": False,
             "verify": False,
             "float_blocks": ("stem", "classifier"),
+            "reduce_range": True,
         }
         run("export", str(saved), "a.onnx", "--batch-size", "4", "--size", "64", "--softmax")
         assert [calls[1][2][name] for name in ("batch_size", "image_size", "include_softmax")] == [4, 64, True]
+
+    def test_no_search(self, calls, saved, photos):
+        options = ("--quantize", "int8", "--calibrate", str(photos), "--no-search")
+        run("export", str(saved), "a.onnx", *options)
+        run("export", str(saved), "a.onnx", *options, "--keep-float", "stem")
+        assert [found["float_blocks"] for _, _, found in calls] == [(), ("stem",)]
 
     def test_labels_go_with_their_pictures(self, calls, saved, photos):
         run("export", str(saved), "a.onnx", "--calibrate", str(photos), "--labels", "folders")
@@ -173,6 +183,8 @@ class TestArguments:
             (("a.tflite", "b.onnx"), "a.tflite is an exported file already"),
             (("SAVED", "a.onnx", "--quantize", "int8"), "--quantize=int8 needs --calibrate"),
             (("SAVED", "a.onnx", "--quantize", "int9"), "int9"),
+            (("SAVED", "a.onnx", "--no-search"), "--no-search is for --quantize=int8"),
+            (("SAVED", "a.onnx", "--reduce-range"), 'reduce_range=True is for quantization="int8"'),
             (("SAVED", "a.onnx", "--labels", "folders"), "--labels=folders needs --calibrate"),
             (("SAVED", "a.onnx", "--calibrate", "absent/*.gif"), "There are no pictures in absent/*.gif"),
             (("SAVED", "a.onnx", "--batch-size", "many"), "--batch-size=many is not allowed"),

@@ -26,7 +26,8 @@ def search(session, part, format, facts, comparison, report):
         part: The file, which is replaced by the best that is found.
         format: Its `Format`.
         facts: What `worker.write` returned for it.
-        comparison, report: Of the file in integers alone.
+        comparison: Of the file in integers alone.
+        report: Of the same file.
 
     Returns:
         `(comparison, report)` of the best file.

@@ -13,7 +13,7 @@ from mobilenet_runtime.measure import measure
 from mobilenet_runtime.runtimes.base import RuntimeFailure
 from mobilenet_zoo.exporting import process
 from mobilenet_zoo.exporting.places import beside, put, size_on_disk
-from mobilenet_zoo.exporting.prepared import blocks, output_names
+from mobilenet_zoo.exporting.prepared import output_names
 from mobilenet_zoo.exporting.report import ExportReport
 from mobilenet_zoo.exporting.search import loses, search
 from mobilenet_zoo.exporting.verification import TOLERANCES, compare, first_departure
@@ -194,6 +194,20 @@ def _notes(plan, format):
         )
     if plan.quantization == "float16":
         notes.append("weights are stored in float16 and computed with in float32, unless a GPU takes them as they are")
+    if plan.quantization == "int8" and format.reduces_range and not plan.reduce_range and processor_overflows():
+        notes.append(
+            "this machine's processor has no VNNI, and sums of 8-bit products can overflow on it, as they can't on ARM "
+            "and newer x86 processors; for machines such as this one pass reduce_range=True (--reduce-range)"
+        )
     if plan.quantization is not None and format.name == "openvino" and plan.verify is not False:
         notes.append("compared in float32 where the processor would choose bfloat16")
     return tuple(notes)
+
+
+def processor_overflows(file="/proc/cpuinfo"):
+    """Return whether this machine's processor adds 8-bit products in 16 bits; False where the system doesn't tell."""
+    try:
+        flags = next(line for line in Path(file).read_text().splitlines() if line.startswith("flags")).split()
+    except (OSError, StopIteration):
+        return False
+    return not {"avx_vnni", "avx512_vnni"} & set(flags)

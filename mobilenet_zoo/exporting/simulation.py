@@ -139,7 +139,7 @@ class Simulation:
         """Add a batch's share of the mean extremes."""
         share = 1 / len(self.images)
         low, high = (
-            float(keras_ops.sum(bound(extreme(y, (1, 2, 3)), 0.0))) * share
+            float(_numbers(keras_ops.sum(bound(extreme(y, (1, 2, 3)), 0.0)))) * share
             for bound, extreme in ((keras_ops.minimum, keras_ops.min), (keras_ops.maximum, keras_ops.max))
         )
         before = self.ranges.get(id(layer), (0.0, 0.0))

@@ -8,10 +8,12 @@ import pytest
 
 import mobilenet_zoo
 from mobilenet_common.layers import ConvNormActivation
-from mobilenet_zoo.exporting import integers, process, session
+from mobilenet_v2 import create_mobilenetv2
+from mobilenet_zoo.exporting import equalization, integers, process, quantizing, search, session, simulation
 from mobilenet_zoo.exporting.reference import Reference
 from tests.seeded import randomized
-from tests.zoo.exporting.shared import SIZE, answers, pictures, prepared, relative, tiny
+from tests.zoo.exporting import shared
+from tests.zoo.exporting.shared import CLASSES, SIZE, answers, pictures, prepared, relative, tiny
 
 pytestmark = pytest.mark.across
 
@@ -34,87 +36,127 @@ def scaled_pair(model):
     return [step for step in model.get_layer("stage2_block2")._steps() if step.name in ("middle", "project")]
 
 
-def test_equal_ranges_leave_the_function_as_it_was(monkeypatch):
-    monkeypatch.setattr(integers, "_correct_bias", lambda *args: None)
-    model, x = unequal(), pictures(8)
+def small_v2():
+    """A narrow MobileNetV2, prepared, whose ReLU6 clips some channels."""
+    options = {"width_multiplier": 0.35, "classifier_activation": None}
+    model = prepared(randomized(create_mobilenetv2("1.0", CLASSES, (SIZE, SIZE, 3), **options)))
+    for name in ("stem", "head_conv"):
+        bias = model.get_layer(name).bias
+        bias.assign(bias + np.resize([0.0, 6.0, 0.5], bias.shape))
+    return model
+
+
+@pytest.mark.parametrize("build", [unequal, small_v2])
+def test_equalization_leaves_the_function_as_it_was(build):
+    model, x = build(), pictures(8)
     before, weights = answers(model, x), model.get_weights()
-    integers.improve(model, x)
-    assert any(not np.allclose(old, new) for old, new in zip(weights, model.get_weights(), strict=True))
+    equalization.equalize(model, x, 127)
+    changed = [not np.allclose(old, new) for old, new in zip(weights, model.get_weights(), strict=True)]
+    assert np.mean(changed) > 0.5
     assert relative(answers(model, x), before) <= 1e-5
+
+
+def test_blocks_with_a_shortcut_are_one_tie():
+    """Whatever writes to or reads from the same map between blocks is scaled together."""
+    model = small_v2()
+    ties = list(equalization._streams(model))
+    names = [({layer.path.split("/")[0] for layer in each}) for tie in ties for each in (tie.producers, tie.consumers)]
+    assert ({f"stage3_block{i}" for i in (1, 2, 3)}) in names, "stage 3 adds two shortcuts to its first block's output"
+    assert {"stem"} in names
+    assert all(tie.is_capped == (tie.producers[0].path.startswith("stem")) for tie in ties)
+
+
+def test_maps_that_are_outputs_are_not_scaled():
+    """A pyramid gives them away."""
+    model = prepared(tiny(include_top=False, pyramid_levels=(1, 2)))
+    x = pictures(4)
+    before = answers(model, x)
+    equalization.equalize(model, x, 127)
+    for name, value in answers(model, x).items():
+        assert relative(value, before[name]) <= 1e-5
 
 
 def inner_values(model, x):
     """What the first of the two convolutions gives, for each channel."""
     first, _ = scaled_pair(model)
     kept = []
-    with integers._noting(lambda layer, x, y: kept.append(y) if layer is first else None):
+
+    def convolution(layer, x, call):
+        y = call(x)
+        if layer is first:
+            kept.append(y)
+        return y
+
+    with simulation._hooked(convolution, lambda layer, y: y):
         answers(model, x)
     return keras.ops.convert_to_numpy(kept[0]).reshape(-1, kept[0].shape[-1])
 
 
-def test_channels_use_more_of_the_bits_they_share(monkeypatch):
+def test_channels_use_more_of_the_bits_they_share():
     """All channels of an activation have one scale, and those that are small beside others lose most of their bits."""
-    monkeypatch.setattr(integers, "_correct_bias", lambda *args: None)
     x, model = pictures(16), unequal()
     shares = []
     for _ in range(2):
         inner = inner_values(model, x)
         shares.append(np.median(inner.max(0)) / inner.max())
-        integers.improve(model, x)
+        equalization.equalize(model, x, 127)
     before, after = shares
     assert before < 0.05
     assert after > 5 * before
 
 
-def with_rounded_kernels(model, levels):
-    """What is left of a model if its kernels are rounded."""
-    for layer in integers._convolutions(model):
-        kernel = keras.ops.convert_to_numpy(layer.kernel)
-        layer.kernel.assign(integers.rounded(kernel, layer.filters is None, levels))
-    return model
-
-
-def test_rounding_costs_less_after_improving():
-    x, levels = pictures(16), 31
-    expected = answers(unequal(), x)
-    plain = with_rounded_kernels(unequal(), levels)
-    improved = unequal()
+@pytest.mark.parametrize("levels", [127, 31])
+def test_rounding_costs_less_after_improving(levels):
+    x = pictures(16)
+    plain, improved = unequal(), unequal()
     integers.improve(improved, x, levels)
-    with_rounded_kernels(improved, levels)
-    errors = [np.abs(answers(each, x) - expected).mean() for each in (plain, improved)]
-    assert errors[1] < 0.3 * errors[0]
+    before, after = (simulation.Simulation(each, x, levels).error() for each in (plain, improved))
+    assert after < 0.3 * before
+    assert relative(answers(improved, x), answers(plain, x)) < 0.1
 
 
-@pytest.mark.parametrize(("filters", "kernel_size", "share"), [(6, 1, 1e-3), (None, 3, 0.2)])
-def test_biases_keep_the_means(filters, kernel_size, share):
-    """A larger kernel sees zeros around the picture too, so that its means are kept roughly."""
+@pytest.mark.parametrize(("filters", "kernel_size"), [(6, 1), (None, 3)])
+def test_biases_make_up_for_rounding(filters, kernel_size):
     image = keras.Input((SIZE, SIZE, 4))
     layer = ConvNormActivation(filters, kernel_size, use_bias=True, normalization=None)
     model = randomized(keras.Model(image, layer(image)))
     x, levels = 2 + pictures(8, channels=4), 3
-    means = lambda: answers(model, x).mean((0, 1, 2))  # noqa: E731
-    kernel, exact = layer.kernel.numpy(), means()
-    layer.kernel.assign(integers.rounded(kernel, filters is None, levels))
-    plain = np.abs(means() - exact).max()
-    layer.kernel.assign(kernel)
-    integers.improve(model, x, levels)
-    layer.kernel.assign(integers.rounded(kernel, filters is None, levels))
-    assert np.abs(means() - exact).max() < share * plain
+    exact = answers(model, x)
+
+    def shift():
+        with simulation.Simulation(model, x, levels)._rounding(()):
+            return np.abs(np.median(answers(model, x) - exact, (0, 1, 2))).max()
+
+    plain, kernel = shift(), simulation.kernel_of(layer)
+    simulation.Simulation(model, x, levels).correct_biases()
+    np.testing.assert_array_equal(simulation.kernel_of(layer), kernel)
+    assert shift() < 0.2 * plain
 
 
 def test_rounding_has_a_scale_for_each_channel():
     kernel = np.float32([[[[1.0, 100.0], [0.26, 26.0]]]])
-    np.testing.assert_allclose(integers.rounded(kernel, False, 4), [[[[1.0, 100.0], [0.25, 25.0]]]])
-    np.testing.assert_allclose(integers.rounded(kernel[..., :1], True, 4), kernel[..., :1])
-    np.testing.assert_allclose(integers.rounded(0 * kernel, False), 0 * kernel)
+    np.testing.assert_allclose(simulation.rounded(kernel, False, 4), [[[[1.0, 100.0], [0.25, 25.0]]]])
+    np.testing.assert_allclose(simulation.rounded(kernel[..., :1], True, 4), kernel[..., :1])
+    np.testing.assert_allclose(simulation.rounded(0 * kernel, False), 0 * kernel)
 
 
-def test_layers_go_back_to_float_where_integers_lose(model, tmp_path, monkeypatch):
-    """Those that gain most, as few as do; the file that stays is the best that was tried."""
-    goods = {(): 0.4, ("stem",): 0.9, ("stage1_block1",): 0.8, ("stem", "stage1_block1"): 0.7}
-    x, known = pictures(50), []
+def test_the_layer_that_loses_most_ranks_first():
+    """One whose channels differ by a factor of 50 loses most."""
+    model, x = unequal(), pictures(16)
+    names = ["stem", "stage1_block1", "stage1_block2", "stage2_block1", "stage2_block2"]
+    assert simulation.Simulation(model, x, 127).ranked(names)[0] == "stage2_block2"
+
+
+def test_layers_fall_back_to_float_where_integers_lose(model, tmp_path, monkeypatch, caplog):
+    """The first layers of the ranking, as few as are needed; the file that stays is the best that was tried."""
+    goods = {(): 0.4, ("pool",): 0.7, ("pool", "stem"): 0.9, ("pool", "stem", "head_conv"): 0.8}
+    x, known, runs = pictures(50), [], []
 
     def run(backend, model_file, modules, jobs, folder):
+        runs.append(len(jobs))
+        if "rank" in jobs[0]:
+            assert "stem" in jobs[0]["rank"] and "pool" not in jobs[0]["rank"], "what has no weights gains nothing"
+            return [{"ranked": ["pool", "stem", "head_conv", "classifier", "stage1_block1", "stage1_block2"]}]
         for job in jobs:
             Path(job["path"]).write_text(",".join(job["float_blocks"]))
         return [{"layout": "NCHW", "float_bytes": 3} for _ in jobs]
@@ -132,6 +174,92 @@ def test_layers_go_back_to_float_where_integers_lose(model, tmp_path, monkeypatc
     monkeypatch.setattr(session, "measure", measure)
     path = tmp_path / "a.onnx"
     report = mobilenet_zoo.export(model, path, quantization="int8", calibration=x, verify=10)
-    assert path.read_text() == "stem"
-    assert report.float_blocks == ("stem",)
+    assert path.read_text() == "pool,stem"
+    assert report.float_blocks == ("pool", "stem")
     assert report.agreement == 0.9
+    assert runs == [1, 1, 3], "one process ranks, one writes the first three trials"
+    assert "integers alone change 60.0% of the predictions" in caplog.text
+    assert "6 trials, about 60 s; --no-search (float_blocks=()) skips this" in caplog.text
+
+
+def test_no_search_where_none_is_wanted(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "run", shared.nothing)
+    monkeypatch.setattr(session, "loses", lambda comparison: True)
+    monkeypatch.setattr(session, "search", None)
+    options = {"quantization": "int8", "calibration": pictures(20), "verify": False}
+    mobilenet_zoo.export(model, tmp_path / "a.onnx", float_blocks=(), **options)
+
+
+def test_a_search_calibrates_once(tmp_path, monkeypatch):
+    """All its files share the ranges of the first, and every step is reported."""
+    calibrations, steps = [], []
+    plain = quantizing._onnx_ranges
+    monkeypatch.setattr(quantizing, "_onnx_ranges", lambda *args: calibrations.append(args) or plain(*args))
+    monkeypatch.setattr(session, "loses", lambda comparison: True)
+    monkeypatch.setattr(search, "loses", lambda comparison: True)
+    monkeypatch.setattr(process, "run", in_this_process)
+    model = tiny()
+    options = {"quantization": "int8", "calibration": pictures(20), "verify": 10, "progress": steps.append}
+    mobilenet_zoo.export(model, tmp_path / "a.onnx", **options)
+    assert len(calibrations) == 1
+    texts = [step.text for step in steps]
+    assert texts == [
+        "fold batch norm and prepare",
+        "equalize channels and correct biases",
+        "write ONNX in float32",
+        "calibrate and quantize",
+        "compare with the model",
+        "rank layers to leave in float32",
+        *(f"try {count} of the layers in float32" for count in range(1, 7)),
+    ]
+    assert [step.number for step in steps] == list(range(1, 13))
+    assert [step.total for step in steps] == [5] * 5 + [12] * 7
+    assert [step.notice is not None for step in steps] == [False] * 5 + [True] + [False] * 6
+    assert all(step.remaining is None for step in steps[:5]) and all(step.remaining > 0 for step in steps[5:])
+    assert str(steps[3]).startswith(f"[4/5] {tmp_path / 'a.onnx'}: calibrate and quantize (")
+
+
+def in_this_process(backend, model_file, modules, jobs, folder, progress=None):
+    """As `shared.here`, for a backend that writes, with steps reported."""
+    if backend != keras.backend.backend():
+        return shared.CHILD(backend, model_file, modules, jobs, folder, progress)
+    model = keras.saving.load_model(model_file, compile=False)
+    report = progress or (lambda number, text: None)
+    return [
+        shared.worker.write(model, job, lambda text, number=number: report(number, text))
+        for number, job in enumerate(jobs)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "overflows"),
+    [
+        ("processor : 0\nflags\t: fpu avx2 avx512f\n", True),
+        ("flags\t: fpu avx2 avx_vnni\n", False),
+        ("flags\t: avx512f avx512_vnni\n", False),
+        ("Features\t: fp asimd\n", False),
+        (None, False),
+    ],
+)
+def test_processors_that_overflow(text, overflows, tmp_path):
+    file = tmp_path / "cpuinfo"
+    if text is not None:
+        file.write_text(text)
+    assert session.processor_overflows(file) == overflows
+
+
+@pytest.mark.parametrize(("reduce_range", "largest"), [(False, 127), (True, 64)])
+def test_reduced_range(reduce_range, largest, tmp_path, monkeypatch):
+    """Kernels keep to 7 bits where that is asked for, and an overflowing processor is noted where not."""
+    import onnx
+
+    monkeypatch.setattr(process, "run", in_this_process)
+    monkeypatch.setattr(session, "processor_overflows", lambda: True)
+    options = {"quantization": "int8", "calibration": pictures(20), "verify": 10, "float_blocks": ()}
+    report = mobilenet_zoo.export(tiny(), tmp_path / "a.onnx", reduce_range=reduce_range, **options)
+    graph = onnx.load(tmp_path / "a.onnx").graph
+    kernels = [
+        onnx.numpy_helper.to_array(each) for each in graph.initializer if each.data_type == onnx.TensorProto.INT8
+    ]
+    assert max(int(np.abs(kernel.astype(int)).max()) for kernel in kernels if kernel.ndim == 4) == largest
+    assert any("no VNNI" in note for note in report.notes) == (not reduce_range)
