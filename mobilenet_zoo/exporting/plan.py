@@ -88,7 +88,7 @@ class Plan:
     def _size(self):
         _, height, width, _ = split_shape(self.model.inputs[0].shape, data_format_of(self.model))
         if self.image_size is not None:
-            return pair("image_size", self.image_size, 1, "(height, width)")
+            return pair("image_size", self.image_size, 1, "a pair (height, width)")
         if height is None or width is None:
             raise ValueError(
                 f"{self.model.name} takes pictures of any size, and an exported file one: pass image_size, such as "
