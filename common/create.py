@@ -236,13 +236,20 @@ def _overridden(architecture, activation, normalization):
 
 def _check_dtype(dtype):
     try:
-        floating = dtype is None or "float" in keras.dtype_policies.get(dtype).compute_dtype
+        policy = keras.dtype_policies.get(keras.config.dtype_policy() if dtype is None else dtype)
+        floating = "float" in policy.compute_dtype
     except (ValueError, TypeError):
         floating = False
     if not floating:
         raise ValueError(
             f"dtype={dtype!r} is not a floating-point dtype policy of Keras: use one such as 'float32', "
             "'mixed_bfloat16' or 'mixed_float16'."
+        )
+    if getattr(policy, "quantization_mode", None) is not None:
+        raise ValueError(
+            f"dtype={dtype!r} asks for the dtype policy {policy.name!r}, which quantizes: the convolutions here do not "
+            "follow it. Use a floating-point policy such as 'float32', and for 8-bit integers "
+            "mobilenet_zoo.export(model, path, quantization='int8')."
         )
 
 

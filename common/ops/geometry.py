@@ -6,7 +6,8 @@ def output_size(size, stride):
 
     Both paddings give the same size for an odd kernel; they differ in which pixels the kernel is centred on.
     """
-    return None if size is None else -(-size // stride)
+    # Without negative numbers, which a division in ONNX rounds towards zero.
+    return None if size is None else (size + stride - 1) // stride
 
 
 def padding_widths(size, kernel_size, stride, dilation, padding):

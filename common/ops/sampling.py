@@ -5,6 +5,7 @@ from keras import ops
 
 from mobilenet_common.ops.convolution import depthwise_convolution
 from mobilenet_common.ops.formulations import fastest
+from mobilenet_common.ops.formulations.keras_default import as_float32
 from mobilenet_common.ops.layout import channel_axis, join_shape, spatial_axes, split_shape
 
 
@@ -19,17 +20,22 @@ def average_pool(x, window, data_format, *, partial=False):
     A remainder of rows or columns is dropped, or, with `partial`, averaged over the pixels that there are.
     """
     if not partial:
-        return ops.average_pool(x, window, strides=window, padding="valid", data_format=data_format)
+        return _patch_means(x, window, data_format)
     _, height, width, _ = split_shape(ops.shape(x), data_format)
     ones = ops.ones(join_shape(1, height, width, 1, data_format), dtype=x.dtype)
     rows, columns = spatial_axes(data_format)
     edges = [(0, 0)] * 4
-    edges[rows], edges[columns] = (0, -height % window[0]), (0, -width % window[1])
-    sums, counts = (
-        ops.average_pool(ops.pad(y, edges), window, strides=window, padding="valid", data_format=data_format)
-        for y in (x, ones)
-    )
+    # Without negative numbers, which ONNX rounds otherwise.
+    below, right = ((size - n % size) % size for n, size in zip((height, width), window, strict=True))
+    edges[rows], edges[columns] = (0, below), (0, right)
+    sums, counts = (_patch_means(ops.pad(y, edges), window, data_format) for y in (x, ones))
     return sums / counts
+
+
+def _patch_means(x, window, data_format):
+    """Means of whole patches, added up in float32: in half precision TensorFlow's and JAX's sums overflow."""
+    y = ops.average_pool(as_float32(x), window, strides=window, padding="valid", data_format=data_format)
+    return ops.cast(y, x.dtype)
 
 
 def blur_pool(x, data_format, padding="symmetric"):

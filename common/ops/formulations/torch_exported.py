@@ -1,5 +1,7 @@
 """PyTorch, for a graph that leaves: one operation where there can be one, nothing in place, no trick for speed."""
 
+import warnings
+
 import keras
 import torch
 from torch.nn import functional
@@ -19,17 +21,17 @@ pointwise = dense
 def depthwise(x, kernel, bias, stride, dilation, padding, data_format):
     """A convolution of each channel with its own kernel."""
     weight = _tensor(kernel).permute(2, 3, 0, 1)
-    return _convolve(x, weight, bias, weight.shape[0], stride, dilation, padding, data_format)
+    return _convolve(x, weight, bias, _constants(weight.shape)[0], stride, dilation, padding, data_format)
 
 
 def _convolve(x, weight, bias, groups, stride, dilation, padding, data_format):
     if data_format == "channels_last":
         x = x.permute(0, 3, 1, 2)
-    widths = [
-        padding_widths(n, k, stride, dilation, padding) for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)
-    ]
+    window = _constants(weight.shape[2:])
+    widths = [padding_widths(n, k, stride, dilation, padding) for n, k in zip(x.shape[2:], window, strict=True)]
     (top, bottom), (left, right) = widths
-    if top != bottom or left != right:
+    # While `torch.jit` traces, widths that depend on the image's size are tensors; comparing would make them constants.
+    if isinstance(top + left, torch.Tensor) or top != bottom or left != right:
         x = functional.pad(x, (left, right, top, bottom))
         top = left = 0
     bias = None if bias is None else _tensor(bias)
@@ -55,6 +57,13 @@ def attend(query, key, value, dropout):
     weights = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
     weights = torch.softmax(weights, -1)
     return torch.matmul(weights if dropout is None else dropout(weights), value)
+
+
+def _constants(sizes):
+    """Sizes that no input changes, as integers: while `torch.jit` traces, all sizes are tensors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return [int(size) for size in sizes]
 
 
 def _tensor(variable):
