@@ -52,7 +52,7 @@ def quantize_litert(source, path, quantization, pictures, float_blocks, reduce_r
     ranges = None
     if quantization == "int8":
         data = {"serving_default": [{"image": image[None]} for image in pictures]}
-        found = _kept_ranges(source, lambda: _litert_ranges(work.calibrate(data)))
+        found = _kept_ranges(source, lambda: _litert_ranges(source, work.calibrate(data), pictures))
         ranges = {name: {"min": np.float32(low), "max": np.float32(high)} for name, (low, high) in found.items()}
     work.quantize(ranges).export_model(str(path))
 
@@ -139,12 +139,40 @@ def _kept_ranges(source, calibrate):
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def _litert_ranges(found):
-    return {name: (np.asarray(each["min"]).tolist(), np.asarray(each["max"]).tolist()) for name, each in found.items()}
+def _litert_ranges(source, found, images):
+    """Return the ranges that AI Edge Quantizer found, those of logits widened to all of their values.
+
+    The tool's ranges are moving averages, which clip the largest logits of many images to the same value.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    ranges = {
+        name: (np.asarray(each["min"]).tolist(), np.asarray(each["max"]).tolist()) for name, each in found.items()
+    }
+    interpreter = Interpreter(str(source), experimental_preserve_all_tensors=True)
+    (given,) = interpreter.get_input_details()
+    interpreter.resize_tensor_input(given["index"], (1, *images.shape[1:]))  # a file of larger batches too
+    interpreter.allocate_tensors()
+    shapes = [tuple(each["shape"]) for each in interpreter.get_output_details() if len(each["shape"]) == 2]
+    tensors = {
+        each["name"]: each["index"]
+        for each in interpreter.get_tensor_details()
+        if tuple(each["shape"]) in shapes and each["name"] in ranges
+    }
+    for image in images if tensors else ():
+        interpreter.set_tensor(given["index"], image[None].astype("float32"))
+        interpreter.invoke()
+        for name, index in tensors.items():
+            value, (low, high) = interpreter.get_tensor(index), ranges[name]
+            ranges[name] = (np.minimum(low, value.min()).tolist(), np.maximum(high, value.max()).tolist())
+    return ranges
 
 
 def _onnx_ranges(source, images):
-    """Return the means over the images of each activation's extremes, which lose less than the extremes over all."""
+    """Return the means over the images of each activation's extremes, which lose less than the extremes over all.
+
+    Logits keep their extremes: else the largest of many images would be clipped to the same value.
+    """
     from onnxruntime import quantization as tools
 
     calibrator = tools.create_calibrator(
@@ -155,7 +183,34 @@ def _onnx_ranges(source, images):
     )
     calibrator.collect_data(_Reader(images))
     found = calibrator.compute_data()
-    return {name: tuple(float(np.squeeze(each)) for each in data.range_value) for name, data in found.items()}
+    ranges = {name: tuple(float(np.squeeze(each)) for each in data.range_value) for name, data in found.items()}
+    return ranges | _onnx_logit_ranges(source, images, ranges)
+
+
+def _onnx_logit_ranges(source, images, names):
+    """Return the extremes, over all images, of the tensors of `names` that have the shape of an output of rank 2."""
+    import onnx
+    import onnxruntime
+
+    model = onnx.shape_inference.infer_shapes(onnx.load(source))
+    outputs = list(model.graph.output)
+    shapes = [_onnx_shape(value) for value in outputs if len(_onnx_shape(value)) == 2]
+    values = {value.name: value for value in (*model.graph.value_info, *outputs)}
+    chosen = [value for name, value in values.items() if name in names and _onnx_shape(value) in shapes]
+    if not chosen:
+        return {}
+    model.graph.output.extend(value for value in chosen if value not in outputs)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    reader, extremes = _Reader(images), {value.name: (0.0, 0.0) for value in chosen}
+    while (given := reader.get_next()) is not None:
+        for name, found in zip(extremes, session.run(list(extremes), given), strict=True):
+            low, high = extremes[name]
+            extremes[name] = (min(low, float(found.min())), max(high, float(found.max())))
+    return extremes
+
+
+def _onnx_shape(value):
+    return tuple(each.dim_param or each.dim_value for each in value.type.tensor_type.shape.dim)
 
 
 def _onnx_operations():
@@ -166,7 +221,7 @@ def _onnx_operations():
 
 
 class _Reader:
-    """Pictures one by one, as ONNX Runtime's calibration asks for them."""
+    """Images one by one, as ONNX Runtime's calibration asks for them."""
 
     def __init__(self, pictures):
         self.rest = iter(pictures)
