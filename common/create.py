@@ -72,7 +72,7 @@ _ARGUMENTS = """
         CheckpointError: `weights` can't be had, can't be read or doesn't fit the model.
 
     Warns:
-        UserWarning: The classifier is fresh, because `weights` are for another number of classes or have none; of
+        MobileNetWarning: The classifier is fresh, because `weights` are for another number of classes or have none; of
             several networks in a file one was loaded; something beside the network was left out; or the images that
             `weights` need are not known and a normalization had to be assumed for `include_preprocessing`.
     """

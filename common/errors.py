@@ -7,6 +7,10 @@ import re
 _LISTED = 40  # names in a message; more hide what it says
 
 
+class MobileNetWarning(UserWarning):
+    """What this library has chosen, left out or found suspicious; the message says what to do about it."""
+
+
 class CheckpointError(ValueError):
     """A checkpoint that can't be read or doesn't fit the model, which is left as it was.
 

@@ -4,17 +4,19 @@ import sys
 import warnings
 import weakref
 
+from mobilenet_common.errors import MobileNetWarning
+
 _OURS = {"common", "runtime", "zoo", "cli", "v1", "v2", "v3", "v4"}  # behind `mobilenet_`
 _BETWEEN = {"functools", "contextlib"}  # which call back into this library
 _GIVEN = weakref.WeakKeyDictionary()
 
 
 def warn(message):
-    """Give a `UserWarning` at the line outside of this library that called into it."""
+    """Give a `MobileNetWarning` at the line outside of this library that called into it."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _is_ours(frame):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, stacklevel=level)
+    warnings.warn(message, MobileNetWarning, stacklevel=level)
 
 
 def warn_once(owner, message, kind=None):

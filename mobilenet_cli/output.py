@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from mobilenet_common.errors import MobileNetWarning
 from mobilenet_runtime import RuntimeMissing
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -39,7 +40,7 @@ def _shown_as_message(usual):
     """Show this library's warnings in one line, and others' as usual."""
 
     def show(message, category, filename, *rest):
-        if category is UserWarning and "mobilenet_" in filename:
+        if issubclass(category, MobileNetWarning):
             messages.print(f"[yellow]Warning:[/yellow] {escape(str(message))}", soft_wrap=True)
         else:
             usual(message, category, filename, *rest)

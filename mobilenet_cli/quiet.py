@@ -12,12 +12,10 @@ import os
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import typer
-from rich.markup import escape
 
-from mobilenet_cli.output import messages
+from mobilenet_common.errors import MobileNetWarning
 from mobilenet_runtime import RuntimeMissing
 
 _FRAMEWORKS = {"ai_edge_litert", "ai_edge_quantizer", "grain", "jax", "jaxlib", "keras", "nncf", "onnx", "onnxruntime"}
@@ -39,7 +37,6 @@ _HOLDER = f"""if True:
         sys.stdout.buffer.writelines(lines)
 """
 _EXPECTED = (ValueError, OSError, RuntimeMissing, typer.Exit, typer.Abort)  # others end in a traceback
-_ROOT = Path(__file__).resolve().parents[1]
 _open = []
 
 
@@ -133,8 +130,8 @@ class _Hold:
         return record
 
     def _warn(self, message, category, filename, lineno, file=None, line=None):
-        if _is_our_file(filename):
-            messages.print(f"[yellow]Warning:[/yellow] {escape(str(message))}", soft_wrap=True)
+        if issubclass(category, MobileNetWarning):
+            self._showwarning(message, category, filename, lineno, file, line)
         else:
             _write(warnings.formatwarning(message, category, filename, lineno, line))
 
@@ -149,11 +146,6 @@ def _descriptor(stream):
         return stream.fileno()
     except (AttributeError, OSError, ValueError):  # one without a file, as in a test or a notebook
         return None
-
-
-def _is_our_file(filename):
-    path = Path(filename).resolve()
-    return path.is_relative_to(_ROOT) and path.relative_to(_ROOT).parts[0].startswith(("mobilenet_", "common"))
 
 
 def _is_a_frameworks(error):

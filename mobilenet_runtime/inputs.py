@@ -24,7 +24,7 @@ def as_model_input(images, transform, owner, name, what="images"):
         ValueError: Integers outside of 0..255, or neither integers nor floats.
 
     Warns:
-        UserWarning: Floats are not in the range that the model was trained on; once for `owner`.
+        MobileNetWarning: Floats are not in the range that the model was trained on; once for `owner`.
     """
     images = np.asarray(images)
     if images.dtype.kind in "ui":

@@ -32,7 +32,7 @@ def open_picture(picture, channels=3):
         PictureError: It can't be read.
 
     Warns:
-        UserWarning: Floats are at most 1, so nearly black where 255 is white.
+        MobileNetWarning: Floats are at most 1, so nearly black where 255 is white.
     """
     if channels not in (1, 3):
         raise ValueError(f"Pictures have 1 or 3 channels, and this model takes {channels}: prepare its input yourself.")

@@ -4,7 +4,7 @@ Importing this package registers the layers of all four generations, so that sav
 """
 
 from mobilenet_common.checkpoints import load_checkpoint
-from mobilenet_common.errors import CheckpointError, DownloadError, ExportError
+from mobilenet_common.errors import CheckpointError, DownloadError, ExportError, MobileNetWarning
 from mobilenet_runtime import PictureError, Prediction, Preprocessing, decode_predictions
 from mobilenet_runtime.version import VERSION
 from mobilenet_zoo.classifier import reset_classifier
@@ -25,6 +25,7 @@ __all__ = [
     "ExportError",
     "ExportReport",
     "ExportStep",
+    "MobileNetWarning",
     "PictureError",
     "Prediction",
     "Preprocessing",

@@ -1,10 +1,9 @@
 """The way back to the library that the weights came from."""
 
-import warnings
-
 from mobilenet_common.checkpoints import state_dict, write
 from mobilenet_common.checkpoints.images import header_of
 from mobilenet_common.checkpoints.layouts.base import part
+from mobilenet_common.notices import warn
 from mobilenet_zoo.registry import is_timm_name, registry
 
 # How the models of these libraries are padded, and their epsilons.
@@ -44,8 +43,8 @@ def export_checkpoint(model, path, layout="timm"):
         ValueError: The other library has no such model, or the path has another ending.
 
     Warns:
-        UserWarning: torchvision's, transformers' or the compact family's own models are padded in another way or have
-            another epsilon, so that they will not answer the same.
+        MobileNetWarning: torchvision's, transformers' or the compact family's own models are padded in another way or
+            have another epsilon, so that their outputs will differ.
     """
     tensors = state_dict(model, layout)
     stem = part(model, "stem")
@@ -55,10 +54,9 @@ def export_checkpoint(model, path, layout="timm"):
         return _timm_arguments(model, stem)
     padding, epsilons = _CONVENTIONS[layout]
     if stem.padding != padding or stem.norm_epsilon not in epsilons:
-        warnings.warn(
+        warn(
             f"{model.name} has padding={stem.padding!r} and norm_epsilon={stem.norm_epsilon:g}, but {layout}'s models "
-            f"have {padding!r} and {' or '.join(f'{each:g}' for each in epsilons)}: they will not answer the same.",
-            stacklevel=2,
+            f"have {padding!r} and {' or '.join(f'{each:g}' for each in epsilons)}: they will not answer the same."
         )
     return {}
 

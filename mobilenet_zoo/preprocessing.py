@@ -42,8 +42,8 @@ def preprocessing(model_or_name, *, input_size=None, crop=None, interpolation=No
         ValueError: An argument is wrong, or a name is unknown.
 
     Warns:
-        UserWarning: The weights came from a file that does not tell how its images were prepared; once for a model.
-            `set_preprocessing` says how.
+        MobileNetWarning: The weights came from a file that does not tell how its images were prepared; once for a
+            model. `set_preprocessing` says how.
     """
     if isinstance(model_or_name, str):
         facts, shape, data_format, inside, resized = *_of_name(model_or_name), False, None

@@ -2,13 +2,13 @@
 
 import dataclasses
 import math
-import warnings
 
 import keras
 
 from mobilenet_common.errors import is_integer, plain_value
 from mobilenet_common.layers.costs import Cost, elements
 from mobilenet_common.nesting import as_functional, calls
+from mobilenet_common.notices import warn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,16 +121,15 @@ def profile(model, input_shape=None):
             no graph.
 
     Warns:
-        UserWarning: There are layers of other kinds with kernels, whose multiply-accumulates are not counted.
+        MobileNetWarning: There are layers of other kinds with kernels, whose multiply-accumulates are not counted.
     """
     model = as_functional(model, "profile")
     shape = _input_shape(model, input_shape)
     rows = _rows(model, [(1, *shape)], [False], "", 0, set(), uncounted := [])
     if uncounted:
-        warnings.warn(
+        warn(
             f"profile counts no multiply-accumulates for {', '.join(uncounted)}: it knows the layers of this library "
-            "and Keras's Conv2D, DepthwiseConv2D and Dense.",
-            stacklevel=2,
+            "and Keras's Conv2D, DepthwiseConv2D and Dense."
         )
     return Profile(model.name, shape, tuple(rows))
 

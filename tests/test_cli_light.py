@@ -106,6 +106,7 @@ LOGGING = """if True:
     import typer
     from mobilenet_cli.output import messages, told
     from mobilenet_cli.quiet import quiet
+    from mobilenet_common.notices import warn
 
     class FrameworkError(ValueError):
         __module__ = "tensorflow.errors"
@@ -117,7 +118,7 @@ LOGGING = """if True:
         logging.basicConfig(stream=sys.stdout)
         logging.getLogger("nncf").error("from nncf")
         warnings.warn_explicit("from Python", UserWarning, "/elsewhere/torch/a.py", 3)
-        warnings.warn_explicit("our own", UserWarning, sys.modules["mobilenet_cli"].__file__, 3)
+        warn("our own")
         messages.print("our message")
         if kind == "framework":
             raise FrameworkError("it broke")

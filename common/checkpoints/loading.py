@@ -43,7 +43,7 @@ def load_checkpoint(model, source, layout=None):
             error lists them.
 
     Warns:
-        UserWarning: Of several networks one was taken, something beside the network was left out, or the model
+        MobileNetWarning: Of several networks one was taken, something beside the network was left out, or the model
             normalizes images inside and the weights need it done differently.
     """
     state = StateDict.open(source, layout)

@@ -1,11 +1,11 @@
 """Examples from what users have: folders, manifests, arrays, Hugging Face datasets."""
 
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
 
+from mobilenet_common.notices import warn
 from mobilenet_runtime.examples import arrays, folders, huggingface, manifests
 from mobilenet_runtime.examples.examples import Data, Examples, Joined
 from mobilenet_runtime.examples.labels import class_names_of, label_name, label_numbers
@@ -43,7 +43,7 @@ def read_data(data, *, validation=None, validation_fraction=0.2, seed=0):
     found = _train_and_validation(data, validation, validation_fraction, seed)
     shared = shared_images(*found)
     if shared:
-        warnings.warn(shared, stacklevel=2)
+        warn(shared)
     return found
 
 

@@ -176,8 +176,8 @@ class Exported(abc.ABC):
             RuntimeFailure: The runtime can't run the file.
 
         Warns:
-            UserWarning: Floats are not in the range that the metadata say, or integers go in as they are, since there
-                are no metadata; once for a file.
+            MobileNetWarning: Floats are not in the range that the metadata say, or integers go in as they are, since
+                there are no metadata; once for a file.
         """
         pictures = as_numpy(pictures)
         self._check(pictures)

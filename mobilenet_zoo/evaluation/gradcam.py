@@ -84,7 +84,7 @@ def grad_cam(model, images, classes=None):
         ValueError: The model has no feature map before a pool, or a class is none of its.
 
     Warns:
-        UserWarning: The images' floats are not in the range that the model takes; once for a model.
+        MobileNetWarning: The images' floats are not in the range that the model takes; once for a model.
     """
     pool = _pool(model)
     count, outputs = len(images), model.output_shape[-1]

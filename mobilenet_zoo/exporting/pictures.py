@@ -71,7 +71,7 @@ def read(calibration, transform, model):
         ExportError: They are too few, can't be read, or don't fit the model or their labels.
 
     Warns:
-        UserWarning: An array's floats are not in the range that the model takes.
+        MobileNetWarning: An array's floats are not in the range that the model takes.
     """
     labels = None
     if isinstance(calibration, tuple) and len(calibration) == 2:

@@ -105,7 +105,9 @@ def said_by(function, *arguments, **options):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = function(*arguments, **options)
-    return result, [str(warning.message) for warning in caught if warning.category is UserWarning]
+    return result, [
+        str(warning.message) for warning in caught if issubclass(warning.category, mobilenet_zoo.MobileNetWarning)
+    ]
 
 
 def loaded_alike(key, body, path, deviation, what):
