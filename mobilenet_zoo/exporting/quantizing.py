@@ -118,9 +118,11 @@ def quantize_openvino(source, path, quantization, pictures, float_blocks, reduce
         nncf.Dataset([picture[None] for picture in pictures]),
         subset_size=len(pictures),
         preset=nncf.QuantizationPreset.MIXED,
-        fast_bias_correction=False,  # with what rounding has left so far, not each layer by itself
         ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
-        advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=overflow),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            overflow_fix=overflow,
+            disable_bias_correction=True,  # `improve` has corrected the biases; NNCF's means would undo it
+        ),
     )
     openvino.save_model(quantized, path, compress_to_fp16=False)
 

@@ -179,7 +179,7 @@ def test_layers_fall_back_to_float_where_integers_lose(model, tmp_path, monkeypa
     assert report.agreement == 0.9
     assert runs == [1, 1, 3], "one process ranks, one writes the first three trials"
     assert "integers alone change 60.0% of the predictions" in caplog.text
-    assert "6 trials, about 60 s; --no-search (float_blocks=()) skips this" in caplog.text
+    assert "6 trials, about 45 s; --no-search (float_blocks=()) skips this" in caplog.text
 
 
 def test_no_search_where_none_is_wanted(model, tmp_path, monkeypatch):
