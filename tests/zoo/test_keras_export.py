@@ -78,7 +78,7 @@ OFFERED = {
     "tensorflow": ("openvino", "litert", "tf_saved_model"),
     "jax": ("tf_saved_model",),
 }[BACKEND]
-QUICK = {"torch": ("onnx", "openvino"), "tensorflow": ("openvino",), "jax": ()}[BACKEND]
+QUICK = ("onnx", "openvino") if BACKEND == "torch" else ()
 
 
 def tiny(**options):

@@ -85,7 +85,7 @@ def _phase(padded, kernel, phase, counts, reach, stride, dilation, data_format):
 
 
 def kernel_gradient(x, g, kernel_size, stride, dilation, padding, data_format, materialize=as_is):
-    """The gradient of a kernel of `kernel_size = (rows, columns)`, in float32.
+    """The gradient of a kernel of `kernel_size = (rows, columns)`, in float32; float64 stays.
 
     A loop over the output's rows, in which every tap adds up its products. The batch stays an axis until the loop is
     over: a sum that runs over images would need all of them on one device.
@@ -105,7 +105,7 @@ def kernel_gradient(x, g, kernel_size, stride, dilation, padding, data_format, m
         )
 
     shape = join_shape(batch, 1, columns, channels, data_format)
-    sums = ops.fori_loop(0, rows, add_row, tuple(ops.zeros(shape, "float32") for _ in taps))
+    sums = ops.fori_loop(0, rows, add_row, tuple(ops.zeros(shape, g.dtype) for _ in taps))
     sums = [ops.sum(total, (0, row_axis, column_axis)) for total in sums]
     return ops.reshape(ops.stack(sums), (*kernel_size, channels, 1))
 
