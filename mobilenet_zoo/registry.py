@@ -84,6 +84,6 @@ def create_model(name, **kwargs):
         published = own if is_named(weights, own) else published
         fits = fitting(entry.architecture, width, variants)
         weights = open_weights(weights, published, fits, kwargs.get("include_top", True))
-        if weights.checkpoint or weights.layout.name != "timm":  # only a file of timm's knows less than timm's name
+        if weights.checkpoint or weights.recorded or weights.layout.name != "timm":  # timm's own file knows less
             options = {**options, **weights.conventions(entry.architecture)}
     return entry.create(entry.architecture, width_multiplier=width, weights=weights, **{**options, **kwargs})
