@@ -13,6 +13,7 @@ from mobilenet_common.errors import printable
 from mobilenet_runtime.pictures import PictureError, as_numpy, pillow
 
 _BATCHES_AHEAD = 2
+_SHOWN = 8
 
 
 # What systems and tools leave in folders, in lower case; besides these, every name that begins with a dot.
@@ -80,6 +81,13 @@ def _is_left_out(path, pattern):
     """Whether a match of a pattern has a part that `is_ignored` and that the pattern doesn't name itself."""
     named = set(Path(pattern).parts)
     return any(is_ignored(part) for part in Path(path).parts if part not in named)
+
+
+def skipped(failures, total, kind):
+    """Return the sentence that names the damaged ones of `total` images of a kind, such as "training"."""
+    more = f" And {len(failures) - _SHOWN} more." if len(failures) > _SHOWN else ""
+    first = " ".join(map(str, failures[:_SHOWN]))
+    return f"{len(failures)} of {total} {kind} images are damaged and were skipped: {first}{more}"
 
 
 def run(predict, transform, paths, batch_size):
