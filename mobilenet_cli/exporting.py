@@ -134,12 +134,13 @@ def export(
         "float_blocks": tuple(keep_float or ()) if keep_float or no_search else None,
         "reduce_range": reduce_range,
     }
+    found = {path: place for place in reversed(calibrate or ()) for path in reading.find_pictures([place])}
     pictures = reading.find_pictures(calibrate) if calibrate else None
     if calibrate and not pictures:
         raise ValueError(f"There are no pictures in {', '.join(calibrate)}: name files, folders or patterns.")
     model = load(name)
     if labels:
-        pictures = (pictures, _labels(labels, pictures, model))
+        pictures = (pictures, _labels(labels, pictures, model, found))
     reports = []
     try:
         for report in _written(model, outputs, options | {"calibration": pictures}):
@@ -206,13 +207,13 @@ def _size(text):
     return numbers[0] if len(numbers) == 1 else tuple(numbers)
 
 
-def _labels(source, pictures, model):
+def _labels(source, pictures, model, places):
     """The class of each of the pictures, as an array."""
     import numpy as np
 
     if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
         raise ValueError(f"--labels is for classifiers, and {model.name} gives features: leave it out.")
-    return np.array(read_labels(source, pictures, zoo().class_names_of(model), model.outputs[0].shape[-1]))
+    return np.array(read_labels(source, pictures, zoo().class_names_of(model), model.outputs[0].shape[-1], places))
 
 
 def _percent(share):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import keras
@@ -15,6 +16,7 @@ from mobilenet_common import Architecture
 from mobilenet_common.architecture import Conv, Inverted
 from mobilenet_common.errors import ExportError
 from mobilenet_runtime import load
+from mobilenet_runtime.examples import read_examples
 from mobilenet_runtime.labels import imagenet_classes
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo import ExportReport
@@ -282,6 +284,31 @@ class TestLabels:
         assert read_labels("folders", pictures, ("red", "green", "blue"), 3) == [0, 2, 2]
         with pytest.raises(ValueError, match="--labels='x' is not known.*Allowed: red, green"):
             read_labels("folders", ["x/a.jpg"], ("red", "green"), 2)
+
+    @pytest.mark.parametrize("part", ["", "train"])
+    def test_folders_are_those_of_training(self, part, tmp_path):
+        for name in ("cat/a/1.png", "cat/2.png", "dog/a/b/3.png"):
+            (tmp_path / "photos" / part / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 4)).save(tmp_path / "photos" / part / name)
+        examples = read_examples(tmp_path / "photos")
+        pictures, classes = list(examples.pictures), ("dog", "cat")
+
+        def labels(place):
+            return read_labels("folders", pictures, classes, 2, dict.fromkeys(pictures, str(place)))
+
+        expected = [classes.index(examples.class_names[label]) for label in examples.labels]
+        assert labels(tmp_path / "photos") == labels(tmp_path / "photos" / part / "**" / "*.png") == expected
+        pictures = [path for path in pictures if "cat" in path]
+        assert labels(tmp_path / "photos" / part / "cat") == [1, 1]
+
+    def test_nested_pictures_are_of_their_class_folder(self, calls, saved, photos, tmp_path):
+        photos = shutil.copytree(photos, tmp_path / "photos")
+        inside = photos / COLOURS[0] / "inside"
+        inside.mkdir()
+        next((photos / COLOURS[0]).glob("*.*")).rename(inside / "0.png")
+        run("export", str(saved), "a.onnx", "--calibrate", str(photos), "--labels", "folders")
+        pictures, labels = calls[0][2]["calibration"]
+        assert [COLOURS[label] for label in labels] == [Path(path).relative_to(photos).parts[0] for path in pictures]
 
     def test_folders_in_order_where_classes_have_no_names(self):
         assert read_labels("folders", ["b/1.jpg", "a/1.jpg", "c/1.jpg", "a/2.jpg"], None, 3) == [1, 0, 2, 0]
