@@ -201,9 +201,10 @@ def _size(text):
     """Height and width, of a text such as `224` or `192x256`, or None."""
     if text is None:
         return None
-    numbers = [_whole("--size", number, "or two as in 192x256") for number in text.lower().split("x")]
-    if len(numbers) > 2:
-        raise ValueError(f"--size={text} is not allowed: it must be one number, or two as in 192x256.")
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise ValueError(f"--size={text} is not allowed: it must be one whole number, or two as in 192x256.")
+    numbers = [int(part) for part in parts]
     return numbers[0] if len(numbers) == 1 else tuple(numbers)
 
 

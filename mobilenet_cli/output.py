@@ -1,6 +1,7 @@
 """How results are printed, and how errors end a command."""
 
 import functools
+import inspect
 import json
 import re
 import sys
@@ -19,7 +20,11 @@ messages = Console(stderr=True, highlight=False)
 
 
 def told(command):
-    """A command whose errors, which say what to do, end it as a message in place of a traceback."""
+    """A command whose errors, which say what to do, end it as a message in place of a traceback.
+
+    An error about an argument of the library names the option of the command.
+    """
+    options = _options_of(command)
 
     @functools.wraps(command)
     def run(*args, **kwargs):
@@ -30,10 +35,37 @@ def told(command):
         except BrokenPipeError:
             raise
         except (ValueError, OSError, RuntimeMissing) as error:
-            messages.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
+            messages.print(f"[red]Error:[/red] {escape(_with_options(str(error), options))}", soft_wrap=True)
             raise typer.Exit(2) from None
 
     return run
+
+
+def _options_of(command):
+    """`{name of a parameter: its option}` of a command."""
+    found = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        for declared in getattr(parameter.annotation, "__metadata__", ()):
+            if isinstance(declared, typer.models.OptionInfo):
+                spelled = [each for each in declared.param_decls or () if each.startswith("--")]
+                option = spelled[0].partition("/")[0] if spelled else f"--{name.strip('_').replace('_', '-')}"
+                found[name.strip("_")] = option
+    return found
+
+
+def _with_options(message, options):
+    """A message in which the arguments of a command are written as its options.
+
+    A name of one word may be any word elsewhere, and is taken for an argument where it begins the message only.
+    """
+
+    def option(found):
+        return options[found[0]]
+
+    for name in options:
+        pattern = rf"(?<![\w.-]){name}(?![\w.])" if "_" in name else rf"^{name}(?==)"
+        message = re.sub(pattern, option, message)
+    return message
 
 
 def _shown_as_message(usual):

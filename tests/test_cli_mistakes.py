@@ -194,14 +194,14 @@ class TestTrain:
         "options, match",
         [
             (("--set", "epoch=1"), "epochs"),
-            (("--recipe", "finetun"), "Did you mean 'finetune'"),
-            (("--weights", "nosuch"), "weights='nosuch'"),
-            (("--validation-fraction", "2"), "validation_fraction"),
-            (("--keep", "0"), "keep"),
-            (("--workers", "-1"), "workers"),
-            (("--damaged-limit", "-1"), "damaged_limit"),
-            (("--devices", "0"), "devices"),
-            (("--checkpoint-seconds", "-1"), "checkpoint_seconds"),
+            (("--recipe", "finetun"), "Error: --recipe='finetun' is not known. Did you mean 'finetune'"),
+            (("--weights", "nosuch"), "Error: --weights='nosuch'"),
+            (("--validation-fraction", "2"), "Error: --validation-fraction=2"),
+            (("--keep", "0"), "Error: --keep=0"),
+            (("--workers", "-1"), "Error: --workers=-1"),
+            (("--damaged-limit", "-1"), "Error: --damaged-limit=-1"),
+            (("--devices", "0"), "Error: --devices=0"),
+            (("--checkpoint-seconds", "-1"), "Error: --checkpoint-seconds=-1"),
             (("--teacher", "absent.npz"), "absent.npz"),
         ],
     )
@@ -210,6 +210,40 @@ class TestTrain:
         said = plain(run(*given, *options, "-o", "new/run", code=2).stderr)
         assert match in said
         assert not os.path.exists("new")
+
+    @pytest.mark.parametrize(
+        "options, match",
+        [
+            (("--epochs", "3"), "It is a field of the recipe: --set epochs=3."),
+            (("--learning-rate=1e-3",), "It is a field of the recipe: --set optimizer.learning_rate=1e-3."),
+            (("--batch-size",), "It is a field of the recipe: --set batch_size=VALUE."),
+            (("--kep", "3"), "--keep"),
+        ],
+    )
+    def test_a_field_of_the_recipe_is_no_option(self, options, match):
+        said = plain(run("train", "data.npz", *options, code=2, columns=200).stderr)
+        assert match in said and options[0].partition("=")[0] in said
+
+    @pytest.mark.parametrize(
+        "options, match",
+        [
+            (("--set", "epoch=1"), "Did you mean 'epochs'"),
+            (("--set", "epochs=1"), "schedule.warmup_epochs=0.5"),
+            (("--recipe", "finetun"), "Did you mean 'finetune'"),
+            (("--weights", "nosuch"), "--weights='nosuch' is not known"),
+            (("--weights", "nosuch.h5"), "nosuch.h5 is not a file"),
+            (
+                ("--model", "mobilenetv1_100.keras_r224", "--weights", "mobilenetv1_050.keras_r224"),
+                "is not published for",
+            ),
+        ],
+    )
+    def test_names_are_checked_before_images_are_read(self, options, match, monkeypatch):
+        def read_data(*_, **__):
+            raise AssertionError("images would be read")
+
+        monkeypatch.setattr("mobilenet_zoo.training.trainer.read_data", read_data)
+        assert match in plain(run("train", "data.npz", *options, code=2).stderr)
 
     def test_what_was_in_the_folder_stays(self):
         os.makedirs("mine/run")

@@ -18,8 +18,10 @@ from mobilenet_runtime.evaluation import predictions
 from mobilenet_runtime.reading import skipped
 from mobilenet_zoo.evaluation import evaluate, heat_on_mistakes, write_report
 from mobilenet_zoo.finetuning import freeze_batch_norm
+from mobilenet_zoo.names import check_model
 from mobilenet_zoo.preprocessing import preprocessing
 from mobilenet_zoo.pretrained import save_pretrained
+from mobilenet_zoo.registry import check_weights_of
 from mobilenet_zoo.training import folder as places
 from mobilenet_zoo.training.averaging import averaged_weights
 from mobilenet_zoo.training.callbacks import Callbacks, Log, Position, Saving
@@ -131,6 +133,7 @@ def train(
     """
     checkpoint_seconds = number("checkpoint_seconds", checkpoint_seconds, 0, float("inf"))
     keep = integer("keep", keep, 1)
+    _check_names(model, weights, recipe, overrides, Path(output) if resume else None)
     if not isinstance(data, Data):
         data = read_data(data, validation=validation, validation_fraction=validation_fraction)
     with open_cluster(devices, hosts, host_index) as cluster, contextlib.ExitStack() as stack:
@@ -172,6 +175,20 @@ def train(
             if pipeline.damaged:
                 warn(skipped(pipeline.damaged, len(pipeline.examples), kind))
     return run
+
+
+def _check_names(model, weights, recipe, overrides, resumed):
+    """Raise the `ValueError` for a wrong name or field before any image is read.
+
+    What the run in the folder `resumed` has is known later.
+    """
+    is_begun = resumed is not None and (resumed / places.RUN).is_file()
+    if recipe is not None or not is_begun:
+        load_recipe(DEFAULT_RECIPE if recipe is None else recipe, overrides)
+    if model is not None and not isinstance(model, keras.Model):
+        check_model("model", model)
+    if weights and (model is not None or not is_begun):
+        check_weights_of(DEFAULT_MODEL if model is None else model, weights)
 
 
 @contextlib.contextmanager
