@@ -1,8 +1,10 @@
 """How results are printed, and how errors end a command."""
 
+import base64
 import functools
 import inspect
 import json
+import os
 import re
 import sys
 import warnings
@@ -11,10 +13,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from mobilenet_common.errors import MobileNetWarning
+from mobilenet_common.errors import MobileNetWarning, printable
 from mobilenet_runtime import RuntimeMissing
-
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
 messages = Console(stderr=True, highlight=False)
 
@@ -86,7 +86,34 @@ def print_json(record):
 
 
 def as_json(record, stream, **options):
-    """Return a record as JSON that `stream` can write: with escapes for letters that its encoding may lack."""
+    """Return a record as JSON that `stream` can write: with escapes for letters that its encoding may lack.
+
+    JSON is Unicode, and a file's name need not be. Such a name is written as `printable` shows it, and a field that is
+    the name alone gets another one beside it with the name's own bytes in Base64: `picture` and `picture_base64`.
+    """
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    text = json.dumps(record, ensure_ascii=not encoding.lower().startswith("utf"), **options)
-    return _SURROGATES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return json.dumps(_as_unicode(record), ensure_ascii=not encoding.lower().startswith("utf"), **options)
+
+
+def _as_unicode(value):
+    """A record in which all texts are Unicode."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, (list, tuple)):
+        return [_as_unicode(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    found = {}
+    for name, each in value.items():
+        name = printable(name) if isinstance(name, str) else name
+        found[name] = _as_unicode(each)
+        if isinstance(each, str) and found[name] != each:
+            found[f"{name}_base64"] = base64.b64encode(_bytes_of(each)).decode("ascii")
+    return found
+
+
+def _bytes_of(text):
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:  # surrogates that stand for no bytes of a file's name
+        return text.encode("utf-8", "surrogatepass")
