@@ -1,6 +1,8 @@
 """`export`: models as files for other runtimes."""
 
+import glob
 import importlib
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -134,6 +136,9 @@ def export(
         "float_blocks": tuple(keep_float or ()) if keep_float or no_search else None,
         "reduce_range": reduce_range,
     }
+    for place in calibrate or ():
+        if not glob.has_magic(place) and not os.path.exists(place):
+            raise ValueError(f"--calibrate={place} does not exist: name a folder, a file or a quoted pattern.")
     found = {path: place for place in reversed(calibrate or ()) for path in reading.find_pictures([place])}
     pictures = reading.find_pictures(calibrate) if calibrate else None
     if calibrate and not pictures:

@@ -65,7 +65,7 @@ def _with_options(message, options):
     for name in options:
         pattern = rf"(?<![\w.-]){name}(?![\w.])" if "_" in name else rf"^{name}(?==)"
         message = re.sub(pattern, option, message)
-    return message
+    return re.sub("^override ", f"{options['set']} ", message) if "set" in options else message
 
 
 def _shown_as_message(usual):

@@ -101,7 +101,8 @@ def skipped(failures, total, kind):
     """Return the sentence that names the damaged ones of `total` images of a kind, such as "training"."""
     more = f" And {len(failures) - _SHOWN} more." if len(failures) > _SHOWN else ""
     first = " ".join(map(str, failures[:_SHOWN]))
-    return f"{len(failures)} of {total} {kind} images are damaged and were skipped: {first}{more}"
+    are = "is damaged and was" if len(failures) == 1 else "are damaged and were"
+    return f"{len(failures)} of {total} {kind} images {are} skipped: {first}{more}"
 
 
 def run(predict, transform, paths, batch_size):

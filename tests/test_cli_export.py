@@ -189,6 +189,7 @@ class TestArguments:
             (("SAVED", "a.onnx", "--reduce-range"), '--reduce-range=True is for quantization="int8"'),
             (("SAVED", "a.onnx", "--labels", "folders"), "--labels=folders needs --calibrate"),
             (("SAVED", "a.onnx", "--calibrate", "absent/*.gif"), "There are no pictures in absent/*.gif"),
+            (("SAVED", "a.onnx", "--calibrate", "absent"), "--calibrate=absent does not exist"),
             (("SAVED", "a.onnx", "--batch-size", "many"), "--batch-size=many is not allowed"),
             (("SAVED", "a.onnx", "--batch-size", "0"), "--batch-size=0 is not allowed"),
             (("SAVED", "a.onnx", "--size", "2x2x2"), "--size=2x2x2 is not allowed"),

@@ -1,6 +1,7 @@
 """What a newcomer gets wrong at the command line: each mistake is named, and nothing is left behind."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import typer.main
 import mobilenet_zoo
 from mobilenet_cli.app import app
 from mobilenet_cli.catalogue import _loading_lines
-from mobilenet_common.errors import unknown_name
+from mobilenet_common.errors import DownloadError, unknown_name
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.names import WEIGHTS, registry
 from tests import photographs
@@ -94,6 +95,18 @@ class TestNamesOfModels:
         open("w.safetensors", "w").close()
         said = plain(run(*with_model(command, "w.safetensors"), code=2).stderr)
         assert "is a file that doesn't describe a model: give a .keras file" in said
+
+
+@pytest.mark.usefixtures("here")
+def test_a_folder_that_is_nearly_right(flowers, monkeypatch):
+    def absent(repository, *_):
+        raise DownloadError(f"there is no {repository}", absent=False)
+
+    monkeypatch.setattr("mobilenet_zoo.pretrained.download_from_hub", absent)
+    shutil.copytree(flowers, "run/model")
+    assert "Did you mean run/model?" in plain(run("predict", "a.png", "-m", "run", code=2).stderr)
+    said = plain(run("predict", "a.png", "-m", "run/modell", code=2).stderr)
+    assert "Error: run/modell is not a folder, and as a repository: there is no run/modell" in said
 
 
 def test_few_names_are_listed_and_many_are_not():
@@ -228,6 +241,7 @@ class TestTrain:
         "options, match",
         [
             (("--set", "epoch=1"), "Did you mean 'epochs'"),
+            (("--set", "epochs"), "Error: --set 'epochs' is not allowed: write field=value"),
             (("--set", "epochs=1"), "schedule.warmup_epochs=0.5"),
             (("--recipe", "finetun"), "Did you mean 'finetune'"),
             (("--weights", "nosuch"), "--weights='nosuch' is not known"),

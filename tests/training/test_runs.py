@@ -204,7 +204,7 @@ def test_damaged_images_are_counted_in_log_report_and_warning(tmp_path):
     said = [str(each.message) for each in given if "damaged" in str(each.message)]
     assert len(said) == 2
     assert said[0].startswith("2 of 26 training images are damaged and were skipped: 3.png")
-    assert said[1].startswith("1 of 7 validation images are damaged and were skipped: 4.png")
+    assert said[1].startswith("1 of 7 validation images is damaged and was skipped: 4.png")
     assert found.history[-1]["damaged"] == 3
     header, row = (found.folder / "log.csv").read_text().splitlines()
     assert dict(zip(header.split(","), row.split(","), strict=True))["damaged"] == "3"
