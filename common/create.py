@@ -15,6 +15,7 @@ from mobilenet_common.facts import SET_PREPROCESSING, remember, warn_if_assumed
 from mobilenet_common.foreign import explains_arguments, without_hub
 from mobilenet_common.inputs import image_input, preprocess, resize, resize_target, resolve_input_shape
 from mobilenet_common.layers.initialization import blank_kernels
+from mobilenet_common.notices import warn
 
 OUTPUT_STRIDES = (32, 16, 8)
 POOLINGS = {
@@ -122,6 +123,8 @@ def creator(function_name, module, variants, published, default, description):
         state = open_weights(weights, published, fitting(architecture, width_multiplier, variants), include_top)
         checkpoint = state and state.checkpoint
         brought = state.conventions(architecture) if state else {}
+        if state and not brought and (padding is None or norm_epsilon is None):
+            _warn_of_conventions(state, padding or scaled.padding, norm_epsilon or scaled.norm_epsilon)
         padding = brought.get("padding", scaled.padding) if padding is None else padding
         norm_epsilon = brought.get("norm_epsilon", scaled.norm_epsilon) if norm_epsilon is None else norm_epsilon
         if num_classes is None:
@@ -189,6 +192,15 @@ def creator(function_name, module, variants, published, default, description):
     create.__module__ = module
     create.__doc__ = description.rstrip() + "\n" + _ARGUMENTS
     return explains_arguments(create)
+
+
+def _warn_of_conventions(state, padding, norm_epsilon):
+    """Say what is assumed where a file doesn't record how the model of its weights pads and normalizes."""
+    warn(
+        f"{state.source} does not record the padding and the epsilon of its model: padding={padding!r} and "
+        f"norm_epsilon={norm_epsilon:g} are assumed. If it was saved from a model with others, pass them; models that "
+        'are named as in timm have padding="symmetric", norm_epsilon=1e-5.'
+    )
 
 
 def fitting(architecture, width_multiplier, variants):

@@ -12,7 +12,7 @@ from mobilenet_cli.exporting import export
 from mobilenet_cli.output import told
 from mobilenet_cli.pictures import features, predict
 from mobilenet_cli.quiet import quiet
-from mobilenet_cli.training import train
+from mobilenet_cli.training import TrainCommand, train
 from mobilenet_runtime.version import VERSION
 
 app = typer.Typer(
@@ -64,4 +64,4 @@ for name, command in {
     "export": quiet(export),
     "bench": quiet(bench),
 }.items():
-    app.command(name)(told(command))
+    app.command(name, cls=TrainCommand if name == "train" else None)(told(command))

@@ -43,6 +43,11 @@ def recipes():
     return _module("mobilenet_zoo.training.recipes").list_recipes()
 
 
+def recipe_fields():
+    """Return the names of all fields of a recipe, those of parts as `optimizer.learning_rate`."""
+    return [path for path, _ in _module("mobilenet_zoo.training.recipes.recipe").parts()]
+
+
 @functools.cache
 def _module(name):
     with _without_init():

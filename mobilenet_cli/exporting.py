@@ -1,6 +1,8 @@
 """`export`: models as files for other runtimes."""
 
+import glob
 import importlib
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -134,12 +136,16 @@ def export(
         "float_blocks": tuple(keep_float or ()) if keep_float or no_search else None,
         "reduce_range": reduce_range,
     }
+    for place in calibrate or ():
+        if not glob.has_magic(place) and not os.path.exists(place):
+            raise ValueError(f"--calibrate={place} does not exist: name a folder, a file or a quoted pattern.")
+    found = {path: place for place in reversed(calibrate or ()) for path in reading.find_pictures([place])}
     pictures = reading.find_pictures(calibrate) if calibrate else None
     if calibrate and not pictures:
         raise ValueError(f"There are no pictures in {', '.join(calibrate)}: name files, folders or patterns.")
     model = load(name)
     if labels:
-        pictures = (pictures, _labels(labels, pictures, model))
+        pictures = (pictures, _labels(labels, pictures, model, found))
     reports = []
     try:
         for report in _written(model, outputs, options | {"calibration": pictures}):
@@ -200,19 +206,20 @@ def _size(text):
     """Height and width, of a text such as `224` or `192x256`, or None."""
     if text is None:
         return None
-    numbers = [_whole("--size", number, "or two as in 192x256") for number in text.lower().split("x")]
-    if len(numbers) > 2:
-        raise ValueError(f"--size={text} is not allowed: it must be one number, or two as in 192x256.")
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise ValueError(f"--size={text} is not allowed: it must be one whole number, or two as in 192x256.")
+    numbers = [int(part) for part in parts]
     return numbers[0] if len(numbers) == 1 else tuple(numbers)
 
 
-def _labels(source, pictures, model):
+def _labels(source, pictures, model, places):
     """The class of each of the pictures, as an array."""
     import numpy as np
 
     if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
         raise ValueError(f"--labels is for classifiers, and {model.name} gives features: leave it out.")
-    return np.array(read_labels(source, pictures, zoo().class_names_of(model), model.outputs[0].shape[-1]))
+    return np.array(read_labels(source, pictures, zoo().class_names_of(model), model.outputs[0].shape[-1], places))
 
 
 def _percent(share):

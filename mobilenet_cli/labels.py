@@ -5,30 +5,42 @@ import csv
 from pathlib import Path
 
 from mobilenet_common.errors import printable, unknown_name
+from mobilenet_runtime.examples.folders import class_folders
 from mobilenet_runtime.labels import imagenet_classes
 
 FOLDERS = "folders"
 
 
-def read_labels(source, pictures, class_names, outputs):
+def read_labels(source, pictures, class_names, outputs, places=None):
     """The class of each picture, as a number.
 
     Args:
-        source: `"folders"`: a picture's class is the name of the folder that it lies in. Else a file with a line
+        source: `"folders"`: a picture's class is the name of its class folder. Else a file with a line
             `picture,class` for each, its pictures named from where it lies or from the working folder.
         pictures: Paths.
         class_names: The model's, or None.
         outputs: How many classes the model tells apart.
+        places: `{picture: the folder or pattern that it was found by}`; None for pictures that were named themselves.
 
     Raises:
         ValueError: A picture has no class, or one that the model doesn't have.
     """
     if source == FOLDERS:
-        given = {picture: printable(Path(picture).absolute().parent.name) for picture in pictures}
+        given = _by_folders(places or {picture: picture for picture in pictures}, class_names)
     else:
         given = _listed(Path(source), pictures)
     numbers = _numbers(set(given.values()), class_names, outputs, source)
     return [numbers[given[picture]] for picture in pictures]
+
+
+def _by_folders(places, class_names):
+    """`{picture: its class}` by the folders between it and its place, which may itself be a class folder."""
+    found = {}
+    for picture, name in class_folders(places).items():
+        name, own = printable(name), printable(Path(places[picture]).absolute().name)
+        is_own = class_names is not None and name not in class_names and own in class_names
+        found[picture] = own if is_own else name
+    return found
 
 
 def _listed(file, pictures):

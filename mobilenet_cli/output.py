@@ -1,7 +1,10 @@
 """How results are printed, and how errors end a command."""
 
+import base64
 import functools
+import inspect
 import json
+import os
 import re
 import sys
 import warnings
@@ -10,16 +13,18 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from mobilenet_common.errors import MobileNetWarning
+from mobilenet_common.errors import MobileNetWarning, printable
 from mobilenet_runtime import RuntimeMissing
-
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
 messages = Console(stderr=True, highlight=False)
 
 
 def told(command):
-    """A command whose errors, which say what to do, end it as a message in place of a traceback."""
+    """A command whose errors, which say what to do, end it as a message in place of a traceback.
+
+    An error about an argument of the library names the option of the command.
+    """
+    options = _options_of(command)
 
     @functools.wraps(command)
     def run(*args, **kwargs):
@@ -30,10 +35,37 @@ def told(command):
         except BrokenPipeError:
             raise
         except (ValueError, OSError, RuntimeMissing) as error:
-            messages.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
+            messages.print(f"[red]Error:[/red] {escape(_with_options(str(error), options))}", soft_wrap=True)
             raise typer.Exit(2) from None
 
     return run
+
+
+def _options_of(command):
+    """`{name of a parameter: its option}` of a command."""
+    found = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        for declared in getattr(parameter.annotation, "__metadata__", ()):
+            if isinstance(declared, typer.models.OptionInfo):
+                spelled = [each for each in declared.param_decls or () if each.startswith("--")]
+                option = spelled[0].partition("/")[0] if spelled else f"--{name.strip('_').replace('_', '-')}"
+                found[name.strip("_")] = option
+    return found
+
+
+def _with_options(message, options):
+    """A message in which the arguments of a command are written as its options.
+
+    A name of one word may be any word elsewhere, and is taken for an argument where it begins the message only.
+    """
+
+    def option(found):
+        return options[found[0]]
+
+    for name in options:
+        pattern = rf"(?<![\w.-]){name}(?![\w.])" if "_" in name else rf"^{name}(?==)"
+        message = re.sub(pattern, option, message)
+    return re.sub("^override ", f"{options['set']} ", message) if "set" in options else message
 
 
 def _shown_as_message(usual):
@@ -54,7 +86,34 @@ def print_json(record):
 
 
 def as_json(record, stream, **options):
-    """Return a record as JSON that `stream` can write: with escapes for letters that its encoding may lack."""
+    """Return a record as JSON that `stream` can write: with escapes for letters that its encoding may lack.
+
+    JSON is Unicode, and a file's name need not be. Such a name is written as `printable` shows it, and a field that is
+    the name alone gets another one beside it with the name's own bytes in Base64: `picture` and `picture_base64`.
+    """
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    text = json.dumps(record, ensure_ascii=not encoding.lower().startswith("utf"), **options)
-    return _SURROGATES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return json.dumps(_as_unicode(record), ensure_ascii=not encoding.lower().startswith("utf"), **options)
+
+
+def _as_unicode(value):
+    """A record in which all texts are Unicode."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, (list, tuple)):
+        return [_as_unicode(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    found = {}
+    for name, each in value.items():
+        name = printable(name) if isinstance(name, str) else name
+        found[name] = _as_unicode(each)
+        if isinstance(each, str) and found[name] != each:
+            found[f"{name}_base64"] = base64.b64encode(_bytes_of(each)).decode("ascii")
+    return found
+
+
+def _bytes_of(text):
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:  # surrogates that stand for no bytes of a file's name
+        return text.encode("utf-8", "surrogatepass")

@@ -6,15 +6,54 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import typer.core
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from mobilenet_cli import quiet
+from mobilenet_cli.constants import recipe_fields
 from mobilenet_cli.constants import recipes as recipe_summaries
 from mobilenet_cli.output import messages
 from mobilenet_cli.pictures import check_name
 from mobilenet_cli.zoo import choose_backend, prepare_to_repeat
+
+
+class TrainCommand(typer.core.TyperCommand):
+    """`train`, which knows that a field of the recipe is no option of its own."""
+
+    def parse_args(self, ctx, args):
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            option = getattr(error, "option_name", None)  # of Click's `NoSuchOption`, wherever Typer has Click from
+            field = option and _field(option.lstrip("-"))
+            if field:
+                error.message = (
+                    f"No such option: {option}. It is a field of the recipe: {_setting(option, field, given)}."
+                )
+                error.possibilities = None
+            raise
+
+
+def _field(name):
+    """The field of a recipe that an option is called after, or None."""
+    fields = recipe_fields()
+    name = name.replace("-", "_")
+    return name if name in fields else next((each for each in fields if each.rpartition(".")[2] == name), None)
+
+
+def _setting(option, field, given):
+    """How to set a field in place of what was given."""
+    value = "VALUE"
+    for text, following in zip(given, [*given[1:], None], strict=True):
+        if text.startswith(f"{option}="):
+            value = text.partition("=")[2]
+        elif text == option and following is not None and not following.startswith("-"):
+            value = following
+    return f"--set {field}={value}"
+
 
 TERMINATED = 75  # as sysexits.h has it: a temporary failure, try again
 

@@ -24,7 +24,8 @@ def as_model_input(images, transform, owner, name, what="images"):
         ValueError: Integers outside of 0..255, or neither integers nor floats.
 
     Warns:
-        MobileNetWarning: Floats are not in the range that the model was trained on; once for `owner`.
+        MobileNetWarning: Floats are NaN or infinite, or not in the range that the model was trained on; each kind of
+            fault once for `owner`.
     """
     images = np.asarray(images)
     if images.dtype.kind in "ui":
@@ -37,32 +38,39 @@ def as_model_input(images, transform, owner, name, what="images"):
     if images.dtype.kind != "f" and images.dtype.name != "bfloat16":
         raise ValueError(f"{what} of type {images.dtype} are not allowed: give floats, or integers in 0..255.")
     images = images.astype("float32", copy=False)
-    fault = _fault(images, transform, name) if images.size else None
+    is_finite = np.isfinite(images)
+    if not is_finite.all():
+        count = images.size - np.count_nonzero(is_finite)
+        message = f"{what} have {count} of {images.size} values that are NaN or infinite: look at how they were made."
+        warn_once(owner, message, kind=f"{what}: not finite")
+    finite = images if is_finite.all() else images[is_finite]
+    kind, fault = _fault(finite, transform, name) if finite.size else (None, None)
     if fault is not None:
-        warn_once(owner, f"{what} {fault}", kind=what)
+        warn_once(owner, f"{what} {fault}", kind=f"{what}: {kind}")
     return images
 
 
 def _fault(images, transform, name):
-    """What is wrong with the range of floats, as the end of a sentence, or None."""
+    """Return what is wrong with the range of finite floats: its kind, and the end of a sentence; or `(None, None)`."""
     low, high = float(images.min()), float(images.max())
     given = f"have values from {low:.3g} to {high:.3g}"
     if transform.mean is None:
         if low < 0 and high <= _MOST_NORMALIZED:
-            return f"{given} and look normalized, but {name} takes pixels in 0..255 and normalizes them."
+            return "normalized", f"{given} and look normalized, but {name} takes pixels in 0..255 and normalizes them."
         if low >= 0 and 0 < high <= 1:
-            return f"{given}, but {name} takes pixels in 0..255: multiply them by 255."
+            return "unit", f"{given}, but {name} takes pixels in 0..255: multiply them by 255."
         if low < -255 * _BEYOND or high > 255 * (1 + _BEYOND):
-            return f"{given}, but {name} takes pixels in 0..255."
-        return None
+            return "beyond", f"{given}, but {name} takes pixels in 0..255."
+        return None, None
     mean, std = np.asarray(transform.mean), np.asarray(transform.std)
     lowest, highest = float((-mean / std).min()), float(((1 - mean) / std).max())
     remedy = "give pixels as integers (uint8), or normalize them with mobilenet_zoo.preprocessing(model)"
     wanted = f"{name} takes images that are normalized to {lowest:.3g}..{highest:.3g}"
     margin = _BEYOND * (highest - lowest)
     if low < lowest - margin or high > highest + margin:
-        seem = " and look like pixels in 0..255" if low >= 0 and _MOST_NORMALIZED < high <= 255 else ""
-        return f"{given}{seem}, but {wanted}: {remedy}."
+        if low >= 0 and _MOST_NORMALIZED < high <= 255:
+            return "pixels", f"{given} and look like pixels in 0..255, but {wanted}: {remedy}."
+        return "beyond", f"{given}, but {wanted}: {remedy}."
     if lowest < 0 <= low < high <= 1:
-        return f"{given} and look like pixels in 0..1, but {wanted}: {remedy}."
-    return None
+        return "unit", f"{given} and look like pixels in 0..1, but {wanted}: {remedy}."
+    return None, None

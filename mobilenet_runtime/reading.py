@@ -13,6 +13,7 @@ from mobilenet_common.errors import printable
 from mobilenet_runtime.pictures import PictureError, as_numpy, pillow
 
 _BATCHES_AHEAD = 2
+_SHOWN = 8
 
 
 # What systems and tools leave in folders, in lower case; besides these, every name that begins with a dot.
@@ -39,8 +40,8 @@ def find_pictures(places):
     """The paths of the pictures in `places`: files as they are, folders with all below them, and patterns, in order.
 
     In folders only files with the ending of a picture count, and nothing below them that `is_ignored`. What is named
-    itself is taken as it is. What isn't there is listed too, to fail when it is read. Links to files are followed,
-    links to folders only where they are named themselves.
+    itself is taken as it is. What isn't there is listed too, to fail when it is read. Links are followed, except links
+    to a folder that they lie in.
 
     Raises:
         ValueError: A folder can't be read.
@@ -62,12 +63,26 @@ def _below(folder):
     image = pillow("Image")
     image.init()
     endings = tuple(ending for ending, kind in list(image.EXTENSION.items()) if kind in image.OPEN)
-    found = []
-    for place, folders, names in os.walk(folder, onerror=_unreadable):
-        folders[:] = [name for name in folders if not is_ignored(name)]
+    found, real_paths = [], {folder: (os.path.realpath(folder),)}  # of each folder: where it and its links' targets are
+    for place, folders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
+        own = real_paths.pop(place)
+        inside = {}
+        for name in folders:
+            path = os.path.join(place, name)
+            if not os.path.islink(path):
+                inside[name] = (*own[:-1], os.path.join(own[-1], name))
+            elif not _contains(target := os.path.realpath(path), own):
+                inside[name] = (*own, target)
+        folders[:] = [name for name in folders if name in inside and not is_ignored(name)]
+        real_paths |= {os.path.join(place, name): inside[name] for name in folders}
         names = [name for name in names if name.lower().endswith(endings) and not is_ignored(name)]
         found += filter(Path.is_file, (Path(place, name) for name in names))
     return map(str, sorted(found))
+
+
+def _contains(folder, places):
+    """Whether a folder is one of `places`, or one of them lies in it, so that following a link there would not end."""
+    return any(place == folder or place.startswith(os.path.join(folder, "")) for place in places)
 
 
 def _unreadable(error):
@@ -80,6 +95,14 @@ def _is_left_out(path, pattern):
     """Whether a match of a pattern has a part that `is_ignored` and that the pattern doesn't name itself."""
     named = set(Path(pattern).parts)
     return any(is_ignored(part) for part in Path(path).parts if part not in named)
+
+
+def skipped(failures, total, kind):
+    """Return the sentence that names the damaged ones of `total` images of a kind, such as "training"."""
+    more = f" And {len(failures) - _SHOWN} more." if len(failures) > _SHOWN else ""
+    first = " ".join(map(str, failures[:_SHOWN]))
+    are = "is damaged and was" if len(failures) == 1 else "are damaged and were"
+    return f"{len(failures)} of {total} {kind} images {are} skipped: {first}{more}"
 
 
 def run(predict, transform, paths, batch_size):

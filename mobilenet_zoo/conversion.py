@@ -48,8 +48,7 @@ def export_checkpoint(model, path, layout="timm"):
     """
     tensors = state_dict(model, layout)
     stem = part(model, "stem")
-    facts = {"layout": layout, "model": model.name, "padding": stem.padding, "norm_epsilon": str(stem.norm_epsilon)}
-    write(path, tensors, {"format": "pt", **facts, **header_of(model)})
+    write(path, tensors, {"format": "pt", "layout": layout, "model": model.name, **header_of(model)})
     if layout == "timm":
         return _timm_arguments(model, stem)
     padding, epsilons = _CONVENTIONS[layout]

@@ -167,7 +167,13 @@ def from_pretrained(name_or_folder, *, revision=None, token=None, **options):
         return _load(text, lambda file: Path(text) / file)
     if text.count("/") != 1 or not all(text.split("/")):
         raise unknown_model("name_or_folder", text)
-    return _load(text, lambda file: download_from_hub(text, file, revision, token))
+    try:
+        return _load(text, lambda file: download_from_hub(text, file, revision, token))
+    except DownloadError as error:
+        if not Path(text).parent.is_dir():
+            raise
+        # A folder whose name is misspelt looks like a repository.
+        raise DownloadError(f"{text} is not a folder, and as a repository: {error}", absent=error.absent) from error
 
 
 def class_names_of(model):
@@ -281,7 +287,9 @@ def _write_json(path, record):
 def _read_json(path):
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path} is not there: {path.parent} was not saved by save_pretrained or Keras.")
+        inside = path.parent / "model"  # of a training run
+        hint = f" Did you mean {inside}?" if (inside / path.name).is_file() else ""
+        raise CheckpointError(f"{path} is not there: {path.parent} was not saved by save_pretrained or Keras.{hint}")
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError("it is too large")

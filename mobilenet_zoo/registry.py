@@ -7,7 +7,7 @@ import mobilenet_v1
 import mobilenet_v2
 import mobilenet_v3
 import mobilenet_v4
-from mobilenet_common.checkpoints import is_named, open_weights
+from mobilenet_common.checkpoints import check_name, is_named, open_weights
 from mobilenet_common.create import fitting
 from mobilenet_common.errors import number, unknown_name
 from mobilenet_common.foreign import check_arguments, explains_arguments, without_hub
@@ -41,6 +41,24 @@ def list_models(pattern="*", pretrained=False):
      'mobilenetv4_hybrid_medium_075']
     """
     return sorted(fnmatch.filter(WEIGHTS if pretrained else registry(), without_hub(pattern)))
+
+
+def check_weights_of(name, weights):
+    """Raise the `ValueError` for `weights` that `create_model(name, weights=weights)` can't have, before any are read.
+
+    A `name` that is none of a model here says nothing about weights.
+    """
+    base = without_hub(name).partition(".")[0] if isinstance(name, str) else name
+    if base in registry():
+        check_name(weights, *_offered(base, weights, registry()[base].width))
+
+
+def _offered(name, weights, width):
+    """The published weights that `weights` of a model may mean, and whether one of them fits it at that width."""
+    entry = registry()[name]
+    _, variants, published = GENERATIONS[entry.generation]
+    own = {key: value for key, value in published.items() if key.startswith(f"{name}.")}
+    return own if is_named(weights, own) else published, fitting(entry.architecture, width, variants)
 
 
 @explains_arguments
@@ -79,11 +97,7 @@ def create_model(name, **kwargs):
     width = entry.width * number("width_multiplier", kwargs.pop("width_multiplier", 1.0), 0, 4, low_open=True)
     weights = kwargs.pop("weights", name if tag else None)
     if weights is not None:
-        _, variants, published = GENERATIONS[entry.generation]
-        own = {key: value for key, value in published.items() if key.startswith(f"{base}.")}
-        published = own if is_named(weights, own) else published
-        fits = fitting(entry.architecture, width, variants)
-        weights = open_weights(weights, published, fits, kwargs.get("include_top", True))
-        if weights.checkpoint or weights.layout.name != "timm":  # only a file of timm's knows less than timm's name
+        weights = open_weights(weights, *_offered(base, weights, width), kwargs.get("include_top", True))
+        if weights.checkpoint or weights.recorded or weights.layout.name != "timm":  # timm's own file knows less
             options = {**options, **weights.conventions(entry.architecture)}
     return entry.create(entry.architecture, width_multiplier=width, weights=weights, **{**options, **kwargs})

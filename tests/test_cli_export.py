@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import keras
@@ -15,6 +16,7 @@ from mobilenet_common import Architecture
 from mobilenet_common.architecture import Conv, Inverted
 from mobilenet_common.errors import ExportError
 from mobilenet_runtime import load
+from mobilenet_runtime.examples import read_examples
 from mobilenet_runtime.labels import imagenet_classes
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo import ExportReport
@@ -184,12 +186,16 @@ class TestArguments:
             (("SAVED", "a.onnx", "--quantize", "int8"), "--quantize=int8 needs --calibrate"),
             (("SAVED", "a.onnx", "--quantize", "int9"), "int9"),
             (("SAVED", "a.onnx", "--no-search"), "--no-search is for --quantize=int8"),
-            (("SAVED", "a.onnx", "--reduce-range"), 'reduce_range=True is for quantization="int8"'),
+            (("SAVED", "a.onnx", "--reduce-range"), '--reduce-range=True is for quantization="int8"'),
             (("SAVED", "a.onnx", "--labels", "folders"), "--labels=folders needs --calibrate"),
             (("SAVED", "a.onnx", "--calibrate", "absent/*.gif"), "There are no pictures in absent/*.gif"),
+            (("SAVED", "a.onnx", "--calibrate", "absent"), "--calibrate=absent does not exist"),
             (("SAVED", "a.onnx", "--batch-size", "many"), "--batch-size=many is not allowed"),
             (("SAVED", "a.onnx", "--batch-size", "0"), "--batch-size=0 is not allowed"),
             (("SAVED", "a.onnx", "--size", "2x2x2"), "--size=2x2x2 is not allowed"),
+            (("SAVED", "a.onnx", "--size", "224x"), "--size=224x is not allowed"),
+            (("SAVED", "a.onnx", "--size", "0"), "--size=0 is not allowed"),
+            (("SAVED", "a.onnx", "--size", ""), "--size= is not allowed: it must be one whole number"),
             (("SAVED", "a.onnx", "--size", "large"), "--size=large is not allowed"),
             (("SAVED", "a.gguf"), "'.gguf', which is no format that is known"),
             (("SAVED", "a.tflite", "--batch-size", "any"), "is not allowed for LiteRT"),
@@ -282,6 +288,31 @@ class TestLabels:
         assert read_labels("folders", pictures, ("red", "green", "blue"), 3) == [0, 2, 2]
         with pytest.raises(ValueError, match="--labels='x' is not known.*Allowed: red, green"):
             read_labels("folders", ["x/a.jpg"], ("red", "green"), 2)
+
+    @pytest.mark.parametrize("part", ["", "train"])
+    def test_folders_are_those_of_training(self, part, tmp_path):
+        for name in ("cat/a/1.png", "cat/2.png", "dog/a/b/3.png"):
+            (tmp_path / "photos" / part / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 4)).save(tmp_path / "photos" / part / name)
+        examples = read_examples(tmp_path / "photos")
+        pictures, classes = list(examples.pictures), ("dog", "cat")
+
+        def labels(place):
+            return read_labels("folders", pictures, classes, 2, dict.fromkeys(pictures, str(place)))
+
+        expected = [classes.index(examples.class_names[label]) for label in examples.labels]
+        assert labels(tmp_path / "photos") == labels(tmp_path / "photos" / part / "**" / "*.png") == expected
+        pictures = [path for path in pictures if "cat" in path]
+        assert labels(tmp_path / "photos" / part / "cat") == [1, 1]
+
+    def test_nested_pictures_are_of_their_class_folder(self, calls, saved, photos, tmp_path):
+        photos = shutil.copytree(photos, tmp_path / "photos")
+        inside = photos / COLOURS[0] / "inside"
+        inside.mkdir()
+        next((photos / COLOURS[0]).glob("*.*")).rename(inside / "0.png")
+        run("export", str(saved), "a.onnx", "--calibrate", str(photos), "--labels", "folders")
+        pictures, labels = calls[0][2]["calibration"]
+        assert [COLOURS[label] for label in labels] == [Path(path).relative_to(photos).parts[0] for path in pictures]
 
     def test_folders_in_order_where_classes_have_no_names(self):
         assert read_labels("folders", ["b/1.jpg", "a/1.jpg", "c/1.jpg", "a/2.jpg"], None, 3) == [1, 0, 2, 0]

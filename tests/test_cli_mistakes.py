@@ -1,6 +1,7 @@
 """What a newcomer gets wrong at the command line: each mistake is named, and nothing is left behind."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import typer.main
 import mobilenet_zoo
 from mobilenet_cli.app import app
 from mobilenet_cli.catalogue import _loading_lines
-from mobilenet_common.errors import unknown_name
+from mobilenet_common.errors import DownloadError, unknown_name
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.names import WEIGHTS, registry
 from tests import photographs
@@ -94,6 +95,18 @@ class TestNamesOfModels:
         open("w.safetensors", "w").close()
         said = plain(run(*with_model(command, "w.safetensors"), code=2).stderr)
         assert "is a file that doesn't describe a model: give a .keras file" in said
+
+
+@pytest.mark.usefixtures("here")
+def test_a_folder_that_is_nearly_right(flowers, monkeypatch):
+    def absent(repository, *_):
+        raise DownloadError(f"there is no {repository}", absent=False)
+
+    monkeypatch.setattr("mobilenet_zoo.pretrained.download_from_hub", absent)
+    shutil.copytree(flowers, "run/model")
+    assert "Did you mean run/model?" in plain(run("predict", "a.png", "-m", "run", code=2).stderr)
+    said = plain(run("predict", "a.png", "-m", "run/modell", code=2).stderr)
+    assert "Error: run/modell is not a folder, and as a repository: there is no run/modell" in said
 
 
 def test_few_names_are_listed_and_many_are_not():
@@ -194,14 +207,14 @@ class TestTrain:
         "options, match",
         [
             (("--set", "epoch=1"), "epochs"),
-            (("--recipe", "finetun"), "Did you mean 'finetune'"),
-            (("--weights", "nosuch"), "weights='nosuch'"),
-            (("--validation-fraction", "2"), "validation_fraction"),
-            (("--keep", "0"), "keep"),
-            (("--workers", "-1"), "workers"),
-            (("--damaged-limit", "-1"), "damaged_limit"),
-            (("--devices", "0"), "devices"),
-            (("--checkpoint-seconds", "-1"), "checkpoint_seconds"),
+            (("--recipe", "finetun"), "Error: --recipe='finetun' is not known. Did you mean 'finetune'"),
+            (("--weights", "nosuch"), "Error: --weights='nosuch'"),
+            (("--validation-fraction", "2"), "Error: --validation-fraction=2"),
+            (("--keep", "0"), "Error: --keep=0"),
+            (("--workers", "-1"), "Error: --workers=-1"),
+            (("--damaged-limit", "-1"), "Error: --damaged-limit=-1"),
+            (("--devices", "0"), "Error: --devices=0"),
+            (("--checkpoint-seconds", "-1"), "Error: --checkpoint-seconds=-1"),
             (("--teacher", "absent.npz"), "absent.npz"),
         ],
     )
@@ -210,6 +223,41 @@ class TestTrain:
         said = plain(run(*given, *options, "-o", "new/run", code=2).stderr)
         assert match in said
         assert not os.path.exists("new")
+
+    @pytest.mark.parametrize(
+        "options, match",
+        [
+            (("--epochs", "3"), "It is a field of the recipe: --set epochs=3."),
+            (("--learning-rate=1e-3",), "It is a field of the recipe: --set optimizer.learning_rate=1e-3."),
+            (("--batch-size",), "It is a field of the recipe: --set batch_size=VALUE."),
+            (("--kep", "3"), "--keep"),
+        ],
+    )
+    def test_a_field_of_the_recipe_is_no_option(self, options, match):
+        said = plain(run("train", "data.npz", *options, code=2, columns=200).stderr)
+        assert match in said and options[0].partition("=")[0] in said
+
+    @pytest.mark.parametrize(
+        "options, match",
+        [
+            (("--set", "epoch=1"), "Did you mean 'epochs'"),
+            (("--set", "epochs"), "Error: --set 'epochs' is not allowed: write field=value"),
+            (("--set", "epochs=1"), "schedule.warmup_epochs=0.5"),
+            (("--recipe", "finetun"), "Did you mean 'finetune'"),
+            (("--weights", "nosuch"), "--weights='nosuch' is not known"),
+            (("--weights", "nosuch.h5"), "nosuch.h5 is not a file"),
+            (
+                ("--model", "mobilenetv1_100.keras_r224", "--weights", "mobilenetv1_050.keras_r224"),
+                "is not published for",
+            ),
+        ],
+    )
+    def test_names_are_checked_before_images_are_read(self, options, match, monkeypatch):
+        def read_data(*_, **__):
+            raise AssertionError("images would be read")
+
+        monkeypatch.setattr("mobilenet_zoo.training.trainer.read_data", read_data)
+        assert match in plain(run("train", "data.npz", *options, code=2).stderr)
 
     def test_what_was_in_the_folder_stays(self):
         os.makedirs("mine/run")

@@ -1,5 +1,6 @@
 """No name of a file or class, no console and no closed pipe costs a command its results."""
 
+import base64
 import csv
 import json
 import os
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mobilenet_cli.output import as_json
 from mobilenet_common.errors import printable
 from mobilenet_runtime import Metadata, embed
 from tests.runtime import tiny
@@ -60,6 +62,20 @@ def folder(tmp_path_factory):
     return folder
 
 
+def test_json_is_unicode_and_loses_nothing():
+    record = {ODD: [ODD, "犬"], "file": ODD, "other": "\ud800", "plain": "naïve", "pair": (1, None)}
+    found = json.loads(as_json(record, sys.stdout).encode("utf-8"))
+    assert found == {
+        r"caf\xe9": [r"caf\xe9", "犬"],
+        "file": r"caf\xe9",
+        "file_base64": base64.b64encode(b"caf\xe9").decode(),
+        "other": r"\ud800",
+        "other_base64": base64.b64encode(b"\xed\xa0\x80").decode(),
+        "plain": "naïve",
+        "pair": [1, None],
+    }
+
+
 @pytest.mark.parametrize(
     ("form", "console"),
     [("table", "ascii"), ("table", "utf-8"), ("csv", "cp1252"), ("jsonl", "C"), ("jsonl", "cp1252")],
@@ -70,7 +86,13 @@ def test_predict(form, console, folder):
     said = result.stdout.decode({"C": "ascii"}.get(console, console))
     if form == "jsonl":
         records = [json.loads(line) for line in said.splitlines()]
-        paths = [os.fsencode(record["picture"]) for record in records]
+        assert [record["picture"] for record in records][:2] == [r"photos/dog/caf\xe9.png", "photos/dog/plain.png"]
+        encoded = [record.get("picture_base64") for record in records]
+        paths = [
+            record["picture"].encode() if text is None else base64.b64decode(text)
+            for record, text in zip(records, encoded, strict=True)
+        ]
+        assert encoded[1] is None and b"\\ud" not in result.stdout.replace(b"\\u72ac", b"")
         assert paths == [b"photos/dog/caf\xe9.png", b"photos/dog/plain.png", b"photos/owl/caf\xe9.png"]
         assert {each["name"] for each in records[0]["predictions"]} == set(CLASSES)
     else:

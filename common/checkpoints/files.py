@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import h5py
 import numpy as np
 
-from mobilenet_common.checkpoints.keras_files import layer_configs, read_h5, read_keras
+from mobilenet_common.checkpoints.keras_files import layer_configs, read_h5, read_keras, stem_attributes
 from mobilenet_common.checkpoints.refusals import damaged
 from mobilenet_common.checkpoints.torch_files import read_torch, write_torch
 from mobilenet_common.errors import CheckpointError
@@ -65,11 +65,40 @@ def write(path, tensors, metadata=None):
 
 
 def own_options(path):
-    """Return what the stem of a model of this library in a Keras file has: `padding`, `norm_epsilon`, `image_facts`."""
-    for _, options in layer_configs(path):
+    """Return what a file of this library records of the model's stem: `padding`, `norm_epsilon`, `image_facts`.
+
+    A file that records nothing, as those of other libraries, gives an empty dict.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        return {}
+    for options in (
+        *(options for _, options in layer_configs(path)),
+        stem_attributes(path),
+        _safetensors_options(path),
+    ):
         if {"padding", "norm_epsilon"} <= options.keys():
             return {name: options[name] for name in ("padding", "norm_epsilon", "image_facts") if name in options}
     return {}
+
+
+def safetensors_header(path):
+    """Return the texts in the header of a `.safetensors` file, `{key: text}`."""
+    import safetensors
+
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return file.metadata() or {}
+
+
+def _safetensors_options(path):
+    """`padding` and `norm_epsilon` in the header of a `.safetensors` file, where this library has written them."""
+    if _reader(path) is not _read_safetensors:
+        return {}
+    try:
+        header = safetensors_header(path)
+        return {"padding": header["padding"], "norm_epsilon": float(header["norm_epsilon"])}
+    except Exception:  # safetensors has errors of its own; a damaged file is reported when its tensors are read
+        return {}
 
 
 def as_array(value):

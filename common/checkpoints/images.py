@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mobilenet_common.catalogue import HALF, IMAGENET, PUBLISHED, TIMM
-from mobilenet_common.checkpoints.files import own_options
+from mobilenet_common.checkpoints.files import own_options, safetensors_header
 from mobilenet_common.facts import Facts, facts_of, remember, stem_of
 from mobilenet_common.inputs import for_channels, normalization_inside
 from mobilenet_common.notices import warn
@@ -70,8 +70,12 @@ def image_facts(state, name, padding, norm_epsilon):
 
 
 def header_of(model):
-    """Return what the header of a `.safetensors` file says about the images of a model's weights, `{key: text}`."""
-    return {KEY: json.dumps((facts_of(model) or Facts()).as_config())}
+    """Return what the header of a `.safetensors` file says about a model and its images, `{key: text}`."""
+    header = {KEY: json.dumps((facts_of(model) or Facts()).as_config())}
+    stem = stem_of(model)
+    if hasattr(stem, "padding") and hasattr(stem, "norm_epsilon"):
+        header |= {"padding": stem.padding, "norm_epsilon": str(stem.norm_epsilon)}
+    return header
 
 
 def note_image_facts(model, state):
@@ -110,20 +114,12 @@ def _recorded(path):
         if path.suffix == ".keras":
             config = own_options(path).get(KEY)
         elif path.suffix == ".safetensors":
-            config = json.loads(_header(path).get(KEY, "null"))
+            config = json.loads(safetensors_header(path).get(KEY, "null"))
         else:
             return None
         return None if config is None else Facts.from_config(config)
     except (OSError, ValueError):
         return None
-
-
-def _header(path):
-    """The texts in the header of a `.safetensors` file."""
-    import safetensors
-
-    with safetensors.safe_open(path, framework="numpy") as file:
-        return file.metadata() or {}
 
 
 def _timm_config(path):

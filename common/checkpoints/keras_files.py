@@ -56,6 +56,23 @@ def layer_configs(path):
         return []
 
 
+def stem_attributes(path):
+    """Return what the stem has recorded beside its variables in a `.weights.h5` file; see `layers.records`."""
+    found = {}
+
+    def look(_, group):
+        if not found and {"padding", "norm_epsilon"} <= group.attrs.keys():
+            found.update(padding=str(group.attrs["padding"]), norm_epsilon=float(group.attrs["norm_epsilon"]))
+
+    try:
+        if h5py.is_hdf5(path):
+            with h5py.File(path, "r") as file:
+                file.visititems(look)
+    except _NOT_READABLE:
+        return {}
+    return found
+
+
 def _layers(model):
     for layer in model.get("config", {}).get("layers", ()):
         yield layer.get("class_name"), layer.get("config", {})

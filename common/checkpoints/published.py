@@ -44,6 +44,18 @@ def open_weights(weights, published, fits, include_top=True):
     return fetch(find(name, published, fits), include_top, revision or None)
 
 
+def check_name(weights, published, fits):
+    """Raise the `ValueError` for weights that `open_weights` can't have, without fetching or reading any."""
+    check_weights(weights)
+    if not isinstance(weights, (str, os.PathLike)):
+        return
+    name = without_hub(weights).partition("@")[0] if isinstance(weights, str) else weights
+    if name in published or (isinstance(name, str) and not _looks_like_a_file(weights)):
+        find(name, published, fits)
+    elif not Path(weights).is_file():
+        raise CheckpointError(f"{weights} is not a file: give the path of a checkpoint.")
+
+
 def is_named(weights, published):
     """Whether `weights` is `"imagenet"`, or a name or a tag of one of `published`, with or without a revision."""
     if not published or not isinstance(weights, str):

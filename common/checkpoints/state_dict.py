@@ -1,6 +1,7 @@
 """The tensors of a checkpoint in hand, whose naming they follow, and what that library's models expect."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping
 
@@ -112,6 +113,12 @@ class StateDict:
         }
         return dataclasses.replace(self, tensors=tensors)
 
+    @functools.cached_property
+    def recorded(self):
+        """`padding` and `norm_epsilon` as a file of this library records them; else an empty dict."""
+        own = own_options(self.source)
+        return {name: own[name] for name in ("padding", "norm_epsilon") if name in own}
+
     def conventions(self, architecture):
         """`padding` and `norm_epsilon` of the models that such a checkpoint comes from, as far as names tell."""
         if self.checkpoint is not None:
@@ -119,9 +126,8 @@ class StateDict:
         layout = self.layout.name
         if layout in ("keras", "huggingface"):
             return {"padding": "same", "norm_epsilon": 1e-3}
-        if layout == "native":
-            own = own_options(self.source)
-            return {name: own[name] for name in ("padding", "norm_epsilon") if name in own}
+        if self.recorded or layout == "native":
+            return dict(self.recorded)
         epsilon = 1e-5
         if layout == "timm" and architecture.name == "mobilenetv3_rw":
             epsilon = 1e-3

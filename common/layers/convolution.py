@@ -9,6 +9,7 @@ from mobilenet_common.facts import Facts
 from mobilenet_common.layers.costs import Cost, elements
 from mobilenet_common.layers.initialization import he_fan_out, quick
 from mobilenet_common.layers.normalization import NormActivation
+from mobilenet_common.layers.records import record, warn_of_difference
 from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
 
 
@@ -100,6 +101,16 @@ class ConvNormActivation(NormActivation):
                 return ops.average_pool(x, (2, 2), self.data_format)
             return ops.blur_pool(x, self.data_format, self.padding)
         return x
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        if self.name == "stem":
+            record(self, store)
+
+    def load_own_variables(self, store):
+        super().load_own_variables(store)
+        if self.name == "stem":
+            warn_of_difference(self, store)
 
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = split_shape(input_shape, self.data_format)

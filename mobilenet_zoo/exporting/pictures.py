@@ -6,9 +6,10 @@ import os
 import numpy as np
 
 from mobilenet_common.errors import ExportError
+from mobilenet_common.notices import warn
 from mobilenet_runtime.inputs import as_model_input
 from mobilenet_runtime.pictures import as_numpy, is_encoded, pillow
-from mobilenet_runtime.reading import batches, find_pictures
+from mobilenet_runtime.reading import batches, find_pictures, skipped
 
 LEAST = 16  # to calibrate with
 _HELD_OUT = 0.2
@@ -71,7 +72,7 @@ def read(calibration, transform, model):
         ExportError: They are too few, can't be read, or don't fit the model or their labels.
 
     Warns:
-        MobileNetWarning: An array's floats are not in the range that the model takes.
+        MobileNetWarning: An array's floats are not in the range that the model takes, or files were skipped.
     """
     labels = None
     if isinstance(calibration, tuple) and len(calibration) == 2:
@@ -80,9 +81,11 @@ def read(calibration, transform, model):
     if isinstance(calibration, (str, os.PathLike)):
         calibration = [calibration]
     if isinstance(calibration, (list, tuple)) and all(isinstance(each, (str, os.PathLike)) for each in calibration):
-        pictures, kept = _from_files(find_pictures(calibration), transform)
-        if labels is not None and len(labels) == len(kept):
-            labels = labels[kept]
+        paths = find_pictures(calibration)
+        if labels is not None and labels.shape != (len(paths),):
+            raise ExportError(f"calibration has {len(paths)} pictures and labels of shape {labels.shape}: one each.")
+        pictures, kept = _from_files(paths, transform)
+        labels = None if labels is None else labels[kept]
     elif isinstance(calibration, (list, tuple)) and all(map(_is_whole, calibration)):
         pictures = transform(calibration)
     else:
@@ -98,12 +101,12 @@ def read(calibration, transform, model):
             f"calibration holds {len(pictures)} pictures that can be read, and at least {LEAST} are needed: give more "
             "of what the model will see; a few hundred are usual."
         )
+    if pictures.dtype.kind not in "uib" and not np.isfinite(pictures).all():
+        raise ExportError("calibration holds numbers that are not finite: look at how the array was made.")
     try:
-        pictures = as_model_input(pictures, transform, model, model.name, "calibration")
+        pictures = as_model_input(pictures, transform, model, model.name, "The calibration images")
     except ValueError as error:
         raise ExportError(str(error)) from error
-    if not np.isfinite(pictures).all():
-        raise ExportError("calibration holds numbers that are not finite: look at how the array was made.")
     if labels is not None and labels.shape != (len(pictures),):
         raise ExportError(f"calibration has {len(pictures)} pictures and labels of shape {labels.shape}: one each.")
     order = np.random.default_rng(0).permutation(len(pictures))
@@ -128,4 +131,6 @@ def _from_files(paths, transform):
     if not arrays:
         reason = f": {failures[0]}" if failures else ", as there is none."
         raise ExportError(f"calibration holds no picture that can be read{reason}")
+    if failures:
+        warn(skipped(failures, len(paths), "calibration"))
     return np.concatenate(arrays), np.array(kept)

@@ -75,14 +75,17 @@ class Saving(keras.callbacks.Callback):
         checkpoints: `Checkpoints`.
         best: `Checkpoints` for the best epoch, kept apart.
         position: `Position`.
-        every: Seconds from one checkpoint to the next. At an epoch's end there is one if half of that has gone by.
+        every: Seconds from one checkpoint to the next. At an epoch's end there is one if half of that has gone by, and
+            at the end of the run always, so that a finished run is not trained again when it is resumed.
+        epochs: Of the whole run.
         cluster: `Cluster`: its first process writes, and all of them stop at the same step.
     """
 
-    def __init__(self, checkpoints, best, position, every, cluster):
+    def __init__(self, checkpoints, best, position, every, epochs, cluster):
         super().__init__()
         self.checkpoints, self.best, self.position = checkpoints, best, position
-        self._every, self._cluster, self._writes = every, cluster, cluster.is_chief
+        self._every, self._epochs = every, epochs
+        self._cluster, self._writes = cluster, cluster.is_chief
         self._asked, self._before = threading.Event(), None
         self._saved_at = time.monotonic()
         self._metrics = self._random = None
@@ -125,7 +128,7 @@ class Saving(keras.callbacks.Callback):
             self._save_if(self._every)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._save_if(self._every / 2)
+        self._save_if(self._every / 2 if self.position.epoch < self._epochs else 0)
 
     def _save_if(self, seconds):
         stop, due = self._agreed(seconds)
@@ -195,15 +198,17 @@ class Log(keras.callbacks.Callback):
     Args:
         position: `Position`, which it moves on.
         folder: `RunFolder`, or None for a process that doesn't write.
-        pipeline: Of training, whose `waited_s` is told.
+        pipeline: Of training, whose `waited_s` is logged.
+        held_out: That of validation; the damaged images of both are counted.
         evaluate: A function that gives `{metric: value}` on the held-out pictures.
         board: A `tensorboardX.SummaryWriter`, or None.
         saving: `Saving`.
     """
 
-    def __init__(self, position, folder, pipeline, evaluate, board, saving):
+    def __init__(self, position, folder, pipeline, held_out, evaluate, board, saving):
         super().__init__()
-        self.position, self.folder, self.pipeline, self._evaluate = position, folder, pipeline, evaluate
+        self.position, self.folder, self._evaluate = position, folder, evaluate
+        self.pipeline, self.held_out = pipeline, held_out
         self.board, self.saving = board, saving
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -221,6 +226,7 @@ class Log(keras.callbacks.Callback):
         row["learning_rate"] = rate(self.model)
         row["pictures_per_second"] = steps * self.position.batch_size / seconds
         row["waiting"] = (self.pipeline.waited_s - self._waited) / seconds
+        row["damaged"] = len(self.pipeline.damaged) + len(self.held_out.damaged)
         is_best = goodness(row) > max((goodness(each) for each in self.position.history), default=(-math.inf,))
         self.position.history.append(row)
         if self.board is not None:

@@ -6,17 +6,22 @@ import hashlib
 import json
 import os
 import tempfile
+import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from mobilenet_common.errors import integer, number
+from mobilenet_common.errors import MobileNetWarning, integer, number
+from mobilenet_common.notices import warn
 from mobilenet_runtime.evaluation import predictions
+from mobilenet_runtime.reading import skipped
 from mobilenet_zoo.evaluation import evaluate, heat_on_mistakes, write_report
 from mobilenet_zoo.finetuning import freeze_batch_norm
+from mobilenet_zoo.names import check_model
 from mobilenet_zoo.preprocessing import preprocessing
 from mobilenet_zoo.pretrained import save_pretrained
+from mobilenet_zoo.registry import check_weights_of
 from mobilenet_zoo.training import folder as places
 from mobilenet_zoo.training.averaging import averaged_weights
 from mobilenet_zoo.training.callbacks import Callbacks, Log, Position, Saving
@@ -122,9 +127,13 @@ def train(
         ValueError: An argument is wrong, the folder has another run, or is in use; nothing is overwritten.
         NotFinite: The loss became NaN or infinity.
         Terminated: SIGTERM came, and the run is saved.
+
+    Warns:
+        MobileNetWarning: Damaged images were skipped, or images are in both training and validation data.
     """
     checkpoint_seconds = number("checkpoint_seconds", checkpoint_seconds, 0, float("inf"))
     keep = integer("keep", keep, 1)
+    _check_names(model, weights, recipe, overrides, Path(output) if resume else None)
     if not isinstance(data, Data):
         data = read_data(data, validation=validation, validation_fraction=validation_fraction)
     with open_cluster(devices, hosts, host_index) as cluster, contextlib.ExitStack() as stack:
@@ -145,7 +154,9 @@ def train(
             check_same(output, _flat(before), _flat(asked))
         keras.utils.set_random_seed(recipe.seed)
         answers, teacher = _saved_answers(teacher, data.train, recipe)
-        with cluster.scope():
+        # A checkpoint brings the classifier too, so that a fresh one is nothing to warn of.
+        is_restored = resume and bool(Checkpoints(Path(output) / places.CHECKPOINTS, keep, writes=False).steps())
+        with cluster.scope(), _fresh_classifier_ignored(is_restored):
             model = build(model, data.train.class_names, recipe, weights)
             teacher = None if teacher is None else build(teacher, data.train.class_names, None, None)
         pipelines = _pipelines(data, model, recipe, cluster, answers, workers, damaged_limit)
@@ -156,10 +167,37 @@ def train(
         if cluster.is_chief or not cluster.computes_alone:
             # Where it takes all processes to read the model, the others write theirs to where nobody looks.
             path = run.folder if cluster.is_chief else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            _keep(run, path, data.validation, recipe, report and cluster.computes_alone)
+            damaged = pipelines[0].damaged
+            _keep(run, path, data.validation, recipe, report and cluster.computes_alone, damaged)
             if not cluster.computes_alone:
                 cluster.barrier()
+        for pipeline, kind in zip(pipelines, ("training", "validation"), strict=True):
+            if pipeline.damaged:
+                warn(skipped(pipeline.damaged, len(pipeline.examples), kind))
     return run
+
+
+def _check_names(model, weights, recipe, overrides, resumed):
+    """Raise the `ValueError` for a wrong name or field before any image is read.
+
+    What the run in the folder `resumed` has is known later.
+    """
+    is_begun = resumed is not None and (resumed / places.RUN).is_file()
+    if recipe is not None or not is_begun:
+        load_recipe(DEFAULT_RECIPE if recipe is None else recipe, overrides)
+    if model is not None and not isinstance(model, keras.Model):
+        check_model("model", model)
+    if weights and (model is not None or not is_begun):
+        check_weights_of(DEFAULT_MODEL if model is None else model, weights)
+
+
+@contextlib.contextmanager
+def _fresh_classifier_ignored(is_ignored):
+    """Leave out the warning that a model's classifier is fresh."""
+    with warnings.catch_warnings():
+        if is_ignored:
+            warnings.filterwarnings("ignore", ".*fresh, and ha(s|ve) to be trained", MobileNetWarning)
+        yield
 
 
 def _before(folder, resume):
@@ -177,15 +215,18 @@ def _name(model):
     return getattr(model, "name", None) if isinstance(model, keras.Model) else model and str(model)
 
 
-def _keep(run, path, examples, recipe, report):
-    """Writes the model to a folder, and what it is worth on the held-out pictures."""
+def _keep(run, path, examples, recipe, report, damaged):
+    """Write the model and its report to a folder; the report lists the `damaged` images of training too."""
     metrics = {key: value for key, value in run.best.items() if key.startswith("val_")}
     save_pretrained(run.model, path / places.MODEL, class_names=run.class_names, metrics=metrics)
     if not report:
         return
     found = evaluate(run.model, examples)
     facts = {"Run": str(run.folder), "Recipe": recipe.name, "Best epoch": str(run.best["epoch"])}
+    if damaged or found.damaged:
+        facts["Damaged images skipped"] = f"{len(damaged)} of training, {len(found.damaged)} of validation"
     overlays = heat_on_mistakes(run.model, found)
+    found = dataclasses.replace(found, damaged=(*damaged, *found.damaged))
     write_report(path / places.REPORT, found, history=run.history, overlays=overlays, facts=facts)
 
 
@@ -194,7 +235,7 @@ class _Training:
 
     def __init__(self, cluster, path, folder, model, teacher, recipe, pipelines):
         self.cluster, self.path, self.folder, self.model, self.recipe = cluster, path, folder, model, recipe
-        self.pipeline, self.held_out = pipelines
+        self.pipelines = self.pipeline, self.held_out = pipelines
         self.trained = model
         if teacher is not None:
             how = recipe.distillation
@@ -210,9 +251,9 @@ class _Training:
         last = checkpoints.load() if resume and checkpoints.steps() else None
         if last is not None:
             self.position.step, self.position.history = last.step, list(last.facts["history"])
-        saving = Saving(checkpoints, best, self.position, seconds, self.cluster)
+        saving = Saving(checkpoints, best, self.position, seconds, self.epochs, self.cluster)
         board = self._board() if chief else None
-        callbacks = [Log(self.position, self.folder, self.pipeline, self._evaluate, board, saving)]
+        callbacks = [Log(self.position, self.folder, *self.pipelines, self._evaluate, board, saving)]
         bar = ProgressBar(self.position, self.epochs, self.pipeline) if progress and chief else None
         callbacks += [bar] * (bar is not None) + [saving]
         try:

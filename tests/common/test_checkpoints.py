@@ -17,6 +17,7 @@ import mobilenet_zoo
 from mobilenet_common import CheckpointError
 from mobilenet_common.architecture import Architecture, Attention, Conv, Fused, Head, Inverted, Universal
 from mobilenet_common.checkpoints import LAYOUTS, load_checkpoint
+from mobilenet_common.errors import MobileNetWarning
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
 from tests import references, seeded
@@ -401,12 +402,68 @@ def test_own_keras_files_bring_padding_and_epsilon(tmp_path):
     assert (again.get_layer("stem").padding, again.get_layer("stem").norm_epsilon) == ("symmetric", 0.02)
 
 
-def test_own_weight_files_leave_padding_and_epsilon_to_the_name(tmp_path):
-    name, path = "mobilenetv4_conv_small_035", tmp_path / "own.weights.h5"
-    options = {"input_shape": SHAPE, "num_classes": 2}
-    mobilenet_zoo.create_model(name, **options).save_weights(path)
-    again = mobilenet_zoo.create_model(name, weights=path, **options)
-    assert (again.get_layer("stem").padding, again.get_layer("stem").norm_epsilon) == ("symmetric", 1e-5)
+OTHER = {"padding": "symmetric", "norm_epsilon": 0.02}
+NARROW = {"input_shape": SHAPE, "width_multiplier": 0.35, "num_classes": 2}
+
+
+def conventions_of(model):
+    stem = model.get_layer("stem")
+    return {"padding": stem.padding, "norm_epsilon": stem.norm_epsilon}
+
+
+@pytest.mark.parametrize("ending", ["weights.h5", "safetensors"])
+def test_own_files_of_weights_bring_padding_and_epsilon(ending, tmp_path, recwarn):
+    model, path = create_mobilenetv4("conv_small", **OTHER, **NARROW), tmp_path / f"own.{ending}"
+    if ending == "weights.h5":
+        model.save_weights(path)
+    else:
+        mobilenet_zoo.export_checkpoint(model, path, layout="timm")
+    again = create_mobilenetv4("conv_small", weights=path, **NARROW)
+    by_name = mobilenet_zoo.create_model("mobilenetv4_conv_small_035", weights=path, input_shape=SHAPE, num_classes=2)
+    assert conventions_of(again) == conventions_of(by_name) == OTHER
+    assert not [each for each in recwarn if issubclass(each.category, MobileNetWarning)]
+
+
+def test_a_saved_folder_brings_padding_and_epsilon(tmp_path):
+    model = create_mobilenetv4("conv_small", padding="same", norm_epsilon=0.02, **NARROW)
+    folder = mobilenet_zoo.save_pretrained(model, tmp_path / "saved")
+    again = create_mobilenetv4("conv_small", weights=folder / "model.safetensors", **NARROW)
+    assert conventions_of(again) == {"padding": "same", "norm_epsilon": 0.02}
+
+
+@pytest.mark.parametrize("load", ["Keras", "load_checkpoint"])
+def test_other_padding_than_the_file_records_is_warned_of(load, tmp_path, recwarn):
+    create_mobilenetv4("conv_small", **OTHER, **NARROW).save_weights(tmp_path / "own.weights.h5")
+
+    def loaded(**options):
+        model = create_mobilenetv4("conv_small", **options, **NARROW)
+        if load == "Keras":
+            model.load_weights(tmp_path / "own.weights.h5")
+        else:
+            mobilenet_zoo.load_checkpoint(model, tmp_path / "own.weights.h5")
+
+    loaded(**OTHER)
+    assert not [each for each in recwarn if issubclass(each.category, MobileNetWarning)]
+    with pytest.warns(UserWarning, match="build it with padding='symmetric', norm_epsilon=0.02"):
+        loaded()
+
+
+def test_what_a_file_does_not_record_is_assumed_and_said(tmp_path, recwarn):
+    create_mobilenetv4("conv_small", **NARROW).save_weights(tmp_path / "old.weights.h5")
+    with h5py.File(tmp_path / "old.weights.h5", "a") as file:  # as it was written before they were recorded
+        attributes = next(group for group in found_groups(file) if "padding" in group.attrs).attrs
+        del attributes["padding"], attributes["norm_epsilon"]
+    with pytest.warns(UserWarning, match="padding='same' and norm_epsilon=0.001 are assumed.*pass them"):
+        create_mobilenetv4("conv_small", weights=tmp_path / "old.weights.h5", **NARROW)
+    recwarn.clear()
+    create_mobilenetv4("conv_small", weights=tmp_path / "old.weights.h5", **OTHER, **NARROW)
+    assert not [each for each in recwarn if issubclass(each.category, MobileNetWarning)]
+
+
+def found_groups(file):
+    groups = []
+    file.visititems(lambda _, group: groups.append(group))
+    return groups
 
 
 @pytest.mark.across

@@ -95,7 +95,9 @@ class TestEvaluate:
         assert "Without heat maps: 'flat' can't be explained" in plain(result.stderr)
         assert "Confusions" in (tmp_path / "r.html").read_text("utf-8")
 
-    def test_bad_input(self, saved, photos, tmp_path):
+    def test_bad_input(self, saved, photos, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+
         def told(*arguments):
             return plain(run("evaluate", *map(str, arguments), code=2).stderr)
 
@@ -132,7 +134,8 @@ class TestExplain:
         np.testing.assert_array_equal(found, np.asarray(expected.overlay))
         assert "damaged.png can't be read" in plain(result.stderr)
 
-    def test_bad_input(self, saved, tmp_path):
+    def test_bad_input(self, saved, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
         photographs.photograph().save(tmp_path / "china.png")
 
         def told(*arguments, model=saved, output="heat.png"):
@@ -142,3 +145,4 @@ class TestExplain:
         assert "--class='elf' is not known. Did you mean 'elm'" in told("--class", "elf")
         assert "--output=heat.png is one file, but there are 2 pictures" in told(tmp_path / "absent.png")
         assert "which gives no gradients" in told(model=made.exported("onnx", tmp_path))
+        assert not (tmp_path / "heat.png").exists()

@@ -106,6 +106,32 @@ def test_the_range_of_floats(scale, images, match):
         assert again[0].filename == __file__
 
 
+def test_each_kind_of_fault_is_warned_of_once():
+    owner = Owner()
+    faults = (PIXELS.astype("float32"), PIXELS / 255, np.full((1, 8, 8, 3), np.nan), PIXELS * 100.0)
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        for images in (*faults, *faults):
+            as_model_input(images, transform(IMAGENET), owner, "a model")
+    said = [str(each.message) for each in given]
+    assert len(said) == 4
+    for text, part in zip(said, ("in 0..255, but", "in 0..1, but", "NaN or infinite", "2.55e+04, but"), strict=True):
+        assert part in text
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("scale", [IMAGENET, INSIDE])
+def test_values_that_are_not_finite(value, scale):
+    images = normalized(PIXELS, scale)
+    images[0, 0, :2, 0] = value
+    with pytest.warns(UserWarning) as given:
+        found = as_model_input(images, transform(scale), Owner(), "a model")
+    assert [str(each.message) for each in given] == [
+        f"images have 2 of {images.size} values that are NaN or infinite: look at how they were made."
+    ]
+    np.testing.assert_array_equal(found, images.astype("float32"))
+
+
 def described(path, scale, **changes):
     """The tiny file's metadata, put into it."""
     facts = {"name": "tiny", "class_names": None, "size": (tiny.SIZE,) * 2, "channels": 3, "layout": "NHWC"}

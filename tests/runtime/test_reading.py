@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobilenet_runtime.examples import Examples, read_data
+from mobilenet_runtime.examples import Examples, read_data, read_examples
 from mobilenet_runtime.examples.shared import shared_images
 from mobilenet_runtime.reading import find_pictures, is_ignored
 
@@ -80,6 +80,19 @@ class TestFolders:
     def test_links_that_lead_in_circles_end(self, photos):
         (photos / "cat" / "circle").symlink_to(photos)
         assert len(find_pictures([photos])) == 6
+
+    def test_links_to_class_folders_and_below_are_the_same_for_training_and_predicting(self, photos, tmp_path):
+        photos.rename(tmp_path / "elsewhere")
+        photos.mkdir()
+        for label in ("cat", "dog"):
+            (photos / label).symlink_to(tmp_path / "elsewhere" / label)
+        (tmp_path / "more" / "deep").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "more" / "deep" / "4.png")
+        (tmp_path / "elsewhere" / "dog" / "more").symlink_to(tmp_path / "more")
+        (tmp_path / "more" / "back").symlink_to(tmp_path / "elsewhere" / "dog")
+        found = find_pictures([photos])
+        assert len(found) == 7 and str(photos / "dog" / "more" / "deep" / "4.png") in found
+        assert sorted(map(str, read_examples(photos).pictures)) == found
 
     def test_a_link_that_is_named_is_followed(self, photos, tmp_path):
         (tmp_path / "link").symlink_to(photos / "cat")

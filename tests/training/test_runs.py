@@ -3,11 +3,14 @@
 import os
 import resource
 import signal
+import warnings
 
 import keras
 import numpy as np
 import pytest
 
+from mobilenet_common.errors import MobileNetWarning
+from mobilenet_v1 import create_mobilenetv1
 from mobilenet_zoo import class_names_of, from_pretrained, preprocessing
 from mobilenet_zoo.training import Checkpoints, NotFinite, Terminated, save_predictions, train
 from mobilenet_zoo.training.callbacks import Callbacks, Position, Saving
@@ -189,6 +192,27 @@ def test_a_full_disk_costs_no_earlier_checkpoint(through, interrupt, full_disk, 
     same(run(tmp_path / "run", resume=True), through)
 
 
+def test_damaged_images_are_counted_in_log_report_and_warning(tmp_path):
+    data = tiny.data()
+    for examples, damaged in ((data.train, (3, 8)), (data.validation, (4,))):
+        for i in damaged:
+            examples.pictures[i] = str(tmp_path / f"damaged{i}.png")
+            (tmp_path / f"damaged{i}.png").write_bytes(b"damaged")
+    options = {"recipe": tiny.recipe(epochs=1, head_epochs=0), "progress": False}
+    with pytest.warns(MobileNetWarning) as given:
+        found = train(data, tiny.model(), tmp_path / "run", **options)
+    said = [str(each.message) for each in given if "damaged" in str(each.message)]
+    assert len(said) == 2
+    assert said[0].startswith("2 of 26 training images are damaged and were skipped: 3.png")
+    assert said[1].startswith("1 of 7 validation images is damaged and was skipped: 4.png")
+    assert found.history[-1]["damaged"] == 3
+    header, row = (found.folder / "log.csv").read_text().splitlines()
+    assert dict(zip(header.split(","), row.split(","), strict=True))["damaged"] == "3"
+    report = (found.folder / "report.html").read_text("utf-8")
+    assert "2 of training, 1 of validation" in report
+    assert report.count("can't be read as a picture") == 3 or report.count("be read as a picture") == 3
+
+
 class TestTheFolder:
     def test_a_second_run_does_not_overwrite_the_first(self, through):
         before = (through.folder / "run.json").read_bytes()
@@ -206,6 +230,22 @@ class TestTheFolder:
 
     def test_a_run_that_is_over_gives_what_it_came_to(self, through):
         same(run(through.folder, resume=True), through)
+
+    def test_a_short_run_that_is_over_does_not_train_again(self, tmp_path, monkeypatch):
+        first = run(tmp_path / "run", checkpoint_seconds=1000)
+        monkeypatch.setattr(keras.Model, "fit", lambda *_, **__: pytest.fail("it trains again"))
+        same(run(tmp_path / "run", resume=True, checkpoint_seconds=1000), first)
+
+    def test_a_resumed_run_says_nothing_of_a_fresh_classifier(self, tmp_path):
+        published = create_mobilenetv1("0.25", 5, (32, 32, 3))
+        published.save(tmp_path / "five.keras")
+        options = {"model": "mobilenetv1_025", "weights": str(tmp_path / "five.keras"), "report": False}
+        options |= {"recipe": tiny.recipe(epochs=1, head_epochs=0, image_size=32), "progress": False}
+        with pytest.warns(MobileNetWarning, match="is fresh, and has to be trained"):
+            train(tiny.data(), output=tmp_path / "run", **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", MobileNetWarning)
+            train(tiny.data(), output=tmp_path / "run", resume=True, **options)
 
     def test_a_folder_in_use(self, tmp_path, interrupt):
         def again(saving):

@@ -247,7 +247,8 @@ class Recipe(Part):
         if self.schedule.warmup_epochs >= self.epochs and self.schedule.warmup_epochs:
             raise ValueError(
                 f"schedule.warmup_epochs={self.schedule.warmup_epochs} is not allowed: "
-                f"it must be less than epochs={self.epochs}."
+                f"it must be less than epochs={self.epochs}. Set more epochs, or a shorter warm-up with "
+                f"schedule.warmup_epochs={min(self.epochs / 2, 1):g}, or 0 for none."
             )
 
     def as_dict(self):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import mobilenet_zoo
-from mobilenet_common.errors import ExportError
+from mobilenet_common.errors import ExportError, MobileNetWarning
 from mobilenet_zoo.exporting.plan import Plan
 from tests import trained
 from tests.zoo.exporting.shared import SIZE, known, tiny
@@ -72,14 +72,39 @@ def test_whole_images_go_through_the_preprocessing(kind, data_format, tmp_path):
 @pytest.mark.parametrize(
     ("images", "match"),
     [
-        (PIXELS.astype("float32"), "calibration have values from .*look like pixels in 0..255"),
-        (PIXELS / 255, "calibration have values from .*look like pixels in 0..1"),
+        (PIXELS.astype("float32"), "The calibration images have values from .*look like pixels in 0..255"),
+        (PIXELS / 255, "The calibration images have values from .*look like pixels in 0..1"),
     ],
 )
 def test_floats_in_another_range_are_warned_of(images, match):
     with pytest.warns(UserWarning, match=match) as given:
         taken(images)
     assert given[0].filename == __file__
+
+
+@pytest.mark.parametrize("with_labels", [True, False])
+def test_damaged_files_are_named_once_and_labels_stay_with_their_images(with_labels, tmp_path):
+    for i, each in enumerate(PIXELS):
+        Image.fromarray(each).save(tmp_path / f"{i:02d}.png")
+    paths = sorted(map(str, tmp_path.iterdir()))
+    for damaged in (3, 11):
+        (tmp_path / f"{damaged:02d}.png").write_bytes(b"damaged")
+    calibration = (paths, np.arange(20)) if with_labels else paths
+    with pytest.warns(MobileNetWarning, match="2 of 20 calibration images are damaged.*03.png.*11.png") as given:
+        pictures = Plan(known(tiny()), quantization="int8", calibration=calibration).pictures
+    assert sum(issubclass(each.category, MobileNetWarning) for each in given) == 1
+    if with_labels:
+        assert not {3, 11} & set(pictures.labels)
+        expected = mobilenet_zoo.preprocessing(known(tiny()))(list(PIXELS))
+        np.testing.assert_allclose(pictures.checked, expected[pictures.labels], atol=1e-5)
+
+
+def test_labels_must_be_as_many_as_the_files(tmp_path):
+    for i, each in enumerate(PIXELS):
+        Image.fromarray(each).save(tmp_path / f"{i:02d}.png")
+    (tmp_path / "03.png").write_bytes(b"damaged")
+    with pytest.raises(ExportError, match=r"calibration has 20 pictures and labels of shape \(19,\)"):
+        taken((str(tmp_path), np.arange(19)))
 
 
 def test_floats_as_the_model_takes_them_are_not():
@@ -90,5 +115,5 @@ def test_floats_as_the_model_takes_them_are_not():
 
 @pytest.mark.parametrize("images", [PIXELS.astype("int64") + 1000, PIXELS > 100])
 def test_what_is_no_image(images):
-    with pytest.raises(ExportError, match="calibration of type .* are not allowed"):
+    with pytest.raises(ExportError, match="The calibration images of type .* are not allowed"):
         taken(images)
