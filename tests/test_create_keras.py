@@ -110,8 +110,8 @@ def test_fit_lowers_the_loss(generation):
     y = keras.utils.to_categorical(np.arange(16) % 2, 2)
     model = create(generation, 2, width_multiplier=0.25, dropout_rate=0)
     model.compile(keras.optimizers.Adam(2e-3), "categorical_crossentropy", **COMPILED)
-    losses = model.fit(x, y, batch_size=16, epochs=10, verbose=0).history["loss"]
-    assert losses[-1] < 0.7 * losses[0]
+    losses = model.fit(x, y, batch_size=16, epochs=20, verbose=0).history["loss"]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_gradients_reach_every_trainable_variable():

@@ -363,7 +363,8 @@ def saved(n, path):
 
 def planned(n):
     arguments = {"batch_size": 2, "image_size": (32, 32), "verify": 0.5, "include_preprocessing": True}
-    arguments |= {"include_softmax": True, "metadata": True}
+    arguments |= {"include_softmax": True, "metadata": True, "quantization": "int8", "reduce_range": True}
+    arguments |= {"calibration": np.zeros((1, 32, 32, 3), "uint8")}
     plan = Plan(classifier(), **n(arguments))
     return json.loads(json.dumps(plan.job("x", FORMATS["onnx"], None)))
 
@@ -425,7 +426,7 @@ FUNCTIONS = {
     "mobilenet_zoo.save_pretrained": {"transform": saved},
     "mobilenet_zoo.export": {
         "batch_size": lambda n, path: planned(n),
-        **dict.fromkeys(("include_preprocessing", "metadata", "verify"), ELSEWHERE),
+        **dict.fromkeys(("include_preprocessing", "metadata", "reduce_range", "verify"), ELSEWHERE),
     },
     "mobilenet_runtime.evaluation.evaluate": {
         "batch_size": lambda n, path: mobilenet_zoo.evaluation.evaluate(
@@ -452,6 +453,13 @@ FUNCTIONS = {
     "mobilenet_zoo.evaluation.explain": {
         "class_index": lambda n, path: (
             mobilenet_zoo.evaluation.explain(classifier(), np.zeros((32, 32, 3), "uint8"), n(1)).class_index
+        )
+    },
+    "mobilenet_runtime.evaluation.photograph_overlay": {
+        "longest": lambda n, path: (
+            mobilenet_runtime.evaluation.photograph_overlay(
+                np.zeros((48, 64, 3), "uint8"), np.zeros((2, 2)), mobilenet_zoo.preprocessing(classifier()), n(32)
+            ).size
         )
     },
     "mobilenet_runtime.evaluation.write_report": {"mistakes": lambda n, path: integer("mistakes", n(3), 0)},

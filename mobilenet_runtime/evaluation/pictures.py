@@ -4,7 +4,7 @@ import importlib
 
 import numpy as np
 
-from mobilenet_common.errors import install_hint
+from mobilenet_common.errors import install_hint, integer
 from mobilenet_runtime.pictures import open_picture, pillow
 
 _STRENGTH = 0.65  # of the heat's colour where it is hottest
@@ -49,7 +49,9 @@ def photograph_overlay(picture, heat, transform, longest=_LONGEST):
 
     Raises:
         PictureError: The picture can't be read.
+        ValueError: `longest` is no positive integer.
     """
+    longest = integer("longest", longest, 1)
     photograph = open_picture(picture)
     region = transform.region(*photograph.size)
     scale = longest / max(photograph.size)

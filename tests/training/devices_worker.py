@@ -43,11 +43,11 @@ TINY = Architecture(
 def pictures(batch_size):
     """`BATCHES` batches, of which the pictures in the second half are brighter, so that parts differ from the whole."""
     rng = np.random.default_rng(1)
-    x = rng.random((BATCHES, batch_size, SIZE, SIZE, 3), "float32")
+    x = rng.random((BATCHES, batch_size, SIZE, SIZE, 3)).astype(keras.config.floatx())
     x[:, batch_size // 2 :] *= 3.0
     classes = rng.integers(0, CLASSES, (BATCHES, batch_size))
     classes[:, : batch_size // 2] = 0
-    return x, np.eye(CLASSES, dtype="float32")[classes]
+    return x, np.eye(CLASSES, dtype=keras.config.floatx())[classes]
 
 
 class Watch(keras.callbacks.Callback):
@@ -74,6 +74,15 @@ class Watch(keras.callbacks.Callback):
                 raise Agreed
 
 
+def use_float64():
+    """In float32 rounding decides on which side of ReLU's corner some activation is, and so where training ends."""
+    keras.config.set_floatx("float64")
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
+
+
 def note(order, cluster, name, what):
     Path(order["folder"], f"{name}.process{cluster.process_index}.json").write_text(json.dumps(what))
 
@@ -81,6 +90,7 @@ def note(order, cluster, name, what):
 def main(order):
     order = DEFAULTS | order
     options = {name: order[name] for name in ("devices", "hosts", "host_index", "timeout")}
+    use_float64()
     with open_cluster(**options) as cluster:
         keras.utils.set_random_seed(order["seeds"][cluster.process_index % len(order["seeds"])])
         with cluster.scope():

@@ -9,7 +9,7 @@ import pytest
 from mobilenet_zoo.training.devices.hosts import free_port
 from tests.training.processes import Host, results, start, wait_for
 
-CURVE = 1e-4
+CURVE = 1e-6
 
 
 @pytest.fixture(scope="module")
