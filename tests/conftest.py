@@ -1,6 +1,7 @@
 """What every test gets: a fixed seed, and a clean Keras session after it."""
 
 import gc
+import os
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,6 +14,16 @@ settings.register_profile(
     "suite", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("suite")
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items):
+    """Leave neutral tests to the run under PyTorch, which starts and compiles fastest, unless slow ones run too."""
+    if os.environ.get("KERAS_BACKEND") == "torch":
+        return
+    for item in items:
+        if item.get_closest_marker("neutral"):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish(session):

@@ -31,6 +31,7 @@ def test_a_models_config_builds_it_again(generation):
         assert copy.output_shape == model.output_shape
 
 
+@pytest.mark.neutral
 def test_a_clone_computes_the_same():
     model = randomize(tiny(drop_path_rate=0.1))
     x = images()
@@ -99,6 +100,7 @@ def test_a_frozen_block_keeps_weights_and_statistics_in_training():
             assert np.mean(changed) > 0.5, layer.name
 
 
+@pytest.mark.neutral
 @pytest.mark.parametrize(
     "generation", ["v4", *(pytest.param(name, marks=pytest.mark.slow) for name in ("v1", "v2", "v3"))]
 )

@@ -129,6 +129,7 @@ def test_shapes_follow_from_size_and_stride(drawn):
     keras.utils.clear_session()
 
 
+@pytest.mark.neutral
 @settings(max_examples=6)
 @given(models(SMALL))
 def test_a_model_says_what_it_will_output(drawn):
@@ -148,6 +149,7 @@ def test_every_model_says_what_it_will_output(drawn):
     keras.utils.clear_session()
 
 
+@pytest.mark.neutral
 @settings(max_examples=3)
 @given(st.sampled_from(SMALL), sizes, sizes)
 def test_a_model_with_free_sides_gives_what_one_with_fixed_sides_gives(model, height, width):

@@ -117,6 +117,7 @@ def loaded_alike(key, body, path, deviation, what):
     deviation(key, what, infer(ours, image), infer(body, image), TOLERANCE)
 
 
+@pytest.mark.neutral
 @pytest.mark.parametrize(
     ("key", "form", "ending"),
     [

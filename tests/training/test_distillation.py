@@ -63,6 +63,7 @@ def test_loss_and_gradient_by_hand(temperature, weight):
     np.testing.assert_allclose(moved, -gradient.mean(axis=0), rtol=2e-3, atol=1e-5)
 
 
+@pytest.mark.neutral
 def test_the_teacher_stays_what_and_where_it_was():
     x, y = pictures()
     student, teacher = tiny(), teacher_of()
@@ -80,6 +81,7 @@ def test_the_teacher_stays_what_and_where_it_was():
     assert loss == pytest.approx(-(y * np.log(answers(student, x))).sum(axis=1).mean(), rel=1e-4)
 
 
+@pytest.mark.neutral
 def test_a_student_follows_its_teacher():
     x, y = pictures(32)
     student, teacher = tiny(norm_momentum=0.5), teacher_of()

@@ -105,6 +105,7 @@ def by_hand(weights, masks, all_gradients, rate, own):
     return history
 
 
+@pytest.mark.neutral
 def test_five_steps_of_the_v4_recipe_are_those_of_optax_and_torch(backend):
     """Warm-up, the first steps of the cosine, clipping, the mask of the decay and the average of the weights."""
     overrides = {"optimizer.clip_norm": 0.5, "epochs": 4, "schedule.warmup_epochs": 1, "ema.momentum": 0.9}
@@ -257,6 +258,7 @@ class Remembering(keras.callbacks.Callback):
         self.kept.append(values(self.model.trainable_variables))  # under JAX `self.model` fetches them
 
 
+@pytest.mark.neutral
 def test_evaluation_sees_the_average_and_gives_the_weights_back():
     x, y = pictures()
     recipe = load_recipe({}, {"ema.momentum": 0.5, "optimizer.learning_rate": 0.05, "epochs": 4})

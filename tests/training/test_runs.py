@@ -98,7 +98,13 @@ def test_the_best_weights_are_the_averages_that_were_evaluated(through):
 
 # In the middle of the head's epoch, at its end, in the first and at the end of an epoch of all layers.
 @pytest.mark.parametrize(
-    "step", [2, pytest.param(5, marks=pytest.mark.slow), 8, pytest.param(11, marks=pytest.mark.slow)]
+    "step",
+    [
+        2,
+        pytest.param(5, marks=pytest.mark.slow),
+        pytest.param(8, marks=pytest.mark.neutral),
+        pytest.param(11, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_that_died_goes_on(step, through, interrupt, tmp_path):
     interrupt(step, die)
@@ -107,6 +113,7 @@ def test_a_run_that_died_goes_on(step, through, interrupt, tmp_path):
     same(run(tmp_path / "run", resume=True), through)
 
 
+@pytest.mark.neutral
 def test_a_run_that_died_before_its_first_checkpoint_begins_again(through, interrupt, tmp_path):
     interrupt(3, die)
     with pytest.raises(Dead):
@@ -115,6 +122,7 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_again(through, inter
     same(run(tmp_path / "run", resume=True), through)
 
 
+@pytest.mark.neutral
 def test_sigterm_saves_and_ends(through, interrupt, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     interrupt(6, lambda saving: os.kill(os.getpid(), signal.SIGTERM))
@@ -125,11 +133,13 @@ def test_sigterm_saves_and_ends(through, interrupt, tmp_path):
     same(run(tmp_path / "run", resume=True, checkpoint_seconds=1000), through)
 
 
+@pytest.mark.neutral
 def test_the_last_checkpoints_are_kept(tmp_path):
     run(tmp_path / "run", keep=2)
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [11, 12]
 
 
+@pytest.mark.neutral
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, interrupt):
     def spoil(saving):
         kernel = next(each for each in saving.model.trainable_variables if each.path.endswith("kernel"))
@@ -161,6 +171,7 @@ def test_a_step_is_not_waited_for():
     assert looked_at == [10, 20, 24]
 
 
+@pytest.mark.neutral
 def test_answers_that_were_saved_are_learned(tmp_path):
     """A teacher that is sure of the wrong class, and has all the weight, is believed."""
     examples = tiny.data().train
@@ -182,6 +193,7 @@ def full_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.neutral
 def test_a_full_disk_costs_no_earlier_checkpoint(through, interrupt, full_disk, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     interrupt(6, full_disk)
@@ -192,6 +204,7 @@ def test_a_full_disk_costs_no_earlier_checkpoint(through, interrupt, full_disk, 
     same(run(tmp_path / "run", resume=True), through)
 
 
+@pytest.mark.neutral
 def test_damaged_images_are_counted_in_log_report_and_warning(tmp_path):
     data = tiny.data()
     for examples, damaged in ((data.train, (3, 8)), (data.validation, (4,))):
@@ -213,6 +226,7 @@ def test_damaged_images_are_counted_in_log_report_and_warning(tmp_path):
     assert report.count("can't be read as a picture") == 3 or report.count("be read as a picture") == 3
 
 
+@pytest.mark.neutral
 class TestTheFolder:
     def test_a_second_run_does_not_overwrite_the_first(self, through):
         before = (through.folder / "run.json").read_bytes()
@@ -258,6 +272,7 @@ class TestTheFolder:
             run(tmp_path / "run")
 
 
+@pytest.mark.neutral
 def test_a_recipe_freezes_batch_norm_for_the_time_of_the_run(tmp_path):
     recipe = tiny.recipe(model__freeze_batch_norm=True, ema=None)
     before = weights(model := tiny.model())

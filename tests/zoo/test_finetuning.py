@@ -58,6 +58,7 @@ def test_a_decay_of_1_changes_nothing():
         assert found[path] == pytest.approx(change, rel=1e-3, abs=1e-6), path
 
 
+@pytest.mark.neutral
 def test_a_compiled_model_loads_and_goes_on(tmp_path):
     model, _ = trained(lambda model: mobilenet_zoo.discriminative_rates("adam", model))
     model.save(tmp_path / "model.keras")

@@ -67,6 +67,7 @@ def test_training_leaves_every_number_of_batch_norm_and_moves_all_others(make):
     assert moved and not any(is_norm(name) for name in moved)
 
 
+@pytest.mark.neutral
 def test_it_learns_again():
     model = nested()
     mobilenet_zoo.freeze_batch_norm(model)

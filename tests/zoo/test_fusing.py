@@ -65,6 +65,7 @@ def test_folding_is_exact(name):
     assert np.ptp(found, axis=0).max() > 0.1 * np.abs(found).max()
 
 
+@pytest.mark.neutral
 def test_layer_scale_goes_into_the_projection():
     options = {"width_multiplier": 0.25, "classifier_activation": None}
     model = seeded.randomized(create_mobilenetv4("hybrid_medium", 3, (64, 64, 3), **options))
