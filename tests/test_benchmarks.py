@@ -126,8 +126,8 @@ def test_a_comparison_from_end_to_end(tmp_path):
 @pytest.mark.parametrize(
     ("backend", "operation"),
     [
-        ("tensorflow", "DepthwiseConv2dNative"),
-        pytest.param("torch", "aten::mkldnn_convolution", marks=pytest.mark.slow),
+        pytest.param("tensorflow", "DepthwiseConv2dNative", marks=pytest.mark.slow),
+        ("torch", "aten::mkldnn_convolution"),
     ],
 )
 def test_operations_of_ours_and_of_the_peer(backend, operation):

@@ -110,6 +110,7 @@ def test_two_formats_at_once(saved, tmp_path):
         np.testing.assert_allclose(answers, model.predict(pictures, verbose=0), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_integers_with_pictures_and_labels(photos, tmp_path):
     """With a folder of save_pretrained, whose classes have the names of the folders of pictures."""
     model = tiny_model()

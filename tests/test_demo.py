@@ -11,6 +11,8 @@ import keras
 import pytest
 from matplotlib import image
 
+import mobilenet_zoo  # noqa: F401 - registers the layers
+
 pytestmark = pytest.mark.across
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -359,6 +359,7 @@ class TestFaults:
         assert process.returncode == 0, errors[-2000:]
         assert json.loads(output) == [None, 224, 224, 3]
 
+    @pytest.mark.slow
     def test_two_processes_at_once(self, small, tmp_path):
         small.faults = hub_server.Faults(delay=0.5)
         for process in [self.start(small.address, tmp_path / "home") for _ in range(2)]:
@@ -366,6 +367,7 @@ class TestFaults:
         blobs = list((tmp_path / "home" / "hub").glob("models--timm--*/blobs/*"))
         assert len(blobs) == 1 and blobs[0].name == hashlib.sha256(blobs[0].read_bytes()).hexdigest()
 
+    @pytest.mark.slow
     def test_settings_are_the_clients_own(self, small, tmp_path):
         for offline in ("0", "1"):
             self.check_printed(self.start(small.address, tmp_path / "home", offline))

@@ -97,7 +97,9 @@ def test_installed_wheel_beside_a_foreign_common(installed, tmp_path):
     assert elsewhere == {}
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+@pytest.mark.parametrize(
+    "backend", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("tensorflow", "jax")), "torch"]
+)
 def test_import_adds_nothing_heavier_than_keras(backend):
     code = f"""if True:
         import json, sys
