@@ -1,7 +1,7 @@
 """The manual tells the truth: its programs run and print what stands below them, its links lead somewhere.
 
 Conventions of the manual:
-- The ```python blocks of a file are one program. It runs in an empty folder, but for `EXAMPLE_FILE` where it is named.
+- The ```python blocks of a file are one program. It runs in an empty folder.
 - A ```text block right after one is all that the block prints. A line `...` in it stands for any number of lines.
 - The ```sh blocks of a page that call `mobilenet-zoo` run after its program, in the same folder.
 - Published weights come from a hub on loopback, which has seeded tensors in place of theirs.
@@ -42,32 +42,11 @@ PACKAGES = (
     "mobilenet_runtime",
 )
 
-EXAMPLE_FILE = "mobilenetv4_conv_small.safetensors"
-
-# Runs in a child process: makes the example file where it is needed, then the blocks, each with its output caught.
+# In a child process: runs the blocks, each with its output caught.
 RUNNER = '''
 import contextlib, io, json, sys
 
-def write_example(path):
-    """A file in timm's names and axes, as its users have."""
-    import keras, numpy, safetensors.numpy
-    import mobilenet_v4
-    from mobilenet_common.checkpoints import LAYOUTS
-
-    keras.utils.set_random_seed(0)
-    tensors = {}
-    for entry in LAYOUTS["timm"].entries(mobilenet_v4.create_mobilenetv4("conv_small", input_shape=(32, 32, 3))):
-        array = keras.ops.convert_to_numpy(entry.variable)
-        if array.ndim == 4:
-            array = array.transpose((2, 3, 0, 1) if entry.kind == "depthwise" else (3, 2, 0, 1))
-        elif entry.kind == "dense":
-            array = array.T
-        tensors[entry.name] = numpy.ascontiguousarray(array)
-    safetensors.numpy.save_file(tensors, path)
-
-example, blocks = json.load(sys.stdin)
-if any(example in code for _, _, code in blocks):
-    write_example(example)
+blocks = json.load(sys.stdin)
 namespace, outputs = {"__name__": "__main__"}, []
 for file, line, code in blocks:
     with contextlib.redirect_stdout(io.StringIO()) as caught:
@@ -137,7 +116,7 @@ def run(page, blocks, folder, environment):
     """Run the blocks of a page in one child process and return what each printed."""
     result = subprocess.run(
         [sys.executable, "-c", RUNNER],
-        input=json.dumps((EXAMPLE_FILE, [(page, block.line, block.text) for block in blocks])),
+        input=json.dumps([(page, block.line, block.text) for block in blocks]),
         cwd=folder,
         env=environment,
         capture_output=True,
