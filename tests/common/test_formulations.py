@@ -331,7 +331,7 @@ def test_torch_compile_finds_no_graph_break(name):
     import mobilenet_zoo
 
     model = mobilenet_zoo.create_model(name, input_shape=(64, 64, 3), num_classes=3, width_multiplier=0.25)
-    x = torch.from_numpy(numbers(1, 64, 64, 3))
+    x = keras.ops.convert_to_tensor(numbers(1, 64, 64, 3))
     compiled = torch.compile(lambda x: model(x, training=False), fullgraph=True, backend="eager")
     with torch.no_grad():
-        close(compiled(x).numpy(), model(x, training=False).numpy(), 1e-5)
+        close(compiled(x).cpu().numpy(), model(x, training=False).cpu().numpy(), 1e-5)

@@ -103,7 +103,7 @@ def exported(model, format, folder, batch=None):
     elif format == "torch":
         import torch
 
-        options["dynamic_shapes"] = {0: torch.export.Dim("batch")}
+        options["dynamic_shapes"] = {0: torch.export.Dim("batch", max=1024)}
     x = numbers(batch or 3, *size)
     model(x, training=False)  # Keras writes no ONNX file of a model that never ran
     model.export(path, format=format, verbose=False, **options)
@@ -144,7 +144,7 @@ class TestTorch:
     def test_a_trace_is_the_same_with_and_without_gradients(self):
         import torch
 
-        model, x = tiny(), torch.tensor(numbers(1, SIZE, SIZE, 3))
+        model, x = tiny(), keras.ops.convert_to_tensor(numbers(1, SIZE, SIZE, 3))
         graphs = []
         for enabled in (True, False):
             with torch.set_grad_enabled(enabled):
@@ -153,25 +153,25 @@ class TestTorch:
         assert graphs[0] == graphs[1]
         # `aten::add_` and its like end in one underscore, which changes a tensor in its place.
         assert [kind for kind in graphs[0] if kind.endswith("_") and not kind.endswith("__")] == []
-        more = torch.tensor(numbers(3, SIZE, SIZE, 3))
-        agrees(traced(more).detach().numpy(), model, more)
+        more = keras.ops.convert_to_tensor(numbers(3, SIZE, SIZE, 3))
+        agrees(keras.ops.convert_to_numpy(traced(more)), model, more)
 
     def test_a_program_for_any_batch(self):
         import torch
 
-        model, x = tiny(), torch.tensor(numbers(2, SIZE, SIZE, 3))
-        dynamic = [({0: torch.export.Dim("batch")},)]
+        model, x = tiny(), keras.ops.convert_to_tensor(numbers(2, SIZE, SIZE, 3))
+        dynamic = [({0: torch.export.Dim("batch", max=1024)},)]
         program = torch.export.export(model, (x,), dynamic_shapes=dynamic, strict=False)
-        more = torch.tensor(numbers(5, SIZE, SIZE, 3))
-        agrees(program.module()(more).detach().numpy(), model, more)
+        more = keras.ops.convert_to_tensor(numbers(5, SIZE, SIZE, 3))
+        agrees(keras.ops.convert_to_numpy(program.module()(more)), model, more)
 
     @pytest.mark.parametrize("dynamo", [False, pytest.param(True, marks=pytest.mark.slow)])
     def test_onnx_by_torch(self, dynamo, tmp_path):
         import torch
 
-        model, x = tiny(), torch.tensor(numbers(2, SIZE, SIZE, 3))
+        model, x = tiny(), keras.ops.convert_to_tensor(numbers(2, SIZE, SIZE, 3))
         dynamic = (
-            {"dynamic_shapes": [({0: torch.export.Dim("batch")},)]}
+            {"dynamic_shapes": [({0: torch.export.Dim("batch", max=1024)},)]}
             if dynamo
             else {"input_names": ["image"], "dynamic_axes": {"image": {0: "batch"}}}
         )
@@ -185,7 +185,7 @@ class TestTorch:
         layer = MobileAttention(16, 2, 4, attention_dropout=0.5)
         layer.build((1, 8, 8, 16))
         layer.trainable = False  # a trace holds no constants with gradients
-        x = torch.tensor(numbers(1, 8, 8, 16))
+        x = keras.ops.convert_to_tensor(numbers(1, 8, 8, 16))
         traced = torch.jit.trace(lambda x: layer(x, training=True), x, check_trace=False)
         assert "aten::dropout" in {node.kind() for node in traced.inlined_graph.nodes()}
 

@@ -61,6 +61,8 @@ def attend(query, key, value, dropout):
 
 def _constants(sizes):
     """Sizes that no input changes, as integers: while `torch.jit` traces, all sizes are tensors."""
+    if not torch.jit.is_tracing():  # `torch.compile` can't look into `warnings`
+        return list(sizes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         return [int(size) for size in sizes]
