@@ -9,7 +9,7 @@ import weakref
 
 from mobilenet_common.catalogue import HALF, PUBLISHED
 from mobilenet_common.errors import integer, number
-from mobilenet_common.nesting import all_layers, inner_mobilenet
+from mobilenet_common.nesting import inner_mobilenet, stem_of
 from mobilenet_common.notices import warn_once
 
 # What to do where the facts had to be assumed.
@@ -77,11 +77,6 @@ class Facts:
 
 
 _CLASS_NAMES = weakref.WeakKeyDictionary()  # the classifier's, which models that share a stem may differ in
-
-
-def stem_of(model):
-    """Return the layer that images go into, be it in a model within the model, or None."""
-    return next((layer for layer in all_layers(model) if layer.name == "stem"), None)
 
 
 def remember(model, facts):

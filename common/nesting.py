@@ -61,6 +61,11 @@ def last_layer(model):
     return layer
 
 
+def stem_of(model):
+    """Return the layer that images go into, be it in a model within the model, or None."""
+    return next((layer for layer in all_layers(model) if layer.name == "stem"), None)
+
+
 def inner_mobilenet(model):
     """Return the MobileNet that is a layer of `model`, at any depth, or None; `model` itself doesn't count."""
     for layer in all_layers(model):

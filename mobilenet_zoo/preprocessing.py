@@ -6,10 +6,10 @@ import keras
 import numpy as np
 
 from mobilenet_common.errors import number, one_of, pair, unknown_name
-from mobilenet_common.facts import SET_PREPROCESSING, Facts, facts_of, remember, stem_of, warn_if_assumed
+from mobilenet_common.facts import SET_PREPROCESSING, Facts, facts_of, remember, warn_if_assumed
 from mobilenet_common.foreign import without_hub
 from mobilenet_common.inputs import for_channels, normalization_inside, resized_inside
-from mobilenet_common.nesting import all_layers, as_functional
+from mobilenet_common.nesting import all_layers, as_functional, stem_of
 from mobilenet_common.ops.layout import split_shape
 from mobilenet_runtime.transform import INTERPOLATIONS, Preprocessing
 from mobilenet_zoo.registry import WEIGHTS, registry
@@ -152,7 +152,7 @@ def _of_model(model):
             "of one."
         )
     layers = all_layers(model)
-    stem = next((layer for layer in layers if layer.name == "stem"), None)
+    stem = stem_of(model)
     if stem is None:
         raise ValueError(f"{model.name} has no stem that images go into: it is no model of this library.")
     facts = facts_of(model)

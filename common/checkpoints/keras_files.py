@@ -40,7 +40,7 @@ def read_keras(path):
 def layer_configs(path):
     """Return `(class name, config)` of the layers of the model that a file describes, nested ones after their model.
 
-    A file that describes none, as `.weights.h5`, gives an empty list.
+    A file that describes none, as `.weights.h5`, gives an empty list; what is no layer in a description is left out.
     """
     try:
         if h5py.is_hdf5(path):
@@ -74,9 +74,12 @@ def stem_attributes(path):
 
 
 def _layers(model):
-    for layer in model.get("config", {}).get("layers", ()):
-        yield layer.get("class_name"), layer.get("config", {})
-        yield from _layers(layer)
+    config = model.get("config") if isinstance(model, dict) else None
+    layers = config.get("layers") if isinstance(config, dict) else None
+    for layer in layers if isinstance(layers, list) else ():
+        if isinstance(layer, dict) and isinstance(layer.get("config"), dict):
+            yield layer.get("class_name"), layer["config"]
+            yield from _layers(layer)
 
 
 def _tensors(file):

@@ -8,9 +8,8 @@ from mobilenet_common.checkpoints.images import note_image_facts
 from mobilenet_common.checkpoints.layouts.base import part
 from mobilenet_common.checkpoints.state_dict import StateDict
 from mobilenet_common.errors import CheckpointError
-from mobilenet_common.facts import stem_of
 from mobilenet_common.layers.records import warn_if_different
-from mobilenet_common.nesting import where_inside
+from mobilenet_common.nesting import stem_of, where_inside
 from mobilenet_common.notices import warn
 
 _SHOWN = 8

@@ -10,6 +10,7 @@ import shutil
 import sys
 import types
 import warnings
+import zipfile
 
 import keras
 import numpy as np
@@ -305,6 +306,21 @@ def test_a_safetensors_header_whose_length_looks_like_another_kind(tmp_path):
         path = tmp_path / "model"
         path.write_bytes(length.to_bytes(8, "little") + header + data[8 + own :])
         assert list(StateDict.open(path).tensors) == ["conv_stem.weight"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["[]", "3", '{"config": []}', '{"config": {"layers": 3}}', '{"config": {"layers": [3, {"config": null}]}}'],
+)
+def test_a_keras_file_whose_description_is_odd_is_read_as_weights(config, tmp_path):
+    small = create_mobilenetv4("compact_nano", 3, (16, 16, 3))
+    small.save(tmp_path / "small.keras")
+    with zipfile.ZipFile(tmp_path / "small.keras") as archive, zipfile.ZipFile(tmp_path / "odd.keras", "w") as odd:
+        odd.writestr("config.json", config)
+        odd.writestr("model.weights.h5", archive.read("model.weights.h5"))
+    found = create_mobilenetv4("compact_nano", 3, (16, 16, 3), weights=tmp_path / "odd.keras")
+    for ours, theirs in zip(found.get_weights(), small.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("ending", ["", ".ckpt", ".npz", ".onnx"])

@@ -9,17 +9,19 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image
 
 import mobilenet_zoo
 from mobilenet_common.checkpoints import LAYOUTS, StateDict
+from mobilenet_common.checkpoints.files import own_options
 from mobilenet_common.checkpoints.images import identify
 from mobilenet_v1 import create_mobilenetv1
 from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.exporting.plan import Plan
-from mobilenet_zoo.facts import Facts
+from mobilenet_zoo.facts import Facts, facts_of, remember
 from mobilenet_zoo.registry import WEIGHTS
 from tests import peers, trained
 
@@ -317,6 +319,67 @@ class TestWhatIsNotKnown:
         model = create_mobilenetv2("0.35", 2, SMALL, include_preprocessing=True)
         with pytest.warns(UserWarning, match=r"normalizes images inside, by a mean of \(0.5\).*trained with \(0.4"):
             mobilenet_zoo.load_checkpoint(model, path)
+
+
+class TestLoadingIntoAModelThatIsKnown:
+    OWN = Facts((32, 32), 0.9, "bilinear", (0.1, 0.2, 0.3), (0.2, 0.2, 0.2))
+    NAMES = ("a", "b", "c", "d", "e", "f", "g")
+
+    def test_a_guess_replaces_nothing_and_the_class_names_stay(self, tmp_path, recwarn):
+        model = remember(large(7), dataclasses.replace(self.OWN, class_names=self.NAMES))
+        mobilenet_zoo.load_checkpoint(model, written(tmp_path, large(7), "timm"))
+        assert facts_of(model) == dataclasses.replace(self.OWN, class_names=self.NAMES)
+        mobilenet_zoo.preprocessing(model)
+        assert not [each for each in recwarn if "prepared" in str(each.message)]
+
+    def test_another_guess_replaces_a_guess(self, tmp_path):
+        model = large(weights=written(tmp_path, large(7), "timm"))
+        mobilenet_zoo.load_checkpoint(model, written(tmp_path, large(7), "timm", "second.pth"))
+        assert facts_of(model).assumed.startswith("second.pth")
+
+    def test_what_a_file_tells_replaces_what_was_known(self, tmp_path):
+        model = create_mobilenetv2("0.35", 7, SMALL)
+        path = written(tmp_path, model, "torchvision")
+        remember(model, dataclasses.replace(self.OWN, class_names=self.NAMES))
+        mobilenet_zoo.load_checkpoint(model, path)
+        assert scale(model) == (IMAGENET, "bilinear")
+        assert mobilenet_zoo.class_names_of(model) == list(self.NAMES)
+
+    def test_a_model_of_the_librarys_own_way_does_not_get_the_way_of_its_name(self, tmp_path):
+        options = {"num_classes": 7, "input_shape": SMALL, "width_multiplier": 0.35}
+        create_mobilenetv4("conv_small", **options).save(tmp_path / "own.keras")
+        model = create_mobilenetv4("conv_small", **options, name="mobilenetv4_conv_small.e2400_r224_in1k")
+        assert scale(model) == (IMAGENET, "bicubic")
+        assert scale(mobilenet_zoo.load_checkpoint(model, tmp_path / "own.keras")) == (HALF, "bicubic")
+
+
+class TestFilesByOtherNames:
+    """What a file records counts whatever it is called."""
+
+    @pytest.mark.parametrize("kind", ["keras", "safetensors", "h5"])
+    @pytest.mark.parametrize("name", ["weights", "weights.pth"])
+    @pytest.mark.parametrize("facts", [TestLoadingIntoAModelThatIsKnown.OWN, None])
+    def test_recorded_facts(self, kind, name, facts, tmp_path, recwarn):
+        model = remember(create_mobilenetv2("0.35", 7, SMALL), facts)
+        path = tmp_path / f"saved.{kind}"
+        if kind == "safetensors":
+            mobilenet_zoo.export_checkpoint(model, path, layout="timm")
+        else:
+            model.save(path)
+        path.rename(tmp_path / name)
+        loaded = create_mobilenetv2("0.35", None, SMALL, weights=tmp_path / name)
+        facts = facts or Facts()
+        assert scale(loaded) == ((facts.mean, facts.std), facts.interpolation)
+        assert not [each for each in recwarn if "prepared" in str(each.message)]
+
+    def test_a_damaged_header_tells_nothing(self, tmp_path):
+        path = tmp_path / "weights.safetensors"
+        path.write_bytes((100).to_bytes(8, "little") + b"{" + b"x" * 200)
+        assert own_options(path) == {}
+        tensors = {"a": np.zeros(1, "float32")}
+        for header in ({"image_facts": "no JSON"}, {"padding": "same", "norm_epsilon": "small"}):
+            safetensors.numpy.save_file(tensors, path, header)
+            assert own_options(path) == {}
 
 
 class TestTimmsConfiguration:
