@@ -150,6 +150,27 @@ def number(argument, value, low, high, *, low_open=False, high_open=False):
     return float(plain)
 
 
+def mean_and_std(mean, std):
+    """Return the mean and the standard deviation of each channel as tuples of `float`s, else raise a `ValueError`.
+
+    Both are for pixels in 0..1. None for both is returned as it is.
+    """
+    if mean is None and std is None:
+        return None, None
+    try:
+        values = tuple(mean), tuple(std)
+    except TypeError:  # only one is None, or one is a number
+        values = (), ()
+    if not values[0] or len(values[0]) != len(values[1]):
+        raise ValueError(
+            f"mean={mean!r} and std={std!r} are not allowed: give a number for each channel in both, or None for both."
+        )
+    return (
+        tuple(number("mean", value, -1e3, 1e3) for value in values[0]),
+        tuple(number("std", value, 0, 1e3, low_open=True) for value in values[1]),
+    )
+
+
 def odd_kernel(argument, value, *, zero_is_none=False):
     """Return an odd kernel size, or None for 0 and None where `zero_is_none`; else raise a `ValueError`."""
     if zero_is_none and (value is None or (is_integer(value) and value == 0)):

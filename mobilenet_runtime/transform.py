@@ -5,10 +5,9 @@ import math
 
 import numpy as np
 
-from mobilenet_common.errors import integer, number, pair
+from mobilenet_common.choices import INTERPOLATIONS
+from mobilenet_common.errors import integer, mean_and_std, number, one_of, pair
 from mobilenet_runtime.pictures import open_picture, pillow
-
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +38,10 @@ class Preprocessing:
         put("size", pair("size", self.size, 1, "(height, width)"))
         put("crop", number("crop", self.crop, 0, 1, low_open=True))
         put("channels", integer("channels", self.channels, 1))
-        for name in ("mean", "std"):
-            if getattr(self, name) is not None:
-                put(name, tuple(number(name, value, -math.inf, math.inf) for value in getattr(self, name)))
+        put("interpolation", one_of("interpolation", self.interpolation, INTERPOLATIONS))
+        mean, std = mean_and_std(self.mean, self.std)
+        put("mean", mean)
+        put("std", std)
 
     def __call__(self, pictures):
         """Float32 `(height, width, channels)` of one picture, with the batch before it of several.

@@ -17,7 +17,6 @@ from mobilenet_common.checkpoints.images import header_of
 from mobilenet_common.errors import UPDATE_HINT, CheckpointError, DownloadError, integer, printable
 from mobilenet_common.foreign import repository_of, without_hub
 from mobilenet_common.nesting import as_functional
-from mobilenet_runtime.transform import INTERPOLATIONS
 from mobilenet_zoo.cards import model_card
 from mobilenet_zoo.facts import Facts, facts_of, remember
 from mobilenet_zoo.names import unknown_model
@@ -248,18 +247,9 @@ def _facts(record, source, model):
         inside = facts_of(model) or Facts()  # of a model that normalizes inside
         mean, std = (getattr(inside, key) if given[key] is None else given[key] for key in ("mean", "std"))
         names = record["class_names"]
-        if given["interpolation"] not in INTERPOLATIONS:
-            raise ValueError("interpolation")
-        return Facts(
-            size=tuple(integer("size", n, 1) for n in given["size"]),
-            crop=float(given["crop"]),
-            interpolation=given["interpolation"],
-            class_names=None if names is None else tuple(map(str, names)),
-            base=record["base"],
-            mean=tuple(map(float, mean)),
-            std=tuple(map(float, std)),
-            assumed=inside.assumed,
-        )
+        own = {"mean": mean, "std": std, "base": record["base"], "assumed": inside.assumed}
+        facts = Facts.from_config({**given, **own})
+        return dataclasses.replace(facts, class_names=None if names is None else tuple(map(str, names)))
     except CheckpointError:
         raise
     except (KeyError, TypeError, ValueError) as error:

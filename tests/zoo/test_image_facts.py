@@ -314,6 +314,41 @@ class TestWhatIsNotKnown:
         mobilenet_zoo.set_preprocessing(inside, dataclasses.replace(before, interpolation="lanczos"))
         assert mobilenet_zoo.preprocessing(inside).interpolation == "lanczos"
 
+    @pytest.mark.parametrize(
+        ("layers", "allowed"),
+        [
+            ((keras.layers.Rescaling(1 / 127.5, -1),), HALF),
+            ((keras.layers.Normalization(mean=(127.5,) * 3, variance=(127.5**2,) * 3),), HALF),
+            ((keras.layers.Rescaling(1 / 255),), ((0.0,) * 3, (1.0,) * 3)),
+            ((keras.layers.Rescaling(1 / 255), keras.layers.Rescaling(2, -1)), None),
+            ((keras.layers.Normalization(),), None),
+        ],
+    )
+    def test_a_users_own_normalization(self, layers, allowed):
+        image = keras.Input(SMALL)
+        x = image
+        for layer in layers:
+            x = layer(x)
+        model = keras.Model(image, create_mobilenetv2("0.35", 2, SMALL)(x))
+        plain = mobilenet_zoo.preprocessing(model)
+        assert plain.mean is None
+        for mean, std in (HALF, IMAGENET, ((0.0,) * 3, (1.0,) * 3)):
+            wanted = dataclasses.replace(plain, mean=mean, std=std, interpolation="nearest")
+            if (mean, std) == allowed:
+                mobilenet_zoo.set_preprocessing(model, wanted)
+                assert mobilenet_zoo.preprocessing(model).interpolation == "nearest"
+            else:
+                message = "does not say how. Set mean=None" if allowed is None else "normalizes images inside by"
+                with pytest.raises(ValueError, match=message):
+                    mobilenet_zoo.set_preprocessing(model, wanted)
+
+    def test_what_can_be_set_can_be_saved_and_loaded(self, tmp_path):
+        model = create_mobilenetv4("compact_nano", 2, (16, 16, 3))
+        scale = {"mean": np.float32((1e3, 0, -1e3)), "std": (1e3, 1e-9, 1)}
+        own = dataclasses.replace(mobilenet_zoo.preprocessing(model), crop=np.float64(0.5), **scale)
+        mobilenet_zoo.set_preprocessing(model, own).save(tmp_path / "model.keras")
+        assert mobilenet_zoo.preprocessing(keras.saving.load_model(tmp_path / "model.keras")) == own
+
     def test_weights_that_need_another_normalization_than_the_one_inside(self, tmp_path):
         path = written(tmp_path, create_mobilenetv2("0.35", 2, SMALL), "torchvision")
         model = create_mobilenetv2("0.35", 2, SMALL, include_preprocessing=True)
@@ -420,9 +455,14 @@ class TestTimmsConfiguration:
     [
         ({"std": [0.2, math.nan, 0.2]}, "std=nan"),
         ({"std": [0.2, 0, 0.2]}, "std=0"),
-        ({"std": [0.2]}, "do not fit each other"),
-        ({"mean": 3}, "does not describe"),
-        ({"mean": []}, "do not fit each other"),
+        ({"std": [0.2]}, "mean=.* and std=.* are not allowed"),
+        ({"mean": 3}, "mean=3 and std=.* are not allowed"),
+        ({"mean": []}, "mean=.* and std=.* are not allowed"),
+        ({"mean": None, "std": None}, "mean=None and std=None"),
+        ({"std": [0.2, 2000, 0.2]}, "std=2000"),
+        ({"mean": [0.2, 0.2, -math.inf]}, "mean=-inf"),
+        ({"interpolation": "cubic"}, "interpolation='cubic'"),
+        ({"base": ["some"]}, "base="),
         ({"crop": 2}, "crop=2"),
         ({"size": [0, 3]}, "size=0"),
         ({"size": 3}, "does not describe"),
