@@ -67,7 +67,7 @@ def release():
 @contextlib.contextmanager
 def _held():
     wanted = os.environ.get("TF_CPP_MIN_LOG_LEVEL") in ("0", "1")
-    if not wanted and not _open:
+    if not wanted and not _open and sys.stderr is not None:  # as in a program without a console
         with contextlib.suppress(OSError):  # standard error is closed
             _open.append(_Hold())
     try:

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 import mobilenet_zoo
-from mobilenet_common.layers import ConvNormActivation
+from mobilenet_common.layers import ConvNormActivation, InvertedResidual
+from mobilenet_common.layers.block import Block
 from mobilenet_v2 import create_mobilenetv2
+from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.exporting import equalization, integers, process, quantizing, search, session, simulation
 from mobilenet_zoo.exporting.reference import Reference
+from tests.references import infer
 from tests.seeded import randomized
 from tests.zoo.exporting import shared
 from tests.zoo.exporting.shared import CLASSES, SIZE, answers, pictures, prepared, relative, tiny
@@ -138,6 +141,30 @@ def test_rounding_has_a_scale_for_each_channel():
     np.testing.assert_allclose(simulation.rounded(kernel, False, 4), [[[[1.0, 100.0], [0.25, 25.0]]]])
     np.testing.assert_allclose(simulation.rounded(kernel[..., :1], True, 4), kernel[..., :1])
     np.testing.assert_allclose(simulation.rounded(0 * kernel, False), 0 * kernel)
+
+
+@pytest.mark.parametrize("extra", [False, True])
+def test_every_block_has_a_range(extra):
+    """Attention blocks too, which compute in a way of their own, and blocks of a user's."""
+    model = prepared(randomized(create_mobilenetv4("hybrid_medium", CLASSES, (SIZE, SIZE, 3), 0.25)))
+    if extra:
+        image = keras.Input((SIZE, SIZE, 3))
+        model = randomized(keras.Model(image, Doubled(3, expanded_filters=4, kernel_size=3)(image)))
+    x = pictures(4)
+    blocks = [layer for layer in model.layers if isinstance(layer, Block)]
+    assert {type(layer).__name__ for layer in blocks} >= ({"Doubled"} if extra else {"MobileAttention"})
+    ranges = simulation.Simulation(model, x, 127).ranges
+    statistics = simulation.channel_statistics(model, x)
+    maps = infer(keras.Model(model.inputs[0], [layer.output for layer in blocks]), x)
+    for layer, found in zip(blocks, keras.tree.flatten(maps), strict=True):
+        extremes = (np.minimum(found.min((1, 2, 3)), 0).mean(), np.maximum(found.max((1, 2, 3)), 0).mean())
+        np.testing.assert_allclose(ranges[id(layer)], extremes, rtol=1e-3, atol=1e-4)
+        assert id(layer) in statistics
+
+
+class Doubled(InvertedResidual):
+    def call(self, x, training=None):
+        return 2 * super().call(x, training)
 
 
 def test_the_layer_that_loses_most_ranks_first():
