@@ -8,6 +8,7 @@ import h5py
 from mobilenet_common.checkpoints.refusals import MOST_BYTES, damaged, too_large
 from mobilenet_common.errors import CheckpointError
 
+_MOST_BYTES_OF_WEIGHTS = 4 * MOST_BYTES  # with an optimizer's copies, and layers of the user's own
 _NOT_READABLE = (OSError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile, EOFError)
 
 _CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
@@ -29,6 +30,11 @@ def read_keras(path):
     """Return the same of a `.keras` file."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member:
+            size = archive.getinfo("model.weights.h5").file_size
+            if size > _MOST_BYTES_OF_WEIGHTS:  # a compressed one may be small in the archive
+                raise CheckpointError(
+                    f"{path} was not read: its weights of {size:,} bytes are too large for a MobileNet."
+                )
             with h5py.File(member, "r") as file:
                 return _tensors(file)
     except CheckpointError:

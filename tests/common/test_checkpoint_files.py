@@ -19,7 +19,7 @@ import safetensors.numpy
 
 import mobilenet_zoo
 from mobilenet_common import CheckpointError
-from mobilenet_common.checkpoints import LAYOUTS, StateDict, load_checkpoint
+from mobilenet_common.checkpoints import LAYOUTS, StateDict, keras_files, load_checkpoint
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
 from tests import peers, references, seeded
@@ -371,6 +371,24 @@ def test_harmless_objects_beside_the_tensors_are_no_hindrance(kind, state, tmp_p
         assert_loaded(loaded(path)[0], state)
 
 
+@pytest.mark.parametrize(
+    "extra", [np.float64(0.75), np.arange(3), [np.float32(1), (np.float32(2),)], pathlib.Path("/data")]
+)
+def test_harmless_objects_among_the_tensors_are_no_hindrance(extra, state, tmp_path):
+    torch.save(state | {"score": extra}, tmp_path / "flat.pth")
+    assert_loaded(loaded(tmp_path / "flat.pth")[0], state)
+
+
+@pytest.mark.parametrize(
+    "contents", [argparse.Namespace(a=1), {"a": np.arange(3)}, {"state_dict": {"a": np.arange(3)}}, np.float64(3)]
+)
+def test_a_file_without_tensors_is_refused_in_words(contents, tmp_path):
+    torch.save(contents, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="is not a state dict: .* objects? of (an)?other kind") as caught:
+        load_checkpoint(model(), tmp_path / "other.pth")
+    assert "NotRead" not in str(caught.value)
+
+
 @pytest.mark.parametrize("module", ["lightning_fabric.utilities.data", "pytorch_lightning.utilities.parsing"])
 def test_lightnings_hyperparameters_are_no_hindrance(module, state, tmp_path, monkeypatch):
     """Their type is a dict by another name; Lightning need not be installed."""
@@ -396,6 +414,25 @@ class Loud(argparse.Namespace):
 
     def __setstate__(self, state):
         Loud.called += 1
+
+
+def test_a_compressed_archive_is_refused_before_it_is_read(state, tmp_path, monkeypatch):
+    torch.save(state, tmp_path / "plain.pth")
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(tmp_path / "small.pth", "w") as small:
+        for member in plain.infolist():
+            small.writestr(member.filename, plain.read(member), zipfile.ZIP_DEFLATED)
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(CheckpointError, match=r"small.pth was not read: its member .*data.pkl is compressed"):
+        load_checkpoint(model(), tmp_path / "small.pth")
+
+
+def test_a_member_of_a_keras_file_may_not_be_larger_than_any_model(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "large.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.weights.h5", bytes(2_000_000))
+    assert (tmp_path / "large.keras").stat().st_size < 10_000
+    monkeypatch.setattr(keras_files, "_MOST_BYTES_OF_WEIGHTS", 1_000_000)
+    with pytest.raises(CheckpointError, match="its weights of 2,000,000 bytes are too large"):
+        load_checkpoint(model(), tmp_path / "large.keras")
 
 
 def test_permission_for_namespaces_opens_no_other_global(state, tmp_path):
