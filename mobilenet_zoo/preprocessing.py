@@ -89,7 +89,7 @@ def set_preprocessing(model, transform):
             missing where the model has none.
     """
     if isinstance(transform, str):
-        name = transform.partition("@")[0]
+        name = without_hub(transform).partition("@")[0]
         if name not in WEIGHTS:
             raise unknown_name("transform", name, WEIGHTS)
         facts = Facts.of_checkpoint(WEIGHTS[name])

@@ -289,7 +289,8 @@ class TestWhatIsNotKnown:
 
     def test_setting_it(self, path, tmp_path, recwarn):
         model = large(weights=path)
-        assert mobilenet_zoo.set_preprocessing(model, "mobilenetv3_large_100.miil_in21k_ft_in1k") is model
+        name = "mobilenetv3_large_100.miil_in21k_ft_in1k"
+        assert mobilenet_zoo.set_preprocessing(model, f"hf-hub:timm/{name}@main") is model
         unit = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         assert scale(model) == (unit, "bilinear")
         own = dataclasses.replace(mobilenet_zoo.preprocessing(model), mean=(0.1, 0.2, 0.3), crop=0.9)
