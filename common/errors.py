@@ -93,14 +93,14 @@ def unknown_name(argument, value, names, see=None):
         argument: Whose value it is.
         value: What was given.
         names: What is allowed; up to 40 are listed.
-        see: What lists the names where they are more, such as `"mobilenet_zoo.list_models()"`.
+        see: What lists all names where they are more, such as `"mobilenet_zoo.list_models()"`.
     """
     names = [str(name) for name in names]
     hint = did_you_mean(value, names)
     if len(names) <= _LISTED:
         allowed = f" Allowed: {', '.join(names)}."
     elif see:
-        allowed = f" {see} lists all {len(names)} names."
+        allowed = f" Allowed: {len(names)} names; list all with: {see}."
     else:
         allowed = "" if hint else f" Allowed: {len(names)} names, such as {_either(names[:3])}."
     return ValueError(f"{argument}={value!r} is not known.{hint}{allowed}")

@@ -33,7 +33,7 @@ _HOLDER = f"""if True:
             break
         lines.append(line)
     if lines:
-        sys.stdout.buffer.write(b"Logged by the frameworks:\\n")
+        sys.stdout.buffer.write(b"Messages from the frameworks:\\n")
         sys.stdout.buffer.writelines(lines)
 """
 _EXPECTED = (ValueError, OSError, RuntimeMissing, typer.Exit, typer.Abort)  # others end in a traceback

@@ -53,7 +53,7 @@ def as_model_input(images, transform, owner, name, what="images"):
 def _fault(images, transform, name):
     """Return what is wrong with the range of finite floats: its kind, and the end of a sentence; or `(None, None)`."""
     low, high = float(images.min()), float(images.max())
-    given = f"have values from {low:.3g} to {high:.3g}"
+    given = f"range from {low:.3g} to {high:.3g}"
     if transform.mean is None:
         if low < 0 and high <= _MOST_NORMALIZED:
             return "normalized", f"{given} and look normalized, but {name} takes pixels in 0..255 and normalizes them."

@@ -55,7 +55,7 @@ class Preprocessing:
             PictureError: A picture can't be read; the message names it.
 
         Warns:
-            MobileNetWarning: Floats are at most 1, so nearly black where 255 is white.
+            MobileNetWarning: Floats are at most 1: nearly black, since 255 is white.
         """
         if not isinstance(pictures, (list, tuple)) and getattr(pictures, "ndim", 0) != 4:
             return self._one(pictures)

@@ -112,7 +112,7 @@ def unknown_model(argument, name):
     """Return the `ValueError` for a `name` that is no model, with the nearest ones."""
     return ValueError(
         f"{argument}={name!r} is not an existing folder, a model name, or a repository (user/name)."
-        f"{did_you_mean(without_hub(name), [*registry(), *WEIGHTS])} List all names with: `mobilenet-zoo list` or "
+        f"{did_you_mean(without_hub(name), [*registry(), *WEIGHTS])} List all with: mobilenet-zoo list, or "
         "mobilenet_zoo.list_models()."
     )
 

@@ -136,7 +136,13 @@ LOGGING = """if True:
     typer.run(told(quiet(command)))
 """
 OURS = ["Warning: our own", "our message"]
-LOGGED = ["Logged by the frameworks:", "from C++", "from a child", "WARNING:absl: from absl", "ERROR:nncf: from nncf"]
+LOGGED = [
+    "Messages from the frameworks:",
+    "from C++",
+    "from a child",
+    "WARNING:absl: from absl",
+    "ERROR:nncf: from nncf",
+]
 
 
 class TestWhatFrameworksLog:

@@ -36,8 +36,8 @@ def shared_images(train, validation):
     of = f"{len(chosen)}" if len(chosen) == len(validation) else f"{len(chosen)} compared"
     return (
         f"{len(found)} of {of} validation images are in the training set too, for example "
-        f"{printable(validation.name_of(first))}, which is {printable(train.name_of(sources[found[first]]))}: "
-        "accuracy on the validation set is then too high."
+        f"{printable(validation.name_of(first))}, which is {printable(train.name_of(sources[found[first]]))}, "
+        "so validation accuracy will look too high."
     )
 
 

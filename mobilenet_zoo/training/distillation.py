@@ -160,7 +160,7 @@ def _pictures_for(student, teacher):
         raise ValueError(
             f"teacher={teacher.name!r} is not allowed: it takes {theirs.channels} channels, not {ours.channels}."
         )
-    if dataclasses.replace(ours, crop=1, interpolation="") == dataclasses.replace(theirs, crop=1, interpolation=""):
+    if dataclasses.replace(ours, crop=theirs.crop, interpolation=theirs.interpolation) == theirs:
         return lambda x: x
     # pixels / 255 = x · std + mean, or x / 255 where the model normalises inside; the teacher's the other way round
     mean, std = (0.0, 1 / 255) if ours.mean is None else (np.float32(ours.mean), np.float32(ours.std))

@@ -529,12 +529,12 @@ def test_a_create_function_makes_a_fresh_head_for_a_file_without_one(state, tmp_
     features = {name: value for name, value in state.items() if not name.startswith(("classifier", "conv_head"))}
     path = tmp_path / "features.pth"
     torch.save(features, path)
-    with pytest.warns(UserWarning, match="has no classifier: head_dense and classifier are fresh, and have to be"):
+    with pytest.warns(UserWarning, match="has no classifier: head_dense and classifier are new and must be"):
         built = create_mobilenetv3("small", 5, SHAPE, 0.5, weights=path)
     for name in ("head_dense", "classifier"):
         assert np.ptp(keras.ops.convert_to_numpy(built.get_layer(name).kernel)) > 0, name
     torch.save({k: v for k, v in state.items() if not k.startswith("classifier")}, path)
-    with pytest.warns(UserWarning, match="has no classifier: classifier is fresh, and has to be trained"):
+    with pytest.warns(UserWarning, match="has no classifier: classifier is new and must be trained"):
         built = create_mobilenetv3("small", 5, SHAPE, 0.5, weights=path)
     kernel = keras.ops.convert_to_numpy(built.get_layer("head_dense").kernel)
     np.testing.assert_array_equal(np.squeeze(kernel).T, state["conv_head.weight"].squeeze().numpy())

@@ -259,7 +259,7 @@ class TestTheFolder:
         published.save(tmp_path / "five.keras")
         options = {"model": "mobilenetv1_025", "weights": str(tmp_path / "five.keras"), "report": False}
         options |= {"recipe": tiny.recipe(epochs=1, head_epochs=0, image_size=32), "progress": False}
-        with pytest.warns(MobileNetWarning, match="is fresh, and has to be trained"):
+        with pytest.warns(MobileNetWarning, match="classes is new and must be trained"):
             train(tiny.data(), output=tmp_path / "run", **options)
         with warnings.catch_warnings():
             warnings.simplefilter("error", MobileNetWarning)
