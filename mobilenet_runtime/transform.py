@@ -78,7 +78,7 @@ class Preprocessing:
             return pixels
         axes = (-1,) if self.data_format == "channels_last" else (-1, 1, 1)
         mean, std = (np.float32(values).reshape(axes) for values in (self.mean, self.std))
-        return (pixels / np.float32(255) - mean) / std
+        return normalize(pixels, mean, std)
 
     def pixels(self, picture):
         """The PIL image of the crop, before it is normalised: what the model looks at."""
@@ -100,6 +100,17 @@ class Preprocessing:
         columns, rows = _resized_size(width, height, self.size, self.crop)
         left, top, right, bottom = _centre_box(columns, rows, self.size)
         return left * width / columns, top * height / rows, right * width / columns, bottom * height / rows
+
+
+def normalize(pixels, mean, std):
+    """Return pixels in 0..255, an array or a tensor of floats, normalized by a mean and a deviation of pixels in 0..1.
+
+    Args:
+        pixels: Of any shape.
+        mean: Of each channel, of a shape that broadcasts.
+        std: The same of the deviation.
+    """
+    return (pixels / 255.0 - mean) / std
 
 
 def _resized(image, size, crop, interpolation):

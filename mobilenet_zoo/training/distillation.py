@@ -8,6 +8,7 @@ from keras import ops
 
 from mobilenet_common.errors import number
 from mobilenet_common.nesting import last_layer
+from mobilenet_runtime.transform import normalize
 from mobilenet_zoo.preprocessing import preprocessing
 
 _LEAST = 1e-30  # a probability below it counts as it; its logarithm still has a gradient
@@ -140,7 +141,7 @@ def _floats_for(student):
         mean, std = (
             ops.reshape(ops.convert_to_tensor(values, "float32"), axes) for values in (transform.mean, transform.std)
         )
-        return (x / 255.0 - mean) / std
+        return normalize(x, mean, std)
 
     return floats
 

@@ -234,7 +234,7 @@ class TestFloatsUpToOne:
             "TIFF": lambda: Image.fromarray(values).save(tmp_path / "a.tiff") or tmp_path / "a.tiff",
             "tensor": lambda: keras.ops.convert_to_tensor(values),
         }[kind]()
-        with pytest.warns(UserWarning, match="at most 1.* multiply 0..1 by 255") as warned:
+        with pytest.warns(UserWarning, match="at most 1, nearly black, since 255 is white: multiply by 255") as warned:
             transform()(given)
         assert warned[0].filename == __file__
 
