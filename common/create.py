@@ -259,8 +259,8 @@ def _check_dtype(dtype):
         )
     if getattr(policy, "quantization_mode", None) is not None:
         raise ValueError(
-            f"dtype={dtype!r} asks for the dtype policy {policy.name!r}, which quantizes: the convolutions here do not "
-            "follow it. Use a floating-point policy such as 'float32', and for 8-bit integers "
+            f"dtype={dtype!r} asks for the dtype policy {policy.name!r}, which quantizes: the convolutions in this "
+            "library ignore it. Use a floating-point policy such as 'float32', and for 8-bit integers "
             "mobilenet_zoo.export(model, path, quantization='int8')."
         )
 

@@ -93,14 +93,14 @@ def unknown_name(argument, value, names, see=None):
         argument: Whose value it is.
         value: What was given.
         names: What is allowed; up to 40 are listed.
-        see: What lists the names where they are more, such as `"mobilenet_zoo.list_models()"`.
+        see: What lists all names where they are more, such as `"mobilenet_zoo.list_models()"`.
     """
     names = [str(name) for name in names]
     hint = did_you_mean(value, names)
     if len(names) <= _LISTED:
         allowed = f" Allowed: {', '.join(names)}."
     elif see:
-        allowed = f" {see} lists all {len(names)} names."
+        allowed = f" Allowed: {len(names)} names; list all with: {see}."
     else:
         allowed = "" if hint else f" Allowed: {len(names)} names, such as {_either(names[:3])}."
     return ValueError(f"{argument}={value!r} is not known.{hint}{allowed}")
@@ -148,6 +148,27 @@ def number(argument, value, low, high, *, low_open=False, high_open=False):
         span = f"{'(' if low_open else '['}{low}, {high}{')' if high_open else ']'}"
         raise ValueError(f"{argument}={value!r} is not allowed: it must be a number in {span}.")
     return float(plain)
+
+
+def mean_and_std(mean, std):
+    """Return the mean and the standard deviation of each channel as tuples of `float`s, else raise a `ValueError`.
+
+    Both are for pixels in 0..1. None for both is returned as it is.
+    """
+    if mean is None and std is None:
+        return None, None
+    try:
+        values = tuple(mean), tuple(std)
+    except TypeError:  # only one is None, or one is a number
+        values = (), ()
+    if not values[0] or len(values[0]) != len(values[1]):
+        raise ValueError(
+            f"mean={mean!r} and std={std!r} are not allowed: give a number for each channel in both, or None for both."
+        )
+    return (
+        tuple(number("mean", value, -1e3, 1e3) for value in values[0]),
+        tuple(number("std", value, 0, 1e3, low_open=True) for value in values[1]),
+    )
 
 
 def odd_kernel(argument, value, *, zero_is_none=False):

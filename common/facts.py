@@ -8,8 +8,9 @@ import dataclasses
 import weakref
 
 from mobilenet_common.catalogue import HALF, PUBLISHED
-from mobilenet_common.errors import integer, number
-from mobilenet_common.nesting import all_layers, inner_mobilenet
+from mobilenet_common.choices import INTERPOLATIONS
+from mobilenet_common.errors import integer, mean_and_std, number, one_of
+from mobilenet_common.nesting import inner_mobilenet, stem_of
 from mobilenet_common.notices import warn_once
 
 # What to do where the facts had to be assumed.
@@ -60,15 +61,18 @@ class Facts:
             ValueError: A value is missing or not allowed.
         """
         try:
-            size, mean, std = config["size"], config["mean"], config["std"]
-            if not mean or len(mean) != len(std):
-                raise ValueError(f"mean={mean!r} and std={std!r} do not fit each other.")
+            size, (mean, std) = config["size"], mean_and_std(config["mean"], config["std"])
+            if mean is None:
+                raise ValueError("mean=None and std=None are not allowed: they must be numbers.")
+            for name in ("base", "assumed"):
+                if not isinstance(config.get(name), str | None):
+                    raise ValueError(f"{name}={config[name]!r} is not allowed: it must be a text or None.")
             return cls(
                 size=None if size is None else (integer("size", size[0], 1), integer("size", size[1], 1)),
                 crop=number("crop", config["crop"], 0, 1, low_open=True),
-                interpolation=str(config["interpolation"]),
-                mean=tuple(number("mean", each, -1e3, 1e3) for each in mean),
-                std=tuple(number("std", each, 0, 1e3, low_open=True) for each in std),
+                interpolation=one_of("interpolation", config["interpolation"], INTERPOLATIONS),
+                mean=mean,
+                std=std,
                 base=config.get("base"),
                 assumed=config.get("assumed"),
             )
@@ -77,11 +81,6 @@ class Facts:
 
 
 _CLASS_NAMES = weakref.WeakKeyDictionary()  # the classifier's, which models that share a stem may differ in
-
-
-def stem_of(model):
-    """Return the layer that images go into, be it in a model within the model, or None."""
-    return next((layer for layer in all_layers(model) if layer.name == "stem"), None)
 
 
 def remember(model, facts):

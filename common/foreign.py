@@ -1,5 +1,6 @@
 """What users of timm, keras.applications and torchvision write: the errors that say what to write here."""
 
+import difflib
 import enum
 import functools
 import inspect
@@ -115,9 +116,13 @@ def check_arguments(function, options, known):
             raise TypeError(
                 f"{function}() has no argument {name!r}, which is {library}'s: {advice(plain_value(value))}."
             )
-        raise TypeError(
-            f"{function}() has no argument {name!r}.{did_you_mean(name, known)} Allowed: {', '.join(known)}."
-        )
+        near = difflib.get_close_matches(name.lower(), [*known, *ARGUMENTS], n=1, cutoff=0.8)
+        if near and near[0] not in known:
+            library, advice = ARGUMENTS[near[0]]
+            hint = f" Did you mean {near[0]!r}? That is {library}'s: {advice(plain_value(value))}."
+        else:
+            hint = did_you_mean(name, known)
+        raise TypeError(f"{function}() has no argument {name!r}.{hint} Allowed: {', '.join(known)}.")
 
 
 def check_weights(weights):

@@ -98,26 +98,37 @@ def preprocess(x, facts, data_format, dtype):
     return keras.layers.Normalization(axis, mean, std**2, name="preprocessing", dtype=dtype)(x)
 
 
+def normalizers_inside(model):
+    """Return the layers of a model that normalize pixels: that of `preprocess`, or a user's own."""
+    kinds = (keras.layers.Rescaling, keras.layers.Normalization)
+    return [layer for layer in all_layers(model) if isinstance(layer, kinds)]
+
+
 def normalization_inside(model):
-    """Return the `(mean, std)` by which a model's own `preprocess` layer normalizes, for pixels in 0..1, or None."""
-    layer = _layer_inside(model, "preprocessing")
+    """Return the `(mean, std)` by which a model normalizes, for pixels in 0..1; None without, or if it can't be told.
+
+    It can be told of one `Rescaling`, or of one `Normalization` that was built with a mean and a variance.
+    """
+    layers = normalizers_inside(model)
+    if len(layers) != 1:
+        return None
+    (layer,) = layers
     if isinstance(layer, keras.layers.Rescaling):
-        return (-layer.offset / layer.scale / 255,), (1 / layer.scale / 255,)
-    if isinstance(layer, keras.layers.Normalization):
+        scale, offset = np.broadcast_arrays(np.ravel(layer.scale), np.ravel(layer.offset))
+        if not np.all(scale > 0):
+            return None
+        mean, deviation = (0.0 - offset) / scale, 1 / scale  # no -0.0
+    elif layer.input_mean is None or layer.invert:
+        return None
+    else:
         mean, deviation = np.ravel(layer.input_mean), np.sqrt(np.ravel(layer.input_variance))
-        return tuple(mean / 255), tuple(deviation / 255)
-    return None
+    return tuple(map(float, mean / 255)), tuple(map(float, deviation / 255))
 
 
 def resized_inside(model):
     """Return the `(height, width)` to which a model's own `resize` layer resizes images, or None."""
-    layer = _layer_inside(model, "resizing")
+    layer = next((layer for layer in all_layers(model) if layer.name == "resizing"), None)
     return (layer.height, layer.width) if isinstance(layer, Resize) else None
-
-
-def _layer_inside(model, name):
-    """The layer of that name, be it in a model within the model, or None."""
-    return next((layer for layer in all_layers(model) if layer.name == name), None)
 
 
 def for_channels(values, channels):

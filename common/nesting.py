@@ -28,7 +28,7 @@ def as_functional(model, caller):
     if isinstance(model, keras.Model) and hasattr(model, "operations"):
         return model
     if isinstance(model, keras.Sequential):
-        raise ValueError(f"{caller} takes models that are built: begin {model.name} with a keras.Input of its images.")
+        raise ValueError(f"{caller} takes models that are built: start {model.name} with a keras.Input.")
     if not isinstance(model, keras.Model):
         raise ValueError(
             f"{caller} takes a functional keras.Model, such as the create functions build, "
@@ -61,6 +61,11 @@ def last_layer(model):
     return layer
 
 
+def stem_of(model):
+    """Return the layer that images go into, be it in a model within the model, or None."""
+    return next((layer for layer in all_layers(model) if layer.name == "stem"), None)
+
+
 def inner_mobilenet(model):
     """Return the MobileNet that is a layer of `model`, at any depth, or None; `model` itself doesn't count."""
     for layer in all_layers(model):
@@ -70,24 +75,33 @@ def inner_mobilenet(model):
 
 
 def expression_inside(model):
-    """Return how to get the MobileNet inside `model`, such as `"model.get_layer('body')"`; empty if there is none."""
-    inner = inner_mobilenet(model)
-    if inner is None or any(layer.name == "stem" for layer in model.layers):
-        return ""
-    return "model" + "".join(f".get_layer({name!r})" for name in _way(model, inner))
+    """Return how to get the MobileNet inside `model`, such as `"model.get_layer('body')"`; empty if that can't be done.
+
+    It can't where there is none, or where a layer that is no model holds it.
+    """
+    names = _way(model, _wrapped(model))
+    return "".join(["model", *(f".get_layer({name!r})" for name in names)]) if names else ""
 
 
 def where_inside(model):
     """Return a sentence for messages that says how to get the MobileNet inside `model`; empty if there is none."""
-    expression = expression_inside(model)
-    return f" Its MobileNet is a layer of it: pass {expression}." if expression else ""
+    inner, expression = _wrapped(model), expression_inside(model)
+    if inner is None:
+        return ""
+    return f" It wraps a MobileNet: pass {expression or f'that, {inner.name!r}'}."
+
+
+def _wrapped(model):
+    """Return the MobileNet inside `model`, or None where there is none or `model` is itself one."""
+    return None if any(layer.name == "stem" for layer in model.layers) else inner_mobilenet(model)
 
 
 def _way(model, inner):
-    """The names of the layers that lead from `model` to `inner`."""
+    """Return the names of the layers that lead from `model` to `inner`; empty if `get_layer` doesn't reach it."""
     for layer in model.layers:
         if layer is inner:
             return [layer.name]
-        if isinstance(layer, keras.Model) and inner in all_layers(layer):
-            return [layer.name, *_way(layer, inner)]
-    return [inner.name]
+        names = _way(layer, inner) if isinstance(layer, keras.Model) else []
+        if names:
+            return [layer.name, *names]
+    return []

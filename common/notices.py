@@ -1,6 +1,7 @@
 """Warnings that point at the caller's own line, and that can be given only once."""
 
 import sys
+import threading
 import warnings
 import weakref
 
@@ -8,7 +9,7 @@ from mobilenet_common.errors import MobileNetWarning
 
 _OURS = {"common", "runtime", "zoo", "cli", "v1", "v2", "v3", "v4"}  # behind `mobilenet_`
 _BETWEEN = {"functools", "contextlib"}  # which call back into this library
-_GIVEN = weakref.WeakKeyDictionary()
+_GIVEN, _ONE_AT_A_TIME = weakref.WeakKeyDictionary(), threading.Lock()
 
 
 def warn(message):
@@ -24,9 +25,11 @@ def warn_once(owner, message, kind=None):
 
     Without a `kind` the message is one of its own.
     """
-    given = _GIVEN.setdefault(owner, set())
-    if (kind or message) not in given:
+    with _ONE_AT_A_TIME:
+        given = _GIVEN.setdefault(owner, set())
+        is_new = (kind or message) not in given
         given.add(kind or message)
+    if is_new:
         warn(message)
 
 

@@ -9,6 +9,7 @@ import typer
 from mobilenet_cli.constants import registry, weights
 from mobilenet_cli.zoo import zoo
 from mobilenet_common.errors import unknown_name
+from mobilenet_common.foreign import without_hub
 
 LAYOUTS = ("huggingface", "timm", "compact", "torchvision")  # TORCH_LAYOUTS, which must be had without Keras here
 Source = StrEnum("Source", {name.upper(): name for name in ("auto", *LAYOUTS, "keras", "native")})
@@ -53,7 +54,7 @@ def _load(source, layout, name):
         raise ValueError(f"{source} doesn't say which model it is for: name it by --model, as in mobilenetv2_100.")
     if not source.is_file():
         raise ValueError(f"{source} is not a file.")
-    if name is not None and name.partition("@")[0].rpartition("/")[2] not in {**registry(), **weights()}:
+    if name is not None and without_hub(name).partition("@")[0] not in {**registry(), **weights()}:
         raise unknown_name("--model", name, registry(), "mobilenet-zoo list --architectures")
     if name is None:
         zoo()  # registers the layers

@@ -155,7 +155,7 @@ def _features(model):
     """The tensor of a model's features: what its last global pool gives, or what its MobileNet gives, pooled."""
     import keras
 
-    from mobilenet_common.nesting import all_layers, as_functional, calls
+    from mobilenet_common.nesting import as_functional, calls, stem_of
     from mobilenet_zoo.exporting.prepared import data_format_of
 
     pools = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
@@ -164,7 +164,7 @@ def _features(model):
     for layer, inputs, outputs in reversed(calls(model)):
         if isinstance(layer, pools):
             return outputs[0]
-        if isinstance(layer, keras.Model) and any(each.name == "stem" for each in all_layers(layer)):
+        if isinstance(layer, keras.Model) and stem_of(layer) is not None:
             features = keras.Model(layer.inputs, _features(layer))
             return features(inputs[0])
     if len(x.shape) == 4:

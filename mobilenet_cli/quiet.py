@@ -33,7 +33,7 @@ _HOLDER = f"""if True:
             break
         lines.append(line)
     if lines:
-        sys.stdout.buffer.write(b"Logged by the frameworks:\\n")
+        sys.stdout.buffer.write(b"Messages from the frameworks:\\n")
         sys.stdout.buffer.writelines(lines)
 """
 _EXPECTED = (ValueError, OSError, RuntimeMissing, typer.Exit, typer.Abort)  # others end in a traceback
@@ -67,7 +67,7 @@ def release():
 @contextlib.contextmanager
 def _held():
     wanted = os.environ.get("TF_CPP_MIN_LOG_LEVEL") in ("0", "1")
-    if not wanted and not _open:
+    if not wanted and not _open and sys.stderr is not None:  # as in a program without a console
         with contextlib.suppress(OSError):  # standard error is closed
             _open.append(_Hold())
     try:

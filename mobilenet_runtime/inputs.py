@@ -3,6 +3,7 @@
 import numpy as np
 
 from mobilenet_common.notices import warn_once
+from mobilenet_runtime.transform import normalize
 
 _MOST_NORMALIZED = 16.0  # above any normalized pixel, and nearly black among those in 0..255
 _BEYOND = 0.25  # how far resizing may overshoot the range, as a fraction of it
@@ -53,7 +54,7 @@ def as_model_input(images, transform, owner, name, what="images"):
 def _fault(images, transform, name):
     """Return what is wrong with the range of finite floats: its kind, and the end of a sentence; or `(None, None)`."""
     low, high = float(images.min()), float(images.max())
-    given = f"have values from {low:.3g} to {high:.3g}"
+    given = f"range from {low:.3g} to {high:.3g}"
     if transform.mean is None:
         if low < 0 and high <= _MOST_NORMALIZED:
             return "normalized", f"{given} and look normalized, but {name} takes pixels in 0..255 and normalizes them."
@@ -63,7 +64,7 @@ def _fault(images, transform, name):
             return "beyond", f"{given}, but {name} takes pixels in 0..255."
         return None, None
     mean, std = np.asarray(transform.mean), np.asarray(transform.std)
-    lowest, highest = float((-mean / std).min()), float(((1 - mean) / std).max())
+    lowest, highest = float(normalize(0.0, mean, std).min()), float(normalize(255.0, mean, std).max())
     remedy = "give pixels as integers (uint8), or normalize them with mobilenet_zoo.preprocessing(model)"
     wanted = f"{name} takes images that are normalized to {lowest:.3g}..{highest:.3g}"
     margin = _BEYOND * (highest - lowest)

@@ -5,8 +5,9 @@ import json
 import math
 import numbers
 
+from mobilenet_common.choices import INTERPOLATIONS
 from mobilenet_common.errors import UPDATE_HINT, integer, number, one_of, plain_value, printable
-from mobilenet_runtime.transform import INTERPOLATIONS, Preprocessing
+from mobilenet_runtime.transform import Preprocessing
 from mobilenet_runtime.version import VERSION
 
 KEY = "mobilenet"  # under which formats that have keys keep it

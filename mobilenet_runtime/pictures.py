@@ -12,7 +12,7 @@ from mobilenet_common.notices import warn
 
 MOST_PIXELS = 178_956_970  # where Pillow too takes a picture for a bomb
 ORIENTATION, UPRIGHT = 0x0112, 1  # a tag of EXIF, and its value where nothing is to be turned
-_NEARLY_BLACK = "An image's pixels are floats of at most 1, nearly black as 255 is white: multiply 0..1 by 255."
+_NEARLY_BLACK = "An image's pixels are floats of at most 1, nearly black, since 255 is white: multiply by 255."
 
 
 class PictureError(ValueError):
@@ -32,7 +32,7 @@ def open_picture(picture, channels=3):
         PictureError: It can't be read.
 
     Warns:
-        MobileNetWarning: Floats are at most 1, so nearly black where 255 is white.
+        MobileNetWarning: Floats are at most 1: nearly black, since 255 is white.
     """
     if channels not in (1, 3):
         raise ValueError(f"Pictures have 1 or 3 channels, and this model takes {channels}: prepare its input yourself.")

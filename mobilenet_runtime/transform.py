@@ -5,10 +5,9 @@ import math
 
 import numpy as np
 
-from mobilenet_common.errors import integer, number, pair
+from mobilenet_common.choices import INTERPOLATIONS
+from mobilenet_common.errors import integer, mean_and_std, number, one_of, pair
 from mobilenet_runtime.pictures import open_picture, pillow
-
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +38,10 @@ class Preprocessing:
         put("size", pair("size", self.size, 1, "(height, width)"))
         put("crop", number("crop", self.crop, 0, 1, low_open=True))
         put("channels", integer("channels", self.channels, 1))
-        for name in ("mean", "std"):
-            if getattr(self, name) is not None:
-                put(name, tuple(number(name, value, -math.inf, math.inf) for value in getattr(self, name)))
+        put("interpolation", one_of("interpolation", self.interpolation, INTERPOLATIONS))
+        mean, std = mean_and_std(self.mean, self.std)
+        put("mean", mean)
+        put("std", std)
 
     def __call__(self, pictures):
         """Float32 `(height, width, channels)` of one picture, with the batch before it of several.
@@ -55,7 +55,7 @@ class Preprocessing:
             PictureError: A picture can't be read; the message names it.
 
         Warns:
-            MobileNetWarning: Floats are at most 1, so nearly black where 255 is white.
+            MobileNetWarning: Floats are at most 1: nearly black, since 255 is white.
         """
         if not isinstance(pictures, (list, tuple)) and getattr(pictures, "ndim", 0) != 4:
             return self._one(pictures)
@@ -78,7 +78,7 @@ class Preprocessing:
             return pixels
         axes = (-1,) if self.data_format == "channels_last" else (-1, 1, 1)
         mean, std = (np.float32(values).reshape(axes) for values in (self.mean, self.std))
-        return (pixels / np.float32(255) - mean) / std
+        return normalize(pixels, mean, std)
 
     def pixels(self, picture):
         """The PIL image of the crop, before it is normalised: what the model looks at."""
@@ -100,6 +100,17 @@ class Preprocessing:
         columns, rows = _resized_size(width, height, self.size, self.crop)
         left, top, right, bottom = _centre_box(columns, rows, self.size)
         return left * width / columns, top * height / rows, right * width / columns, bottom * height / rows
+
+
+def normalize(pixels, mean, std):
+    """Return pixels in 0..255, an array or a tensor of floats, normalized by a mean and a deviation of pixels in 0..1.
+
+    Args:
+        pixels: Of any shape.
+        mean: Of each channel, of a shape that broadcasts.
+        std: The same of the deviation.
+    """
+    return (pixels / 255.0 - mean) / std
 
 
 def _resized(image, size, crop, interpolation):

@@ -7,7 +7,7 @@ import keras
 from mobilenet_common.architecture import check_activation
 from mobilenet_common.builder import classify
 from mobilenet_common.errors import integer
-from mobilenet_common.nesting import expression_inside
+from mobilenet_common.nesting import where_inside
 from mobilenet_zoo.facts import facts_of, remember
 
 _SAME = object()
@@ -32,10 +32,10 @@ def reset_classifier(model, num_classes, classifier_activation=_SAME):
     """
     num_classes = integer("num_classes", num_classes, 1)
     names = {layer.name for layer in model.layers}
-    if inside := expression_inside(model):
+    if inside := where_inside(model):
         raise ValueError(
-            f"{model.name} is a model around a MobileNet, {inside}: put a fresh top of your own on the output of that, "
-            "or pass that to reset_classifier if the classifier is in it."
+            f"{model.name} has no classifier of its own.{inside[:-1]}, or put new layers on that MobileNet's output if "
+            "it has no classifier either."
         )
     if not {"classifier", "predictions"} <= names:
         raise ValueError(

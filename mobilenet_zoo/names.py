@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mobilenet_common.architecture import Architecture, model_name
 from mobilenet_common.errors import did_you_mean
-from mobilenet_common.foreign import without_hub
+from mobilenet_common.foreign import repository_of, without_hub
 from mobilenet_v1 import architectures as v1
 from mobilenet_v1 import weights as v1_weights
 from mobilenet_v2 import architectures as v2
@@ -104,20 +104,24 @@ def check_model(argument, name):
         )
     if path.suffix == ".keras":
         raise ValueError(f"{argument}={name!r} does not exist.")
-    if without_hub(name).partition("@")[0] not in (*registry(), *WEIGHTS) and not _is_repository(name):
+    if without_hub(name).partition("@")[0] not in (*registry(), *WEIGHTS) and not is_repository(name):
         raise unknown_model(argument, name)
 
 
 def unknown_model(argument, name):
     """Return the `ValueError` for a `name` that is no model, with the nearest ones."""
     return ValueError(
-        f"{argument}={name!r} is neither a folder that exists, nor a model's name, nor a repository's, user/name."
-        f"{did_you_mean(name, [*registry(), *WEIGHTS])} `mobilenet-zoo list` and mobilenet_zoo.list_models() show the "
-        "names."
+        f"{argument}={name!r} is not an existing folder, a model name, or a repository (user/name)."
+        f"{did_you_mean(without_hub(name), [*registry(), *WEIGHTS])} List all with: mobilenet-zoo list, or "
+        "mobilenet_zoo.list_models()."
     )
 
 
-def _is_repository(name):
-    """Whether a name has the form of a repository on the Hugging Face Hub, with or without a scheme before it."""
-    _, scheme, rest = name.rpartition(":")
-    return bool(scheme) or (rest.count("/") == 1 and all(rest.split("/")))
+def is_repository(name):
+    """Whether a name may be that of a user's repository on the Hugging Face Hub, with or without a scheme before it.
+
+    Of timm's own repositories only those in `WEIGHTS` hold MobileNets.
+    """
+    user, _, rest = repository_of(name).partition("@")[0].partition("/")
+    is_path = {user, rest} & {".", "..", "~"}
+    return bool(user and rest) and "/" not in rest and user != "timm" and not is_path

@@ -5,13 +5,14 @@ import dataclasses
 import keras
 import numpy as np
 
+from mobilenet_common.choices import INTERPOLATIONS
 from mobilenet_common.errors import number, one_of, pair, unknown_name
-from mobilenet_common.facts import SET_PREPROCESSING, Facts, facts_of, remember, stem_of, warn_if_assumed
+from mobilenet_common.facts import SET_PREPROCESSING, Facts, facts_of, remember, warn_if_assumed
 from mobilenet_common.foreign import without_hub
-from mobilenet_common.inputs import for_channels, normalization_inside, resized_inside
-from mobilenet_common.nesting import all_layers, as_functional
+from mobilenet_common.inputs import for_channels, normalization_inside, normalizers_inside, resized_inside
+from mobilenet_common.nesting import as_functional, stem_of
 from mobilenet_common.ops.layout import split_shape
-from mobilenet_runtime.transform import INTERPOLATIONS, Preprocessing
+from mobilenet_runtime.transform import Preprocessing
 from mobilenet_zoo.registry import WEIGHTS, registry
 
 _SIZE = 224  # of a model that nothing is known about
@@ -88,7 +89,7 @@ def set_preprocessing(model, transform):
             missing where the model has none.
     """
     if isinstance(transform, str):
-        name = transform.partition("@")[0]
+        name = without_hub(transform).partition("@")[0]
         if name not in WEIGHTS:
             raise unknown_name("transform", name, WEIGHTS)
         facts = Facts.of_checkpoint(WEIGHTS[name])
@@ -106,6 +107,12 @@ def set_preprocessing(model, transform):
         )
     if is_inside and transform.mean is not None:
         inside = normalization_inside(model)
+        if inside is None:
+            names = ", ".join(repr(layer.name) for layer in normalizers_inside(model))
+            raise ValueError(
+                f"transform with mean={transform.mean} and std={transform.std} is not allowed: {model.name} normalizes "
+                f"images inside, by {names}, which does not say how. Set mean=None and std=None."
+            )
         wanted = [for_channels(values, len(inside[0])) for values in (transform.mean, transform.std)]
         if not np.allclose(inside, wanted, rtol=0, atol=1e-4):
             raise ValueError(
@@ -120,18 +127,9 @@ def use_transform(model, transform, base=None):
     """Keep a `Preprocessing` with a model, and the name of the published weights that it started from."""
     known = facts_of(model) or Facts()
     scale = transform if transform.mean is not None else known
-    return remember(
-        model,
-        Facts(
-            size=transform.size,
-            crop=transform.crop,
-            interpolation=transform.interpolation,
-            mean=scale.mean,
-            std=scale.std,
-            class_names=known.class_names,
-            base=base,
-        ),
-    )
+    facts = Facts(transform.size, transform.crop, transform.interpolation, scale.mean, scale.std, base=base)
+    facts = Facts.from_config(facts.as_config())  # what is kept can be loaded from a file again
+    return remember(model, dataclasses.replace(facts, class_names=known.class_names))
 
 
 def _of_name(name):
@@ -151,13 +149,12 @@ def _of_model(model):
             f"model_or_name of type {type(model).__name__} is not allowed: give a model of this library or the name "
             "of one."
         )
-    layers = all_layers(model)
-    stem = next((layer for layer in layers if layer.name == "stem"), None)
+    stem = stem_of(model)
     if stem is None:
         raise ValueError(f"{model.name} has no stem that images go into: it is no model of this library.")
     facts = facts_of(model)
     model = as_functional(model, "preprocessing")
     if len(model.inputs) != 1:
         raise ValueError(f"{model.name} has {len(model.inputs)} inputs: preprocessing takes models with one.")
-    normalizes = any(isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization)) for layer in layers)
+    normalizes = bool(normalizers_inside(model))
     return facts, tuple(model.inputs[0].shape[1:]), stem.data_format, normalizes, resized_inside(model)

@@ -17,10 +17,9 @@ from mobilenet_common.checkpoints.images import header_of
 from mobilenet_common.errors import UPDATE_HINT, CheckpointError, DownloadError, integer, printable
 from mobilenet_common.foreign import repository_of, without_hub
 from mobilenet_common.nesting import as_functional
-from mobilenet_runtime.transform import INTERPOLATIONS
 from mobilenet_zoo.cards import model_card
 from mobilenet_zoo.facts import Facts, facts_of, remember
-from mobilenet_zoo.names import unknown_model
+from mobilenet_zoo.names import is_repository, registry, unknown_model
 from mobilenet_zoo.preprocessing import preprocessing, use_transform
 from mobilenet_zoo.registry import WEIGHTS, create_model
 
@@ -143,7 +142,8 @@ def from_pretrained(name_or_folder, *, revision=None, token=None, **options):
 
     Args:
         name_or_folder: A folder; a repository, `"user/name"`, with or without `hf://` or timm's `hf-hub:` before it;
-            or a name of `list_models(pretrained=True)`, also as `"timm/…"`.
+            or a name of `list_models(pretrained=True)`, also as `"timm/…"`. A revision may follow the name of a
+            repository or of published weights: `"user/name@v2"`.
         revision: A branch, tag or commit of the repository.
         token: For a private repository; None for the one that `hf auth login` or `HF_TOKEN` gave.
         **options: Arguments of `create_model`, for published weights only.
@@ -153,19 +153,33 @@ def from_pretrained(name_or_folder, *, revision=None, token=None, **options):
         called.
 
     Raises:
-        ValueError: Neither a folder nor a repository's name, or options for a model that is loaded whole.
+        ValueError: Neither a folder nor a repository's name, two revisions, or options for a model that is loaded
+            whole.
         CheckpointError: Files are missing or damaged, or don't fit each other.
         DownloadError: The hub can't be reached or has no such repository.
     """
-    given = os.fspath(name_or_folder)
-    published, text = without_hub(given), repository_of(given)
-    if published in WEIGHTS and not Path(text).is_dir():
+    text = repository_of(os.fspath(name_or_folder))
+    is_folder = Path(text).is_dir()
+    if not is_folder:
+        text, _, at = text.partition("@")
+        if at and revision not in (None, at):
+            raise ValueError(f"revision={revision!r} is not the one in {text}@{at}: give one of them.")
+        revision = revision or at or None
+    published = without_hub(text)
+    if published in WEIGHTS and not is_folder:
         return create_model(published + (f"@{revision}" if revision else ""), **options)
+    if published in registry() and not is_folder:
+        tagged = [name for name in WEIGHTS if name.startswith(f"{published}.")]
+        raise ValueError(
+            f"name_or_folder={text!r} is a model name without weights: "
+            + (f"add a tag, such as {tagged[0]!r}, or " if tagged else "")
+            + "build it with mobilenet_zoo.create_model."
+        )
     if options:
         raise ValueError(f"{', '.join(options)}: options are for published weights; {text} is loaded as it was saved.")
-    if Path(text).is_dir():
+    if is_folder:
         return _load(text, lambda file: Path(text) / file)
-    if text.count("/") != 1 or not all(text.split("/")):
+    if not is_repository(text):
         raise unknown_model("name_or_folder", text)
     try:
         return _load(text, lambda file: download_from_hub(text, file, revision, token))
@@ -248,18 +262,9 @@ def _facts(record, source, model):
         inside = facts_of(model) or Facts()  # of a model that normalizes inside
         mean, std = (getattr(inside, key) if given[key] is None else given[key] for key in ("mean", "std"))
         names = record["class_names"]
-        if given["interpolation"] not in INTERPOLATIONS:
-            raise ValueError("interpolation")
-        return Facts(
-            size=tuple(integer("size", n, 1) for n in given["size"]),
-            crop=float(given["crop"]),
-            interpolation=given["interpolation"],
-            class_names=None if names is None else tuple(map(str, names)),
-            base=record["base"],
-            mean=tuple(map(float, mean)),
-            std=tuple(map(float, std)),
-            assumed=inside.assumed,
-        )
+        own = {"mean": mean, "std": std, "base": record["base"], "assumed": inside.assumed}
+        facts = Facts.from_config({**given, **own})
+        return dataclasses.replace(facts, class_names=None if names is None else tuple(map(str, names)))
     except CheckpointError:
         raise
     except (KeyError, TypeError, ValueError) as error:

@@ -1,6 +1,5 @@
 """Every model by one name: timm's where timm has one, else a name of the same scheme."""
 
-import fnmatch
 import inspect
 
 import mobilenet_v1
@@ -11,7 +10,7 @@ from mobilenet_common.checkpoints import check_name, is_named, open_weights
 from mobilenet_common.create import fitting
 from mobilenet_common.errors import number, unknown_name
 from mobilenet_common.foreign import check_arguments, explains_arguments, without_hub
-from mobilenet_zoo.names import WEIGHTS, Entry, registry
+from mobilenet_zoo.names import WEIGHTS, Entry, matching, registry
 
 __all__ = ["GENERATIONS", "WEIGHTS", "Entry", "create_model", "is_timm_name", "list_models", "registry"]
 
@@ -32,7 +31,8 @@ def list_models(pattern="*", pretrained=False):
     """The names that `create_model` knows, sorted.
 
     Args:
-        pattern: As in a shell: `"*v4*"`, `"mobilenetv2_???"`.
+        pattern: As in a shell: `"*v4*"`, `"mobilenetv2_???"`. One without `*`, `?` and `[` matches anywhere in a name.
+            Case is ignored.
         pretrained: Whether to list published weights instead, by model and tag:
             `"mobilenetv4_conv_small.e2400_r224_in1k"`.
 
@@ -40,7 +40,9 @@ def list_models(pattern="*", pretrained=False):
     ['mobilenetv4_hybrid_large', 'mobilenetv4_hybrid_large_075', 'mobilenetv4_hybrid_medium',
      'mobilenetv4_hybrid_medium_075']
     """
-    return sorted(fnmatch.filter(WEIGHTS if pretrained else registry(), without_hub(pattern)))
+    if not isinstance(pattern, str):
+        raise ValueError(f'pattern={pattern!r} is not allowed: it must be a string, such as "*v4*".')
+    return matching(WEIGHTS if pretrained else registry(), pattern)
 
 
 def check_weights_of(name, weights):

@@ -240,7 +240,7 @@ def test_weights_that_are_not_there(create, tmp_path):
     [
         ("mobilenetv4_conv_smal", "name='mobilenetv4_conv_smal' is not known. Did you mean 'mobilenetv4_conv_small'"),
         ("mobilenet_v2_100", "Did you mean ... 'mobilenetv2_100'"),
-        ("resnet50", "name='resnet50' is not known ... mobilenet_zoo.list_models() lists all 46 names."),
+        ("resnet50", "name='resnet50' is not known ... Allowed: 46 names; list all with: mobilenet_zoo.list_models()."),
         ("mobilenetv4_conv_smal.e2400_r224_in1k", "Did you mean 'mobilenetv4_conv_small'"),
         ("", "name='' is not known"),
         (None, "name=None is not known"),

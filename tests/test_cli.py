@@ -480,7 +480,7 @@ class TestConvert:
         said = run("convert", str(tmp_path / "a.keras"), str(tmp_path / "b.safetensors"), "--to", "timm").stdout
         assert "timm.create_model(model_name='mobilenetv2_035', num_classes=4, in_chans=3)" in plain(said)
         options = ("--from", "timm", "--model", "mobilenetv2_035")
-        run("convert", str(tmp_path / "b.safetensors"), str(tmp_path / "c.keras"), *options)
+        run("convert", str(tmp_path / "b.safetensors"), str(tmp_path / "c.keras"), *options[:3], "timm/mobilenetv2_035")
         back = keras.saving.load_model(tmp_path / "c.keras")
         for ours, theirs in zip(back.get_weights(), model.get_weights(), strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -493,6 +493,7 @@ class TestConvert:
         [
             (("a.safetensors", "b.keras"), "name it by --model"),
             (("a.keras", "b.safetensors"), "must end with .keras or .weights.h5"),
+            ((__file__, "b.keras", "--model", "somewhere/mobilenetv2_100"), "'somewhere/mobilenetv2_100' is not known"),
             (("a.keras", "b.h5", "--to", "timm"), "must end with .safetensors or .pth"),
             (("absent.keras", "b.keras"), "absent.keras is not a file"),
             (("absent.pth", "b.keras", "-m", "mobilenetv2_035"), "absent.pth is not a file"),

@@ -202,7 +202,7 @@ class TestArguments:
             (("SAVED", "a.tflite", "--batch-size", "any"), "is not allowed for LiteRT"),
             (("SAVED", "a.pt2", "--quantize", "dynamic"), "is not offered for torch.export"),
             (("SAVED", "a.onnx", "--quantize", "dynamic", "--keep-float", "stm"), "Did you mean 'stem'"),
-            (("absent", "a.onnx"), "neither a folder"),
+            (("absent", "a.onnx"), "is not an existing folder"),
         ],
     )
     def test_errors(self, arguments, match, saved, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 
 import mobilenet_zoo
 from mobilenet_cli import constants
+from mobilenet_cli.quiet import quiet
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo import names
 from mobilenet_zoo.figures import table
@@ -135,7 +136,13 @@ LOGGING = """if True:
     typer.run(told(quiet(command)))
 """
 OURS = ["Warning: our own", "our message"]
-LOGGED = ["Logged by the frameworks:", "from C++", "from a child", "WARNING:absl: from absl", "ERROR:nncf: from nncf"]
+LOGGED = [
+    "Messages from the frameworks:",
+    "from C++",
+    "from a child",
+    "WARNING:absl: from absl",
+    "ERROR:nncf: from nncf",
+]
 
 
 class TestWhatFrameworksLog:
@@ -145,6 +152,12 @@ class TestWhatFrameworksLog:
 
     def test_it_stays_away(self):
         assert self.logged("well") == ("None\n", OURS)
+
+    def test_a_program_without_standard_error(self, monkeypatch):
+        """As one of Windows without a console has none."""
+        monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+        monkeypatch.setattr(sys, "stderr", None)
+        assert quiet(lambda: os.fstat(2).st_ino)() == os.fstat(2).st_ino, "nothing is held back"
 
     def test_an_error_of_ours_does_not_show_it(self):
         printed, said = self.logged("argument", code=2)

@@ -113,7 +113,8 @@ def test_few_names_are_listed_and_many_are_not():
     few, many = [f"name{i}" for i in range(40)], [f"name{i}" for i in range(41)]
     assert str(unknown_name("x", "nam1", few)).endswith(f"Allowed: {', '.join(few)}.")
     said = str(unknown_name("x", "Name1", many, "list()"))
-    assert said == "x='Name1' is not known. Did you mean 'name1', 'name31' or 'name21'? list() lists all 41 names."
+    near = "Did you mean 'name1', 'name31' or 'name21'?"
+    assert said == f"x='Name1' is not known. {near} Allowed: 41 names; list all with: list()."
     assert str(unknown_name("x", "?", many)) == (
         "x='?' is not known. Allowed: 41 names, such as 'name0', 'name1' or 'name2'."
     )

@@ -97,6 +97,10 @@ def test_create_model():
         mobilenet_zoo.create_model(NAME, in_chans=1)
     with pytest.raises(TypeError, match=r"create_model\(\) has no argument 'droput_rate'. Did you mean 'dropout_rate'"):
         mobilenet_zoo.create_model(NAME, droput_rate=0.1)
+    with pytest.raises(
+        TypeError, match=r"'pretraind'. Did you mean 'pretrained'\? That is timm's: pass weights=.imagenet.. Allowed: "
+    ):
+        mobilenet_zoo.create_model(NAME, pretraind=True)
     with pytest.raises(TypeError, match=r"pass the name first, create_model\('mobilenetv1_025'\)"):
         mobilenet_zoo.create_model(model_name=NAME)
     with pytest.raises(TypeError, match=r"takes name by position and not 2 arguments: .* weights='imagenet'"):

@@ -141,7 +141,7 @@ class TestWhatIsAskedFor:
             create_mobilenetv2("1.0", weights="mobilenetv2_100.keras_r224@v2")
 
     def test_other_classes_keep_the_body_and_say_so(self, small):
-        with pytest.warns(UserWarning, match="has 1000 classes: the classifier for 7 is fresh"):
+        with pytest.warns(UserWarning, match="has 1000 classes: the classifier for 7 classes is new and must"):
             model = create(num_classes=7)
         body = create(include_top=False)
         assert model.output_shape == (None, 7)

@@ -1,5 +1,6 @@
 """Reads a file of weights without running anything that is in it, and writes one."""
 
+import json
 import os
 import pathlib
 import pickle
@@ -72,32 +73,35 @@ def own_options(path):
     path = pathlib.Path(path)
     if not path.is_file():
         return {}
-    for options in (
-        *(options for _, options in layer_configs(path)),
-        stem_attributes(path),
-        _safetensors_options(path),
-    ):
+    if _reader(path) is _read_safetensors:
+        return _safetensors_options(path)
+    for options in (*(options for _, options in layer_configs(path)), stem_attributes(path)):
         if {"padding", "norm_epsilon"} <= options.keys():
             return {name: options[name] for name in ("padding", "norm_epsilon", "image_facts") if name in options}
     return {}
 
 
-def safetensors_header(path):
-    """Return the texts in the header of a `.safetensors` file, `{key: text}`."""
+def _safetensors_options(path):
+    """Return what `own_options` does, from the header of a safetensors file."""
+    header, options = _header(path), {}
+    try:
+        if {"padding", "norm_epsilon"} <= header.keys():
+            options |= {"padding": header["padding"], "norm_epsilon": float(header["norm_epsilon"])}
+        if "image_facts" in header:
+            options["image_facts"] = json.loads(header["image_facts"])
+    except ValueError:  # not as this library writes it
+        return {}
+    return options
+
+
+def _header(path):
+    """Return the texts in the header of a safetensors file, `{key: text}`; {} where it can't be read."""
     import safetensors
 
-    with safetensors.safe_open(path, framework="numpy") as file:
-        return file.metadata() or {}
-
-
-def _safetensors_options(path):
-    """`padding` and `norm_epsilon` in the header of a `.safetensors` file, where this library has written them."""
-    if _reader(path) is not _read_safetensors:
-        return {}
     try:
-        header = safetensors_header(path)
-        return {"padding": header["padding"], "norm_epsilon": float(header["norm_epsilon"])}
-    except Exception:  # safetensors has errors of its own; a damaged file is reported when its tensors are read
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}
+    except (safetensors.SafetensorError, OSError, ValueError):  # reported when the tensors are read
         return {}
 
 

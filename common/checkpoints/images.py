@@ -1,5 +1,6 @@
 """How the images were prepared that a checkpoint's weights were trained on: what its name, layout and file tell."""
 
+import dataclasses
 import json
 import statistics
 from pathlib import Path
@@ -7,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from mobilenet_common.catalogue import HALF, IMAGENET, PUBLISHED, TIMM
-from mobilenet_common.checkpoints.files import own_options, safetensors_header
-from mobilenet_common.facts import Facts, facts_of, remember, stem_of
+from mobilenet_common.checkpoints.files import own_options
+from mobilenet_common.checkpoints.keras_files import layer_configs
+from mobilenet_common.facts import Facts, facts_of, remember
 from mobilenet_common.inputs import for_channels, normalization_inside
+from mobilenet_common.nesting import stem_of
 from mobilenet_common.notices import warn
 
-KEY = "image_facts"  # in the header of a .safetensors file, and in a stem's configuration
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # a folder of the Hugging Face Hub has its weights in one
 _HUB_CACHE = "models--timm--"
 _MOST_BYTES = 1 << 20  # of a file that only describes
@@ -62,7 +64,7 @@ def image_facts(state, name, padding, norm_epsilon):
     if recorded is not None:
         return recorded
     layout = state.layout.name
-    if layout == "native" and path.suffix == ".keras":
+    if layout == "native" and layer_configs(path):  # a whole model, which would say if its images were other ones
         return None
     if layout == "timm":
         return _timm_config(path) or _timm_facts(name, padding, norm_epsilon, path.name)
@@ -71,7 +73,7 @@ def image_facts(state, name, padding, norm_epsilon):
 
 def header_of(model):
     """Return what the header of a `.safetensors` file says about a model and its images, `{key: text}`."""
-    header = {KEY: json.dumps((facts_of(model) or Facts()).as_config())}
+    header = {"image_facts": json.dumps((facts_of(model) or Facts()).as_config())}
     stem = stem_of(model)
     if hasattr(stem, "padding") and hasattr(stem, "norm_epsilon"):
         header |= {"padding": stem.padding, "norm_epsilon": str(stem.norm_epsilon)}
@@ -81,17 +83,18 @@ def header_of(model):
 def note_image_facts(model, state):
     """Keep what `state` tells about its images with a model that it was loaded into.
 
-    A model that normalizes inside keeps doing that as it was built; a warning says so if the weights need another way.
+    A guess does not replace what is known, and the names of the classes stay. A model that normalizes inside keeps
+    doing that as it was built; a warning says so if the weights need another way.
     """
     stem = stem_of(model)
     if not hasattr(stem, "image_facts"):
         return
     name = model.name.partition(".")[0].removeprefix("tf_")
-    facts = image_facts(state, name, stem.padding, stem.norm_epsilon)
-    if facts is None:
-        stem.image_facts = None
+    facts = image_facts(state, name, stem.padding, stem.norm_epsilon) or Facts()
+    known = facts_of(model)
+    if facts.assumed and known is not None and not known.assumed:
         return
-    remember(model, facts)
+    remember(model, dataclasses.replace(facts, class_names=known.class_names if known else None))
     inside = normalization_inside(model)
     if inside is None:
         return
@@ -109,14 +112,9 @@ def _shown(values):
 
 
 def _recorded(path):
-    """What this library has written into a `.keras` or `.safetensors` file, or None."""
+    """Return the facts that this library has written into a file, whatever it is called, or None."""
     try:
-        if path.suffix == ".keras":
-            config = own_options(path).get(KEY)
-        elif path.suffix == ".safetensors":
-            config = json.loads(safetensors_header(path).get(KEY, "null"))
-        else:
-            return None
+        config = own_options(path).get("image_facts")
         return None if config is None else Facts.from_config(config)
     except (OSError, ValueError):
         return None

@@ -8,6 +8,7 @@ import h5py
 from mobilenet_common.checkpoints.refusals import MOST_BYTES, damaged, too_large
 from mobilenet_common.errors import CheckpointError
 
+_MOST_BYTES_OF_WEIGHTS = 4 * MOST_BYTES  # with an optimizer's copies, and layers of the user's own
 _NOT_READABLE = (OSError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile, EOFError)
 
 _CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
@@ -29,6 +30,11 @@ def read_keras(path):
     """Return the same of a `.keras` file."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member:
+            size = archive.getinfo("model.weights.h5").file_size
+            if size > _MOST_BYTES_OF_WEIGHTS:  # a compressed one may be small in the archive
+                raise CheckpointError(
+                    f"{path} was not read: its weights of {size:,} bytes are too large for a MobileNet."
+                )
             with h5py.File(member, "r") as file:
                 return _tensors(file)
     except CheckpointError:
@@ -40,7 +46,7 @@ def read_keras(path):
 def layer_configs(path):
     """Return `(class name, config)` of the layers of the model that a file describes, nested ones after their model.
 
-    A file that describes none, as `.weights.h5`, gives an empty list.
+    A file that describes none, as `.weights.h5`, gives an empty list; what is no layer in a description is left out.
     """
     try:
         if h5py.is_hdf5(path):
@@ -74,9 +80,12 @@ def stem_attributes(path):
 
 
 def _layers(model):
-    for layer in model.get("config", {}).get("layers", ()):
-        yield layer.get("class_name"), layer.get("config", {})
-        yield from _layers(layer)
+    config = model.get("config") if isinstance(model, dict) else None
+    layers = config.get("layers") if isinstance(config, dict) else None
+    for layer in layers if isinstance(layers, list) else ():
+        if isinstance(layer, dict) and isinstance(layer.get("config"), dict):
+            yield layer.get("class_name"), layer["config"]
+            yield from _layers(layer)
 
 
 def _tensors(file):

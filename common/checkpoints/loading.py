@@ -8,9 +8,8 @@ from mobilenet_common.checkpoints.images import note_image_facts
 from mobilenet_common.checkpoints.layouts.base import part
 from mobilenet_common.checkpoints.state_dict import StateDict
 from mobilenet_common.errors import CheckpointError
-from mobilenet_common.facts import stem_of
 from mobilenet_common.layers.records import warn_if_different
-from mobilenet_common.nesting import where_inside
+from mobilenet_common.nesting import stem_of, where_inside
 from mobilenet_common.notices import warn
 
 _SHOWN = 8
@@ -108,7 +107,7 @@ def check_is_mobilenet(model):
     inside = where_inside(model)
     if inside:
         raise ValueError(
-            f"{model.name} is not a MobileNet itself, so no other library has names for its layers.{inside}"
+            f"{model.name} is not a MobileNet itself, and no other library has names for its layers.{inside}"
         )
 
 
@@ -181,11 +180,10 @@ def _notify(checkpoint, classes, fresh, left):
     """Say what was not loaded as it is there, a line each."""
     source, theirs = checkpoint.source, checkpoint.num_classes
     if fresh and theirs is not None:
-        warn(f"{source} has {theirs} classes: the classifier for {classes} is fresh, and has to be trained.")
+        warn(f"{source} has {theirs} classes: the classifier for {classes} classes is new and must be trained.")
     elif fresh:
         are = "is" if len(fresh) == 1 else "are"
-        have = "has" if len(fresh) == 1 else "have"
-        warn(f"{source} has no classifier: {' and '.join(fresh)} {are} fresh, and {have} to be trained.")
+        warn(f"{source} has no classifier: {' and '.join(fresh)} {are} new and must be trained.")
     elif checkpoint.adopted and classes is not None:
         warn(f"{source} has a layer {checkpoint.adopted} behind the body, which was loaded as the classifier.")
     if checkpoint.adopted and classes is None:
@@ -277,7 +275,7 @@ def _does_not_fit(model, checkpoint, missing, left_over, misshapen, not_finite):
         parts.append(f"Not of the network: {_listed(_layers(checkpoint.left))}.")
     if checkpoint.num_classes is None and missing and all(checkpoint.layout.head.match(name) for name in missing):
         parts.append(
-            "It has no classifier: give it as weights= to a create function, which makes a fresh one, or load it into "
+            "It has no classifier: give it as weights= to a create function, which makes a new one, or load it into "
             "a model with include_top=False."
         )
     parts.append("Check that variant, width, classes and input channels are those of the checkpoint.")

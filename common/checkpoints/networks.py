@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from mobilenet_common.checkpoints.files import as_array
 from mobilenet_common.checkpoints.refusals import MOST_BYTES, too_large
+from mobilenet_common.checkpoints.torch_files import NotRead
 from mobilenet_common.errors import CheckpointError
 
 # What trainers and wrappers call a network, as a key of the checkpoint or as the start of its tensors' names. Averaged
@@ -44,16 +45,21 @@ def find_network(contents, source, recognises):
     Raises:
         CheckpointError: It holds something else than tensors, or several networks of which none goes first.
     """
+    if isinstance(contents, NotRead):
+        raise _no_state_dict(source, "it is an object of another kind")
     if not isinstance(contents, Mapping):
         raise _no_state_dict(source, f"it is a {type(contents).__name__}")
     found = _search(_keyed(contents), recognises, {})
     if not found:  # the caller says what its names are
-        return Network(_arrays(_unwrapped(contents), source))
+        tensors = _arrays(_unwrapped(contents), source)
+        if not tensors and contents:
+            raise _no_state_dict(source, "it has objects of other kinds in place of them")
+        return Network(tensors)
     best = found[0]
     rivals = [each for each in found if each.rank == best.rank]
     if len(rivals) > 1:
         places = ", ".join(each.place for each in rivals)
-        raise CheckpointError(f"{source} holds {len(rivals)} networks ({places}): save the one that you mean alone.")
+        raise CheckpointError(f"{source} holds {len(rivals)} networks ({places}): save only the one you want.")
     tensors, left = _arrays(best.tensors, source), _arrays(best.left, source)
     return Network(tensors, left, best.place, tuple(each.place for each in found[1:]))
 
@@ -134,7 +140,7 @@ def _unwrapped(contents):
 def _arrays(tensors, source):
     arrays = {}
     for name, value in tensors.items():
-        if name.rpartition(".")[2] in _COUNTERS:
+        if name.rpartition(".")[2] in _COUNTERS or _has_not_read(value):
             continue
         if not (hasattr(value, "shape") or isinstance(value, (list, tuple, numbers.Number))):
             raise _no_state_dict(source, f"{name} is a {type(value).__name__}")
@@ -147,6 +153,13 @@ def _arrays(tensors, source):
             line = str(error).strip().splitlines()[0]
             raise CheckpointError(f"{source} holds {name}, which is not a plain array of numbers ({line}).") from None
     return arrays
+
+
+def _has_not_read(value):
+    """Whether a value is, or a list holds, what a PyTorch file has beside tensors, such as a score of NumPy's."""
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_not_read, value))
+    return isinstance(value, NotRead)
 
 
 def _no_state_dict(source, why):

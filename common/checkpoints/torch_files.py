@@ -9,7 +9,7 @@ from mobilenet_common.checkpoints.refusals import damaged
 from mobilenet_common.errors import CheckpointError, install_hint
 
 
-class _Nothing:
+class NotRead:
     """Stands in for an object beside the tensors of a checkpoint; keeps nothing of it and runs nothing."""
 
     def __new__(cls, *arguments, **options):
@@ -55,7 +55,7 @@ _HARMLESS = {
                 for name in ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
             ),
         ),
-        _Nothing,
+        NotRead,
     ),
     "collections.defaultdict": _empty_dict,
     "lightning_fabric.utilities.data.AttributeDict": dict,
@@ -67,7 +67,7 @@ _ADVICE = "Ask its owner for a file of `model.state_dict()` alone, best as .safe
 
 
 def read_torch(path):
-    """Return what a PyTorch file holds, tensors as they are, and `_Nothing` for harmless objects beside them.
+    """Return what a PyTorch file holds, tensors as they are, and `NotRead` for harmless objects beside them.
 
     Raises:
         CheckpointError: PyTorch is missing, or the file is truncated, damaged, or needs code to be run.
@@ -75,6 +75,7 @@ def read_torch(path):
     torch = _torch(path)
     if _is_torchscript(path):
         raise CheckpointError(f"{path} is a TorchScript archive, which is code, so it was not read. {_ADVICE}")
+    _check_archive(path)
     try:
         permitted = torch.serialization.safe_globals([(stand_in, name) for name, stand_in in _HARMLESS.items()])
         with _ONE_AT_A_TIME, permitted, open(path, "rb") as file:  # given a path, PyTorch would go by its ending
@@ -103,6 +104,21 @@ def _torch(path):
     except ImportError:
         raise CheckpointError(f"{path} is a PyTorch file, which needs PyTorch: {install_hint('torch')}.") from None
     return torch
+
+
+def _check_archive(path):
+    """Refuse an archive with compressed members, as PyTorch writes none: a small one could fill the memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError):  # no archive, or a damaged one
+        return
+    compressed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
+    if compressed:
+        raise CheckpointError(
+            f"{path} was not read: its member {compressed[0]} is compressed, which PyTorch does not do. Load and save "
+            "it again with torch, if you trust it."
+        )
 
 
 def _is_torchscript(path):

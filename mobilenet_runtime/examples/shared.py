@@ -36,8 +36,8 @@ def shared_images(train, validation):
     of = f"{len(chosen)}" if len(chosen) == len(validation) else f"{len(chosen)} compared"
     return (
         f"{len(found)} of {of} validation images are in the training set too, for example "
-        f"{printable(validation.name_of(first))}, which is {printable(train.name_of(sources[found[first]]))}: "
-        "accuracy on the validation set is then too high."
+        f"{printable(validation.name_of(first))}, which is {printable(train.name_of(sources[found[first]]))}, "
+        "so validation accuracy will look too high."
     )
 
 
@@ -53,7 +53,7 @@ def _is_held(images):
 def _kind(image):
     """Size of a file, or shape and type of an array; None for anything else."""
     if isinstance(image, np.ndarray):
-        return (image.shape, str(image.dtype))
+        return (image.shape, str(image.dtype)) if image.size and image.dtype != object else None
     if isinstance(image, (str, os.PathLike)):
         try:
             return os.stat(image).st_size or None
@@ -64,7 +64,8 @@ def _kind(image):
 
 def _block(image):
     if isinstance(image, np.ndarray):
-        return image[len(image) // 2].tobytes()
+        middle = image.size // 2
+        return image.flat[middle : middle + _BLOCK].tobytes()
     return _read(image, _middle)
 
 

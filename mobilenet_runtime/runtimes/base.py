@@ -187,7 +187,7 @@ class Exported(abc.ABC):
             warn_once(
                 self,
                 f"pictures of type {pictures.dtype} go into {self.path} as they are, since it has no metadata: if its "
-                "model does not take pixels in 0..255, normalize them before.",
+                "model does not take pixels in 0..255, normalize them first.",
             )
         return self.outputs(pictures.astype("float32"))
 

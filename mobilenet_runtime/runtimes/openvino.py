@@ -21,7 +21,7 @@ class OpenvinoModel(Exported):
         super().__init__(path, threads)
         openvino = imported("openvino")
         self.runtime = f"OpenVINO {openvino.__version__.partition('-')[0]}"
-        # Some processors would compute in bfloat16 without being asked.
+        # OpenVINO would use bfloat16 on processors that have it.
         settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)

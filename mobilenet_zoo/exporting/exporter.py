@@ -57,7 +57,7 @@ def export(
             run on x86 processors without VNNI (before about 2019), whose 16-bit sums full 8-bit kernels can overflow.
             ARM processors, newer x86 ones and LiteRT don't need it, and it costs accuracy there.
         progress: Called with an `ExportStep` as each step begins, or None. Without it only the search for float32
-            layers is announced, as a warning of the logger `"mobilenet_zoo"`.
+            layers is announced, by a `MobileNetWarning`.
 
     Returns:
         An `ExportReport`.

@@ -10,6 +10,7 @@ from mobilenet_common.notices import warn
 from mobilenet_runtime.inputs import as_model_input
 from mobilenet_runtime.pictures import as_numpy, is_encoded, pillow
 from mobilenet_runtime.reading import batches, find_pictures, skipped
+from mobilenet_runtime.transform import normalize
 
 LEAST = 16  # to calibrate with
 _HELD_OUT = 0.2
@@ -49,13 +50,7 @@ def made_up(shape, scaling, batch_size):
     columns = np.arange(width) * coarse.shape[2] // width
     values = 0.7 * coarse[:, rows][:, :, columns] + 0.3 * random.uniform(0, 1, (count, height, width, channels))
     pixels = np.rint(255 * values).astype("float32")
-    return Pictures(None, pixels if scaling is None else normalised(pixels, scaling))
-
-
-def normalised(pixels, scaling):
-    """Pixels in 0..255 as a model wants them."""
-    mean, std = (np.asarray(each, "float32") for each in scaling)
-    return ((pixels / np.float32(255) - mean) / std).astype("float32")
+    return Pictures(None, pixels if scaling is None else normalize(pixels, *np.float32(scaling)))
 
 
 def read(calibration, transform, model):

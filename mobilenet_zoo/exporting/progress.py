@@ -1,10 +1,9 @@
 """What an export reports while it runs."""
 
 import dataclasses
-import logging
 import time
 
-logger = logging.getLogger("mobilenet_zoo")
+from mobilenet_common.notices import warn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Progress:
     """Count the steps of an export and report each to `callback`.
 
     Args:
-        callback: Takes an `ExportStep`; None reports nothing but notices, which are logged.
+        callback: Takes an `ExportStep`; None reports nothing but notices, as warnings.
         total: The number of steps.
     """
 
@@ -54,7 +53,7 @@ class Progress:
         self.number += 1
         now = time.monotonic()
         if notice is not None and self.callback is None:
-            logger.warning("%s: %s", path, notice)
+            warn(f"{path}: {notice}")
         if self.callback is not None:
             remaining = None if self.end is None else max(0.0, self.end - now)
             total = max(self.total, self.number)

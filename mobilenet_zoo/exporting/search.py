@@ -77,17 +77,17 @@ def _seconds(facts, layers):
 
 def _announcement(comparison, seconds):
     return (
-        f"integers alone {_loss(comparison)}: looking for layers to leave in float32. At most {_TRIALS} trials, about "
+        f"int8 alone {_loss(comparison)}: searching for layers to keep in float32. At most {_TRIALS} trials, about "
         f"{seconds:.0f} s; --no-search (float_blocks=()) skips this."
     )
 
 
 def _loss(comparison):
     if comparison.agreement is None:
-        return f"give features with a cosine of {comparison.likeness:.3f} to the model's"
+        return f"gives features with a cosine of {comparison.likeness:.3f} to the model's"
     if comparison.accuracy is not None and comparison.accuracy < comparison.expected_accuracy:
-        return f"lose {100 * (comparison.expected_accuracy - comparison.accuracy):.1f} points of accuracy"
-    return f"change {1 - comparison.agreement:.1%} of the predictions"
+        return f"loses {100 * (comparison.expected_accuracy - comparison.accuracy):.1f} points of accuracy"
+    return f"changes {1 - comparison.agreement:.1%} of the predictions"
 
 
 def loses(comparison):

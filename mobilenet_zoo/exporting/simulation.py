@@ -245,17 +245,29 @@ def _run(model, images, change=lambda x: x):
 @contextlib.contextmanager
 def _hooked(convolution, block):
     """Within, `convolution(layer, x, call)` runs in place of every convolution, `block(layer, y)` after every block."""
-    plain = {kind: kind.call for kind in (ConvNormActivation, Block)}
+    kinds = [ConvNormActivation, *(kind for kind in (Block, *_subclasses(Block)) if "call" in vars(kind))]
+    plain = {kind: kind.call for kind in kinds}
 
     def convolve(self, x, training=None):
         return convolution(self, x, lambda x: plain[ConvNormActivation](self, x, training))
 
-    def run(self, x, training=None):
-        return block(self, plain[Block](self, x, training))
+    def hooked(kind):
+        def run(self, x, training=None):
+            y = plain[kind](self, x, training)
+            return block(self, y) if type(self).call is run else y  # not where a subclass calls its base's
 
-    ConvNormActivation.call, Block.call = convolve, run
+        return run
+
+    for kind in kinds:
+        kind.call = convolve if kind is ConvNormActivation else hooked(kind)
     try:
         yield
     finally:
         for kind, call in plain.items():
             kind.call = call
+
+
+def _subclasses(kind):
+    """Return the subclasses of a class, and theirs."""
+    found = kind.__subclasses__()
+    return [each for direct in found for each in (direct, *_subclasses(direct))]

@@ -8,6 +8,7 @@ from keras import ops
 
 from mobilenet_common.errors import number
 from mobilenet_common.nesting import last_layer
+from mobilenet_runtime.transform import normalize
 from mobilenet_zoo.preprocessing import preprocessing
 
 _LEAST = 1e-30  # a probability below it counts as it; its logarithm still has a gradient
@@ -140,7 +141,7 @@ def _floats_for(student):
         mean, std = (
             ops.reshape(ops.convert_to_tensor(values, "float32"), axes) for values in (transform.mean, transform.std)
         )
-        return (x / 255.0 - mean) / std
+        return normalize(x, mean, std)
 
     return floats
 
@@ -160,7 +161,7 @@ def _pictures_for(student, teacher):
         raise ValueError(
             f"teacher={teacher.name!r} is not allowed: it takes {theirs.channels} channels, not {ours.channels}."
         )
-    if dataclasses.replace(ours, crop=1, interpolation="") == dataclasses.replace(theirs, crop=1, interpolation=""):
+    if dataclasses.replace(ours, crop=theirs.crop, interpolation=theirs.interpolation) == theirs:
         return lambda x: x
     # pixels / 255 = x · std + mean, or x / 255 where the model normalises inside; the teacher's the other way round
     mean, std = (0.0, 1 / 255) if ours.mean is None else (np.float32(ours.mean), np.float32(ours.std))

@@ -33,7 +33,7 @@ def build(model, class_names, recipe, weights):
         check_model("model" if recipe else "teacher", model)
     if isinstance(model, keras.Model):
         made = model
-    elif without_hub(str(model)) in {**registry(), **WEIGHTS}:
+    elif without_hub(str(model)).partition("@")[0] in {**registry(), **WEIGHTS}:
         made = _named(without_hub(str(model)), class_names, recipe, weights)
     elif Path(model).suffix == ".keras":
         made = keras.saving.load_model(model, compile=False)
@@ -82,8 +82,10 @@ def norms_restored(model):
 
 
 def _named(model, class_names, recipe, weights):
+    is_published = model.partition("@")[0] in WEIGHTS
+    own_weights = model if is_published else "imagenet"  # the best weights need not be those with the tag
     if recipe is None:
-        return create_model(model, weights="imagenet")
+        return create_model(model, weights=own_weights)
     own = recipe.model
     options = {"dropout_rate": own.dropout_rate, "drop_path_rate": own.drop_path_rate, "dtype": recipe.precision}
     if own.norm_momentum is not None:
@@ -91,7 +93,7 @@ def _named(model, class_names, recipe, weights):
     if recipe.image_size is not None:
         options["input_shape"] = _shape(recipe.image_size)
     if weights is None:
-        weights = "imagenet" if recipe.head_epochs or model in WEIGHTS else False
+        weights = own_weights if recipe.head_epochs or is_published else False
     return create_model(model, num_classes=len(class_names), weights=weights or None, **options)
 
 

@@ -196,7 +196,7 @@ def _fresh_classifier_ignored(is_ignored):
     """Leave out the warning that a model's classifier is fresh."""
     with warnings.catch_warnings():
         if is_ignored:
-            warnings.filterwarnings("ignore", ".*fresh, and ha(s|ve) to be trained", MobileNetWarning)
+            warnings.filterwarnings("ignore", ".*new and must be trained", MobileNetWarning)
         yield
 
 

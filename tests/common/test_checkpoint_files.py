@@ -10,6 +10,7 @@ import shutil
 import sys
 import types
 import warnings
+import zipfile
 
 import keras
 import numpy as np
@@ -18,7 +19,7 @@ import safetensors.numpy
 
 import mobilenet_zoo
 from mobilenet_common import CheckpointError
-from mobilenet_common.checkpoints import LAYOUTS, StateDict, load_checkpoint
+from mobilenet_common.checkpoints import LAYOUTS, StateDict, keras_files, load_checkpoint
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
 from tests import peers, references, seeded
@@ -307,6 +308,21 @@ def test_a_safetensors_header_whose_length_looks_like_another_kind(tmp_path):
         assert list(StateDict.open(path).tensors) == ["conv_stem.weight"]
 
 
+@pytest.mark.parametrize(
+    "config",
+    ["[]", "3", '{"config": []}', '{"config": {"layers": 3}}', '{"config": {"layers": [3, {"config": null}]}}'],
+)
+def test_a_keras_file_whose_description_is_odd_is_read_as_weights(config, tmp_path):
+    small = create_mobilenetv4("compact_nano", 3, (16, 16, 3))
+    small.save(tmp_path / "small.keras")
+    with zipfile.ZipFile(tmp_path / "small.keras") as archive, zipfile.ZipFile(tmp_path / "odd.keras", "w") as odd:
+        odd.writestr("config.json", config)
+        odd.writestr("model.weights.h5", archive.read("model.weights.h5"))
+    found = create_mobilenetv4("compact_nano", 3, (16, 16, 3), weights=tmp_path / "odd.keras")
+    for ours, theirs in zip(found.get_weights(), small.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize("ending", ["", ".ckpt", ".npz", ".onnx"])
 def test_unknown_content_is_refused_by_what_it_is(ending, tmp_path):
     path = tmp_path / f"weights{ending}"
@@ -355,6 +371,24 @@ def test_harmless_objects_beside_the_tensors_are_no_hindrance(kind, state, tmp_p
         assert_loaded(loaded(path)[0], state)
 
 
+@pytest.mark.parametrize(
+    "extra", [np.float64(0.75), np.arange(3), [np.float32(1), (np.float32(2),)], pathlib.Path("/data")]
+)
+def test_harmless_objects_among_the_tensors_are_no_hindrance(extra, state, tmp_path):
+    torch.save(state | {"score": extra}, tmp_path / "flat.pth")
+    assert_loaded(loaded(tmp_path / "flat.pth")[0], state)
+
+
+@pytest.mark.parametrize(
+    "contents", [argparse.Namespace(a=1), {"a": np.arange(3)}, {"state_dict": {"a": np.arange(3)}}, np.float64(3)]
+)
+def test_a_file_without_tensors_is_refused_in_words(contents, tmp_path):
+    torch.save(contents, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="is not a state dict: .* objects? of (an)?other kind") as caught:
+        load_checkpoint(model(), tmp_path / "other.pth")
+    assert "NotRead" not in str(caught.value)
+
+
 @pytest.mark.parametrize("module", ["lightning_fabric.utilities.data", "pytorch_lightning.utilities.parsing"])
 def test_lightnings_hyperparameters_are_no_hindrance(module, state, tmp_path, monkeypatch):
     """Their type is a dict by another name; Lightning need not be installed."""
@@ -380,6 +414,25 @@ class Loud(argparse.Namespace):
 
     def __setstate__(self, state):
         Loud.called += 1
+
+
+def test_a_compressed_archive_is_refused_before_it_is_read(state, tmp_path, monkeypatch):
+    torch.save(state, tmp_path / "plain.pth")
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(tmp_path / "small.pth", "w") as small:
+        for member in plain.infolist():
+            small.writestr(member.filename, plain.read(member), zipfile.ZIP_DEFLATED)
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(CheckpointError, match=r"small.pth was not read: its member .*data.pkl is compressed"):
+        load_checkpoint(model(), tmp_path / "small.pth")
+
+
+def test_a_member_of_a_keras_file_may_not_be_larger_than_any_model(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "large.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.weights.h5", bytes(2_000_000))
+    assert (tmp_path / "large.keras").stat().st_size < 10_000
+    monkeypatch.setattr(keras_files, "_MOST_BYTES_OF_WEIGHTS", 1_000_000)
+    with pytest.raises(CheckpointError, match="its weights of 2,000,000 bytes are too large"):
+        load_checkpoint(model(), tmp_path / "large.keras")
 
 
 def test_permission_for_namespaces_opens_no_other_global(state, tmp_path):
@@ -476,12 +529,12 @@ def test_a_create_function_makes_a_fresh_head_for_a_file_without_one(state, tmp_
     features = {name: value for name, value in state.items() if not name.startswith(("classifier", "conv_head"))}
     path = tmp_path / "features.pth"
     torch.save(features, path)
-    with pytest.warns(UserWarning, match="has no classifier: head_dense and classifier are fresh, and have to be"):
+    with pytest.warns(UserWarning, match="has no classifier: head_dense and classifier are new and must be"):
         built = create_mobilenetv3("small", 5, SHAPE, 0.5, weights=path)
     for name in ("head_dense", "classifier"):
         assert np.ptp(keras.ops.convert_to_numpy(built.get_layer(name).kernel)) > 0, name
     torch.save({k: v for k, v in state.items() if not k.startswith("classifier")}, path)
-    with pytest.warns(UserWarning, match="has no classifier: classifier is fresh, and has to be trained"):
+    with pytest.warns(UserWarning, match="has no classifier: classifier is new and must be trained"):
         built = create_mobilenetv3("small", 5, SHAPE, 0.5, weights=path)
     kernel = keras.ops.convert_to_numpy(built.get_layer("head_dense").kernel)
     np.testing.assert_array_equal(np.squeeze(kernel).T, state["conv_head.weight"].squeeze().numpy())

@@ -182,7 +182,7 @@ def test_a_dense_layer_behind_the_pool_is_the_classifier(key, form, tmp_path, de
     assert ours.output_shape == (None, 5), "the classes are the file's"
     image = seeded.image(*SHAPE[:2])
     deviation(key, f"{form}, logits", infer(ours, image), infer(theirs, image), TOLERANCE)
-    with pytest.warns(UserWarning, match="has 5 classes: the classifier for 7 is fresh"):
+    with pytest.warns(UserWarning, match="has 5 classes: the classifier for 7 classes is new and must"):
         our_model(key, weights=path, num_classes=7)
 
 
@@ -204,7 +204,7 @@ def test_what_may_be_something_else_than_the_classifier_is_left_out(case, ending
     body = their_body("V1")
     path = saved(nested(body, **NOT_THE_CLASSIFIER[case]), tmp_path / f"flowers{ending}")
     ours, said = said_by(our_model, "V1", num_classes=5, weights=path)
-    assert said[0] == f"{path} has no classifier: classifier is fresh, and has to be trained."
+    assert said[0] == f"{path} has no classifier: classifier is new and must be trained."
     assert len(said) == 2 and "Left out: " in said[1] and "dense" in said[1]
     assert np.ptp(keras.ops.convert_to_numpy(ours.get_layer("classifier").kernel)) > 0
 
@@ -214,7 +214,7 @@ def test_a_head_with_a_wide_layer_that_the_file_lacks_is_fresh_as_a_whole(tmp_pa
     body = their_body("V3 large")
     path = saved(nested(body), tmp_path / "flowers.keras")
     ours, said = said_by(our_model, "V3 large", num_classes=5, weights=path)
-    assert "has no classifier: head_dense and classifier are fresh" in said[0]
+    assert "has no classifier: head_dense and classifier are new and must be trained" in said[0]
     for name in ("head_dense", "classifier"):
         assert np.ptp(keras.ops.convert_to_numpy(ours.get_layer(name).kernel)) > 0, name
     features = keras.Model(ours.input, ours.get_layer("pool").input)
@@ -267,7 +267,7 @@ def test_two_bodies_are_none_that_is_meant(tmp_path):
     a, b = their_body("V1", name="left_eye"), their_body("V1", name="right_eye")
     image = keras.Input(SHAPE)
     model = keras.Model(image, LAYERS.Concatenate()([a(image), b(image)]))
-    with pytest.raises(CheckpointError, match=r"holds 2 networks \(left_eye, right_eye\): save the one that you mean"):
+    with pytest.raises(CheckpointError, match=r"holds 2 networks \(left_eye, right_eye\): save only the one you want"):
         mobilenet_zoo.load_checkpoint(our_model("V1", include_top=False), saved(model, tmp_path / "two.weights.h5"))
 
 

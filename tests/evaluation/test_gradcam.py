@@ -276,7 +276,7 @@ def test_integers_are_pixels():
     normalized = ((pixels / 255 - np.array((0.4, 0.5, 0.6))) / np.array((0.2, 0.25, 0.3))).astype("float32")
     for found, expected in zip(grad_cam(model, pixels), grad_cam(model, normalized), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
-    with pytest.warns(UserWarning, match="images have values.*look like pixels in 0..255"):
+    with pytest.warns(UserWarning, match="images range from.*look like pixels in 0..255"):
         grad_cam(model, pixels.astype("float32"))
 
 

@@ -147,6 +147,15 @@ class TestSharedImages:
         assert shared_images(examples(images[:10]), examples(images[10:])) is None
         assert shared_images(examples(images[:10]), examples(images[8:])).startswith("2 of 12 validation images")
 
+    def test_odd_arrays(self):
+        """What is no image is left to what reads it; slices and long rows are compared as any other."""
+        row = np.arange(4096, dtype="uint8").reshape(1, 4096)
+        odd = [np.uint8(3)[()] * np.ones((), "uint8"), np.zeros((0, 8, 3), "uint8"), np.array([object()], object)]
+        for image in odd:
+            assert shared_images(examples([image]), examples([image])) is None
+        found = shared_images(examples([row[:, ::-2], *odd]), examples([row[:, ::-2].copy(), row[:, ::2]]))
+        assert found.startswith("1 of 2 validation images")
+
     def test_missing_files_and_images_in_memory_are_left_to_others(self, tmp_path):
         absent = tmp_path / "absent.png"
         assert shared_images(examples([absent]), examples([absent])) is None

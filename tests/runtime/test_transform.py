@@ -1,5 +1,6 @@
 """Pictures come in as timm's evaluation transform makes them, whatever they are stored as."""
 
+import dataclasses
 import io
 import os
 import struct
@@ -39,6 +40,29 @@ def assert_within_one_grey_level(ours, theirs):
     ours, theirs = np.asarray(ours).astype(int), np.asarray(theirs).astype(int)
     assert ours.shape == theirs.shape
     assert np.abs(ours - theirs).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"interpolation": "cubic"}, "interpolation='cubic'.*'bicubic'"),
+        ({"interpolation": None}, "interpolation=None"),
+        ({"mean": None}, "mean=None and std=.* are not allowed"),
+        ({"std": None}, "std=None are not allowed"),
+        ({"std": (0.2, 0.2)}, "mean=.* and std=.* are not allowed"),
+        ({"mean": 0.5, "std": 0.5}, "mean=0.5 and std=0.5 are not allowed"),
+        ({"mean": (), "std": ()}, "are not allowed"),
+        ({"mean": (0.5, float("inf"), 0.5)}, "mean=inf"),
+        ({"mean": (0.5, float("nan"), 0.5)}, "mean=nan"),
+        ({"mean": (0.5, 1001, 0.5)}, r"mean=1001 .*\[-1000.0, 1000.0\]"),
+        ({"std": (0.2, 0, 0.2)}, r"std=0 .*\(0, 1000.0\]"),
+        ({"std": (0.2, -1, 0.2)}, "std=-1"),
+        ({"std": (0.2, 1001, 0.2)}, "std=1001"),
+    ],
+)
+def test_wrong_arguments_are_refused(change, match):
+    with pytest.raises(ValueError, match=match):
+        dataclasses.replace(transform(), **change)
 
 
 class TestAgainstTimm:
@@ -210,7 +234,7 @@ class TestFloatsUpToOne:
             "TIFF": lambda: Image.fromarray(values).save(tmp_path / "a.tiff") or tmp_path / "a.tiff",
             "tensor": lambda: keras.ops.convert_to_tensor(values),
         }[kind]()
-        with pytest.warns(UserWarning, match="at most 1.* multiply 0..1 by 255") as warned:
+        with pytest.warns(UserWarning, match="at most 1, nearly black, since 255 is white: multiply by 255") as warned:
             transform()(given)
         assert warned[0].filename == __file__
 

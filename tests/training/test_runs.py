@@ -12,7 +12,7 @@ import pytest
 from mobilenet_common.errors import MobileNetWarning
 from mobilenet_v1 import create_mobilenetv1
 from mobilenet_zoo import class_names_of, from_pretrained, preprocessing
-from mobilenet_zoo.training import Checkpoints, NotFinite, Terminated, save_predictions, train
+from mobilenet_zoo.training import Checkpoints, NotFinite, Terminated, models, save_predictions, train
 from mobilenet_zoo.training.callbacks import Callbacks, Position, Saving
 from tests.training import tiny
 
@@ -60,6 +60,24 @@ def interrupt(monkeypatch):
         monkeypatch.setattr(Saving, "on_train_batch_end", stop)
 
     return at
+
+
+@pytest.mark.across
+@pytest.mark.parametrize("prefix", ["", "timm/"])
+@pytest.mark.parametrize("as_teacher", [True, False])
+def test_a_published_name_brings_its_own_weights(prefix, as_teacher, monkeypatch):
+    """They need not be the best of the model's, which "imagenet" stands for."""
+    asked = []
+
+    def create_model(name, num_classes=2, **options):
+        asked.append((name, options["weights"]))
+        return create_mobilenetv1("0.25", num_classes, (32, 32, 3))
+
+    monkeypatch.setattr(models, "create_model", create_model)
+    name = "mobilenetv4_conv_small.e1200_r224_in1k"
+    for revision in ("", "@main"):
+        models.build(f"{prefix}{name}{revision}", ["a", "b"], None if as_teacher else tiny.recipe(), None)
+    assert asked == [(name, name), (f"{name}@main", f"{name}@main")]
 
 
 class Dead(BaseException):
@@ -255,7 +273,7 @@ class TestTheFolder:
         published.save(tmp_path / "five.keras")
         options = {"model": "mobilenetv1_025", "weights": str(tmp_path / "five.keras"), "report": False}
         options |= {"recipe": tiny.recipe(epochs=1, head_epochs=0, image_size=32), "progress": False}
-        with pytest.warns(MobileNetWarning, match="is fresh, and has to be trained"):
+        with pytest.warns(MobileNetWarning, match="classes is new and must be trained"):
             train(tiny.data(), output=tmp_path / "run", **options)
         with warnings.catch_warnings():
             warnings.simplefilter("error", MobileNetWarning)

@@ -9,17 +9,19 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image
 
 import mobilenet_zoo
 from mobilenet_common.checkpoints import LAYOUTS, StateDict
+from mobilenet_common.checkpoints.files import own_options
 from mobilenet_common.checkpoints.images import identify
 from mobilenet_v1 import create_mobilenetv1
 from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.exporting.plan import Plan
-from mobilenet_zoo.facts import Facts
+from mobilenet_zoo.facts import Facts, facts_of, remember
 from mobilenet_zoo.registry import WEIGHTS
 from tests import peers, trained
 
@@ -287,7 +289,8 @@ class TestWhatIsNotKnown:
 
     def test_setting_it(self, path, tmp_path, recwarn):
         model = large(weights=path)
-        assert mobilenet_zoo.set_preprocessing(model, "mobilenetv3_large_100.miil_in21k_ft_in1k") is model
+        name = "mobilenetv3_large_100.miil_in21k_ft_in1k"
+        assert mobilenet_zoo.set_preprocessing(model, f"hf-hub:timm/{name}@main") is model
         unit = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         assert scale(model) == (unit, "bilinear")
         own = dataclasses.replace(mobilenet_zoo.preprocessing(model), mean=(0.1, 0.2, 0.3), crop=0.9)
@@ -312,11 +315,107 @@ class TestWhatIsNotKnown:
         mobilenet_zoo.set_preprocessing(inside, dataclasses.replace(before, interpolation="lanczos"))
         assert mobilenet_zoo.preprocessing(inside).interpolation == "lanczos"
 
+    @pytest.mark.parametrize(
+        ("layers", "allowed"),
+        [
+            ((keras.layers.Rescaling(1 / 127.5, -1),), HALF),
+            ((keras.layers.Normalization(mean=(127.5,) * 3, variance=(127.5**2,) * 3),), HALF),
+            ((keras.layers.Rescaling(1 / 255),), ((0.0,) * 3, (1.0,) * 3)),
+            ((keras.layers.Rescaling(1 / 255), keras.layers.Rescaling(2, -1)), None),
+            ((keras.layers.Normalization(),), None),
+        ],
+    )
+    def test_a_users_own_normalization(self, layers, allowed):
+        image = keras.Input(SMALL)
+        x = image
+        for layer in layers:
+            x = layer(x)
+        model = keras.Model(image, create_mobilenetv2("0.35", 2, SMALL)(x))
+        plain = mobilenet_zoo.preprocessing(model)
+        assert plain.mean is None
+        for mean, std in (HALF, IMAGENET, ((0.0,) * 3, (1.0,) * 3)):
+            wanted = dataclasses.replace(plain, mean=mean, std=std, interpolation="nearest")
+            if (mean, std) == allowed:
+                mobilenet_zoo.set_preprocessing(model, wanted)
+                assert mobilenet_zoo.preprocessing(model).interpolation == "nearest"
+            else:
+                message = "does not say how. Set mean=None" if allowed is None else "normalizes images inside by"
+                with pytest.raises(ValueError, match=message):
+                    mobilenet_zoo.set_preprocessing(model, wanted)
+
+    def test_what_can_be_set_can_be_saved_and_loaded(self, tmp_path):
+        model = create_mobilenetv4("compact_nano", 2, (16, 16, 3))
+        scale = {"mean": np.float32((1e3, 0, -1e3)), "std": (1e3, 1e-9, 1)}
+        own = dataclasses.replace(mobilenet_zoo.preprocessing(model), crop=np.float64(0.5), **scale)
+        mobilenet_zoo.set_preprocessing(model, own).save(tmp_path / "model.keras")
+        assert mobilenet_zoo.preprocessing(keras.saving.load_model(tmp_path / "model.keras")) == own
+
     def test_weights_that_need_another_normalization_than_the_one_inside(self, tmp_path):
         path = written(tmp_path, create_mobilenetv2("0.35", 2, SMALL), "torchvision")
         model = create_mobilenetv2("0.35", 2, SMALL, include_preprocessing=True)
         with pytest.warns(UserWarning, match=r"normalizes images inside, by a mean of \(0.5\).*trained with \(0.4"):
             mobilenet_zoo.load_checkpoint(model, path)
+
+
+class TestLoadingIntoAModelThatIsKnown:
+    OWN = Facts((32, 32), 0.9, "bilinear", (0.1, 0.2, 0.3), (0.2, 0.2, 0.2))
+    NAMES = ("a", "b", "c", "d", "e", "f", "g")
+
+    def test_a_guess_replaces_nothing_and_the_class_names_stay(self, tmp_path, recwarn):
+        model = remember(large(7), dataclasses.replace(self.OWN, class_names=self.NAMES))
+        mobilenet_zoo.load_checkpoint(model, written(tmp_path, large(7), "timm"))
+        assert facts_of(model) == dataclasses.replace(self.OWN, class_names=self.NAMES)
+        mobilenet_zoo.preprocessing(model)
+        assert not [each for each in recwarn if "prepared" in str(each.message)]
+
+    def test_another_guess_replaces_a_guess(self, tmp_path):
+        model = large(weights=written(tmp_path, large(7), "timm"))
+        mobilenet_zoo.load_checkpoint(model, written(tmp_path, large(7), "timm", "second.pth"))
+        assert facts_of(model).assumed.startswith("second.pth")
+
+    def test_what_a_file_tells_replaces_what_was_known(self, tmp_path):
+        model = create_mobilenetv2("0.35", 7, SMALL)
+        path = written(tmp_path, model, "torchvision")
+        remember(model, dataclasses.replace(self.OWN, class_names=self.NAMES))
+        mobilenet_zoo.load_checkpoint(model, path)
+        assert scale(model) == (IMAGENET, "bilinear")
+        assert mobilenet_zoo.class_names_of(model) == list(self.NAMES)
+
+    def test_a_model_of_the_librarys_own_way_does_not_get_the_way_of_its_name(self, tmp_path):
+        options = {"num_classes": 7, "input_shape": SMALL, "width_multiplier": 0.35}
+        create_mobilenetv4("conv_small", **options).save(tmp_path / "own.keras")
+        model = create_mobilenetv4("conv_small", **options, name="mobilenetv4_conv_small.e2400_r224_in1k")
+        assert scale(model) == (IMAGENET, "bicubic")
+        assert scale(mobilenet_zoo.load_checkpoint(model, tmp_path / "own.keras")) == (HALF, "bicubic")
+
+
+class TestFilesByOtherNames:
+    """What a file records counts whatever it is called."""
+
+    @pytest.mark.parametrize("kind", ["keras", "safetensors", "h5"])
+    @pytest.mark.parametrize("name", ["weights", "weights.pth"])
+    @pytest.mark.parametrize("facts", [TestLoadingIntoAModelThatIsKnown.OWN, None])
+    def test_recorded_facts(self, kind, name, facts, tmp_path, recwarn):
+        model = remember(create_mobilenetv2("0.35", 7, SMALL), facts)
+        path = tmp_path / f"saved.{kind}"
+        if kind == "safetensors":
+            mobilenet_zoo.export_checkpoint(model, path, layout="timm")
+        else:
+            model.save(path)
+        path.rename(tmp_path / name)
+        loaded = create_mobilenetv2("0.35", None, SMALL, weights=tmp_path / name)
+        facts = facts or Facts()
+        assert scale(loaded) == ((facts.mean, facts.std), facts.interpolation)
+        assert not [each for each in recwarn if "prepared" in str(each.message)]
+
+    def test_a_damaged_header_tells_nothing(self, tmp_path):
+        path = tmp_path / "weights.safetensors"
+        path.write_bytes((100).to_bytes(8, "little") + b"{" + b"x" * 200)
+        assert own_options(path) == {}
+        tensors = {"a": np.zeros(1, "float32")}
+        for header in ({"image_facts": "no JSON"}, {"padding": "same", "norm_epsilon": "small"}):
+            safetensors.numpy.save_file(tensors, path, header)
+            assert own_options(path) == {}
 
 
 class TestTimmsConfiguration:
@@ -357,9 +456,14 @@ class TestTimmsConfiguration:
     [
         ({"std": [0.2, math.nan, 0.2]}, "std=nan"),
         ({"std": [0.2, 0, 0.2]}, "std=0"),
-        ({"std": [0.2]}, "do not fit each other"),
-        ({"mean": 3}, "does not describe"),
-        ({"mean": []}, "do not fit each other"),
+        ({"std": [0.2]}, "mean=.* and std=.* are not allowed"),
+        ({"mean": 3}, "mean=3 and std=.* are not allowed"),
+        ({"mean": []}, "mean=.* and std=.* are not allowed"),
+        ({"mean": None, "std": None}, "mean=None and std=None"),
+        ({"std": [0.2, 2000, 0.2]}, "std=2000"),
+        ({"mean": [0.2, 0.2, -math.inf]}, "mean=-inf"),
+        ({"interpolation": "cubic"}, "interpolation='cubic'"),
+        ({"base": ["some"]}, "base="),
         ({"crop": 2}, "crop=2"),
         ({"size": [0, 3]}, "size=0"),
         ({"size": 3}, "does not describe"),

@@ -304,11 +304,22 @@ def test_checkpoints_are_for_the_body(make, tmp_path):
     ):
         with pytest.raises(ValueError) as error:
             call()
-        assert f"Its MobileNet is a layer of it: pass {expression}." in str(error.value)
+        assert f"It wraps a MobileNet: pass {expression}." in str(error.value)
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError) as error:
         mobilenet_zoo.reset_classifier(model, 5)
-    assert f"outer is a model around a MobileNet, {expression}" in str(error.value)
+    assert f"no classifier of its own. It wraps a MobileNet: pass {expression}, or put new" in str(error.value)
+
+
+def test_a_body_that_get_layer_does_not_reach_is_named(tmp_path):
+    frames = keras.Input((2, SIZE, SIZE, 3))
+    model = keras.Model(frames, keras.layers.TimeDistributed(body(include_top=False))(frames), name="outer")
+    for call in (
+        lambda: mobilenet_zoo.export_checkpoint(model, tmp_path / "out.safetensors"),
+        lambda: mobilenet_zoo.reset_classifier(model, 5),
+    ):
+        with pytest.raises(ValueError, match="It wraps a MobileNet: pass that, 'body'"):
+            call()
 
 
 @pytest.mark.parametrize(
@@ -327,8 +338,8 @@ def test_a_subclassed_model_has_no_graph(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError) as error:
         call(Subclassed())
-    expected = "takes functional and Sequential models, and outer, a Subclassed, is neither. Its MobileNet is a layer "
-    assert f"{expected}of it: pass model.get_layer('body')." in str(error.value)
+    expected = "takes functional and Sequential models, and outer, a Subclassed, is neither. It wraps a MobileNet"
+    assert f"{expected}: pass model.get_layer('body')." in str(error.value)
     assert not list(tmp_path.iterdir())
 
 
@@ -340,7 +351,7 @@ def test_a_subclassed_model_can_be_frozen_and_has_rates():
 
 def test_a_sequential_model_that_is_not_built():
     model = keras.Sequential([keras.layers.Dense(3)], name="unbuilt")
-    with pytest.raises(ValueError, match="profile takes models that are built: begin unbuilt with a keras.Input"):
+    with pytest.raises(ValueError, match="profile takes models that are built: start unbuilt with a keras.Input"):
         mobilenet_zoo.profile(model)
 
 

@@ -16,7 +16,9 @@ from mobilenet_common.errors import CheckpointError, DownloadError
 from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
+from mobilenet_zoo import pretrained
 from mobilenet_zoo.facts import Facts, remember
+from mobilenet_zoo.names import check_model
 from tests import seeded
 
 across = pytest.mark.across
@@ -262,9 +264,32 @@ class TestWhatCantBeLoaded:
             mobilenet_zoo.from_pretrained(folder)
 
     def test_names_that_are_none(self, tmp_path):
-        for name in ("flowers", "a/b/c", str(tmp_path / "absent")):
-            with pytest.raises(ValueError, match="neither a folder"):
+        for name in ("flowers", "a/b/c", str(tmp_path / "absent"), "./absent", "./a@b/c", "~/absent"):
+            with pytest.raises(ValueError, match="is not an existing folder, a model name, or a repository"):
                 mobilenet_zoo.from_pretrained(name)
+
+    @pytest.mark.parametrize("prefix", ["", "hf-hub:", "hf://"])
+    def test_timms_repositories_without_a_mobilenet_are_unknown_at_once(self, prefix, monkeypatch):
+        monkeypatch.setattr(pretrained, "download_from_hub", None)
+        name = f"{prefix}timm/mobilenetv4_conv_smal.e2400_r224_in1k"
+        for ask in (mobilenet_zoo.from_pretrained, lambda name: check_model("model", name)):
+            with pytest.raises(ValueError, match="Did you mean 'mobilenetv4_conv_small.e2400_r224_in1k'"):
+                ask(name)
+        with pytest.raises(ValueError, match="a model name without weights: add a tag, such as 'mobilenetv3_s"):
+            mobilenet_zoo.from_pretrained(f"{prefix}timm/mobilenetv3_small_100")
+
+    def test_a_revision_of_a_repository(self, monkeypatch):
+        asked = []
+
+        def download(repository, file, revision, token):
+            asked.append((repository, revision))
+            raise mobilenet_zoo.DownloadError("it is not there", absent=file == "mobilenet.json")
+
+        monkeypatch.setattr(pretrained, "download_from_hub", download)
+        for name, options in (("me/mine@v2", {}), ("hf://me/mine@v2", {"revision": "v2"}), ("me/mine", {})):
+            with pytest.raises(mobilenet_zoo.DownloadError):
+                mobilenet_zoo.from_pretrained(name, **options)
+        assert dict.fromkeys(asked) == dict.fromkeys([("me/mine", "v2"), ("me/mine", None)])
 
     def test_a_path_out_of_the_folder(self, hub):
         for name in ("../secrets", "someone/..", "hf://../x"):
@@ -286,5 +311,9 @@ def test_published_weights_by_their_names(monkeypatch):
         mobilenet_zoo.from_pretrained(f"timm/{name}", num_classes=3)
         mobilenet_zoo.from_pretrained(f"hf://timm/{name}", revision="main")
         mobilenet_zoo.from_pretrained(name)
-    assert asked == [(name, {"num_classes": 3}), (f"{name}@main", {}), (name, {})]
+        mobilenet_zoo.from_pretrained(f"hf-hub:timm/{name}@main")
+        mobilenet_zoo.from_pretrained(f"{name}@main", revision="main")
+    assert asked == [(name, {"num_classes": 3}), (f"{name}@main", {}), (name, {}), *[(f"{name}@main", {})] * 2]
+    with pytest.raises(ValueError, match=f"revision='other' is not the one in {name}@main"):
+        mobilenet_zoo.from_pretrained(f"{name}@main", revision="other")
     assert not Path(name).exists()

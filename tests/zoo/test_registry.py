@@ -50,10 +50,17 @@ def test_the_names_are_timms_and_our_own():
         ("*small_0[35]*", ["mobilenetv3_small_050", "mobilenetv4_conv_small_035", "mobilenetv4_conv_small_050"]),
         ("mobilenetv2_100", ["mobilenetv2_100"]),
         ("mobilenetv5*", []),
+        ("V4_Conv_Small", ["mobilenetv4_conv_small", "mobilenetv4_conv_small_035", "mobilenetv4_conv_small_050"]),
+        ("MOBILENETV1_1?5", ["mobilenetv1_125"]),
     ],
 )
 def test_patterns_are_a_shells(pattern, expected):
     assert mobilenet_zoo.list_models(pattern) == expected
+
+
+def test_a_pattern_is_a_string():
+    with pytest.raises(ValueError, match="pattern=3 is not allowed"):
+        mobilenet_zoo.list_models(3)
 
 
 def test_a_generations_models():

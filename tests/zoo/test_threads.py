@@ -3,14 +3,17 @@
 import io
 import threading
 
+import keras
 import numpy as np
 import pytest
 from keras.ops import convert_to_numpy
 from PIL import Image
 
+import mobilenet_zoo
 from mobilenet_runtime.pictures import open_picture
 from mobilenet_v1 import create_mobilenetv1
 from mobilenet_zoo.evaluation import KerasClassifier, grad_cam
+from mobilenet_zoo.locks import lock_of
 from mobilenet_zoo.training.data.decoding import open_crop
 from tests.runtime.test_threads import in_threads
 
@@ -37,6 +40,20 @@ def test_a_classifier_answers_each_thread(model):
 def test_explanations_at_once_give_what_they_give_alone(model):
     alone = [grad_cam(model, images(i), [i, i]) for i in range(3)]
     found = in_threads(3, lambda i: [grad_cam(model, images(i), [i, i]) for _ in range(2)])
+    for expected, several in zip(alone, found, strict=True):
+        for maps, logits in several:
+            np.testing.assert_allclose(logits, expected[1], rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(maps, expected[0], rtol=1e-3, atol=1e-6 + 1e-3 * expected[0].max())
+
+
+def test_models_that_share_layers_have_one_lock(model):
+    image = keras.Input((SIZE, SIZE, 3))
+    around = keras.Model(image, model(image))
+    other = create_mobilenetv1("0.25", num_classes=4, input_shape=(SIZE, SIZE, 3))
+    assert lock_of(around) is lock_of(model) is lock_of(mobilenet_zoo.reset_classifier(model, 3))
+    assert lock_of(other) is not lock_of(model)
+    alone = [grad_cam(each, images(i), [i, i]) for i, each in enumerate((model, around))]
+    found = in_threads(2, lambda i: [grad_cam((model, around)[i], images(i), [i, i]) for _ in range(3)])
     for expected, several in zip(alone, found, strict=True):
         for maps, logits in several:
             np.testing.assert_allclose(logits, expected[1], rtol=1e-4, atol=1e-5)

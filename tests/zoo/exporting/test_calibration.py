@@ -72,8 +72,8 @@ def test_whole_images_go_through_the_preprocessing(kind, data_format, tmp_path):
 @pytest.mark.parametrize(
     ("images", "match"),
     [
-        (PIXELS.astype("float32"), "The calibration images have values from .*look like pixels in 0..255"),
-        (PIXELS / 255, "The calibration images have values from .*look like pixels in 0..1"),
+        (PIXELS.astype("float32"), "The calibration images range from .*look like pixels in 0..255"),
+        (PIXELS / 255, "The calibration images range from .*look like pixels in 0..1"),
     ],
 )
 def test_floats_in_another_range_are_warned_of(images, match):

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 import mobilenet_zoo
-from mobilenet_common.layers import ConvNormActivation
+from mobilenet_common.layers import ConvNormActivation, InvertedResidual
+from mobilenet_common.layers.block import Block
 from mobilenet_v2 import create_mobilenetv2
+from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.exporting import equalization, integers, process, quantizing, search, session, simulation
 from mobilenet_zoo.exporting.reference import Reference
+from tests.references import infer
 from tests.seeded import randomized
 from tests.zoo.exporting import shared
 from tests.zoo.exporting.shared import CLASSES, SIZE, answers, pictures, prepared, relative, tiny
@@ -140,6 +143,30 @@ def test_rounding_has_a_scale_for_each_channel():
     np.testing.assert_allclose(simulation.rounded(0 * kernel, False), 0 * kernel)
 
 
+@pytest.mark.parametrize("extra", [False, True])
+def test_every_block_has_a_range(extra):
+    """Attention blocks too, which compute in a way of their own, and blocks of a user's."""
+    model = prepared(randomized(create_mobilenetv4("hybrid_medium", CLASSES, (SIZE, SIZE, 3), 0.25)))
+    if extra:
+        image = keras.Input((SIZE, SIZE, 3))
+        model = randomized(keras.Model(image, Doubled(3, expanded_filters=4, kernel_size=3)(image)))
+    x = pictures(4)
+    blocks = [layer for layer in model.layers if isinstance(layer, Block)]
+    assert {type(layer).__name__ for layer in blocks} >= ({"Doubled"} if extra else {"MobileAttention"})
+    ranges = simulation.Simulation(model, x, 127).ranges
+    statistics = simulation.channel_statistics(model, x)
+    maps = infer(keras.Model(model.inputs[0], [layer.output for layer in blocks]), x)
+    for layer, found in zip(blocks, keras.tree.flatten(maps), strict=True):
+        extremes = (np.minimum(found.min((1, 2, 3)), 0).mean(), np.maximum(found.max((1, 2, 3)), 0).mean())
+        np.testing.assert_allclose(ranges[id(layer)], extremes, rtol=1e-3, atol=1e-4)
+        assert id(layer) in statistics
+
+
+class Doubled(InvertedResidual):
+    def call(self, x, training=None):
+        return 2 * super().call(x, training)
+
+
 def test_the_layer_that_loses_most_ranks_first():
     """One whose channels differ by a factor of 50 loses most."""
     model, x = unequal(), pictures(16)
@@ -147,7 +174,7 @@ def test_the_layer_that_loses_most_ranks_first():
     assert simulation.Simulation(model, x, 127).ranked(names)[0] == "stage2_block2"
 
 
-def test_layers_fall_back_to_float_where_integers_lose(model, tmp_path, monkeypatch, caplog):
+def test_layers_fall_back_to_float_where_integers_lose(model, tmp_path, monkeypatch):
     """The first layers of the ranking, as few as are needed; the file that stays is the best that was tried."""
     goods = {(): 0.4, ("pool",): 0.7, ("pool", "stem"): 0.9, ("pool", "stem", "head_conv"): 0.8}
     x, known, runs = pictures(50), [], []
@@ -173,13 +200,15 @@ def test_layers_fall_back_to_float_where_integers_lose(model, tmp_path, monkeypa
     monkeypatch.setattr(process, "run", run)
     monkeypatch.setattr(session, "measure", measure)
     path = tmp_path / "a.onnx"
-    report = mobilenet_zoo.export(model, path, quantization="int8", calibration=x, verify=10)
+    with pytest.warns(mobilenet_zoo.MobileNetWarning) as given:
+        report = mobilenet_zoo.export(model, path, quantization="int8", calibration=x, verify=10)
     assert path.read_text() == "pool,stem"
     assert report.float_blocks == ("pool", "stem")
     assert report.agreement == 0.9
     assert runs == [1, 1, 3], "one process ranks, one writes the first three trials"
-    assert "integers alone change 60.0% of the predictions" in caplog.text
-    assert "6 trials, about 45 s; --no-search (float_blocks=()) skips this" in caplog.text
+    (said,) = [str(each.message) for each in given if "float32" in str(each.message)]
+    assert "int8 alone changes 60.0% of the predictions: searching for layers to keep in float32" in said
+    assert "6 trials, about 45 s; --no-search (float_blocks=()) skips this" in said
 
 
 def test_no_search_where_none_is_wanted(model, tmp_path, monkeypatch):
