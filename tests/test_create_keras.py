@@ -74,6 +74,7 @@ def test_num_classes_are_those_of_the_weights_unless_named(tmp_path):
     assert tiny(None, weights=path).output_shape == (None, 7)
 
 
+@pytest.mark.neutral
 def test_a_frozen_model_trains_nothing():
     model = tiny(dropout_rate=0)
     model.trainable = False

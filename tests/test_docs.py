@@ -43,7 +43,7 @@ PACKAGES = (
 )
 
 # In a child process: runs the blocks, each with its output caught.
-RUNNER = '''
+RUNNER = """
 import contextlib, io, json, sys
 
 blocks = json.load(sys.stdin)
@@ -53,7 +53,7 @@ for file, line, code in blocks:
         exec(compile("\\n" * line + code, file, "exec"), namespace)
     outputs.append(caught.getvalue())
 json.dump(outputs, open("outputs.json", "w"))
-'''
+"""
 
 
 QUICK = ("README.md", "docs/coming-from.md", "docs/guide.md")

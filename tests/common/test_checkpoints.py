@@ -22,6 +22,7 @@ from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
 from tests import references, seeded
 
+pytestmark = pytest.mark.neutral
 KEY, SHAPE = "timm/mobilenetv3_small_050", (32, 32, 3)
 
 

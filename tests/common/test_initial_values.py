@@ -66,6 +66,7 @@ def compare(found, expected):
         pool.check(name)
 
 
+@pytest.mark.neutral
 @pytest.mark.parametrize("name", make_initial.MODELS)
 def test_models_start_as_timms(name):
     model = mobilenet_zoo.create_model(name, input_shape=(32, 32, 3))
@@ -93,6 +94,7 @@ def rule(layer, shape):
     return ["normal", np.sqrt(2 / (window * outputs))]  # He et al., 2015
 
 
+@pytest.mark.neutral
 @pytest.mark.parametrize("block", BLOCKS)
 def test_every_kernel_follows_its_rule(block):
     pools = {}
@@ -136,6 +138,7 @@ def test_channel_attention_starts_as_pytorch_starts_its_own_layers():
         np.testing.assert_allclose(np.abs(values).max(), np.abs(expected).max(), rtol=0.01)
 
 
+@pytest.mark.neutral
 @pytest.mark.parametrize("num_classes", [2, 10, 1000, 3000])
 def test_the_classifier_starts_as_timms_for_1000_classes_and_never_wider(num_classes):
     model = create_mobilenetv4("conv_small", num_classes, (32, 32, 3), width_multiplier=0.1)

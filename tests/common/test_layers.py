@@ -25,6 +25,7 @@ every_layer = pytest.mark.parametrize("name", LAYERS)
 # --- what every layer promises ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.neutral
 @every_layer
 def test_config_round_trip_gives_the_same_layer(name):
     layer = LAYERS[name](name="mine", dtype="float32")
@@ -39,6 +40,7 @@ def test_config_round_trip_gives_the_same_layer(name):
     close(copy(x), layer(x), 1e-6)
 
 
+@pytest.mark.neutral
 @every_layer
 @pytest.mark.parametrize("size", [(7, 5), (1, 1), (2, 9)])
 def test_the_announced_shape_is_the_real_one(name, size):
@@ -107,6 +109,7 @@ def test_dtype_policies(name, policy):
 # --- bad arguments ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.neutral
 @pytest.mark.parametrize(
     "make, message",
     [

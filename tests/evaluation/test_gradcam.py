@@ -156,6 +156,7 @@ def test_the_likeliest_class_is_explained():
     assert logits.argmax() == 0 and maps[0].argmax() == 1 * 5 + 3
 
 
+@pytest.mark.neutral
 @pytest.mark.parametrize("kind", ["map", "vector", "sequential"])
 def test_a_body_that_is_a_layer(kind):
     """The same weights nested in another model have the same map."""
@@ -180,6 +181,7 @@ def test_a_body_that_is_a_layer(kind):
     np.testing.assert_allclose(found, expected, atol=1e-4 * expected.max())
 
 
+@pytest.mark.neutral
 def test_a_free_size_and_mixed_precision():
     whole = made("hybrid")
     images = seeded.image(64, 64)
@@ -269,6 +271,7 @@ def test_what_is_no_model():
         grad_cam(print, seeded.image(64, 64))
 
 
+@pytest.mark.neutral
 def test_integers_are_pixels():
     model = made("v2", 32)
     remember(model, Facts((32, 32), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)))

@@ -61,6 +61,7 @@ def test_validation_and_prediction_take_every_picture_each_time():
     assert made.waited_s > 0 and held_out.waited_s > 0
 
 
+@pytest.mark.neutral
 def test_fit_from_worker_processes():
     ours, theirs = linear(), linear()
     theirs.set_weights(ours.get_weights())

@@ -90,6 +90,7 @@ class TestWhatBelongsToAModel:
         assert mobilenet_zoo.class_names_of(mobilenet_zoo.reset_classifier(model, 2)) is None
 
 
+@pytest.mark.neutral
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_model_that_normalises_gets_pixels_and_answers_the_same(data_format, channels):
@@ -109,6 +110,7 @@ def test_a_model_that_normalises_gets_pixels_and_answers_the_same(data_format, c
     assert mobilenet_zoo.preprocessing(plain)(picture).max() < 5
 
 
+@pytest.mark.neutral
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 def test_a_model_can_resize(data_format):
     """Against Keras's own resizing of the whole picture, which the model is known to do."""
