@@ -85,6 +85,7 @@ def test_a_frozen_model_trains_nothing():
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.neutral
 def test_a_frozen_block_keeps_weights_and_statistics_in_training():
     model = tiny(dropout_rate=0)
     frozen = ("stem", "stage2_block2")

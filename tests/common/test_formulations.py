@@ -130,7 +130,7 @@ def check_gradients(operation, drawn):
 
 @pytest.mark.parametrize("compiled", XLA)
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
-@pytest.mark.parametrize(("stride", "padding"), [(1, "same"), (2, "same"), (2, "symmetric")])
+@pytest.mark.parametrize(("stride", "padding"), [(1, "same"), pytest.param(2, "same", marks=NEUTRAL), (2, "symmetric")])
 def test_second_gradients_of_depthwise_agree_with_a_sum_of_products(stride, padding, data_format, compiled):
     """The sum of products is plain arithmetic, of which every framework has all derivatives."""
     drawn = {"kernel_size": 3, "height": 5, "width": 6, "channels": 2, "stride": stride, "dilation": 1}
@@ -292,7 +292,7 @@ def test_no_copy_of_a_layout_larger_than_a_kernel():
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="these are JAX's transformations")
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("stride", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_depthwise_under_the_transformations_of_jax(stride):
     import jax
     import jax.numpy as jnp

@@ -67,12 +67,7 @@ def randomise(model):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(
     "peer",
-    [
-        pytest.param(
-            peer, marks=[] if peer == "v3-small" else pytest.mark.neutral if peer in QUICK else pytest.mark.slow
-        )
-        for peer in PEERS
-    ],
+    [pytest.param(peer, marks=pytest.mark.neutral if peer in QUICK else pytest.mark.slow) for peer in PEERS],
 )
 def test_same_output_as_keras_applications(peer, size, deviation):
     theirs, their_options, create, variant, odd = PEERS[peer]

@@ -19,6 +19,12 @@ from mobilenet_common.layers import (
 )
 from tests.common.layers import LAYERS, SHAPE, array, built, channels_first, close, mild_numbers, numbers, randomize
 
+
+def slow_under_jax(test):
+    """Mark a test of unknown sizes, which JAX never sees: it compiles for each size anew."""
+    return pytest.mark.slow(test) if keras.backend.backend() == "jax" else test
+
+
 every_layer = pytest.mark.parametrize("name", LAYERS)
 
 
@@ -67,6 +73,7 @@ def test_both_data_formats_agree(name):
 
 
 @every_layer
+@slow_under_jax
 def test_free_height_and_width(name):
     layer = LAYERS[name]()
     model = keras.Sequential([keras.Input((None, None, 8)), layer])

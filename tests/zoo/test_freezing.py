@@ -92,6 +92,7 @@ def one_step(model, x):
     model.train_on_batch(x, np.zeros((len(x), *model.output_shape[1:]), "float32"))
 
 
+@pytest.mark.neutral
 def test_a_step_is_that_of_keras_applications_under_the_usual_loop():
     """On the stem and the first three blocks, which compile in seconds."""
     whole = randomize(keras.applications.MobileNetV2((32, 32, 3), 0.35, weights=None, classes=5))
