@@ -386,7 +386,7 @@ def test_only_models_from_a_file_go_without_random_values(fits, state, tmp_path)
     path = tmp_path / "weights.safetensors"
     safetensors.numpy.save_file(state, path)
     if fits:
-        with pytest.warns(UserWarning, match="fresh"):
+        with pytest.warns(UserWarning, match="is new and must be trained"):
             loaded = create_mobilenetv3("small", 7, SHAPE, 0.5, weights=path)
         assert np.ptp(keras.ops.convert_to_numpy(loaded.get_layer("classifier").kernel)) > 0
     else:
