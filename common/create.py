@@ -10,7 +10,7 @@ from mobilenet_common.builder import ModelBuilder
 from mobilenet_common.checkpoints import load_into, open_weights
 from mobilenet_common.checkpoints.images import image_facts
 from mobilenet_common.choices import NORMALIZATIONS, PADDINGS
-from mobilenet_common.errors import flag, integer, is_integer, number, one_of, plain_value, unknown_name
+from mobilenet_common.errors import ArgumentError, flag, integer, is_integer, number, one_of, plain_value, unknown_name
 from mobilenet_common.facts import SET_PREPROCESSING, remember, warn_if_assumed
 from mobilenet_common.foreign import explains_arguments, without_hub
 from mobilenet_common.inputs import image_input, preprocess, resize, resize_target, resolve_input_shape
@@ -130,7 +130,7 @@ def creator(function_name, module, variants, published, default, description):
         if num_classes is None:
             num_classes = (state.num_classes if state else None) or 1000
         if is_integer(num_classes) and num_classes == 0:  # timm's way to leave the classifier out
-            raise ValueError(
+            raise ArgumentError(
                 "num_classes=0 is not allowed: it must be an integer of at least 1. For a model without a classifier, "
                 'pass include_top=False, pooling="avg".'
             )
@@ -227,9 +227,9 @@ def find_variant(variant, variants):
                 return architecture
     if isinstance(variant, (tuple, list)) and not any(isinstance(each, str) for each in variant):
         # The shape is the first argument of keras.applications.
-        raise ValueError(f"variant={variant!r} is not allowed: name the shape, input_shape={tuple(variant)}.")
+        raise ArgumentError(f"variant={variant!r} is not allowed: name the shape, input_shape={tuple(variant)}.")
     if isinstance(variant, str) and without_hub(variant).startswith(("mobilenetv", "tf_mobilenetv")):
-        raise ValueError(
+        raise ArgumentError(
             f"variant={variant!r} is the name of a model: pass it to mobilenet_zoo.create_model. Allowed here: "
             f"{', '.join(variants)}."
         )
@@ -253,12 +253,12 @@ def _check_dtype(dtype):
     except (ValueError, TypeError):
         floating = False
     if not floating:
-        raise ValueError(
+        raise ArgumentError(
             f"dtype={dtype!r} is not a floating-point dtype policy of Keras: use one such as 'float32', "
             "'mixed_bfloat16' or 'mixed_float16'."
         )
     if getattr(policy, "quantization_mode", None) is not None:
-        raise ValueError(
+        raise ArgumentError(
             f"dtype={dtype!r} asks for the dtype policy {policy.name!r}, which quantizes: the convolutions in this "
             "library ignore it. Use a floating-point policy such as 'float32', and for 8-bit integers "
             "mobilenet_zoo.export(model, path, quantization='int8')."
@@ -270,11 +270,13 @@ def _check_top(include_top, architecture, pooling, pyramid_levels):
     if include_top:
         for argument, value in (("pooling", pooling), ("pyramid_levels", pyramid_levels)):
             if value is not None:
-                raise ValueError(f"{argument}={value!r} is for feature extractors: pass include_top=False with it.")
+                raise ArgumentError(f"{argument}={value!r} is for feature extractors: pass include_top=False with it.")
         if architecture.head is None:
-            raise ValueError("include_top=True needs an architecture with a head: pass include_top=False, or add one.")
+            raise ArgumentError(
+                "include_top=True needs an architecture with a head: pass include_top=False, or add one."
+            )
     elif pooling is not None and pyramid_levels is not None:
-        raise ValueError(
+        raise ArgumentError(
             f"pooling={pooling!r} and pyramid_levels={pyramid_levels!r} exclude each other: a pyramid's maps keep "
             "their size."
         )
@@ -289,7 +291,7 @@ def _check_levels(pyramid_levels, builder):
     except TypeError:
         levels = []
     if not levels or len(set(levels)) != len(levels) or any(level not in offered for level in levels):
-        raise ValueError(
+        raise ArgumentError(
             f"pyramid_levels={pyramid_levels!r} is not offered. Allowed: one or more of {tuple(offered)}, each once; "
             "level n is the last map at stride 2 ** n."
         )

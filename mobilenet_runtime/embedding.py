@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mobilenet_common.errors import ArgumentError
 from mobilenet_runtime.metadata import FILE, KEY
 from mobilenet_runtime.runtimes import ending_of
 from mobilenet_runtime.runtimes.base import imported, refusals
@@ -43,7 +44,7 @@ def _litert(path, metadata, folder):
     schema = imported("ai_edge_litert.schema_py_generated")
     content = path.read_bytes()
     if content[4:8] != b"TFL3":
-        raise ValueError("it is no LiteRT file")
+        raise ArgumentError("it is no LiteRT file")
     model = schema.ModelT.InitFromPackedBuf(content)
     for buffer in model.buffers:
         if buffer.offset:  # behind the graph, where ai-edge-quantizer puts weights; their places change with the graph

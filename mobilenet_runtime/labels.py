@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mobilenet_common.errors import integer
+from mobilenet_common.errors import ArgumentError, integer
 from mobilenet_runtime.pictures import as_numpy
 
 
@@ -49,7 +49,7 @@ def decode_predictions(probabilities, top=5, class_names=None):
         classes = imagenet_classes()
     if values.ndim not in (1, 2) or values.shape[-1] != len(classes):
         hint = " Pass your own names as class_names." if class_names is None else ""
-        raise ValueError(
+        raise ArgumentError(
             f"probabilities of shape {values.shape} are not allowed: they must be (batch, {len(classes)}), as there "
             f"are {len(classes)} class names.{hint}"
         )

@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from mobilenet_common.choices import INTERPOLATIONS
-from mobilenet_common.errors import integer, mean_and_std, number, one_of, pair
+from mobilenet_common.errors import ArgumentError, integer, mean_and_std, number, one_of, pair
 from mobilenet_runtime.pictures import open_picture, pillow
 
 
@@ -60,7 +60,7 @@ class Preprocessing:
         if not isinstance(pictures, (list, tuple)) and getattr(pictures, "ndim", 0) != 4:
             return self._one(pictures)
         if not len(pictures):
-            raise ValueError("There are no pictures: give at least one.")
+            raise ArgumentError("There are no pictures: give at least one.")
         return np.stack([self._one(picture) for picture in pictures])
 
     def _one(self, picture):

@@ -6,7 +6,7 @@ import keras
 
 from mobilenet_common.architecture import check_activation
 from mobilenet_common.builder import classify
-from mobilenet_common.errors import integer
+from mobilenet_common.errors import ArgumentError, integer
 from mobilenet_common.nesting import where_inside
 from mobilenet_zoo.facts import facts_of, remember
 
@@ -33,12 +33,12 @@ def reset_classifier(model, num_classes, classifier_activation=_SAME):
     num_classes = integer("num_classes", num_classes, 1)
     names = {layer.name for layer in model.layers}
     if inside := where_inside(model):
-        raise ValueError(
+        raise ArgumentError(
             f"{model.name} has no classifier of its own.{inside[:-1]}, or put new layers on that MobileNet's output if "
             "it has no classifier either."
         )
     if not {"classifier", "predictions"} <= names:
-        raise ValueError(
+        raise ArgumentError(
             f"{model.name} has no classifier to replace: build it with include_top=True, or put layers of your own "
             "on its output."
         )

@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 
+from mobilenet_common.errors import ArgumentError
 from mobilenet_common.layers import ConvNormActivation, NormActivation
 from mobilenet_common.layers.block import Block
 from mobilenet_common.nesting import as_functional
@@ -36,7 +37,7 @@ def fuse(model, allow_training=False):
     """
     functional = as_functional(model, "fuse")
     if not allow_training and getattr(model, "optimizer", None) is not None and model.trainable_weights:
-        raise ValueError(
+        raise ArgumentError(
             f"{model.name} still trains: it is compiled with an optimizer, and a fused copy would not follow what it "
             "learns later. When it has learned, set model.trainable = False before fusing, or call "
             "fuse(model, allow_training=True) to fuse it as it stands."

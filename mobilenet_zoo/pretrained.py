@@ -14,7 +14,7 @@ from mobilenet_common.checkpoints import LAYOUTS, StateDict, load_into, state_di
 from mobilenet_common.checkpoints.download import download_from_hub, hub_client, reason
 from mobilenet_common.checkpoints.files import as_array
 from mobilenet_common.checkpoints.images import header_of
-from mobilenet_common.errors import UPDATE_HINT, CheckpointError, DownloadError, integer, printable
+from mobilenet_common.errors import UPDATE_HINT, ArgumentError, CheckpointError, DownloadError, integer, printable
 from mobilenet_common.foreign import repository_of, without_hub
 from mobilenet_common.nesting import as_functional
 from mobilenet_zoo.cards import model_card
@@ -163,20 +163,22 @@ def from_pretrained(name_or_folder, *, revision=None, token=None, **options):
     if not is_folder:
         text, _, at = text.partition("@")
         if at and revision not in (None, at):
-            raise ValueError(f"revision={revision!r} is not the one in {text}@{at}: give one of them.")
+            raise ArgumentError(f"revision={revision!r} is not the one in {text}@{at}: give one of them.")
         revision = revision or at or None
     published = without_hub(text)
     if published in WEIGHTS and not is_folder:
         return create_model(published + (f"@{revision}" if revision else ""), **options)
     if published in registry() and not is_folder:
         tagged = [name for name in WEIGHTS if name.startswith(f"{published}.")]
-        raise ValueError(
+        raise ArgumentError(
             f"name_or_folder={text!r} is a model name without weights: "
             + (f"add a tag, such as {tagged[0]!r}, or " if tagged else "")
             + "build it with mobilenet_zoo.create_model."
         )
     if options:
-        raise ValueError(f"{', '.join(options)}: options are for published weights; {text} is loaded as it was saved.")
+        raise ArgumentError(
+            f"{', '.join(options)}: options are for published weights; {text} is loaded as it was saved."
+        )
     if is_folder:
         return _load(text, lambda file: Path(text) / file)
     if not is_repository(text):
@@ -236,7 +238,7 @@ def _tensors(model):
     for layout in ("timm", "compact"):
         try:
             return layout, state_dict(model, layout)
-        except ValueError:  # it has no such model
+        except ArgumentError:  # it has no such model
             continue
     return "native", {entry.name: _array(entry.variable) for entry in LAYOUTS["native"].entries(model)}
 
@@ -274,7 +276,7 @@ def _facts(record, source, model):
 def _check_names(model, class_names):
     outputs = model.output_shape[-1] if isinstance(model.output_shape, tuple) else None
     if class_names is not None and len(class_names) != outputs:
-        raise ValueError(f"class_names has {len(class_names)} names, but {model.name} has {outputs} outputs.")
+        raise ArgumentError(f"class_names has {len(class_names)} names, but {model.name} has {outputs} outputs.")
 
 
 def _licence(base):
@@ -297,7 +299,7 @@ def _read_json(path):
         raise CheckpointError(f"{path} is not there: {path.parent} was not saved by save_pretrained or Keras.{hint}")
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise ValueError("it is too large")
+            raise ArgumentError("it is too large")
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # JSON's and UTF-8's errors are such
         raise CheckpointError(f"{path} can't be read: {error}.") from error

@@ -5,7 +5,7 @@ import math
 
 import keras
 
-from mobilenet_common.errors import is_integer, plain_value
+from mobilenet_common.errors import ArgumentError, is_integer, plain_value
 from mobilenet_common.layers.costs import Cost, elements
 from mobilenet_common.nesting import as_functional, calls
 from mobilenet_common.notices import warn
@@ -228,16 +228,16 @@ def _costs(layer, given, written):
 
 def _input_shape(model, input_shape):
     if len(model.inputs) != 1:
-        raise ValueError(f"{model.name} has {len(model.inputs)} inputs: profile takes models with one.")
+        raise ArgumentError(f"{model.name} has {len(model.inputs)} inputs: profile takes models with one.")
     own = tuple(model.inputs[0].shape[1:])
     if input_shape is None:
         if None in own:
-            raise ValueError(f"{model.name} takes images of {own}: pass profile an input_shape without None.")
+            raise ArgumentError(f"{model.name} takes images of {own}: pass profile an input_shape without None.")
         return own
     given = tuple(map(plain_value, input_shape))
     fits = len(given) == len(own) and all(
         is_integer(n) and n > 0 and (m is None or m == n) for n, m in zip(given, own, strict=True)
     )
     if not fits:
-        raise ValueError(f"input_shape={input_shape!r} does not fit {model.name}, which takes {own}.")
+        raise ArgumentError(f"input_shape={input_shape!r} does not fit {model.name}, which takes {own}.")
     return given

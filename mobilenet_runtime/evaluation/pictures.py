@@ -4,7 +4,7 @@ import importlib
 
 import numpy as np
 
-from mobilenet_common.errors import install_hint, integer
+from mobilenet_common.errors import ArgumentError, install_hint, integer
 from mobilenet_runtime.pictures import open_picture, pillow
 
 _STRENGTH = 0.65  # of the heat's colour where it is hottest
@@ -78,4 +78,4 @@ def matplotlib(name):
     try:
         return getattr(importlib.import_module("matplotlib"), name)
     except ImportError:
-        raise ValueError(f"Charts and heat maps need matplotlib: {install_hint('cli')}.") from None
+        raise ArgumentError(f"Charts and heat maps need matplotlib: {install_hint('cli')}.") from None

@@ -3,7 +3,7 @@
 import importlib
 from pathlib import Path
 
-from mobilenet_common.errors import integer
+from mobilenet_common.errors import ArgumentError, integer
 
 # Which class runs the files with an ending; a folder is a SavedModel.
 _RUNTIMES = {
@@ -51,11 +51,11 @@ def ending_of(path):
     """
     path = Path(path)
     if not path.exists():
-        raise ValueError(f"{path} does not exist.")
+        raise ArgumentError(f"{path} does not exist.")
     if path.is_dir() and not is_exported(path):
-        raise ValueError(f"{path} is a folder without a saved_model.pb: name a SavedModel, or a file.")
+        raise ArgumentError(f"{path} is a folder without a saved_model.pb: name a SavedModel, or a file.")
     ending = "" if path.is_dir() else path.suffix
     if ending not in _RUNTIMES:
         known = ", ".join(ENDINGS)
-        raise ValueError(f"{path} has an unknown ending {ending!r}. Known: {known}, and the folder of a SavedModel.")
+        raise ArgumentError(f"{path} has an unknown ending {ending!r}. Known: {known}, and the folder of a SavedModel.")
     return ending

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from mobilenet_common.checkpoints.layouts.base import BLOCK_NAME
+from mobilenet_common.errors import ArgumentError
 from mobilenet_common.nesting import all_layers
 from mobilenet_zoo.training.optimization import make_optimizer
 
@@ -39,7 +40,7 @@ def compile_model(model, recipe, steps_per_epoch, *, epochs=None, learning_rate=
         rematerialise(model)
     if keras.backend.backend() == "torch":
         if recipe.steps_per_execution > 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"steps_per_execution={recipe.steps_per_execution} is not allowed: under PyTorch Keras has 1 alone."
             )
         options.setdefault("jit_compile", False)  # compiling takes longer than it saves; see the benchmarks
