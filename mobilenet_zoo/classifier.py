@@ -10,10 +10,8 @@ from mobilenet_common.errors import ArgumentError, integer
 from mobilenet_common.nesting import where_inside
 from mobilenet_zoo.facts import facts_of, remember
 
-_SAME = object()
 
-
-def reset_classifier(model, num_classes, classifier_activation=_SAME):
+def reset_classifier(model, num_classes, classifier_activation=...):
     """A model with the same body and a fresh classifier of `num_classes`.
 
     The body is shared and not copied: the layers up to the classifier, with their weights and their `trainable`
@@ -22,7 +20,7 @@ def reset_classifier(model, num_classes, classifier_activation=_SAME):
     Args:
         model: A model with top that a `create_mobilenet…` function built, or that was loaded from its file.
         num_classes: Outputs, at least 1.
-        classifier_activation: Anything that Keras knows, None for logits; left out, it stays what it is.
+        classifier_activation: Anything that Keras knows, None for logits; `...`, the default, keeps the model's own.
 
     Returns:
         A new functional `keras.Model`.
@@ -43,7 +41,7 @@ def reset_classifier(model, num_classes, classifier_activation=_SAME):
             "on its output."
         )
     old = model.get_layer("classifier")
-    if classifier_activation is _SAME:
+    if classifier_activation is ...:
         classifier_activation = model.get_layer("predictions").activation
     check_activation("classifier_activation", classifier_activation)
     outputs = classify(old.input, num_classes, classifier_activation, old.dtype_policy)
