@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from mobilenet_common.errors import ArgumentError
-from mobilenet_runtime.metadata import FILE, KEY
+from mobilenet_common.types import PathLike
+from mobilenet_runtime.metadata import FILE, KEY, Metadata
 from mobilenet_runtime.runtimes import ending_of
 from mobilenet_runtime.runtimes.base import imported, refusals
 
 LABELS = "labels.txt"
 
 
-def embed(path, metadata):
+def embed(path: PathLike, metadata: Metadata) -> None:
     """Puts metadata into an exported file in place of those that it has; what it computes stays the same bit by bit.
 
     The file is written anew beside the old one and takes its place when it is whole.

@@ -1,6 +1,7 @@
 """What a classifier's answers mean."""
 
 import functools
+from collections.abc import Sequence
 from importlib import resources
 from typing import NamedTuple
 
@@ -24,7 +25,9 @@ class Prediction(NamedTuple):
     probability: float
 
 
-def decode_predictions(probabilities, top=5, class_names=None):
+def decode_predictions(
+    probabilities: np.ndarray, top: int = 5, class_names: Sequence[str] | str | None = None
+) -> list[list[Prediction]]:
     """The likeliest classes of each picture.
 
     Args:

@@ -76,12 +76,12 @@ class Metadata:
         for field, value in own.items():
             object.__setattr__(self, field, value)
 
-    def as_json(self):
+    def as_json(self) -> str:
         """The text that `from_json` reads back to equal metadata."""
         return json.dumps({"format": _FORMAT, **dataclasses.asdict(self)}, ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text):
+    def from_json(cls, text: str | bytes) -> "Metadata":
         """The metadata in a text.
 
         Raises:
@@ -104,7 +104,7 @@ class Metadata:
                 raise ArgumentError(f"{name} is no field of the metadata. Allowed: {', '.join(fields)}.")
         return cls(**record)
 
-    def transform(self):
+    def transform(self) -> Preprocessing:
         """The `Preprocessing` of the model's pictures, channels last, as `Exported` takes them."""
         return Preprocessing(self.size, self.crop, self.interpolation, self.mean, self.std, self.channels)
 

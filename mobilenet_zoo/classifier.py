@@ -1,6 +1,8 @@
 """A fresh classifier on a body that has learned already."""
 
 import dataclasses
+from collections.abc import Callable
+from types import EllipsisType
 
 import keras
 
@@ -11,7 +13,9 @@ from mobilenet_common.nesting import where_inside
 from mobilenet_zoo.facts import facts_of, remember
 
 
-def reset_classifier(model, num_classes, classifier_activation=...):
+def reset_classifier(
+    model: keras.Model, num_classes: int, classifier_activation: str | Callable | EllipsisType | None = ...
+) -> keras.Model:
     """A model with the same body and a fresh classifier of `num_classes`.
 
     The body is shared and not copied: the layers up to the classifier, with their weights and their `trainable`

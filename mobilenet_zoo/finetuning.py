@@ -48,7 +48,9 @@ _OPTIMIZERS = {
 }
 
 
-def discriminative_rates(optimizer, model, decay=0.7):
+def discriminative_rates(
+    optimizer: str | dict | keras.optimizers.Optimizer, model: keras.Model, decay: float = 0.7
+) -> keras.optimizers.Optimizer:
     """An optimizer that trains each stage of a model more slowly than the one behind it (Howard and Ruder, 2018).
 
     The classifier and the layers of the head learn at the optimizer's own rate, the last stage at `decay` times that,
@@ -85,7 +87,7 @@ def discriminative_rates(optimizer, model, decay=0.7):
     return _OPTIMIZERS[base].from_config(optimizer.get_config() | {"rates": rates})
 
 
-def freeze_batch_norm(model, frozen=True):
+def freeze_batch_norm(model: keras.Model, frozen: bool = True) -> int:
     """Freeze all batch norm of a model, and nothing else, or let it learn again.
 
     Frozen batch norm keeps its scale, its offset and its moving statistics, and normalizes by them in training as in

@@ -12,7 +12,7 @@ from mobilenet_common.nesting import as_functional
 from mobilenet_zoo.facts import facts_of, remember
 
 
-def fuse(model, allow_training=False):
+def fuse(model: keras.Model, allow_training: bool = False) -> keras.Model:
     """A copy of `model` that computes the same without batch norm.
 
     In inference batch norm is a factor and an offset per channel: the factor goes into the kernel of the convolution

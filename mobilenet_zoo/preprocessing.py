@@ -18,7 +18,13 @@ from mobilenet_zoo.registry import WEIGHTS, registry
 _SIZE = 224  # of a model that nothing is known about
 
 
-def preprocessing(model_or_name, *, input_size=None, crop=None, interpolation=None):
+def preprocessing(
+    model_or_name: keras.Model | str,
+    *,
+    input_size: int | tuple[int, int] | None = None,
+    crop: float | None = None,
+    interpolation: str | None = None,
+) -> Preprocessing:
     """The evaluation transform that belongs to a model, as timm applies it.
 
     A picture is resized until its shorter side is `input_size / crop`, cropped to `input_size` in the centre, and
@@ -70,7 +76,7 @@ def preprocessing(model_or_name, *, input_size=None, crop=None, interpolation=No
     )
 
 
-def set_preprocessing(model, transform):
+def set_preprocessing(model: keras.Model, transform: Preprocessing) -> None:
     """Set how images are prepared for a model, where its weights don't tell or were trained in another way.
 
     `preprocessing` returns it from then on, and everything uses it that prepares images: export, evaluation, training,

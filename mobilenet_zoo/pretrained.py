@@ -5,7 +5,9 @@ import json
 import os
 import tempfile
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,6 +19,8 @@ from mobilenet_common.checkpoints.images import header_of
 from mobilenet_common.errors import UPDATE_HINT, ArgumentError, CheckpointError, DownloadError, integer, printable
 from mobilenet_common.foreign import repository_of, without_hub
 from mobilenet_common.nesting import as_functional
+from mobilenet_common.types import PathLike
+from mobilenet_runtime.transform import Preprocessing
 from mobilenet_zoo.cards import model_card
 from mobilenet_zoo.facts import Facts, facts_of, remember
 from mobilenet_zoo.names import is_repository, registry, unknown_model
@@ -29,16 +33,16 @@ _MOST_BYTES = 1 << 24  # of a file that only describes
 
 
 def save_pretrained(
-    model,
-    folder,
+    model: keras.Model,
+    folder: PathLike,
     *,
-    class_names=None,
-    transform=None,
-    dataset=None,
-    metrics=None,
-    licence=None,
-    description=None,
-):
+    class_names: Sequence[str] | None = None,
+    transform: Preprocessing | None = None,
+    dataset: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+    licence: str | None = None,
+    description: str | None = None,
+) -> Path:
     """Saves a model, with all that one needs to use it, as a folder.
 
     The folder holds Keras's own files (`config.json`, `metadata.json`, `model.weights.h5`), the same weights as
@@ -98,7 +102,16 @@ def save_pretrained(
     return folder
 
 
-def push_to_hub(model, repository, *, private=None, token=None, branch=None, message=None, **described):
+def push_to_hub(
+    model: keras.Model,
+    repository: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    branch: str | None = None,
+    message: str | None = None,
+    **described: Any,
+) -> str:
     """Saves a model as `save_pretrained` does, into a repository on the Hugging Face Hub, which is made if need be.
 
     Args:
@@ -135,7 +148,9 @@ def push_to_hub(model, repository, *, private=None, token=None, branch=None, mes
     return commit.commit_url
 
 
-def from_pretrained(name_or_folder, *, revision=None, token=None, **options):
+def from_pretrained(
+    name_or_folder: PathLike, *, revision: str | None = None, token: str | bool | None = None, **options: Any
+) -> keras.Model:
     """Loads what `save_pretrained` or `push_to_hub` saved, what Keras saved to the hub, or published weights.
 
     Files from the hub are checked as published weights are. Nothing that is in a file is run.
@@ -192,7 +207,7 @@ def from_pretrained(name_or_folder, *, revision=None, token=None, **options):
         raise DownloadError(f"{text} is not a folder, and as a repository: {error}", absent=error.absent) from error
 
 
-def class_names_of(model):
+def class_names_of(model: keras.Model) -> tuple[str, ...] | None:
     """The names of a model's outputs, as it was saved with them, or None."""
     facts = facts_of(model)
     return list(facts.class_names) if facts and facts.class_names else None

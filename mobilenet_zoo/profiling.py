@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -63,7 +65,7 @@ class Profile:
         """The most memory that activations take at once, if each is freed after its last reader."""
         return max((row.peak_activation_bytes for row in self.rows), default=0)
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """The profile as plain dicts, lists, strings and integers."""
         return {
             "model": self.model,
@@ -103,7 +105,7 @@ class Profile:
         return "\n".join([title, table[0], rule, *table[1:-1], rule, table[-1]])
 
 
-def profile(model, input_shape=None):
+def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Profile:
     """Counts what `model` costs on one picture.
 
     Args:

@@ -1,6 +1,9 @@
 """Every model by one name: timm's where timm has one, else a name of the same scheme."""
 
 import inspect
+from typing import Any
+
+import keras
 
 import mobilenet_v1
 import mobilenet_v2
@@ -27,7 +30,7 @@ def is_timm_name(name):
     return name in registry() and bool(registry()[name].options)
 
 
-def list_models(pattern="*", pretrained=False):
+def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
     """The names that `create_model` knows, sorted.
 
     Args:
@@ -64,7 +67,7 @@ def _offered(name, weights, width):
 
 
 @explains_arguments
-def create_model(name, **kwargs):
+def create_model(name: str, **kwargs: Any) -> keras.Model:
     """Builds a model by its name in timm, or by ours where timm has none.
 
     A timm name brings timm's padding and epsilon: PyTorch's, and TensorFlow's for names that start with `tf_`. The

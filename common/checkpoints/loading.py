@@ -1,7 +1,10 @@
 """Puts a checkpoint's tensors into a model: all of them, or none."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
+import keras
 import numpy as np
 
 from mobilenet_common.checkpoints.images import note_image_facts
@@ -11,12 +14,13 @@ from mobilenet_common.errors import ArgumentError, CheckpointError
 from mobilenet_common.layers.records import warn_if_different
 from mobilenet_common.nesting import stem_of, where_inside
 from mobilenet_common.notices import warn
+from mobilenet_common.types import PathLike
 
 _SHOWN = 8
 _HEAD = ("head_conv", "head_dense", "classifier")  # in the order in which they run
 
 
-def load_checkpoint(model, source, layout=None):
+def load_checkpoint(model: keras.Model, source: PathLike | Mapping[str, Any], layout: str | None = None) -> keras.Model:
     """Loads published or converted weights into a model of this library.
 
     Every variable of the model must get a tensor, and every tensor of the network must have a place; PyTorch's batch

@@ -55,7 +55,7 @@ class Metrics:
     calibration: Calibration
 
 
-def metrics(probabilities, labels):
+def metrics(probabilities: np.ndarray, labels: np.ndarray) -> Metrics:
     """Measures a classifier's answers.
 
     Args:
@@ -89,7 +89,7 @@ def metrics(probabilities, labels):
     )
 
 
-def calibration(confidences, correct, bins=BINS):
+def calibration(confidences: np.ndarray, correct: np.ndarray, bins: int = BINS) -> Calibration:
     """The reliability diagram and the expected calibration error (Guo et al., 2017, section 2).
 
     Args:
@@ -111,7 +111,7 @@ def calibration(confidences, correct, bins=BINS):
     return Calibration(edges, counts, confidence, accuracy, float(ece))
 
 
-def confident_mistakes(probabilities, labels, count):
+def confident_mistakes(probabilities: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     """Which pictures a model is most sure of and wrong about, the surest first: at most `count` indices."""
     values, labels = _checked(probabilities, labels)
     wrong = np.flatnonzero(values.argmax(1) != labels)

@@ -1,16 +1,20 @@
 """A classifier's answers in a file: what a student learns from when its teacher is not there."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mobilenet_common.errors import ArgumentError
+from mobilenet_common.types import PathLike
 
 ENDING = ".npz"
 _SHOWN = 5
 
 
-def save_predictions(path, probabilities, names, class_names=None):
+def save_predictions(
+    path: PathLike, probabilities: np.ndarray, names: Sequence[str], class_names: Sequence[str] | None = None
+) -> None:
     """Writes a classifier's answers to a `.npz` that `read_predictions` reads.
 
     Args:
@@ -40,7 +44,7 @@ def save_predictions(path, probabilities, names, class_names=None):
         np.savez_compressed(file, **arrays)
 
 
-def read_predictions(path, names, class_names=None):
+def read_predictions(path: PathLike, names: Sequence[str], class_names: Sequence[str] | None = None) -> np.ndarray:
     """A classifier's saved probabilities `(n, classes)` for examples, in the order of their names.
 
     Args:

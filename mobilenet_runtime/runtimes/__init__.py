@@ -4,6 +4,8 @@ import importlib
 from pathlib import Path
 
 from mobilenet_common.errors import ArgumentError, integer
+from mobilenet_common.types import PathLike
+from mobilenet_runtime.runtimes.base import Exported
 
 # Which class runs the files with an ending; a folder is a SavedModel.
 _RUNTIMES = {
@@ -16,13 +18,13 @@ _RUNTIMES = {
 ENDINGS = tuple(filter(None, _RUNTIMES))
 
 
-def is_exported(path):
+def is_exported(path: PathLike) -> bool:
     """Whether a path is one that `load` takes, by its name and by what is there."""
     path = Path(path)
     return (path / "saved_model.pb").is_file() if path.is_dir() else path.suffix in _RUNTIMES and path.is_file()
 
 
-def load(path, threads=None):
+def load(path: PathLike, threads: int | None = None) -> Exported:
     """An exported model, ready to run.
 
     Args:

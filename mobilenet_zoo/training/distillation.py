@@ -1,6 +1,7 @@
 """A student that learns from a teacher: its answers as they are asked for, or as they were saved."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
@@ -85,7 +86,7 @@ def distillation_loss(teacher, student, temperature=1.0):
     return temperature**2 * ops.sum(ops.exp(teacher) * (teacher - student), axis=-1)
 
 
-def blend_targets(targets, predictions, weight, temperature=1.0):
+def blend_targets(targets: Any, predictions: Any, weight: float, temperature: float = 1.0) -> Any:
     """Targets that hold saved answers of a teacher, for training without the teacher.
 
     With cross-entropy as loss and temperature 1 their gradient is that of a `Distiller`. Saved answers are to whole

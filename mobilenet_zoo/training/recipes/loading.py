@@ -3,12 +3,14 @@
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from mobilenet_common.errors import ArgumentError, unknown_name
+from mobilenet_common.types import PathLike
 from mobilenet_zoo.training.recipes.recipe import Recipe
 
 FOLDER = Path(__file__).parent
@@ -41,12 +43,15 @@ class _Source:
         return ArgumentError(f"{self.name}{f', line {line}' if line else ''}: {message}")
 
 
-def list_recipes():
+def list_recipes() -> list[str]:
     """`{name: one-line summary}` of the recipes that come with the library."""
     return {path.stem: load_recipe(path.stem).summary for path in sorted(FOLDER.glob("*.yaml"))}
 
 
-def load_recipe(recipe="finetune", overrides=None):
+def load_recipe(
+    recipe: PathLike | Mapping[str, Any] | Recipe = "finetune",
+    overrides: Mapping[str, Any] | Iterable[str] | None = None,
+) -> Recipe:
     """A recipe, checked.
 
     Args:

@@ -1,6 +1,7 @@
 """A recipe: everything that a training run is told, as data. Each field says what it does and what it may hold."""
 
 import dataclasses
+from typing import Any
 
 import yaml
 
@@ -254,11 +255,11 @@ class Recipe(Part):
                 f"schedule.warmup_epochs={min(self.epochs / 2, 1):g}, or 0 for none."
             )
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """The recipe as nested dictionaries of plain values, which `load_recipe` takes."""
         return _plain(dataclasses.asdict(self))
 
-    def to_yaml(self):
+    def to_yaml(self) -> str:
         """The recipe with every field, as text that `load_recipe` reads."""
         return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True, width=110)
 
