@@ -3,7 +3,7 @@
 import dataclasses
 
 from mobilenet_common.choices import ACTIVATIONS, ANTIALIASING, NORMALIZATIONS, PADDINGS
-from mobilenet_common.errors import integer, number, one_of
+from mobilenet_common.errors import ArgumentError, integer, number, one_of
 from mobilenet_common.rows import (
     Attention,
     ChannelAttend,
@@ -44,7 +44,7 @@ class Head:
         for name, kind in (("conv", Conv), ("dense", Dense)):
             value = getattr(self, name)
             if value is not None and not isinstance(value, kind):
-                raise ValueError(f"head {name}={value!r} is not allowed: it must be a {kind.__name__} row or None.")
+                raise ArgumentError(f"head {name}={value!r} is not allowed: it must be a {kind.__name__} row or None.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,17 +93,19 @@ class Architecture:
             object.__setattr__(self, name, value)
 
         if not isinstance(self.name, str) or not self.name:
-            raise ValueError(f"name={self.name!r} is not allowed: it must be a word.")
+            raise ArgumentError(f"name={self.name!r} is not allowed: it must be a word.")
         for field, kind in (("stem", Conv), ("head", Head)):
             value = getattr(self, field)
             if value is not None and not isinstance(value, kind):
-                raise ValueError(f"{field}={value!r} is not allowed: it must be a {kind.__name__} or None.")
+                raise ArgumentError(f"{field}={value!r} is not allowed: it must be a {kind.__name__} or None.")
         put("stages", tuple(tuple(stage) for stage in self.stages))
         for place, row in self.blocks():
             if not isinstance(row, Row) or isinstance(row, Dense):
-                raise ValueError(f"{place} is {row!r}, which is not a row of an architecture's table.")
+                raise ArgumentError(f"{place} is {row!r}, which is not a row of an architecture's table.")
         if not self.stages or not all(self.stages):
-            raise ValueError("stages is not allowed to be empty or to hold an empty stage: give each at least one row.")
+            raise ArgumentError(
+                "stages is not allowed to be empty or to hold an empty stage: give each at least one row."
+            )
         put("width", number("width", self.width, 0, 4, low_open=True))
         one_of("rounding", self.rounding, tuple(ROUNDING))
         put("divisor", integer("divisor", self.divisor, 1))
@@ -194,7 +196,7 @@ def check_activation(argument, value):
     try:
         keras.activations.get(value)
     except (ValueError, TypeError):
-        raise ValueError(
+        raise ArgumentError(
             f"{argument}={value!r} is not an activation of Keras: use a name such as 'relu', 'relu6', 'hard_swish', "
             "'silu' or 'gelu', or a function."
         ) from None

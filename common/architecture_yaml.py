@@ -7,7 +7,7 @@ import keras
 import yaml
 
 from mobilenet_common.architecture import Architecture, Head
-from mobilenet_common.errors import integer, unknown_name
+from mobilenet_common.errors import ArgumentError, integer, unknown_name
 from mobilenet_common.rows import KINDS, Attention, Conv, Dense, Fused, Universal
 
 
@@ -19,9 +19,9 @@ def read(source):
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"Line {mark.line + 1}: " if mark else ""
-        raise ValueError(f"{line}the text is not valid YAML: {getattr(error, 'problem', None) or error}.") from None
+        raise ArgumentError(f"{line}the text is not valid YAML: {getattr(error, 'problem', None) or error}.") from None
     if node is None:
-        raise ValueError("The YAML text is empty: an architecture needs at least its stages.")
+        raise ArgumentError("The YAML text is empty: an architecture needs at least its stages.")
     document = _fields(node, "an architecture")
     if not {"model", "architecture", "backbone", "stage_params"}.isdisjoint(document):
         return _read_stage_params(node)
@@ -77,10 +77,10 @@ def _read_head(node):
 def _read_block(node):
     fields = _fields(node, "a row")
     if "block" not in fields:
-        raise ValueError(f"{_line(node)}a row names its kind as block: {', '.join(KINDS)}.")
+        raise ArgumentError(f"{_line(node)}a row names its kind as block: {', '.join(KINDS)}.")
     _, kind = fields.pop("block")
     if not isinstance(_value(kind), str) or _value(kind) not in KINDS:
-        raise ValueError(f"{_line(kind)}{unknown_name('block', _value(kind), KINDS)}")
+        raise ArgumentError(f"{_line(kind)}{unknown_name('block', _value(kind), KINDS)}")
     return _read_row(node, KINDS[_value(kind)], f"block {_value(kind)!r}", fields)
 
 
@@ -123,31 +123,31 @@ def _read_stage_params(node):
     backbone = _fields(node, "the backbone")
     for name, (key, _) in backbone.items():
         if name not in ("name", "params", "stage_params"):
-            raise ValueError(
+            raise ArgumentError(
                 f"{_line(key)}{unknown_name('field of the backbone', name, ('name', 'params', 'stage_params'))}"
             )
     if "stage_params" not in backbone:
-        raise ValueError(f"{_line(node)}the backbone has no stage_params, which lists the stages.")
+        raise ArgumentError(f"{_line(node)}the backbone has no stage_params, which lists the stages.")
     params, given = dict(_STAGE_DEFAULTS), {}
     if "params" in backbone:
         given = _fields(backbone["params"][1], "params")
         for name, (key, value) in given.items():
             if name not in params:
-                raise ValueError(f"{_line(key)}{unknown_name('field of params', name, params)}")
+                raise ArgumentError(f"{_line(key)}{unknown_name('field of params', name, params)}")
             params[name] = _value(value)
     stages = [
         [_read_stage_row(row) for row in _items(stage, "a stage, which lists its rows")]
         for stage in _items(backbone["stage_params"][1], "stage_params, which lists the stages")
     ]
     if params["return_stage_idx"] is not None:
-        raise ValueError(
+        raise ArgumentError(
             f"{_line(given['return_stage_idx'][0])}return_stage_idx={params['return_stage_idx']!r} is not part of an "
             "architecture here: "
             "leave it empty and pass pyramid_levels= when you build the model."
         )
     norm = params["norm_type"]
     if not isinstance(norm, str) or norm not in _NORM_TYPES:
-        raise ValueError(f"{_line(given['norm_type'][0])}{unknown_name('norm_type', norm, _NORM_TYPES)}")
+        raise ArgumentError(f"{_line(given['norm_type'][0])}{unknown_name('norm_type', norm, _NORM_TYPES)}")
 
     def convolution(part, **options):
         names = {"filters": "out_channel", "kernel": "kernel_size", "stride": "stride"}
@@ -200,9 +200,11 @@ def _universal(out, hidden, has_start, start, has_middle, middle, stride):
 
 def _attention(out, channels, heads, query_stride, has_down, kv_kernel, kv_stride, stride):
     if stride != 1:
-        raise ValueError(f"stride={stride!r} is not allowed: an attention row keeps its map's size, so it must be 1.")
+        raise ArgumentError(
+            f"stride={stride!r} is not allowed: an attention row keeps its map's size, so it must be 1."
+        )
     if channels % integer("heads", heads, 1):
-        raise ValueError(f"{channels} attention channels can't be shared evenly by {heads} heads.")
+        raise ArgumentError(f"{channels} attention channels can't be shared evenly by {heads} heads.")
     return Attention(
         out,
         heads,
@@ -219,14 +221,16 @@ _STAGE_ROWS = {"conv": (_conv, 3), "fi": (_fused, 4), "uir": (_universal, 7), "m
 def _read_stage_row(node):
     kind, *columns = (_value(item) for item in _items(node, "a row, which lists its kind and columns") or [None])
     if not isinstance(kind, str) or kind not in _STAGE_ROWS:
-        raise ValueError(f"{_line(node)}{unknown_name('row kind', kind, _STAGE_ROWS)}")
+        raise ArgumentError(f"{_line(node)}{unknown_name('row kind', kind, _STAGE_ROWS)}")
     make, count = _STAGE_ROWS[kind]
     if len(columns) != count:
-        raise ValueError(f"{_line(node)}a row of kind {kind!r} has {count} columns after its kind, not {len(columns)}.")
+        raise ArgumentError(
+            f"{_line(node)}a row of kind {kind!r} has {count} columns after its kind, not {len(columns)}."
+        )
     try:
         return make(*columns)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{_line(node)}{error}") from None
+        raise ArgumentError(f"{_line(node)}{error}") from None
 
 
 # --- reading nodes, with the line of what is wrong ------------------------------------------------------------------
@@ -236,7 +240,7 @@ def _text(source):
     if isinstance(source, pathlib.PurePath):
         return pathlib.Path(source).read_text(encoding="utf-8")
     if not isinstance(source, str):
-        raise ValueError(f"{type(source).__name__} is not a YAML source: give a path or the text itself.")
+        raise ArgumentError(f"{type(source).__name__} is not a YAML source: give a path or the text itself.")
     if "\n" in source or not source.rstrip().endswith((".yaml", ".yml")):
         return source
     return pathlib.Path(source).read_text(encoding="utf-8")
@@ -250,23 +254,23 @@ def _value(node):
     try:
         return yaml.SafeLoader("").construct_object(node, deep=True)
     except yaml.YAMLError as error:
-        raise ValueError(f"{_line(node)}{getattr(error, 'problem', None) or error}.") from None
+        raise ArgumentError(f"{_line(node)}{getattr(error, 'problem', None) or error}.") from None
 
 
 def _items(node, what):
     if not isinstance(node, yaml.SequenceNode):
-        raise ValueError(f"{_line(node)}expected a list for {what}.")
+        raise ArgumentError(f"{_line(node)}expected a list for {what}.")
     return node.value
 
 
 def _fields(node, what):
     """`{name: (key node, value node)}` of a mapping node."""
     if not isinstance(node, yaml.MappingNode):
-        raise ValueError(f"{_line(node)}expected fields and values for {what}.")
+        raise ArgumentError(f"{_line(node)}expected fields and values for {what}.")
     fields = {}
     for key, value in node.value:
         if _value(key) in fields:
-            raise ValueError(f"{_line(key)}field {_value(key)!r} is given twice.")
+            raise ArgumentError(f"{_line(key)}field {_value(key)!r} is given twice.")
         fields[_value(key)] = (key, value)
     return fields
 
@@ -276,7 +280,7 @@ def _known_fields(fields, kind, what):
     known = [field.name for field in dataclasses.fields(kind)]
     for name, (key, _) in fields.items():
         if name not in known:
-            raise ValueError(f"{_line(key)}{unknown_name(f'field of {what}', name, known)}")
+            raise ArgumentError(f"{_line(key)}{unknown_name(f'field of {what}', name, known)}")
     return {name: value for name, (_, value) in fields.items()}
 
 
@@ -290,7 +294,7 @@ def _make(kind, values, node, places=None):
             message = f"a {kind.__name__} row lacks {message.split(':')[-1].strip()}."
         field = message.partition("=")[0]
         place = places[field][0] if places and field in places else node
-        raise ValueError(message if message.startswith("Line ") else f"{_line(place)}{message}") from None
+        raise ArgumentError(message if message.startswith("Line ") else f"{_line(place)}{message}") from None
 
 
 class _Flow(dict):

@@ -11,7 +11,23 @@ class MobileNetWarning(UserWarning):
     """What this library has chosen, left out or found suspicious; the message says what to do about it."""
 
 
-class CheckpointError(ValueError):
+class MobileNetError(Exception):
+    """What this library says about its input or surroundings: every error below is one.
+
+    Each is the built-in kind too, so `except ValueError` finds a wrong argument. Any other error is a bug here or in
+    what the library is built on.
+    """
+
+
+class ArgumentError(MobileNetError, ValueError):
+    """An argument, or what is in a file that one names, that can't be used; the message says what can."""
+
+
+class UnknownArgumentError(MobileNetError, TypeError):
+    """An argument that a function doesn't have; the message names the nearest, or ours for another library's."""
+
+
+class CheckpointError(MobileNetError, ValueError):
     """A checkpoint that can't be read or doesn't fit the model, which is left as it was.
 
     The tensors at fault are attributes as well as part of the message, so that a program can act on them.
@@ -43,7 +59,7 @@ class DownloadError(CheckpointError):
         self.absent = absent
 
 
-class ExportError(ValueError):
+class ExportError(MobileNetError, ValueError):
     """A model that could not be exported, or whose file doesn't answer as the model does.
 
     What was at the path before is still there.
@@ -103,7 +119,7 @@ def unknown_name(argument, value, names, see=None):
         allowed = f" Allowed: {len(names)} names; list all with: {see}."
     else:
         allowed = "" if hint else f" Allowed: {len(names)} names, such as {_either(names[:3])}."
-    return ValueError(f"{argument}={value!r} is not known.{hint}{allowed}")
+    return ArgumentError(f"{argument}={value!r} is not known.{hint}{allowed}")
 
 
 def did_you_mean(value, names):
@@ -120,21 +136,21 @@ def one_of(argument, value, allowed):
         for each in allowed:
             if each == plain and isinstance(each, bool) == isinstance(plain, bool):
                 return each
-    raise ValueError(f"{argument}={value!r} is not offered. Allowed: {', '.join(map(repr, allowed))}.")
+    raise ArgumentError(f"{argument}={value!r} is not offered. Allowed: {', '.join(map(repr, allowed))}.")
 
 
 def flag(argument, value):
     """Return `value` as a `bool`, else raise a `ValueError`; NumPy's own are taken too."""
     plain = plain_value(value)
     if not isinstance(plain, bool):
-        raise ValueError(f"{argument}={value!r} is not allowed: it must be True or False.")
+        raise ArgumentError(f"{argument}={value!r} is not allowed: it must be True or False.")
     return plain
 
 
 def integer(argument, value, minimum):
     """Return `value` as an `int` of at least `minimum`, else raise a `ValueError`."""
     if not is_integer(value) or value < minimum:
-        raise ValueError(f"{argument}={value!r} is not allowed: it must be an integer of at least {minimum}.")
+        raise ArgumentError(f"{argument}={value!r} is not allowed: it must be an integer of at least {minimum}.")
     return int(value)
 
 
@@ -146,7 +162,7 @@ def number(argument, value, low, high, *, low_open=False, high_open=False):
         fits = (low < plain if low_open else low <= plain) and (plain < high if high_open else plain <= high)
     if not fits:  # NaN compares false with everything, so it ends here too
         span = f"{'(' if low_open else '['}{low}, {high}{')' if high_open else ']'}"
-        raise ValueError(f"{argument}={value!r} is not allowed: it must be a number in {span}.")
+        raise ArgumentError(f"{argument}={value!r} is not allowed: it must be a number in {span}.")
     return float(plain)
 
 
@@ -162,7 +178,7 @@ def mean_and_std(mean, std):
     except TypeError:  # only one is None, or one is a number
         values = (), ()
     if not values[0] or len(values[0]) != len(values[1]):
-        raise ValueError(
+        raise ArgumentError(
             f"mean={mean!r} and std={std!r} are not allowed: give a number for each channel in both, or None for both."
         )
     return (
@@ -177,7 +193,7 @@ def odd_kernel(argument, value, *, zero_is_none=False):
         return None
     if not is_integer(value) or value < 1 or value % 2 == 0:
         alternative = ", or 0 to leave it out" if zero_is_none else ""
-        raise ValueError(
+        raise ArgumentError(
             f"{argument}={value!r} is not allowed: a kernel size must be an odd positive integer, "
             f"such as 1, 3, 5 or 7{alternative}."
         )
@@ -193,7 +209,7 @@ def pair(argument, value, minimum, names="a pair (rows, columns)"):
     except TypeError:  # neither an integer nor a sequence
         sizes = ()
     if isinstance(value, str) or len(sizes) != 2:
-        raise ValueError(f"{argument}={value!r} is not allowed: it must be an integer or {names}.")
+        raise ArgumentError(f"{argument}={value!r} is not allowed: it must be an integer or {names}.")
     return tuple(integer(argument, size, minimum) for size in sizes)
 
 

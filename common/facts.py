@@ -9,7 +9,7 @@ import weakref
 
 from mobilenet_common.catalogue import HALF, PUBLISHED
 from mobilenet_common.choices import INTERPOLATIONS
-from mobilenet_common.errors import integer, mean_and_std, number, one_of
+from mobilenet_common.errors import ArgumentError, integer, mean_and_std, number, one_of
 from mobilenet_common.nesting import inner_mobilenet, stem_of
 from mobilenet_common.notices import warn_once
 
@@ -63,10 +63,10 @@ class Facts:
         try:
             size, (mean, std) = config["size"], mean_and_std(config["mean"], config["std"])
             if mean is None:
-                raise ValueError("mean=None and std=None are not allowed: they must be numbers.")
+                raise ArgumentError("mean=None and std=None are not allowed: they must be numbers.")
             for name in ("base", "assumed"):
                 if not isinstance(config.get(name), str | None):
-                    raise ValueError(f"{name}={config[name]!r} is not allowed: it must be a text or None.")
+                    raise ArgumentError(f"{name}={config[name]!r} is not allowed: it must be a text or None.")
             return cls(
                 size=None if size is None else (integer("size", size[0], 1), integer("size", size[1], 1)),
                 crop=number("crop", config["crop"], 0, 1, low_open=True),
@@ -77,7 +77,7 @@ class Facts:
                 assumed=config.get("assumed"),
             )
         except (KeyError, TypeError, IndexError) as error:
-            raise ValueError(f"{config!r} does not describe how images are prepared ({error!r}).") from error
+            raise ArgumentError(f"{config!r} does not describe how images are prepared ({error!r}).") from error
 
 
 _CLASS_NAMES = weakref.WeakKeyDictionary()  # the classifier's, which models that share a stem may differ in

@@ -6,7 +6,7 @@ import functools
 import inspect
 import typing
 
-from mobilenet_common.errors import did_you_mean, plain_value
+from mobilenet_common.errors import ArgumentError, UnknownArgumentError, did_you_mean, plain_value
 
 _F = typing.TypeVar("_F", bound=typing.Callable)
 
@@ -87,7 +87,7 @@ def explains_arguments(function: _F) -> _F:
     @functools.wraps(function)
     def explained(*arguments, **options):
         if len(arguments) > len(positional):
-            raise TypeError(
+            raise UnknownArgumentError(
                 f"{function.__name__}() takes {', '.join(positional)} by position and not {len(arguments)} arguments: "
                 "name the others, such as weights='imagenet' for what timm calls pretrained."
             )
@@ -113,7 +113,7 @@ def check_arguments(function, options, known):
             continue
         if name in ARGUMENTS:
             library, advice = ARGUMENTS[name]
-            raise TypeError(
+            raise UnknownArgumentError(
                 f"{function}() has no argument {name!r}, which is {library}'s: {advice(plain_value(value))}."
             )
         near = difflib.get_close_matches(name.lower(), [*known, *ARGUMENTS], n=1, cutoff=0.8)
@@ -122,17 +122,17 @@ def check_arguments(function, options, known):
             hint = f" Did you mean {near[0]!r}? That is {library}'s: {advice(plain_value(value))}."
         else:
             hint = did_you_mean(name, known)
-        raise TypeError(f"{function}() has no argument {name!r}.{hint} Allowed: {', '.join(known)}.")
+        raise UnknownArgumentError(f"{function}() has no argument {name!r}.{hint} Allowed: {', '.join(known)}.")
 
 
 def check_weights(weights):
     """Raise a `ValueError` for weights as timm and torchvision name them, which says what to write in their place."""
     if isinstance(weights, bool):
         instead = '"imagenet"' if weights else "None"
-        raise ValueError(f"weights={weights!r} is not allowed: pass weights={instead}.")
+        raise ArgumentError(f"weights={weights!r} is not allowed: pass weights={instead}.")
     name = weights.name if isinstance(weights, enum.Enum) else weights
     if isinstance(name, str) and name in _WEIGHTS:
-        raise ValueError(
+        raise ArgumentError(
             f"weights={str(weights)!r} is torchvision's name: pass weights={_WEIGHTS[name]!r}"
             + ("." if name == "DEFAULT" else ', or weights="imagenet" for the best ones.')
         )

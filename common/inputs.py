@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from mobilenet_common.catalogue import HALF
-from mobilenet_common.errors import integer, pair, plain_value
+from mobilenet_common.errors import ArgumentError, integer, pair, plain_value
 from mobilenet_common.layers.resizing import Resize
 from mobilenet_common.nesting import all_layers
 
@@ -21,13 +21,13 @@ def resolve_input_shape(input_shape, input_tensor, data_format, architecture, de
     if input_tensor is not None:
         shape = _tensor_shape(input_tensor, expected)
         if input_shape is not None and tuple(input_shape) != shape:
-            raise ValueError(
+            raise ArgumentError(
                 f"input_shape={input_shape!r} is not the shape of input_tensor, {shape}: leave input_shape out."
             )
         input_shape = shape
     if input_shape is None:
         if architecture.stem is None:
-            raise ValueError(
+            raise ArgumentError(
                 f"input_shape=None is not enough for an architecture without a stem: give the feature map's "
                 f"{expected}; height and width may be None."
             )
@@ -38,17 +38,17 @@ def resolve_input_shape(input_shape, input_tensor, data_format, architecture, de
     except TypeError:
         shape = ()
     if len(shape) != 3:
-        raise ValueError(f"input_shape={input_shape!r} is not allowed: it must be {expected}, without the batch.")
+        raise ArgumentError(f"input_shape={input_shape!r} is not allowed: it must be {expected}, without the batch.")
     *size, channels = shape if data_format == "channels_last" else (*shape[1:], shape[0])
     if channels is None:
-        raise ValueError(f"input_shape={input_shape!r} leaves the channels open: {expected} must name them.")
+        raise ArgumentError(f"input_shape={input_shape!r} leaves the channels open: {expected} must name them.")
     for name, value in (("channels", channels), *zip(("height", "width"), size, strict=True)):
         if value is not None:
             integer(f"input_shape {name}", value, 1)
     minimum = 1 if any_size else _minimum(architecture)
     small = [value for value in size if value is not None and value < minimum]
     if small:
-        raise ValueError(
+        raise ArgumentError(
             f"input_shape={input_shape!r} is not allowed: height and width must be at least {minimum} pixels."
             + _wrong_side(shape, data_format, minimum)
         )
@@ -74,8 +74,8 @@ def resize_target(include_preprocessing, architecture):
     minimum = _minimum(architecture)
     try:
         return pair("include_preprocessing", include_preprocessing, minimum)
-    except ValueError:
-        raise ValueError(
+    except ArgumentError:
+        raise ArgumentError(
             f"include_preprocessing={include_preprocessing!r} is not allowed: it must be True or False, or a size to "
             f"resize to, such as 224 or (192, 256), of at least {minimum} pixels a side."
         ) from None
@@ -144,12 +144,12 @@ def _minimum(architecture):
 
 def _tensor_shape(tensor, expected):
     if not isinstance(tensor, keras.KerasTensor):
-        raise ValueError(
+        raise ArgumentError(
             f"input_tensor of type {type(tensor).__name__} is not allowed: give a Keras tensor, such as keras.Input "
             "or another layer's output."
         )
     if len(tensor.shape) != 4:
-        raise ValueError(f"input_tensor has the shape {tensor.shape}: it must be a batch of {expected}.")
+        raise ArgumentError(f"input_tensor has the shape {tensor.shape}: it must be a batch of {expected}.")
     return tuple(tensor.shape[1:])
 
 

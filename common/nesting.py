@@ -2,6 +2,8 @@
 
 import keras
 
+from mobilenet_common.errors import ArgumentError
+
 
 def all_layers(layer):
     """Return every layer inside a model or a layer, at any depth, once each.
@@ -28,13 +30,13 @@ def as_functional(model, caller):
     if isinstance(model, keras.Model) and hasattr(model, "operations"):
         return model
     if isinstance(model, keras.Sequential):
-        raise ValueError(f"{caller} takes models that are built: start {model.name} with a keras.Input.")
+        raise ArgumentError(f"{caller} takes models that are built: start {model.name} with a keras.Input.")
     if not isinstance(model, keras.Model):
-        raise ValueError(
+        raise ArgumentError(
             f"{caller} takes a functional keras.Model, such as the create functions build, "
             f"not a {type(model).__name__}."
         )
-    raise ValueError(
+    raise ArgumentError(
         f"{caller} takes functional and Sequential models, and {model.name}, a {type(model).__name__}, is neither."
         + where_inside(model)
     )

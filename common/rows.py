@@ -7,7 +7,7 @@ Widths in a row are those of the table, at width 1. A field that says None takes
 import dataclasses
 import typing
 
-from mobilenet_common.errors import integer, number, odd_kernel, one_of, pair, plain_value
+from mobilenet_common.errors import ArgumentError, integer, number, odd_kernel, one_of, pair, plain_value
 from mobilenet_common.widths import SCALING
 
 
@@ -92,7 +92,7 @@ class Universal(Row):
     def __post_init__(self):
         super().__post_init__()
         if self.stride > 1 and not (self.start or self.middle or self.end):
-            raise ValueError(
+            raise ArgumentError(
                 f"stride={self.stride} needs a depthwise convolution that can stride: give start, middle or end."
             )
 
@@ -119,7 +119,7 @@ class Attention(Row):
     def __post_init__(self):
         super().__post_init__()
         if self.kv_stride > 1 and not self.kv_kernel:
-            raise ValueError(f"kv_stride={self.kv_stride} needs kv_kernel, the kernel of the striding convolution.")
+            raise ArgumentError(f"kv_stride={self.kv_stride} needs kv_kernel, the kernel of the striding convolution.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _query_stride(name, value):
 def _flag(name, value):
     value = plain_value(value)
     if not isinstance(value, bool):
-        raise ValueError(f"{name}={value!r} is not allowed: it must be true or false.")
+        raise ArgumentError(f"{name}={value!r} is not allowed: it must be true or false.")
     return value
 
 

@@ -11,8 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from mobilenet_cli.output import messages, print_json
-from mobilenet_common.errors import integer
-from mobilenet_runtime import RuntimeMissing
+from mobilenet_common.errors import MobileNetError, integer
 from mobilenet_runtime.measure import measure, size_of
 
 _VARYING = ("latency_ms", "fastest_ms", "peak_memory_mb", "load_s")
@@ -59,7 +58,7 @@ def _measured(files, threads, runs, rounds):
             for file in list(records):
                 try:
                     record, _ = measure(file, threads=threads, runs=runs)
-                except (ValueError, OSError, RuntimeMissing) as error:
+                except (MobileNetError, OSError) as error:
                     progress.console.print(f"[yellow]skipped:[/yellow] {escape(str(error))}", soft_wrap=True)
                     del records[file]
                 else:

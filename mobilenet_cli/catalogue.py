@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mobilenet_cli.constants import figures, matching, registry, weights
 from mobilenet_cli.output import messages, print_json
-from mobilenet_common.errors import did_you_mean, install_hint, number, unknown_name
+from mobilenet_common.errors import ArgumentError, did_you_mean, install_hint, number, unknown_name
 from mobilenet_common.foreign import without_hub
 
 _CALLS = {generation: f"create_mobilenet{generation}" for generation in ("v1", "v2", "v3", "v4")}
@@ -99,9 +99,9 @@ def list_weights(
     if architectures:
         for option, value in (("--source", source), ("--min-accuracy", min_accuracy), ("--max-size", max_size)):
             if value is not None:
-                raise ValueError(f"{option} is for published weights: leave it out, or leave out --architectures.")
+                raise ArgumentError(f"{option} is for published weights: leave it out, or leave out --architectures.")
         if sort in (Order.ACCURACY, Order.SIZE):
-            raise ValueError(f"--sort={sort} is for published weights: sort --architectures by macs or parameters.")
+            raise ArgumentError(f"--sort={sort} is for published weights: sort --architectures by macs or parameters.")
         return _list_architectures(pattern, generation, limits[:2], sort, json)
     names = set(matching(weights(), pattern))
     found = [
@@ -296,7 +296,7 @@ def plot(
     try:
         from mobilenet_cli.drawing import draw
     except ImportError as error:
-        raise ValueError(f"plot needs {error.name}: {install_hint('cli')}.") from None
+        raise ArgumentError(f"plot needs {error.name}: {install_hint('cli')}.") from None
     scored = [row for row in rows() if row.top1 is not None]
     output.parent.mkdir(parents=True, exist_ok=True)
     for path in draw(scored, output):

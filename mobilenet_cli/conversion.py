@@ -8,7 +8,7 @@ import typer
 
 from mobilenet_cli.constants import registry, weights
 from mobilenet_cli.zoo import zoo
-from mobilenet_common.errors import unknown_name
+from mobilenet_common.errors import ArgumentError, unknown_name
 from mobilenet_common.foreign import without_hub
 
 LAYOUTS = ("huggingface", "timm", "compact", "torchvision")  # TORCH_LAYOUTS, which must be had without Keras here
@@ -51,9 +51,9 @@ def convert(
 
 def _load(source, layout, name):
     if name is None and source.suffix != ".keras":
-        raise ValueError(f"{source} doesn't say which model it is for: name it by --model, as in mobilenetv2_100.")
+        raise ArgumentError(f"{source} doesn't say which model it is for: name it by --model, as in mobilenetv2_100.")
     if not source.is_file():
-        raise ValueError(f"{source} is not a file.")
+        raise ArgumentError(f"{source} is not a file.")
     if name is not None and without_hub(name).partition("@")[0] not in {**registry(), **weights()}:
         raise unknown_name("--model", name, registry(), "mobilenet-zoo list --architectures")
     if name is None:
@@ -71,6 +71,8 @@ def _load(source, layout, name):
 def _check_ending(target, to):
     native = (".keras", ".weights.h5")
     if to == Target.NATIVE and not target.name.endswith(native):
-        raise ValueError(f"{target} is not allowed with --to native: the file must end with {' or '.join(native)}.")
+        raise ArgumentError(f"{target} is not allowed with --to native: the file must end with {' or '.join(native)}.")
     if to != Target.NATIVE and target.suffix not in (".safetensors", ".pth", ".pt", ".bin"):
-        raise ValueError(f"{target} is not allowed with --to {to.value}: the file must end with .safetensors or .pth.")
+        raise ArgumentError(
+            f"{target} is not allowed with --to {to.value}: the file must end with .safetensors or .pth."
+        )

@@ -26,7 +26,7 @@ from mobilenet_cli.pictures import (
     progress,
 )
 from mobilenet_cli.zoo import zoo
-from mobilenet_common.errors import integer, unknown_name
+from mobilenet_common.errors import ArgumentError, integer, unknown_name
 from mobilenet_runtime import PictureError
 from mobilenet_runtime.labels import BACKGROUND, imagenet_classes
 from mobilenet_runtime.version import VERSION
@@ -59,11 +59,11 @@ def evaluate(
     """
     integer("--batch-size", batch_size, 1)
     if output is not None and output.suffix != ".html":
-        raise ValueError(f"--output={output} is not allowed: the file must end with .html.")
+        raise ArgumentError(f"--output={output} is not allowed: the file must end with .html.")
     if history is not None and output is None:
-        raise ValueError("--history is for the report: name its file by --output.")
+        raise ArgumentError("--history is for the report: name its file by --output.")
     if predictions is not None and predictions.suffix != ".npz":
-        raise ValueError(f"--predictions={predictions} is not allowed: the file must end with .npz.")
+        raise ArgumentError(f"--predictions={predictions} is not allowed: the file must end with .npz.")
     check_name("MODEL", model)
     evaluation = importlib.import_module("mobilenet_runtime.evaluation")
     examples = importlib.import_module("mobilenet_runtime.examples").read_examples(data, split)
@@ -100,7 +100,7 @@ def _report(output, evaluation, found, model, history, data, split):
     if model is not None:
         try:
             overlays = importlib.import_module("mobilenet_zoo.evaluation").heat_on_mistakes(model, found)
-        except ValueError as error:  # a head without a pool; everything else can be reported
+        except ArgumentError as error:  # a head without a pool; everything else can be reported
             messages.print(f"[yellow]Without heat maps:[/yellow] {escape(str(error))}", soft_wrap=True)
     evaluation.write_report(output, found, history=history, overlays=overlays, facts=facts)
     messages.print(f"The report is {escape(str(output))}.", soft_wrap=True)
@@ -141,14 +141,14 @@ def explain(
     A picture that can't be read is reported and skipped; the exit status is then 1.
     """
     if is_exported_name(model):
-        raise ValueError(
+        raise ArgumentError(
             f"{model} is an exported file, which gives no gradients: name the Keras model that it was made from."
         )
     check_name("--model", model)
     paths, failed = find(pictures)
     count = len(paths) + failed
     if count > 1 and output.suffix:
-        raise ValueError(f"--output={output} is one file, but there are {count} pictures: name a folder.")
+        raise ArgumentError(f"--output={output} is one file, but there are {count} pictures: name a folder.")
     several = not output.suffix
     network = load(model)
     gradcam = importlib.import_module("mobilenet_zoo.evaluation")

@@ -18,7 +18,7 @@ from mobilenet_cli.labels import read_labels
 from mobilenet_cli.output import messages, print_json
 from mobilenet_cli.pictures import load
 from mobilenet_cli.zoo import zoo
-from mobilenet_common.errors import ExportError, integer
+from mobilenet_common.errors import ArgumentError, ExportError, integer
 from mobilenet_runtime import reading
 
 
@@ -118,13 +118,13 @@ def export(
     name, and is an error; what was written before stays.
     """
     if is_exported_name(name):
-        raise ValueError(f"{name} is an exported file already, which can't be exported again: name a Keras model.")
+        raise ArgumentError(f"{name} is an exported file already, which can't be exported again: name a Keras model.")
     if quantize == Quantization.INT8 and not calibrate:
-        raise ValueError("--quantize=int8 needs --calibrate: a folder of pictures such as the model will see.")
+        raise ArgumentError("--quantize=int8 needs --calibrate: a folder of pictures such as the model will see.")
     if no_search and quantize != Quantization.INT8:
-        raise ValueError("--no-search is for --quantize=int8: leave it out.")
+        raise ArgumentError("--no-search is for --quantize=int8: leave it out.")
     if labels and not calibrate:
-        raise ValueError(f"--labels={labels} needs --calibrate: the pictures that it is about.")
+        raise ArgumentError(f"--labels={labels} needs --calibrate: the pictures that it is about.")
     options = {
         "batch_size": None if batch_size == "any" else _whole("--batch-size", batch_size, "or 'any'"),
         "image_size": _size(size),
@@ -138,11 +138,11 @@ def export(
     }
     for place in calibrate or ():
         if not glob.has_magic(place) and not os.path.exists(place):
-            raise ValueError(f"--calibrate={place} does not exist: name a folder, a file or a quoted pattern.")
+            raise ArgumentError(f"--calibrate={place} does not exist: name a folder, a file or a quoted pattern.")
     found = {path: place for place in reversed(calibrate or ()) for path in reading.find_pictures([place])}
     pictures = reading.find_pictures(calibrate) if calibrate else None
     if calibrate and not pictures:
-        raise ValueError(f"There are no pictures in {', '.join(calibrate)}: name files, folders or patterns.")
+        raise ArgumentError(f"There are no pictures in {', '.join(calibrate)}: name files, folders or patterns.")
     model = load(name)
     if labels:
         pictures = (pictures, _labels(labels, pictures, model, found))
@@ -198,7 +198,7 @@ def _print_step(step):
 
 def _whole(option, text, otherwise):
     if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{option}={text} is not allowed: it must be a whole number, {otherwise}.")
+        raise ArgumentError(f"{option}={text} is not allowed: it must be a whole number, {otherwise}.")
     return integer(option, int(text), 1)
 
 
@@ -208,7 +208,7 @@ def _size(text):
         return None
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
-        raise ValueError(f"--size={text} is not allowed: it must be one whole number, or two as in 192x256.")
+        raise ArgumentError(f"--size={text} is not allowed: it must be one whole number, or two as in 192x256.")
     numbers = [int(part) for part in parts]
     return numbers[0] if len(numbers) == 1 else tuple(numbers)
 
@@ -218,7 +218,7 @@ def _labels(source, pictures, model, places):
     import numpy as np
 
     if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
-        raise ValueError(f"--labels is for classifiers, and {model.name} gives features: leave it out.")
+        raise ArgumentError(f"--labels is for classifiers, and {model.name} gives features: leave it out.")
     return np.array(read_labels(source, pictures, zoo().class_names_of(model), model.outputs[0].shape[-1], places))
 
 

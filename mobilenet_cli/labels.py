@@ -4,7 +4,7 @@ import collections
 import csv
 from pathlib import Path
 
-from mobilenet_common.errors import printable, unknown_name
+from mobilenet_common.errors import ArgumentError, printable, unknown_name
 from mobilenet_runtime.examples.folders import class_folders
 from mobilenet_runtime.labels import imagenet_classes
 
@@ -46,14 +46,14 @@ def _by_folders(places, class_names):
 def _listed(file, pictures):
     """`{picture: its class}` as a file says."""
     if not file.is_file():
-        raise ValueError(f"--labels={file} is not a file: name one with lines picture,class, or {FOLDERS!r}.")
+        raise ArgumentError(f"--labels={file} is not a file: name one with lines picture,class, or {FOLDERS!r}.")
     found = {}
     with open(file, newline="", encoding="utf-8-sig") as stream:
         for row in csv.reader(stream):
             if not row:
                 continue
             if len(row) != 2:
-                raise ValueError(
+                raise ArgumentError(
                     f"{file} has a line of {len(row)} fields, {','.join(row)!r}: it must be picture,class."
                 )
             name, label = (field.strip() for field in row)
@@ -63,7 +63,9 @@ def _listed(file, pictures):
     for picture in pictures:
         place = printable(Path(picture).resolve())  # as a file in UTF-8 can name it
         if place not in found:
-            raise ValueError(f"{picture} has no class in {file}: add a line, or leave the picture out of --calibrate.")
+            raise ArgumentError(
+                f"{picture} has no class in {file}: add a line, or leave the picture out of --calibrate."
+            )
         given[picture] = found[place]
     return given
 
@@ -85,7 +87,7 @@ def _numbers(labels, class_names, outputs, source):
         elif known:
             raise unknown_name("--labels", label, known)
         else:
-            raise ValueError(
+            raise ArgumentError(
                 f"--labels={source} names the class {label!r}, but the model's have no names: give numbers from 0 to "
                 f"{outputs - 1}."
             )
@@ -94,7 +96,7 @@ def _numbers(labels, class_names, outputs, source):
 
 def _sorted(labels, outputs):
     if len(labels) != outputs:
-        raise ValueError(
+        raise ArgumentError(
             f"--labels={FOLDERS} found {len(labels)} folders, but the model tells {outputs} classes apart and has no "
             "names for them: give a folder for each, or a file."
         )

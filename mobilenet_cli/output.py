@@ -13,14 +13,15 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from mobilenet_common.errors import MobileNetWarning, printable
-from mobilenet_runtime import RuntimeMissing
+from mobilenet_common.errors import MobileNetError, MobileNetWarning, printable
 
 messages = Console(stderr=True, highlight=False)
 
 
 def told(command):
-    """A command whose errors, which say what to do, end it as a message in place of a traceback.
+    """A command that this library's errors, which say what to do, end as a message in place of a traceback.
+
+    So do the system's own, about files and disks. Any other error is a bug, and keeps its traceback.
 
     An error about an argument of the library names the option of the command.
     """
@@ -34,7 +35,7 @@ def told(command):
                 return command(*args, **kwargs)
         except BrokenPipeError:
             raise
-        except (ValueError, OSError, RuntimeMissing) as error:
+        except (MobileNetError, OSError) as error:
             messages.print(f"[red]Error:[/red] {escape(_with_options(str(error), options))}", soft_wrap=True)
             raise typer.Exit(2) from None
 

@@ -20,7 +20,7 @@ from mobilenet_cli.constants import check_model, registry
 from mobilenet_cli.exported import exported_classifier, is_exported_name
 from mobilenet_cli.output import as_json, messages
 from mobilenet_cli.zoo import zoo
-from mobilenet_common.errors import integer, printable
+from mobilenet_common.errors import ArgumentError, integer, printable
 from mobilenet_common.foreign import without_hub
 from mobilenet_runtime import decode_predictions, reading
 from mobilenet_runtime.labels import imagenet_classes
@@ -97,9 +97,9 @@ def features(
     A picture that can't be read is reported and skipped; the exit status is then 1.
     """
     if output.suffix != ".npz":
-        raise ValueError(f"--output={output} is not allowed: the file must end with .npz.")
+        raise ArgumentError(f"--output={output} is not allowed: the file must end with .npz.")
     if is_exported_name(model):
-        raise ValueError(f"{model} is an exported file, which gives what it was exported with: name a Keras model.")
+        raise ArgumentError(f"{model} is an exported file, which gives what it was exported with: name a Keras model.")
     integer("--batch-size", batch_size, 1)
     check_name("--model", model)
     found, absent = find(pictures)
@@ -207,7 +207,7 @@ def find(places):
         else:
             paths.update(dict.fromkeys(found))
     if not paths and not named:
-        raise ValueError(f"There are no pictures in {', '.join(places)}: name files, folders or patterns.")
+        raise ArgumentError(f"There are no pictures in {', '.join(places)}: name files, folders or patterns.")
     for reason in reasons:
         messages.print(f"[yellow]skipped:[/yellow] {escape(reason)}", soft_wrap=True)
     if not paths:

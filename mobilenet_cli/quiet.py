@@ -15,8 +15,7 @@ import warnings
 
 import typer
 
-from mobilenet_common.errors import MobileNetWarning
-from mobilenet_runtime import RuntimeMissing
+from mobilenet_common.errors import MobileNetError, MobileNetWarning
 
 _FRAMEWORKS = {"ai_edge_litert", "ai_edge_quantizer", "grain", "jax", "jaxlib", "keras", "nncf", "onnx", "onnxruntime"}
 _FRAMEWORKS |= {"onnxscript", "openvino", "orbax", "tensorflow", "torch"}
@@ -36,7 +35,7 @@ _HOLDER = f"""if True:
         sys.stdout.buffer.write(b"Messages from the frameworks:\\n")
         sys.stdout.buffer.writelines(lines)
 """
-_EXPECTED = (ValueError, OSError, RuntimeMissing, typer.Exit, typer.Abort)  # others end in a traceback
+_EXPECTED = (MobileNetError, OSError, typer.Exit, typer.Abort)  # others end in a traceback
 _open = []
 
 

@@ -17,6 +17,7 @@ from mobilenet_cli.constants import recipes as recipe_summaries
 from mobilenet_cli.output import messages
 from mobilenet_cli.pictures import check_name
 from mobilenet_cli.zoo import choose_backend, prepare_to_repeat
+from mobilenet_common.errors import ArgumentError
 
 
 class TrainCommand(typer.core.TyperCommand):
@@ -126,7 +127,7 @@ def train(
     if recipes:
         return _list_recipes()
     if data is None:
-        raise ValueError("DATA is missing: name a folder of class folders, a manifest, an .npz or hf:user/name.")
+        raise ArgumentError("DATA is missing: name a folder of class folders, a manifest, an .npz or hf:user/name.")
     _check(data, validation, model, teacher)
     choose_backend()
     prepare_to_repeat()
@@ -168,7 +169,7 @@ def _check(data, validation, model, teacher):
     """Raise the `ValueError` for names of what is not there, before a framework is loaded."""
     for argument, place in (("DATA", data), ("--validation", validation)):
         if place is not None and not place.startswith("hf:") and not Path(place).exists():
-            raise ValueError(f"{argument}={place!r} does not exist.")
+            raise ArgumentError(f"{argument}={place!r} does not exist.")
     if model is not None:
         check_name("--model", model)
     if teacher is not None and Path(teacher).suffix != ".npz":

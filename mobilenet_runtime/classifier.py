@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mobilenet_common.errors import ArgumentError
 from mobilenet_runtime.labels import BACKGROUND, imagenet_classes
 from mobilenet_runtime.measure import measure, size_of
 from mobilenet_runtime.runtimes import load
@@ -39,7 +40,7 @@ class ExportedClassifier:
         self.name = self._metadata.name if self._metadata else self.model.path
         self.assumed = None
         if len(self.model.output_names) != 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"{path} gives {', '.join(self.model.output_names)}: a classifier gives one answer, the probabilities "
                 "or logits of classes."
             )
@@ -91,7 +92,7 @@ class ExportedClassifier:
         return {"operations": sum(self.model.operations().values()), "bytes": size_of(self.model.path)}
 
     def _no_classifier(self):
-        return ValueError(
+        return ArgumentError(
             f"{self.model.path} gives features, not classes: a classifier is needed, which was exported with its top."
         )
 

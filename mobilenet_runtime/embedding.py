@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenet_runtime.metadata import FILE, KEY
+from mobilenet_common.errors import ArgumentError
+from mobilenet_common.types import PathLike
+from mobilenet_runtime.metadata import FILE, KEY, Metadata
 from mobilenet_runtime.runtimes import ending_of
 from mobilenet_runtime.runtimes.base import imported, refusals
 
 LABELS = "labels.txt"
 
 
-def embed(path, metadata):
+def embed(path: PathLike, metadata: Metadata) -> None:
     """Puts metadata into an exported file in place of those that it has; what it computes stays the same bit by bit.
 
     The file is written anew beside the old one and takes its place when it is whole.
@@ -43,7 +45,7 @@ def _litert(path, metadata, folder):
     schema = imported("ai_edge_litert.schema_py_generated")
     content = path.read_bytes()
     if content[4:8] != b"TFL3":
-        raise ValueError("it is no LiteRT file")
+        raise ArgumentError("it is no LiteRT file")
     model = schema.ModelT.InitFromPackedBuf(content)
     for buffer in model.buffers:
         if buffer.offset:  # behind the graph, where ai-edge-quantizer puts weights; their places change with the graph

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mobilenet_common.errors import ArgumentError
 from mobilenet_common.notices import warn_once
 from mobilenet_runtime.transform import normalize
 
@@ -31,13 +32,13 @@ def as_model_input(images, transform, owner, name, what="images"):
     images = np.asarray(images)
     if images.dtype.kind in "ui":
         if images.size and (images.min() < 0 or images.max() > 255):
-            raise ValueError(
+            raise ArgumentError(
                 f"{what} of type {images.dtype} with values from {images.min()} to {images.max()} are not allowed: "
                 "integers are pixels in 0..255."
             )
         return transform.normalized(images)
     if images.dtype.kind != "f" and images.dtype.name != "bfloat16":
-        raise ValueError(f"{what} of type {images.dtype} are not allowed: give floats, or integers in 0..255.")
+        raise ArgumentError(f"{what} of type {images.dtype} are not allowed: give floats, or integers in 0..255.")
     images = images.astype("float32", copy=False)
     is_finite = np.isfinite(images)
     if not is_finite.all():

@@ -1,12 +1,13 @@
 """What a classifier's answers mean."""
 
 import functools
+from collections.abc import Sequence
 from importlib import resources
 from typing import NamedTuple
 
 import numpy as np
 
-from mobilenet_common.errors import integer
+from mobilenet_common.errors import ArgumentError, integer
 from mobilenet_runtime.pictures import as_numpy
 
 
@@ -24,7 +25,9 @@ class Prediction(NamedTuple):
     probability: float
 
 
-def decode_predictions(probabilities, top=5, class_names=None):
+def decode_predictions(
+    probabilities: np.ndarray, top: int = 5, class_names: Sequence[str] | str | None = None
+) -> list[list[Prediction]]:
     """The likeliest classes of each picture.
 
     Args:
@@ -49,7 +52,7 @@ def decode_predictions(probabilities, top=5, class_names=None):
         classes = imagenet_classes()
     if values.ndim not in (1, 2) or values.shape[-1] != len(classes):
         hint = " Pass your own names as class_names." if class_names is None else ""
-        raise ValueError(
+        raise ArgumentError(
             f"probabilities of shape {values.shape} are not allowed: they must be (batch, {len(classes)}), as there "
             f"are {len(classes)} class names.{hint}"
         )

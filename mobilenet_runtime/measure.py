@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenet_common.errors import integer, number
+from mobilenet_common.errors import ArgumentError, MobileNetError, integer, number
 from mobilenet_runtime.pictures import as_numpy
 from mobilenet_runtime.runtimes import load
 from mobilenet_runtime.runtimes.base import RuntimeFailure, RuntimeMissing
@@ -141,7 +141,7 @@ def main(arguments=None):
         parser.error("--pictures and --answers belong together")
     try:
         record = _measured(options)
-    except (RuntimeMissing, ValueError) as error:
+    except MobileNetError as error:
         print(json.dumps({"error": str(error), "missing": isinstance(error, RuntimeMissing)}), flush=True)
         return _TOLD
     print(json.dumps(record), flush=True)
@@ -186,7 +186,9 @@ def _shape(path):
         np.lib.format.read_magic(file)
         shape, _, _ = np.lib.format.read_array_header_1_0(file)
     if len(shape) != 4:
-        raise ValueError(f"pictures of shape {shape} are not allowed: they must be (batch, height, width, channels).")
+        raise ArgumentError(
+            f"pictures of shape {shape} are not allowed: they must be (batch, height, width, channels)."
+        )
     return shape
 
 

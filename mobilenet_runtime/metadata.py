@@ -6,7 +6,7 @@ import math
 import numbers
 
 from mobilenet_common.choices import INTERPOLATIONS
-from mobilenet_common.errors import UPDATE_HINT, integer, number, one_of, plain_value, printable
+from mobilenet_common.errors import UPDATE_HINT, ArgumentError, integer, number, one_of, plain_value, printable
 from mobilenet_runtime.transform import Preprocessing
 from mobilenet_runtime.version import VERSION
 
@@ -69,19 +69,19 @@ class Metadata:
             names = _sequence("class_names", self.class_names)
             own["class_names"] = tuple(printable(_text("class_names", name)) for name in names)
         if (self.mean is None) != (self.std is None):
-            raise ValueError(f"mean={self.mean!r} and std={self.std!r} are not allowed: give both, or neither.")
+            raise ArgumentError(f"mean={self.mean!r} and std={self.std!r} are not allowed: give both, or neither.")
         if self.mean is not None:
             own["mean"] = tuple(_finite("mean", value) for value in _sequence("mean", self.mean, channels))
             own["std"] = tuple(_finite("std", value, above=0) for value in _sequence("std", self.std, channels))
         for field, value in own.items():
             object.__setattr__(self, field, value)
 
-    def as_json(self):
+    def as_json(self) -> str:
         """The text that `from_json` reads back to equal metadata."""
         return json.dumps({"format": _FORMAT, **dataclasses.asdict(self)}, ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text):
+    def from_json(cls, text: str | bytes) -> "Metadata":
         """The metadata in a text.
 
         Raises:
@@ -90,35 +90,35 @@ class Metadata:
         try:
             record = json.loads(text)
         except ValueError as error:
-            raise ValueError(f"The metadata are no JSON ({error}).") from error
+            raise ArgumentError(f"The metadata are no JSON ({error}).") from error
         if not isinstance(record, dict):
-            raise ValueError(f"The metadata are a {type(record).__name__}, not a record of fields.")
+            raise ArgumentError(f"The metadata are a {type(record).__name__}, not a record of fields.")
         if integer("format", record.pop("format", None), 1) > _FORMAT:
-            raise ValueError(f"The metadata are those of a newer mobilenet-zoo: {UPDATE_HINT}.")
+            raise ArgumentError(f"The metadata are those of a newer mobilenet-zoo: {UPDATE_HINT}.")
         fields = [field.name for field in dataclasses.fields(cls)]
         for name in fields:
             if name not in record:
-                raise ValueError(f"{name} is missing in the metadata.")
+                raise ArgumentError(f"{name} is missing in the metadata.")
         for name in record:
             if name not in fields:
-                raise ValueError(f"{name} is no field of the metadata. Allowed: {', '.join(fields)}.")
+                raise ArgumentError(f"{name} is no field of the metadata. Allowed: {', '.join(fields)}.")
         return cls(**record)
 
-    def transform(self):
+    def transform(self) -> Preprocessing:
         """The `Preprocessing` of the model's pictures, channels last, as `Exported` takes them."""
         return Preprocessing(self.size, self.crop, self.interpolation, self.mean, self.std, self.channels)
 
 
 def _text(field, value):
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{field}={value!r} is not allowed: it must be a text that is not empty.")
+        raise ArgumentError(f"{field}={value!r} is not allowed: it must be a text that is not empty.")
     return value
 
 
 def _sequence(field, value, length=None):
     if not isinstance(value, (list, tuple)) or (length is not None and len(value) != length) or not value:
         many = "some" if length is None else str(length)
-        raise ValueError(f"{field}={value!r} is not allowed: it must be a list of {many} values.")
+        raise ArgumentError(f"{field}={value!r} is not allowed: it must be a list of {many} values.")
     return value
 
 
@@ -126,5 +126,5 @@ def _finite(field, value, above=-math.inf):
     value = plain_value(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not above < value < math.inf:
         bound = "" if above == -math.inf else f" above {above}"
-        raise ValueError(f"{field} holds {value!r}, which is not allowed: it must hold finite numbers{bound}.")
+        raise ArgumentError(f"{field} holds {value!r}, which is not allowed: it must hold finite numbers{bound}.")
     return float(value)

@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 
-from mobilenet_common.errors import install_hint
+from mobilenet_common.errors import ArgumentError, MobileNetError, install_hint
 from mobilenet_common.notices import warn
 
 MOST_PIXELS = 178_956_970  # where Pillow too takes a picture for a bomb
@@ -15,7 +15,7 @@ ORIENTATION, UPRIGHT = 0x0112, 1  # a tag of EXIF, and its value where nothing i
 _NEARLY_BLACK = "An image's pixels are floats of at most 1, nearly black, since 255 is white: multiply by 255."
 
 
-class PictureError(ValueError):
+class PictureError(MobileNetError, ValueError):
     """A picture that can't be read: no picture, damaged, or too large to be meant."""
 
 
@@ -35,7 +35,9 @@ def open_picture(picture, channels=3):
         MobileNetWarning: Floats are at most 1: nearly black, since 255 is white.
     """
     if channels not in (1, 3):
-        raise ValueError(f"Pictures have 1 or 3 channels, and this model takes {channels}: prepare its input yourself.")
+        raise ArgumentError(
+            f"Pictures have 1 or 3 channels, and this model takes {channels}: prepare its input yourself."
+        )
     image_module = pillow("Image")
     if isinstance(picture, (str, os.PathLike)):
         image = _from_file(picture, picture, image_module)
@@ -76,7 +78,7 @@ def pillow(module):
     try:
         return importlib.import_module(f"PIL.{module}")
     except ImportError:
-        raise ValueError(f"Images need Pillow here: {install_hint('hub')}.") from None
+        raise ArgumentError(f"Images need Pillow here: {install_hint('hub')}.") from None
 
 
 def as_numpy(array):

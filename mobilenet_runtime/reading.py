@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenet_common.errors import printable
+from mobilenet_common.errors import ArgumentError, printable
 from mobilenet_runtime.pictures import PictureError, as_numpy, pillow
 
 _BATCHES_AHEAD = 2
@@ -86,7 +86,7 @@ def _contains(folder, places):
 
 
 def _unreadable(error):
-    raise ValueError(
+    raise ArgumentError(
         f"{printable(error.filename)} can't be read: {error.strerror}. Allow it, or name the folders beside it."
     ) from error
 

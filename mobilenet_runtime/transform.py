@@ -6,7 +6,8 @@ import math
 import numpy as np
 
 from mobilenet_common.choices import INTERPOLATIONS
-from mobilenet_common.errors import integer, mean_and_std, number, one_of, pair
+from mobilenet_common.errors import ArgumentError, integer, mean_and_std, number, one_of, pair
+from mobilenet_common.types import ImageLike
 from mobilenet_runtime.pictures import open_picture, pillow
 
 
@@ -60,14 +61,14 @@ class Preprocessing:
         if not isinstance(pictures, (list, tuple)) and getattr(pictures, "ndim", 0) != 4:
             return self._one(pictures)
         if not len(pictures):
-            raise ValueError("There are no pictures: give at least one.")
+            raise ArgumentError("There are no pictures: give at least one.")
         return np.stack([self._one(picture) for picture in pictures])
 
     def _one(self, picture):
         pixels = np.asarray(self.pixels(picture)).reshape(*self.size, -1)
         return self.normalized(pixels if self.data_format == "channels_last" else np.moveaxis(pixels, -1, 0))
 
-    def normalized(self, pixels):
+    def normalized(self, pixels: np.ndarray) -> np.ndarray:
         """Float32 as the model takes it, of pixels in 0..255 in the data format; they stay as they are without a mean.
 
         Args:
@@ -80,13 +81,13 @@ class Preprocessing:
         mean, std = (np.float32(values).reshape(axes) for values in (self.mean, self.std))
         return normalize(pixels, mean, std)
 
-    def pixels(self, picture):
+    def pixels(self, picture: ImageLike) -> np.ndarray:
         """The PIL image of the crop, before it is normalised: what the model looks at."""
         image = open_picture(picture, self.channels)
         resized = _resized(image, self.size, self.crop, self.interpolation)
         return resized.crop(_centre_box(*resized.size, self.size))
 
-    def region(self, width, height):
+    def region(self, width: int, height: int) -> tuple[float, float, float, float]:
         """Return the part of an upright image that the model looks at.
 
         Args:

@@ -10,7 +10,7 @@ from mobilenet_common.architecture import (
     Head,
     Universal,
 )
-from mobilenet_common.errors import integer
+from mobilenet_common.errors import ArgumentError, integer
 from mobilenet_common.widths import lcm_divisor
 
 
@@ -58,7 +58,7 @@ def compact_architecture(
     fused, universal, excite, attention = (integer(column, count, 0) for column, count in counts.items())
     base, heads = integer("base", base, 1), integer("heads", heads, 1)
     if base % lcm_divisor(heads):
-        raise ValueError(f"base={base} is not allowed: it must be a multiple of 8 and of heads, {heads}.")
+        raise ArgumentError(f"base={base} is not allowed: it must be a multiple of 8 and of heads, {heads}.")
     fused_row = Fused(3, expanded, base, stride=2, shortcut=False, linear=False)
     plain = Universal(5, 0, expanded, base, shortcut=False, linear=False)
     extra = Universal(5, 3, expanded, base, shortcut=False, linear=False)

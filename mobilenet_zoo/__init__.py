@@ -4,7 +4,15 @@ Importing this package registers the layers of all four generations, so that sav
 """
 
 from mobilenet_common.checkpoints import load_checkpoint
-from mobilenet_common.errors import CheckpointError, DownloadError, ExportError, MobileNetWarning
+from mobilenet_common.errors import (
+    ArgumentError,
+    CheckpointError,
+    DownloadError,
+    ExportError,
+    MobileNetError,
+    MobileNetWarning,
+    UnknownArgumentError,
+)
 from mobilenet_runtime import PictureError, Prediction, Preprocessing, decode_predictions
 from mobilenet_runtime.version import VERSION
 from mobilenet_zoo.classifier import reset_classifier
@@ -20,17 +28,20 @@ from mobilenet_zoo.registry import create_model, list_models
 __version__ = VERSION
 
 __all__ = [
+    "ArgumentError",
     "CheckpointError",
     "DownloadError",
     "ExportError",
     "ExportReport",
     "ExportStep",
+    "MobileNetError",
     "MobileNetWarning",
     "PictureError",
     "Prediction",
     "Preprocessing",
     "Profile",
     "ProfileRow",
+    "UnknownArgumentError",
     "class_names_of",
     "create_model",
     "decode_predictions",

@@ -1,19 +1,21 @@
 """A fresh classifier on a body that has learned already."""
 
 import dataclasses
+from collections.abc import Callable
+from types import EllipsisType
 
 import keras
 
 from mobilenet_common.architecture import check_activation
 from mobilenet_common.builder import classify
-from mobilenet_common.errors import integer
+from mobilenet_common.errors import ArgumentError, integer
 from mobilenet_common.nesting import where_inside
 from mobilenet_zoo.facts import facts_of, remember
 
-_SAME = object()
 
-
-def reset_classifier(model, num_classes, classifier_activation=_SAME):
+def reset_classifier(
+    model: keras.Model, num_classes: int, classifier_activation: str | Callable | EllipsisType | None = ...
+) -> keras.Model:
     """A model with the same body and a fresh classifier of `num_classes`.
 
     The body is shared and not copied: the layers up to the classifier, with their weights and their `trainable`
@@ -22,7 +24,7 @@ def reset_classifier(model, num_classes, classifier_activation=_SAME):
     Args:
         model: A model with top that a `create_mobilenet…` function built, or that was loaded from its file.
         num_classes: Outputs, at least 1.
-        classifier_activation: Anything that Keras knows, None for logits; left out, it stays what it is.
+        classifier_activation: Anything that Keras knows, None for logits; `...`, the default, keeps the model's own.
 
     Returns:
         A new functional `keras.Model`.
@@ -33,17 +35,17 @@ def reset_classifier(model, num_classes, classifier_activation=_SAME):
     num_classes = integer("num_classes", num_classes, 1)
     names = {layer.name for layer in model.layers}
     if inside := where_inside(model):
-        raise ValueError(
+        raise ArgumentError(
             f"{model.name} has no classifier of its own.{inside[:-1]}, or put new layers on that MobileNet's output if "
             "it has no classifier either."
         )
     if not {"classifier", "predictions"} <= names:
-        raise ValueError(
+        raise ArgumentError(
             f"{model.name} has no classifier to replace: build it with include_top=True, or put layers of your own "
             "on its output."
         )
     old = model.get_layer("classifier")
-    if classifier_activation is _SAME:
+    if classifier_activation is ...:
         classifier_activation = model.get_layer("predictions").activation
     check_activation("classifier_activation", classifier_activation)
     outputs = classify(old.input, num_classes, classifier_activation, old.dtype_policy)

@@ -1,9 +1,14 @@
 """The way back to the library that the weights came from."""
 
+from typing import Any
+
+import keras
+
 from mobilenet_common.checkpoints import state_dict, write
 from mobilenet_common.checkpoints.images import header_of
 from mobilenet_common.checkpoints.layouts.base import part
 from mobilenet_common.notices import warn
+from mobilenet_common.types import PathLike
 from mobilenet_zoo.registry import is_timm_name, registry
 
 # How the models of these libraries are padded, and their epsilons.
@@ -14,7 +19,7 @@ _CONVENTIONS = {
 }
 
 
-def export_checkpoint(model, path, layout="timm"):
+def export_checkpoint(model: keras.Model, path: PathLike, layout: str = "timm") -> dict[str, Any]:
     """Writes a model's weights as a file that another library loads, every number as it is.
 
     timm loads it with `strict=True`: a model that was trained here goes on in PyTorch. With the result of this function

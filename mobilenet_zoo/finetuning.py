@@ -3,7 +3,7 @@
 import keras
 
 from mobilenet_common.checkpoints.layouts.base import BLOCK_NAME
-from mobilenet_common.errors import flag, number
+from mobilenet_common.errors import ArgumentError, flag, number
 from mobilenet_common.layers import NormActivation
 from mobilenet_common.layers.block import Block
 from mobilenet_common.nesting import all_layers
@@ -48,7 +48,9 @@ _OPTIMIZERS = {
 }
 
 
-def discriminative_rates(optimizer, model, decay=0.7):
+def discriminative_rates(
+    optimizer: str | dict | keras.optimizers.Optimizer, model: keras.Model, decay: float = 0.7
+) -> keras.optimizers.Optimizer:
     """An optimizer that trains each stage of a model more slowly than the one behind it (Howard and Ruder, 2018).
 
     The classifier and the layers of the head learn at the optimizer's own rate, the last stage at `decay` times that,
@@ -70,18 +72,22 @@ def discriminative_rates(optimizer, model, decay=0.7):
     optimizer = keras.optimizers.get(optimizer)
     base = next((name for name in _OPTIMIZERS if type(optimizer).__name__ == name), None)
     if base is None:
-        raise ValueError(f"A {type(optimizer).__name__} can't have rates by layer. Allowed: {', '.join(_OPTIMIZERS)}.")
+        raise ArgumentError(
+            f"A {type(optimizer).__name__} can't have rates by layer. Allowed: {', '.join(_OPTIMIZERS)}."
+        )
     blocks = [(layer.name, match) for layer in all_layers(model) if (match := BLOCK_NAME.fullmatch(layer.name))]
     stages = {name: int(match[1]) for name, match in blocks}
     if not stages:
-        raise ValueError(f"{model.name} has no layers called stage1_block1 and so on: it is no model of this library.")
+        raise ArgumentError(
+            f"{model.name} has no layers called stage1_block1 and so on: it is no model of this library."
+        )
     last = max(stages.values())
     rates = {layer: decay ** (last - stage + 1) for layer, stage in stages.items()}
     rates["stem"] = decay ** (last + 1)
     return _OPTIMIZERS[base].from_config(optimizer.get_config() | {"rates": rates})
 
 
-def freeze_batch_norm(model, frozen=True):
+def freeze_batch_norm(model: keras.Model, frozen: bool = True) -> int:
     """Freeze all batch norm of a model, and nothing else, or let it learn again.
 
     Frozen batch norm keeps its scale, its offset and its moving statistics, and normalizes by them in training as in
@@ -106,12 +112,12 @@ def freeze_batch_norm(model, frozen=True):
     """
     frozen = flag("frozen", frozen)
     if not isinstance(model, keras.layers.Layer):
-        raise ValueError(f"model of type {type(model).__name__} is not allowed: give a keras.Model or a layer.")
+        raise ArgumentError(f"model of type {type(model).__name__} is not allowed: give a keras.Model or a layer.")
     layers = [model, *all_layers(model)]
     inside_blocks = {each for block in layers if isinstance(block, Block) for each in all_layers(block)}
     found = [layer for layer in layers if _has_batch_norm(layer) and layer not in inside_blocks]
     if not found:
-        raise ValueError(f"{model.name} has no batch norm: freeze_batch_norm would change nothing.")
+        raise ArgumentError(f"{model.name} has no batch norm: freeze_batch_norm would change nothing.")
     # What is inside a frozen layer stays frozen.
     held = {each for layer in layers if not layer.trainable for each in all_layers(layer)}
     for layer in found:

@@ -5,13 +5,14 @@ import functools
 import keras
 import numpy as np
 
+from mobilenet_common.errors import ArgumentError
 from mobilenet_common.layers import ConvNormActivation, NormActivation
 from mobilenet_common.layers.block import Block
 from mobilenet_common.nesting import as_functional
 from mobilenet_zoo.facts import facts_of, remember
 
 
-def fuse(model, allow_training=False):
+def fuse(model: keras.Model, allow_training: bool = False) -> keras.Model:
     """A copy of `model` that computes the same without batch norm.
 
     In inference batch norm is a factor and an offset per channel: the factor goes into the kernel of the convolution
@@ -36,7 +37,7 @@ def fuse(model, allow_training=False):
     """
     functional = as_functional(model, "fuse")
     if not allow_training and getattr(model, "optimizer", None) is not None and model.trainable_weights:
-        raise ValueError(
+        raise ArgumentError(
             f"{model.name} still trains: it is compiled with an optimizer, and a fused copy would not follow what it "
             "learns later. When it has learned, set model.trainable = False before fusing, or call "
             "fuse(model, allow_training=True) to fuse it as it stands."

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from mobilenet_common.architecture import Architecture, model_name
-from mobilenet_common.errors import did_you_mean
+from mobilenet_common.errors import ArgumentError, did_you_mean
 from mobilenet_common.foreign import repository_of, without_hub
 from mobilenet_v1 import architectures as v1
 from mobilenet_v1 import weights as v1_weights
@@ -98,19 +98,19 @@ def check_model(argument, name):
     if path.is_dir() or (path.is_file() and path.suffix == ".keras"):
         return
     if path.is_file():
-        raise ValueError(
+        raise ArgumentError(
             f"{argument}={name!r} is a file that doesn't describe a model: give a .keras file, or load weights into a "
             "model that is named (mobilenet_zoo.create_model(..., weights=...), or mobilenet-zoo convert)."
         )
     if path.suffix == ".keras":
-        raise ValueError(f"{argument}={name!r} does not exist.")
+        raise ArgumentError(f"{argument}={name!r} does not exist.")
     if without_hub(name).partition("@")[0] not in (*registry(), *WEIGHTS) and not is_repository(name):
         raise unknown_model(argument, name)
 
 
 def unknown_model(argument, name):
     """Return the `ValueError` for a `name` that is no model, with the nearest ones."""
-    return ValueError(
+    return ArgumentError(
         f"{argument}={name!r} is not an existing folder, a model name, or a repository (user/name)."
         f"{did_you_mean(without_hub(name), [*registry(), *WEIGHTS])} List all with: mobilenet-zoo list, or "
         "mobilenet_zoo.list_models()."

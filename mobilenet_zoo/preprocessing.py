@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from mobilenet_common.choices import INTERPOLATIONS
-from mobilenet_common.errors import number, one_of, pair, unknown_name
+from mobilenet_common.errors import ArgumentError, number, one_of, pair, unknown_name
 from mobilenet_common.facts import SET_PREPROCESSING, Facts, facts_of, remember, warn_if_assumed
 from mobilenet_common.foreign import without_hub
 from mobilenet_common.inputs import for_channels, normalization_inside, normalizers_inside, resized_inside
@@ -18,7 +18,13 @@ from mobilenet_zoo.registry import WEIGHTS, registry
 _SIZE = 224  # of a model that nothing is known about
 
 
-def preprocessing(model_or_name, *, input_size=None, crop=None, interpolation=None):
+def preprocessing(
+    model_or_name: keras.Model | str,
+    *,
+    input_size: int | tuple[int, int] | None = None,
+    crop: float | None = None,
+    interpolation: str | None = None,
+) -> Preprocessing:
     """The evaluation transform that belongs to a model, as timm applies it.
 
     A picture is resized until its shorter side is `input_size / crop`, cropped to `input_size` in the centre, and
@@ -70,7 +76,7 @@ def preprocessing(model_or_name, *, input_size=None, crop=None, interpolation=No
     )
 
 
-def set_preprocessing(model, transform):
+def set_preprocessing(model: keras.Model, transform: Preprocessing) -> None:
     """Set how images are prepared for a model, where its weights don't tell or were trained in another way.
 
     `preprocessing` returns it from then on, and everything uses it that prepares images: export, evaluation, training,
@@ -95,13 +101,13 @@ def set_preprocessing(model, transform):
         facts = Facts.of_checkpoint(WEIGHTS[name])
         transform = Preprocessing(facts.size, facts.crop, facts.interpolation, facts.mean, facts.std)
     if not isinstance(transform, Preprocessing):
-        raise ValueError(
+        raise ArgumentError(
             f"transform of type {type(transform).__name__} is not allowed: give a Preprocessing or the name of "
             "published weights."
         )
     *_, is_inside, _ = _of_model(model)
     if not is_inside and transform.mean is None:
-        raise ValueError(
+        raise ArgumentError(
             f"transform leaves pixels in 0..255, but {model.name} has no normalization inside: give mean and std, "
             "which are 0 and 1 / 255 for a model that was trained on such pixels."
         )
@@ -109,13 +115,13 @@ def set_preprocessing(model, transform):
         inside = normalization_inside(model)
         if inside is None:
             names = ", ".join(repr(layer.name) for layer in normalizers_inside(model))
-            raise ValueError(
+            raise ArgumentError(
                 f"transform with mean={transform.mean} and std={transform.std} is not allowed: {model.name} normalizes "
                 f"images inside, by {names}, which does not say how. Set mean=None and std=None."
             )
         wanted = [for_channels(values, len(inside[0])) for values in (transform.mean, transform.std)]
         if not np.allclose(inside, wanted, rtol=0, atol=1e-4):
-            raise ValueError(
+            raise ArgumentError(
                 f"transform with mean={transform.mean} and std={transform.std} is not allowed: {model.name} normalizes "
                 f"images inside by {inside[0]} and {inside[1]}. Build it without include_preprocessing."
             )
@@ -145,16 +151,16 @@ def _of_name(name):
 def _of_model(model):
     """As `_of_name`, and whether the model normalises, and the size that it resizes to, or None."""
     if not isinstance(model, keras.Model):
-        raise ValueError(
+        raise ArgumentError(
             f"model_or_name of type {type(model).__name__} is not allowed: give a model of this library or the name "
             "of one."
         )
     stem = stem_of(model)
     if stem is None:
-        raise ValueError(f"{model.name} has no stem that images go into: it is no model of this library.")
+        raise ArgumentError(f"{model.name} has no stem that images go into: it is no model of this library.")
     facts = facts_of(model)
     model = as_functional(model, "preprocessing")
     if len(model.inputs) != 1:
-        raise ValueError(f"{model.name} has {len(model.inputs)} inputs: preprocessing takes models with one.")
+        raise ArgumentError(f"{model.name} has {len(model.inputs)} inputs: preprocessing takes models with one.")
     normalizes = bool(normalizers_inside(model))
     return facts, tuple(model.inputs[0].shape[1:]), stem.data_format, normalizes, resized_inside(model)

@@ -5,7 +5,9 @@ import json
 import os
 import tempfile
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,9 +16,11 @@ from mobilenet_common.checkpoints import LAYOUTS, StateDict, load_into, state_di
 from mobilenet_common.checkpoints.download import download_from_hub, hub_client, reason
 from mobilenet_common.checkpoints.files import as_array
 from mobilenet_common.checkpoints.images import header_of
-from mobilenet_common.errors import UPDATE_HINT, CheckpointError, DownloadError, integer, printable
+from mobilenet_common.errors import UPDATE_HINT, ArgumentError, CheckpointError, DownloadError, integer, printable
 from mobilenet_common.foreign import repository_of, without_hub
 from mobilenet_common.nesting import as_functional
+from mobilenet_common.types import PathLike
+from mobilenet_runtime.transform import Preprocessing
 from mobilenet_zoo.cards import model_card
 from mobilenet_zoo.facts import Facts, facts_of, remember
 from mobilenet_zoo.names import is_repository, registry, unknown_model
@@ -29,16 +33,16 @@ _MOST_BYTES = 1 << 24  # of a file that only describes
 
 
 def save_pretrained(
-    model,
-    folder,
+    model: keras.Model,
+    folder: PathLike,
     *,
-    class_names=None,
-    transform=None,
-    dataset=None,
-    metrics=None,
-    licence=None,
-    description=None,
-):
+    class_names: Sequence[str] | None = None,
+    transform: Preprocessing | None = None,
+    dataset: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+    licence: str | None = None,
+    description: str | None = None,
+) -> Path:
     """Saves a model, with all that one needs to use it, as a folder.
 
     The folder holds Keras's own files (`config.json`, `metadata.json`, `model.weights.h5`), the same weights as
@@ -98,7 +102,16 @@ def save_pretrained(
     return folder
 
 
-def push_to_hub(model, repository, *, private=None, token=None, branch=None, message=None, **described):
+def push_to_hub(
+    model: keras.Model,
+    repository: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    branch: str | None = None,
+    message: str | None = None,
+    **described: Any,
+) -> str:
     """Saves a model as `save_pretrained` does, into a repository on the Hugging Face Hub, which is made if need be.
 
     Args:
@@ -135,7 +148,9 @@ def push_to_hub(model, repository, *, private=None, token=None, branch=None, mes
     return commit.commit_url
 
 
-def from_pretrained(name_or_folder, *, revision=None, token=None, **options):
+def from_pretrained(
+    name_or_folder: PathLike, *, revision: str | None = None, token: str | bool | None = None, **options: Any
+) -> keras.Model:
     """Loads what `save_pretrained` or `push_to_hub` saved, what Keras saved to the hub, or published weights.
 
     Files from the hub are checked as published weights are. Nothing that is in a file is run.
@@ -163,20 +178,22 @@ def from_pretrained(name_or_folder, *, revision=None, token=None, **options):
     if not is_folder:
         text, _, at = text.partition("@")
         if at and revision not in (None, at):
-            raise ValueError(f"revision={revision!r} is not the one in {text}@{at}: give one of them.")
+            raise ArgumentError(f"revision={revision!r} is not the one in {text}@{at}: give one of them.")
         revision = revision or at or None
     published = without_hub(text)
     if published in WEIGHTS and not is_folder:
         return create_model(published + (f"@{revision}" if revision else ""), **options)
     if published in registry() and not is_folder:
         tagged = [name for name in WEIGHTS if name.startswith(f"{published}.")]
-        raise ValueError(
+        raise ArgumentError(
             f"name_or_folder={text!r} is a model name without weights: "
             + (f"add a tag, such as {tagged[0]!r}, or " if tagged else "")
             + "build it with mobilenet_zoo.create_model."
         )
     if options:
-        raise ValueError(f"{', '.join(options)}: options are for published weights; {text} is loaded as it was saved.")
+        raise ArgumentError(
+            f"{', '.join(options)}: options are for published weights; {text} is loaded as it was saved."
+        )
     if is_folder:
         return _load(text, lambda file: Path(text) / file)
     if not is_repository(text):
@@ -190,7 +207,7 @@ def from_pretrained(name_or_folder, *, revision=None, token=None, **options):
         raise DownloadError(f"{text} is not a folder, and as a repository: {error}", absent=error.absent) from error
 
 
-def class_names_of(model):
+def class_names_of(model: keras.Model) -> tuple[str, ...] | None:
     """The names of a model's outputs, as it was saved with them, or None."""
     facts = facts_of(model)
     return list(facts.class_names) if facts and facts.class_names else None
@@ -236,7 +253,7 @@ def _tensors(model):
     for layout in ("timm", "compact"):
         try:
             return layout, state_dict(model, layout)
-        except ValueError:  # it has no such model
+        except ArgumentError:  # it has no such model
             continue
     return "native", {entry.name: _array(entry.variable) for entry in LAYOUTS["native"].entries(model)}
 
@@ -274,7 +291,7 @@ def _facts(record, source, model):
 def _check_names(model, class_names):
     outputs = model.output_shape[-1] if isinstance(model.output_shape, tuple) else None
     if class_names is not None and len(class_names) != outputs:
-        raise ValueError(f"class_names has {len(class_names)} names, but {model.name} has {outputs} outputs.")
+        raise ArgumentError(f"class_names has {len(class_names)} names, but {model.name} has {outputs} outputs.")
 
 
 def _licence(base):
@@ -297,7 +314,7 @@ def _read_json(path):
         raise CheckpointError(f"{path} is not there: {path.parent} was not saved by save_pretrained or Keras.{hint}")
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise ValueError("it is too large")
+            raise ArgumentError("it is too large")
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # JSON's and UTF-8's errors are such
         raise CheckpointError(f"{path} can't be read: {error}.") from error

@@ -2,10 +2,12 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
-from mobilenet_common.errors import is_integer, plain_value
+from mobilenet_common.errors import ArgumentError, is_integer, plain_value
 from mobilenet_common.layers.costs import Cost, elements
 from mobilenet_common.nesting import as_functional, calls
 from mobilenet_common.notices import warn
@@ -63,7 +65,7 @@ class Profile:
         """The most memory that activations take at once, if each is freed after its last reader."""
         return max((row.peak_activation_bytes for row in self.rows), default=0)
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """The profile as plain dicts, lists, strings and integers."""
         return {
             "model": self.model,
@@ -103,7 +105,7 @@ class Profile:
         return "\n".join([title, table[0], rule, *table[1:-1], rule, table[-1]])
 
 
-def profile(model, input_shape=None):
+def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Profile:
     """Counts what `model` costs on one picture.
 
     Args:
@@ -228,16 +230,16 @@ def _costs(layer, given, written):
 
 def _input_shape(model, input_shape):
     if len(model.inputs) != 1:
-        raise ValueError(f"{model.name} has {len(model.inputs)} inputs: profile takes models with one.")
+        raise ArgumentError(f"{model.name} has {len(model.inputs)} inputs: profile takes models with one.")
     own = tuple(model.inputs[0].shape[1:])
     if input_shape is None:
         if None in own:
-            raise ValueError(f"{model.name} takes images of {own}: pass profile an input_shape without None.")
+            raise ArgumentError(f"{model.name} takes images of {own}: pass profile an input_shape without None.")
         return own
     given = tuple(map(plain_value, input_shape))
     fits = len(given) == len(own) and all(
         is_integer(n) and n > 0 and (m is None or m == n) for n, m in zip(given, own, strict=True)
     )
     if not fits:
-        raise ValueError(f"input_shape={input_shape!r} does not fit {model.name}, which takes {own}.")
+        raise ArgumentError(f"input_shape={input_shape!r} does not fit {model.name}, which takes {own}.")
     return given

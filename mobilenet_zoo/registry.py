@@ -1,6 +1,9 @@
 """Every model by one name: timm's where timm has one, else a name of the same scheme."""
 
 import inspect
+from typing import Any
+
+import keras
 
 import mobilenet_v1
 import mobilenet_v2
@@ -8,7 +11,7 @@ import mobilenet_v3
 import mobilenet_v4
 from mobilenet_common.checkpoints import check_name, is_named, open_weights
 from mobilenet_common.create import fitting
-from mobilenet_common.errors import number, unknown_name
+from mobilenet_common.errors import ArgumentError, number, unknown_name
 from mobilenet_common.foreign import check_arguments, explains_arguments, without_hub
 from mobilenet_zoo.names import WEIGHTS, Entry, matching, registry
 
@@ -27,7 +30,7 @@ def is_timm_name(name):
     return name in registry() and bool(registry()[name].options)
 
 
-def list_models(pattern="*", pretrained=False):
+def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
     """The names that `create_model` knows, sorted.
 
     Args:
@@ -41,7 +44,7 @@ def list_models(pattern="*", pretrained=False):
      'mobilenetv4_hybrid_medium_075']
     """
     if not isinstance(pattern, str):
-        raise ValueError(f'pattern={pattern!r} is not allowed: it must be a string, such as "*v4*".')
+        raise ArgumentError(f'pattern={pattern!r} is not allowed: it must be a string, such as "*v4*".')
     return matching(WEIGHTS if pretrained else registry(), pattern)
 
 
@@ -64,7 +67,7 @@ def _offered(name, weights, width):
 
 
 @explains_arguments
-def create_model(name, **kwargs):
+def create_model(name: str, **kwargs: Any) -> keras.Model:
     """Builds a model by its name in timm, or by ours where timm has none.
 
     A timm name brings timm's padding and epsilon: PyTorch's, and TensorFlow's for names that start with `tf_`. The
@@ -93,7 +96,7 @@ def create_model(name, **kwargs):
     if tag and name.partition("@")[0] not in WEIGHTS:
         raise unknown_name("name", name, [each for each in WEIGHTS if each.startswith(f"{base}.")] or [base])
     if "variant" in kwargs:
-        raise ValueError("variant is not an argument of create_model: the name says it.")
+        raise ArgumentError("variant is not an argument of create_model: the name says it.")
     entry, options = entries[base], entries[base].options
     check_arguments("create_model", kwargs, inspect.signature(entry.create).parameters)
     width = entry.width * number("width_multiplier", kwargs.pop("width_multiplier", 1.0), 0, 4, low_open=True)

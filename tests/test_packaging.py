@@ -80,6 +80,40 @@ def test_wheel_carries_the_license(wheel):
         assert archive.read(license_file) == (ROOT / "LICENSE").read_bytes()
 
 
+@pytest.fixture
+def checkout_without_links(tmp_path):
+    """A copy of the tree in which the link is a text file with its target, as Git leaves it where links can't be."""
+    tree = tmp_path / "checkout"
+    tree.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    for folder in (*FOLDERS.values(), "tests"):
+        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (tree / "mobilenet_common").write_text("common")
+    return tree
+
+
+@pytest.mark.slow
+def test_an_editable_install_and_the_tests_work_without_links(checkout_without_links, tmp_path):
+    run("-m", "venv", "--without-pip", str(tmp_path / "venv"), cwd=tmp_path)
+    (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (packages / "others.pth").write_text(f"{Path(pytest.__file__).resolve().parents[1]}\n")  # all but the project
+    python = tmp_path / "venv" / "bin" / "python"
+    for command in (
+        ("-m", "pip", "install", "--no-deps", "--no-index", "--no-build-isolation", "-e", "."),
+        ("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/common/test_architecture.py"),
+    ):
+        result = subprocess.run(
+            [python, *command],
+            cwd=checkout_without_links,
+            env=os.environ | {"KERAS_BACKEND": "torch", "PYTHONPATH": ""},
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert " passed" in result.stdout
+
+
 def test_installed_wheel_beside_a_foreign_common(installed, tmp_path):
     (tmp_path / "common").mkdir()
     (tmp_path / "common" / "__init__.py").write_text("FOREIGN = True\n")

@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 
 from mobilenet_common.catalogue import KERAS, TIMM
-from mobilenet_common.errors import DownloadError, install_hint
+from mobilenet_common.errors import ArgumentError, DownloadError, install_hint
 
 
 def download(checkpoint, include_top=True, revision=None):
@@ -32,7 +32,7 @@ def download(checkpoint, include_top=True, revision=None):
     if checkpoint.source == TIMM:
         return download_from_hub(checkpoint.repository, checkpoint.file, revision)
     if revision is not None:
-        raise ValueError(
+        raise ArgumentError(
             f"{checkpoint.name}@{revision}: only weights on the Hugging Face Hub have revisions, and these are "
             f"{checkpoint.source}'s. Leave out '@{revision}'."
         )

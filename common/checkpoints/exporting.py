@@ -7,7 +7,7 @@ from mobilenet_common.checkpoints.files import as_array
 from mobilenet_common.checkpoints.layouts import LAYOUTS
 from mobilenet_common.checkpoints.layouts.base import TORCH_SUFFIXES, blocks, part
 from mobilenet_common.checkpoints.loading import check_complete, check_is_mobilenet, num_classes
-from mobilenet_common.errors import one_of
+from mobilenet_common.errors import ArgumentError, one_of
 
 TORCH_LAYOUTS = tuple(name for name, layout in LAYOUTS.items() if layout.torch_axes)
 
@@ -39,13 +39,13 @@ def state_dict(model, layout):
 
 def _check_counterpart(model, layout):
     if num_classes(model) is None:
-        raise ValueError(
+        raise ArgumentError(
             f"{model.name} has no classifier, and {layout.name} has one in every checkpoint: export the model with top."
         )
     for layer in [part(model, "stem"), *(layer for _, _, layer in blocks(model))]:
         normalization = getattr(layer, "normalization", layout.normalization)
         if normalization != layout.normalization:
-            raise ValueError(
+            raise ArgumentError(
                 f"{model.name} has the normalization {normalization!r}, and {layout.name}'s models have "
                 f"{layout.normalization!r}: export a fused model as it was before fuse."
             )

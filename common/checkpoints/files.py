@@ -15,7 +15,7 @@ import numpy as np
 from mobilenet_common.checkpoints.keras_files import layer_configs, read_h5, read_keras, stem_attributes
 from mobilenet_common.checkpoints.refusals import damaged
 from mobilenet_common.checkpoints.torch_files import read_torch, write_torch
-from mobilenet_common.errors import CheckpointError
+from mobilenet_common.errors import ArgumentError, CheckpointError
 
 
 def read(path):
@@ -57,7 +57,7 @@ def write(path, tensors, metadata=None):
     path = pathlib.Path(path)
     writer = _WRITERS.get(path.suffix)
     if writer is None:
-        raise ValueError(f"{path} has an unknown ending {path.suffix!r}. Writable: {', '.join(_WRITERS)}.")
+        raise ArgumentError(f"{path} has an unknown ending {path.suffix!r}. Writable: {', '.join(_WRITERS)}.")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
         part = pathlib.Path(folder) / path.name

@@ -6,7 +6,7 @@ import zipfile
 import h5py
 
 from mobilenet_common.checkpoints.refusals import MOST_BYTES, damaged, too_large
-from mobilenet_common.errors import CheckpointError
+from mobilenet_common.errors import ArgumentError, CheckpointError
 
 _MOST_BYTES_OF_WEIGHTS = 4 * MOST_BYTES  # with an optimizer's copies, and layers of the user's own
 _NOT_READABLE = (OSError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile, EOFError)
@@ -138,7 +138,7 @@ def _strings(names):
 
 def _array(data):
     if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
-        raise ValueError(f"{data.name} is not a plain array")
+        raise ArgumentError(f"{data.name} is not a plain array")
     if data.nbytes > MOST_BYTES:  # a file may claim much more than it holds
         raise too_large("The file", data.name, data.shape)
     array = data[()]

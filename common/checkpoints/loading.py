@@ -1,22 +1,26 @@
 """Puts a checkpoint's tensors into a model: all of them, or none."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
+import keras
 import numpy as np
 
 from mobilenet_common.checkpoints.images import note_image_facts
 from mobilenet_common.checkpoints.layouts.base import part
 from mobilenet_common.checkpoints.state_dict import StateDict
-from mobilenet_common.errors import CheckpointError
+from mobilenet_common.errors import ArgumentError, CheckpointError
 from mobilenet_common.layers.records import warn_if_different
 from mobilenet_common.nesting import stem_of, where_inside
 from mobilenet_common.notices import warn
+from mobilenet_common.types import PathLike
 
 _SHOWN = 8
 _HEAD = ("head_conv", "head_dense", "classifier")  # in the order in which they run
 
 
-def load_checkpoint(model, source, layout=None):
+def load_checkpoint(model: keras.Model, source: PathLike | Mapping[str, Any], layout: str | None = None) -> keras.Model:
     """Loads published or converted weights into a model of this library.
 
     Every variable of the model must get a tensor, and every tensor of the network must have a place; PyTorch's batch
@@ -106,7 +110,7 @@ def check_is_mobilenet(model):
     """Raise a `ValueError` if the MobileNet of `model` is a layer of it, where no library's names reach."""
     inside = where_inside(model)
     if inside:
-        raise ValueError(
+        raise ArgumentError(
             f"{model.name} is not a MobileNet itself, and no other library has names for its layers.{inside}"
         )
 
@@ -220,7 +224,7 @@ def check_complete(model, entries, layout):
     named = {id(entry.variable) for entry in entries}
     for variable in model.weights:
         if id(variable) not in named:
-            raise ValueError(
+            raise ArgumentError(
                 f"layout={layout.name!r} has no name for {variable.path}: no model in that layout has such a variable."
             )
 

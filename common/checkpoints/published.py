@@ -9,7 +9,7 @@ from mobilenet_common.checkpoints.download import discard, download
 from mobilenet_common.checkpoints.files import READERS
 from mobilenet_common.checkpoints.images import identify
 from mobilenet_common.checkpoints.state_dict import StateDict
-from mobilenet_common.errors import CheckpointError, unknown_name
+from mobilenet_common.errors import ArgumentError, CheckpointError, unknown_name
 from mobilenet_common.foreign import check_weights, without_hub
 
 IMAGENET = "imagenet"
@@ -82,7 +82,7 @@ def find(name, published, fits):
         offered = fitting or published.values()
         names = dict.fromkeys([*(each.tag for each in offered), *(each.name for each in offered)])
         raise unknown_name("weights", name, [IMAGENET, *names], "mobilenet_zoo.list_models(pretrained=True)")
-    raise ValueError(f"weights={name!r} is not published for this variant and width. {_offer(name, published)}")
+    raise ArgumentError(f"weights={name!r} is not published for this variant and width. {_offer(name, published)}")
 
 
 def fetch(checkpoint, include_top=True, revision=None):

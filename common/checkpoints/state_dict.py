@@ -9,7 +9,7 @@ from mobilenet_common.checkpoints.files import own_options, read
 from mobilenet_common.checkpoints.keras_files import layer_configs
 from mobilenet_common.checkpoints.layouts import LAYOUTS
 from mobilenet_common.checkpoints.networks import AVERAGED, find_network
-from mobilenet_common.errors import CheckpointError, unknown_name
+from mobilenet_common.errors import ArgumentError, CheckpointError, unknown_name
 from mobilenet_common.notices import warn
 
 _KERAS_INDEX = {
@@ -62,7 +62,7 @@ class StateDict:
         elif isinstance(source, (str, os.PathLike)):
             contents, name = read(source), str(source)
         else:
-            raise ValueError(
+            raise ArgumentError(
                 f"A checkpoint of type {type(source).__name__} is not allowed: give a path or a mapping of names to "
                 "arrays."
             )

@@ -3,7 +3,7 @@
 import keras
 
 from mobilenet_common import ops
-from mobilenet_common.errors import flag, integer, number, odd_kernel, one_of, pair
+from mobilenet_common.errors import ArgumentError, flag, integer, number, odd_kernel, one_of, pair
 from mobilenet_common.layers.block import Block
 from mobilenet_common.layers.convolution import ConvNormActivation
 from mobilenet_common.layers.costs import Cost, along, elements
@@ -55,7 +55,9 @@ class MobileAttention(Block):
     ):
         super().__init__(filters, **kwargs)
         if self.strides != 1:
-            raise ValueError(f"strides={self.strides} is not allowed: attention keeps its map's size, so it must be 1.")
+            raise ArgumentError(
+                f"strides={self.strides} is not allowed: attention keeps its map's size, so it must be 1."
+            )
         self.heads = integer("heads", heads, 1)
         self.key_size = integer("key_size", key_size, 1)
         self.value_size = self.key_size if value_size is None else integer("value_size", value_size, 1)
@@ -63,7 +65,9 @@ class MobileAttention(Block):
         self.kv_kernel_size = odd_kernel("kv_kernel_size", kv_kernel_size, zero_is_none=True)
         self.kv_strides = one_of("kv_strides", kv_strides, (1, 2))
         if self.kv_strides > 1 and self.kv_kernel_size is None:
-            raise ValueError(f"kv_strides={kv_strides} needs kv_kernel_size, the kernel of the striding convolution.")
+            raise ArgumentError(
+                f"kv_strides={kv_strides} needs kv_kernel_size, the kernel of the striding convolution."
+            )
         self.query_strides = pair("query_strides", query_strides, 1)
         self.attention_dropout = number("attention_dropout", attention_dropout, 0, 1, high_open=True)
         self.projection_dropout = number("projection_dropout", projection_dropout, 0, 1, high_open=True)
@@ -269,7 +273,7 @@ class ChannelAttention(QuickLayer):
     def build(self, input_shape):
         channels = input_shape[channel_axis(self.data_format)]
         if channels % self.heads:
-            raise ValueError(
+            raise ArgumentError(
                 f"heads={self.heads} must divide the channels, {channels}: choose a divisor of {channels}."
             )
         self.query_down = self.kv_down = None

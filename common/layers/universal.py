@@ -2,7 +2,7 @@
 
 import keras
 
-from mobilenet_common.errors import flag, integer, odd_kernel
+from mobilenet_common.errors import ArgumentError, flag, integer, odd_kernel
 from mobilenet_common.layers.block import Block
 
 
@@ -60,7 +60,7 @@ class UniversalInvertedBottleneck(Block):
         self.linear = flag("linear", linear)
         strider = next((place for place in ("middle", "start", "end") if getattr(self, f"{place}_kernel_size")), None)
         if self.strides > 1 and strider is None:
-            raise ValueError(
+            raise ArgumentError(
                 f"strides={strides} needs a depthwise convolution that can stride: "
                 "give start_kernel_size, middle_kernel_size or end_kernel_size."
             )

@@ -4,6 +4,7 @@ import collections
 
 import numpy as np
 
+from mobilenet_common.errors import ArgumentError
 from mobilenet_runtime.labels import BACKGROUND, imagenet_classes
 
 _SHOWN = 10
@@ -33,21 +34,21 @@ def match_classes(data_names, model_names, outputs):
         model_names, synsets = _of_imagenet(outputs, data_names)
     if model_names is None:
         if len(data_names) != outputs:
-            raise ValueError(
+            raise ArgumentError(
                 f"The data has {len(data_names)} classes, but the model tells {outputs} apart and has no names for "
                 "them: save it with class_names, or evaluate it on as many classes, in its order."
             )
         model_names = data_names
     model_names = tuple(map(str, model_names))
     if len(model_names) != outputs:
-        raise ValueError(f"The model has names for {len(model_names)} classes, but {outputs} outputs.")
+        raise ArgumentError(f"The model has names for {len(model_names)} classes, but {outputs} outputs.")
     if model_names == data_names:
         return model_names, np.arange(outputs)
     counts = collections.Counter(model_names)  # two of ImageNet's are called crane
     known = {name: number for number, name in enumerate(model_names) if counts[name] == 1} | synsets
     unknown = [name for name in data_names if name not in known]
     if unknown:
-        raise ValueError(
+        raise ArgumentError(
             f"The model doesn't know {_listed(unknown)} among the data's {len(data_names)} classes. Its own are "
             f"{_listed(model_names)}: rename the data's classes, or leave those out."
         )

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from mobilenet_common.errors import integer
+from mobilenet_common.errors import ArgumentError, integer
 from mobilenet_runtime import reading
 from mobilenet_runtime.classifier import ExportedClassifier
 from mobilenet_runtime.evaluation.classes import match_classes
@@ -115,7 +115,7 @@ def evaluate(model, examples, *, batch_size=32, transform=None, class_names=None
     classifier = ExportedClassifier(model) if isinstance(model, (str, os.PathLike)) else model
     transform = transform or classifier.transform
     if not len(examples):
-        raise ValueError("examples are empty: there has to be a picture at least.")
+        raise ArgumentError("examples are empty: there has to be a picture at least.")
     blank = np.zeros((min(batch_size, len(examples)), *_shape(transform)), "float32")
     outputs = classifier.answer(blank).shape[-1]  # which also warms it up
     names, numbers = match_classes(examples.class_names, class_names or classifier.class_names, outputs)
@@ -133,7 +133,7 @@ def evaluate(model, examples, *, batch_size=32, transform=None, class_names=None
             progress(len(good), failures)
     seconds = time.perf_counter() - start
     if not indices:
-        raise ValueError(f"None of the {len(examples)} pictures can be read. The first: {damaged[0]}")
+        raise ArgumentError(f"None of the {len(examples)} pictures can be read. The first: {damaged[0]}")
 
     labels = numbers[np.asarray(examples.labels)[indices]]
     probabilities = np.concatenate(answers).astype("float32")

@@ -5,6 +5,8 @@ import math
 import os
 from collections.abc import Mapping
 
+from mobilenet_common.errors import ArgumentError
+
 
 def read_history(history):
     """A record of numbers for each epoch.
@@ -21,7 +23,7 @@ def read_history(history):
     """
     if isinstance(history, (str, os.PathLike)):
         if not os.path.isfile(history):
-            raise ValueError(f"history={os.fspath(history)!r} is no file: name a CSV log, or give records by epoch.")
+            raise ArgumentError(f"history={os.fspath(history)!r} is no file: name a CSV log, or give records by epoch.")
         with open(history, newline="", encoding="utf-8") as stream:
             history = list(csv.DictReader(stream))
     elif isinstance(history, Mapping):

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from mobilenet_common.errors import integer
+from mobilenet_common.errors import ArgumentError, integer
 
 BINS = 15  # as Guo et al. take
 _LEAST = float(np.finfo("float32").eps)  # no probability counts for less in a logarithm, as in scikit-learn
@@ -55,7 +55,7 @@ class Metrics:
     calibration: Calibration
 
 
-def metrics(probabilities, labels):
+def metrics(probabilities: np.ndarray, labels: np.ndarray) -> Metrics:
     """Measures a classifier's answers.
 
     Args:
@@ -89,7 +89,7 @@ def metrics(probabilities, labels):
     )
 
 
-def calibration(confidences, correct, bins=BINS):
+def calibration(confidences: np.ndarray, correct: np.ndarray, bins: int = BINS) -> Calibration:
     """The reliability diagram and the expected calibration error (Guo et al., 2017, section 2).
 
     Args:
@@ -111,7 +111,7 @@ def calibration(confidences, correct, bins=BINS):
     return Calibration(edges, counts, confidence, accuracy, float(ece))
 
 
-def confident_mistakes(probabilities, labels, count):
+def confident_mistakes(probabilities: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     """Which pictures a model is most sure of and wrong about, the surest first: at most `count` indices."""
     values, labels = _checked(probabilities, labels)
     wrong = np.flatnonzero(values.argmax(1) != labels)
@@ -130,20 +130,20 @@ def confused_pairs(confusion, count):
 def _checked(probabilities, labels):
     values, labels = np.asarray(probabilities, "float64"), np.asarray(labels)
     if values.ndim != 2 or values.shape[0] < 1 or values.shape[1] < 2:
-        raise ValueError(
+        raise ArgumentError(
             f"probabilities of shape {values.shape} are not allowed: they must be (pictures, classes), of one picture "
             "and two classes at least."
         )
     if labels.shape != values.shape[:1] or labels.dtype.kind not in "iu":
-        raise ValueError(
+        raise ArgumentError(
             f"labels of shape {labels.shape} and type {labels.dtype} are not allowed: they must be {len(values)} "
             "integers, one for each picture."
         )
     outside = labels[(labels < 0) | (labels >= values.shape[1])]
     if outside.size:
-        raise ValueError(f"labels hold {outside[0]}, which is no class: they must be in 0..{values.shape[1] - 1}.")
+        raise ArgumentError(f"labels hold {outside[0]}, which is no class: they must be in 0..{values.shape[1] - 1}.")
     if not (values.min() >= 0 and values.max() <= 1 + 1e-3):  # NaN compares false, so it ends here too
-        raise ValueError(
+        raise ArgumentError(
             f"probabilities are not allowed to be outside 0..1, and these reach from {values.min():g} to "
             f"{values.max():g}: pass logits through a softmax first."
         )

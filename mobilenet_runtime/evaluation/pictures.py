@@ -1,18 +1,25 @@
 """Heat on pictures."""
 
 import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mobilenet_common.errors import install_hint, integer
+from mobilenet_common.errors import ArgumentError, install_hint, integer
+from mobilenet_common.types import ImageLike
 from mobilenet_runtime.pictures import open_picture, pillow
+from mobilenet_runtime.transform import Preprocessing
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _STRENGTH = 0.65  # of the heat's colour where it is hottest
 _DIMMED = 0.4  # brightness of what the model did not see
 _LONGEST = 2048  # pixels of an overlay's longer side
 
 
-def overlay(picture, heat, region=None):
+def overlay(picture: ImageLike, heat: np.ndarray, region: Sequence[float] | None = None) -> "Image.Image":
     """An image with heat on it: where there is none it stays as it is.
 
     Args:
@@ -35,7 +42,9 @@ def overlay(picture, heat, region=None):
     return image.fromarray(np.rint((1 - share) * pixels + share * colours).astype("uint8"))
 
 
-def photograph_overlay(picture, heat, transform, longest=_LONGEST):
+def photograph_overlay(
+    picture: ImageLike, heat: np.ndarray, transform: Preprocessing, longest: int = _LONGEST
+) -> "Image.Image":
     """A photograph with heat on the part of it that a model saw.
 
     Args:
@@ -78,4 +87,4 @@ def matplotlib(name):
     try:
         return getattr(importlib.import_module("matplotlib"), name)
     except ImportError:
-        raise ValueError(f"Charts and heat maps need matplotlib: {install_hint('cli')}.") from None
+        raise ArgumentError(f"Charts and heat maps need matplotlib: {install_hint('cli')}.") from None

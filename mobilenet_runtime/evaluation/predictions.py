@@ -1,14 +1,20 @@
 """A classifier's answers in a file: what a student learns from when its teacher is not there."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from mobilenet_common.errors import ArgumentError
+from mobilenet_common.types import PathLike
 
 ENDING = ".npz"
 _SHOWN = 5
 
 
-def save_predictions(path, probabilities, names, class_names=None):
+def save_predictions(
+    path: PathLike, probabilities: np.ndarray, names: Sequence[str], class_names: Sequence[str] | None = None
+) -> None:
     """Writes a classifier's answers to a `.npz` that `read_predictions` reads.
 
     Args:
@@ -23,14 +29,14 @@ def save_predictions(path, probabilities, names, class_names=None):
     """
     names = np.asarray([str(name) for name in names])
     if len(set(names)) != len(names) or len(names) != len(probabilities):
-        raise ValueError(
+        raise ArgumentError(
             f"names are not allowed: {len(probabilities)} rows of probabilities need as many different names."
         )
     arrays = {"probabilities": np.asarray(probabilities, "float32"), "names": names}
     if class_names is not None:
         arrays["class_names"] = np.asarray([str(name) for name in class_names])
         if len(class_names) != arrays["probabilities"].shape[-1]:
-            raise ValueError(
+            raise ArgumentError(
                 f"class_names of length {len(class_names)} are not allowed: the probabilities are of "
                 f"{arrays['probabilities'].shape[-1]} classes."
             )
@@ -38,7 +44,7 @@ def save_predictions(path, probabilities, names, class_names=None):
         np.savez_compressed(file, **arrays)
 
 
-def read_predictions(path, names, class_names=None):
+def read_predictions(path: PathLike, names: Sequence[str], class_names: Sequence[str] | None = None) -> np.ndarray:
     """A classifier's saved probabilities `(n, classes)` for examples, in the order of their names.
 
     Args:
@@ -54,16 +60,16 @@ def read_predictions(path, names, class_names=None):
             probabilities, saved = file["probabilities"], file["names"]
             saved_classes = file["class_names"].tolist() if "class_names" in file else None
     except (OSError, ValueError, KeyError, EOFError) as error:
-        raise ValueError(
+        raise ArgumentError(
             f"predictions={str(path)!r} can't be read: {error}. It must be what save_predictions wrote."
         ) from None
     sums = probabilities.sum(axis=-1) if probabilities.ndim == 2 else np.zeros(1)
     if not np.all(np.abs(sums - 1) < 1e-2) or len(saved) != len(probabilities) or (probabilities < 0).any():
-        raise ValueError(f"predictions={str(path)!r} are no probabilities: a row must be an example's and sum to 1.")
+        raise ArgumentError(f"predictions={str(path)!r} are no probabilities: a row must be an example's and sum to 1.")
     place = {str(name): row for row, name in enumerate(saved)}
     missing = [str(name) for name in names if str(name) not in place]
     if missing:
-        raise ValueError(
+        raise ArgumentError(
             f"predictions={str(path)!r} lack {len(missing)} of {len(names)} examples, the first {missing[0]!r}: "
             "let the teacher answer for the same data."
         )
@@ -80,7 +86,7 @@ def _columns(path, saved, wanted, count):
     if saved is None or sorted(saved) != sorted(wanted):
         own = f"{count} classes" if saved is None else ", ".join(saved[:_SHOWN]) + ", ..." * (len(saved) > _SHOWN)
         theirs = ", ".join(wanted[:_SHOWN]) + ", ..." * (len(wanted) > _SHOWN)
-        raise ValueError(
+        raise ArgumentError(
             f"predictions={str(path)!r} are of other classes than the data: {own} in place of {theirs}. Let a teacher "
             "answer that knows the same classes."
         )

@@ -4,6 +4,7 @@ import zipfile
 
 import numpy as np
 
+from mobilenet_common.errors import ArgumentError
 from mobilenet_runtime.examples.labels import label_numbers
 from mobilenet_runtime.examples.parts import TEST, TRAIN, VALIDATION, WHOLE, Part
 
@@ -38,7 +39,7 @@ def read(path):
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} can't be read as an .npz of plain arrays: {error}") from None
+        raise ArgumentError(f"{path} can't be read as an .npz of plain arrays: {error}") from None
     class_names = None
     if "class_names" in arrays:
         class_names = tuple(map(str, arrays["class_names"].tolist()))
@@ -49,7 +50,7 @@ def read(path):
                 parts[name] = _part(path, arrays, pictures, labels, class_names)
                 break
     if not parts or (WHOLE in parts and len(parts) > 1):
-        raise ValueError(
+        raise ArgumentError(
             f"{path} has the arrays {', '.join(arrays)}. It must have x and y, images and labels, or x_train and "
             "y_train (and may have x_val and y_val, x_test and y_test, and class_names)."
         )
@@ -61,7 +62,9 @@ def _part(path, arrays, x, y, class_names):
     if labels.ndim == 2 and labels.shape[1] == 1:  # as keras.datasets has them
         labels = labels[:, 0]
     if labels.shape != (len(pictures),):
-        raise ValueError(f"{path}: {y} has shape {labels.shape}, but must be ({len(pictures)},) as {x} has pictures.")
+        raise ArgumentError(
+            f"{path}: {y} has shape {labels.shape}, but must be ({len(pictures)},) as {x} has pictures."
+        )
     labels = labels.tolist()
     names = _Names(path.name if x in ("x", "images") else f"{path.name}:{x}", len(pictures))
 
@@ -79,7 +82,7 @@ def _pictures(path, key, array):
         or (array.ndim == 4 and array.shape[-1] not in (1, 3, 4))
         or array.dtype.kind not in "uif"
     ):
-        raise ValueError(
+        raise ArgumentError(
             f"{path}: {key} of shape {array.shape} and type {array.dtype} is no pictures: it must be (n, height, "
             "width) or (n, height, width, 1, 3 or 4), of numbers."
         )
@@ -87,5 +90,7 @@ def _pictures(path, key, array):
         return array.astype("uint8", copy=False)
     low, high = array.min(), array.max()
     if not (0 <= low and high <= 255) or (array.dtype.kind == "f" and high <= 1):
-        raise ValueError(f"{path}: {key} has values from {low} to {high}, but pixels are 0 to 255: scale them first.")
+        raise ArgumentError(
+            f"{path}: {key} has values from {low} to {high}, but pixels are 0 to 255: scale them first."
+        )
     return np.rint(array).astype("uint8")

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mobilenet_common.errors import ArgumentError
+
 
 class Joined(Sequence):
     """Sequences behind one another, none of them copied."""
@@ -61,17 +63,17 @@ class Examples:
         labels = np.asarray(self.labels)
         class_names = tuple(map(str, self.class_names))
         if labels.ndim != 1 or (labels.size and labels.dtype.kind not in "iu"):
-            raise ValueError(
+            raise ArgumentError(
                 f"labels of shape {labels.shape} and type {labels.dtype} are not allowed: they must be (n,) integers."
             )
         for what, values in (("labels", labels), ("names", self.names)):
             if values is not None and len(values) != len(self.pictures):
-                raise ValueError(f"There are {len(self.pictures)} pictures, but {len(values)} {what}.")
+                raise ArgumentError(f"There are {len(self.pictures)} pictures, but {len(values)} {what}.")
         if len(set(class_names)) < len(class_names):
-            raise ValueError(f"class_names={class_names!r} names a class twice.")
+            raise ArgumentError(f"class_names={class_names!r} names a class twice.")
         wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
         if wrong.size:
-            raise ValueError(
+            raise ArgumentError(
                 f"labels[{wrong[0]}]={labels[wrong[0]]} is out of range: there are {len(class_names)} classes, so "
                 f"labels are 0 to {len(class_names) - 1}. {wrong.size} labels are wrong."
             )

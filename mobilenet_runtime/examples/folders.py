@@ -4,7 +4,7 @@ import glob
 import itertools
 from pathlib import Path
 
-from mobilenet_common.errors import printable
+from mobilenet_common.errors import ArgumentError, printable
 from mobilenet_runtime.examples.parts import TEST, TRAIN, VALIDATION, WHOLE, Part, part_name
 from mobilenet_runtime.reading import find_pictures, is_ignored
 
@@ -18,7 +18,7 @@ def read(folder):
     inside, parts = _folders(folder), _part_folders(folder)
     if parts:
         if len(parts) < len(inside):
-            raise ValueError(f"{folder} has two folders for one part: {', '.join(path.name for path in inside)}.")
+            raise ArgumentError(f"{folder} has two folders for one part: {', '.join(path.name for path in inside)}.")
         found = {name: _classes(path) for name, path in parts.items()}
         return found, tuple(sorted(set(found[TRAIN].labels)))
     part = _classes(folder)
@@ -70,12 +70,12 @@ def _classes(folder):
         if not pictures:
             empty.append(path.name)
     if not paths:
-        raise ValueError(
+        raise ArgumentError(
             f"{folder} has no class folders with pictures in them. It must have a folder for each class, such as "
             f"{folder}/cat and {folder}/dog."
         )
     if empty:
-        raise ValueError(f"{folder} has class folders without a picture: {', '.join(empty)}. Fill or remove them.")
+        raise ArgumentError(f"{folder} has class folders without a picture: {', '.join(empty)}. Fill or remove them.")
     return Part(paths, labels, paths.__getitem__)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mobilenet_common.errors import install_hint
+from mobilenet_common.errors import ArgumentError, install_hint
 from mobilenet_runtime.examples.parts import WHOLE, Part, part_name
 from mobilenet_runtime.pictures import PictureError, pillow
 
@@ -53,7 +53,7 @@ def load(folder):
     try:
         return read(_datasets().load_from_disk(str(folder)), str(folder))
     except (OSError, KeyError) as error:
-        raise ValueError(f"{folder} can't be read as a Hugging Face dataset: {error}") from None
+        raise ArgumentError(f"{folder} can't be read as a Hugging Face dataset: {error}") from None
 
 
 def download(name):
@@ -61,7 +61,7 @@ def download(name):
     try:
         return read(_datasets().load_dataset(name), PREFIX + name)
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"{PREFIX}{name} can't be fetched: {error}") from None
+        raise ArgumentError(f"{PREFIX}{name} can't be fetched: {error}") from None
 
 
 def read(data, name="the dataset"):
@@ -70,7 +70,7 @@ def read(data, name="the dataset"):
     read_splits = {part_name(split): _part(dataset, name, split) for split, dataset in splits.items()}
     class_names = {names for _, names in read_splits.values()}
     if len(class_names) > 1:
-        raise ValueError(f"The splits of {name} have different classes: {', '.join(splits)}.")
+        raise ArgumentError(f"The splits of {name} have different classes: {', '.join(splits)}.")
     return {split: part for split, (part, _) in read_splits.items()}, class_names.pop() if class_names else None
 
 
@@ -82,7 +82,7 @@ def _part(dataset, name, split):
     labels = [column for column in labels if column in plain] or labels or plain
     if len(images) != 1 or len(labels) != 1:
         columns = ", ".join(f"{column} ({type(kind).__name__})" for column, kind in dataset.features.items())
-        raise ValueError(
+        raise ArgumentError(
             f"{name} must have one Image column and one ClassLabel column, or one called label. It has {columns}. "
             "Choose with select_columns, and give the dataset itself."
         )
@@ -94,7 +94,7 @@ def _part(dataset, name, split):
     if class_names:
         wrong = [i for i, value in enumerate(values) if not isinstance(value, int) or not 0 <= value < len(class_names)]
         if wrong:
-            raise ValueError(
+            raise ArgumentError(
                 f"{names[wrong[0]]}: label {values[wrong[0]]} is missing or out of range: there are {len(class_names)} "
                 f"classes. {len(wrong)} labels of {place} are so; does this split have labels?"
             )
@@ -107,4 +107,4 @@ def _datasets():
     try:
         return importlib.import_module("datasets")
     except ImportError:
-        raise ValueError(f"Hugging Face datasets need their library: {install_hint('train')}.") from None
+        raise ArgumentError(f"Hugging Face datasets need their library: {install_hint('train')}.") from None

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from mobilenet_common.errors import printable, unknown_name
+from mobilenet_common.errors import ArgumentError, printable, unknown_name
 
 _INTEGER = re.compile(r"[+-]?\d+")
 
@@ -38,14 +38,14 @@ def label_numbers(labels, class_names, place_of):
             elif named_by_numbers or not _INTEGER.fullmatch(name):
                 raise unknown_name("label", name, class_names)
             elif int(name) >= len(class_names):
-                raise ValueError(
+                raise ArgumentError(
                     f"label {name} is out of range: there are {len(class_names)} classes, so labels are 0 to "
                     f"{len(class_names) - 1}."
                 )
             else:
                 found[i] = int(name)
-        except ValueError as error:
-            raise ValueError(f"{place_of(i)}: {error}") from None
+        except ArgumentError as error:
+            raise ArgumentError(f"{place_of(i)}: {error}") from None
     return found
 
 
@@ -58,10 +58,10 @@ def label_name(label):
     if isinstance(label, numbers.Real) and not isinstance(label, (bool, np.bool_)) and label == label // 1:
         label = str(int(label))
     if not isinstance(label, str) or not label.strip():
-        raise ValueError(f"label {label!r} is missing or no label: give a name or a whole number.")
+        raise ArgumentError(f"label {label!r} is missing or no label: give a name or a whole number.")
     label = printable(label.strip())
     if not _INTEGER.fullmatch(label):
         return label
     if int(label) < 0:
-        raise ValueError(f"label {label} is out of range: numbers begin at 0.")
+        raise ArgumentError(f"label {label} is out of range: numbers begin at 0.")
     return str(int(label))

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 
+from mobilenet_common.errors import ArgumentError
 from mobilenet_runtime.examples.parts import WHOLE, Part, part_name
 
 ENDINGS = (".csv", ".jsonl", ".ndjson")
@@ -31,14 +32,14 @@ def read(manifest):
                 for column, value in zip(parts[part], (path, label), strict=True):
                     column.append(value)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{manifest} is not text in UTF-8: {error}.") from None
+        raise ArgumentError(f"{manifest} is not text in UTF-8: {error}.") from None
     if missing:
         first = ", ".join(f"{path} (line {line})" for line, path in missing[:_SHOWN])
         more = ", ..." if len(missing) > _SHOWN else ""
         total = sum(map(len, lines.values()))
-        raise ValueError(f"{manifest}: {len(missing)} of {total} pictures do not exist: {first}{more}")
+        raise ArgumentError(f"{manifest}: {len(missing)} of {total} pictures do not exist: {first}{more}")
     if WHOLE in parts and len(parts) > 1:
-        raise ValueError(f"{manifest}, line {lines[WHOLE][0]}: split is missing, though other lines have one.")
+        raise ArgumentError(f"{manifest}, line {lines[WHOLE][0]}: split is missing, though other lines have one.")
     return {
         part: Part(paths, labels, lambda i, part=part: f"{manifest}, line {lines[part][i]}")
         for part, (paths, labels) in parts.items()
@@ -56,19 +57,19 @@ def _csv_rows(manifest, file):
             if header is None:
                 header = cells
                 if not {"path", "label"} <= set(header):
-                    raise ValueError(
+                    raise ArgumentError(
                         f"{manifest}, line {reader.line_num}: {','.join(cells)!r} is no header. It must name the "
                         "columns path and label, and may name split: path,label,split."
                     )
                 continue
             if len(cells) != len(header):
-                raise ValueError(
+                raise ArgumentError(
                     f"{manifest}, line {reader.line_num}: there are {len(cells)} cells, but {len(header)} columns "
                     f"({','.join(header)}). Put a cell with a comma in double quotes."
                 )
             yield reader.line_num, dict(zip(header, cells, strict=True))
     except csv.Error as error:
-        raise ValueError(f"{manifest}, line {reader.line_num}: {error}.") from None
+        raise ArgumentError(f"{manifest}, line {reader.line_num}: {error}.") from None
 
 
 def _json_rows(manifest, file):
@@ -78,9 +79,9 @@ def _json_rows(manifest, file):
         try:
             row = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{manifest}, line {line}: this is no JSON: {error}.") from None
+            raise ArgumentError(f"{manifest}, line {line}: this is no JSON: {error}.") from None
         if not isinstance(row, dict):
-            raise ValueError(f'{manifest}, line {line}: each line must be like {{"path": "a.jpg", "label": "cat"}}.')
+            raise ArgumentError(f'{manifest}, line {line}: each line must be like {{"path": "a.jpg", "label": "cat"}}.')
         yield line, row
 
 
@@ -88,10 +89,10 @@ def _field(manifest, line, row, name):
     value = row.get(name)
     if name == "label":
         if value is None or value == "":
-            raise ValueError(f"{manifest}, line {line}: label is missing.")
+            raise ArgumentError(f"{manifest}, line {line}: label is missing.")
         return value
     if name == "split" and value in (None, ""):
         return None
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{manifest}, line {line}: {name} is {value!r}, but must be text.")
+        raise ArgumentError(f"{manifest}, line {line}: {name} is {value!r}, but must be text.")
     return value

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mobilenet_common.errors import ArgumentError
 from mobilenet_common.notices import warn
 from mobilenet_runtime.examples import arrays, folders, huggingface, manifests
 from mobilenet_runtime.examples.examples import Data, Examples, Joined
@@ -51,11 +52,11 @@ def _train_and_validation(data, validation, validation_fraction, seed):
     parts, class_names = _read(data)
     train = parts.get(TRAIN) or parts.get(WHOLE)
     if train is None and parts:
-        raise ValueError(f"{_shown(data)} has no part called train, only {', '.join(parts)}.")
+        raise ArgumentError(f"{_shown(data)} has no part called train, only {', '.join(parts)}.")
     train = _examples(data, [train] if train else [], class_names)
     present = np.count_nonzero(train.counts)
     if present < 2:
-        raise ValueError(f"All pictures of {_shown(data)} are of one class: training needs two at least.")
+        raise ArgumentError(f"All pictures of {_shown(data)} are of one class: training needs two at least.")
     source = data
     if validation is not None:
         source, (parts, _) = validation, _read(validation)
@@ -86,7 +87,7 @@ def read_examples(data, split=None, *, class_names=None):
         if part_name(split) not in parts:
             known = ", ".join(filter(None, parts))
             there = f"Its parts: {known}." if known else "It is not split: leave split out."
-            raise ValueError(f"split={split!r} is not in {_shown(data)}. {there}")
+            raise ArgumentError(f"split={split!r} is not in {_shown(data)}. {there}")
         parts = {split: parts[part_name(split)]}
     return _examples(data, parts.values(), own_names if class_names is None else tuple(class_names))
 
@@ -99,26 +100,26 @@ def _read(data):
     if huggingface.is_dataset(data):
         return huggingface.read(data)
     if not isinstance(data, (str, os.PathLike)):
-        raise ValueError(f"data of type {type(data).__name__} is not allowed: give {_KINDS}, or Examples.")
+        raise ArgumentError(f"data of type {type(data).__name__} is not allowed: give {_KINDS}, or Examples.")
     if str(data).startswith(huggingface.PREFIX):
         return huggingface.download(str(data).removeprefix(huggingface.PREFIX))
     path = Path(data)
     if not path.exists():
-        raise ValueError(f"{path} does not exist. It must be {_KINDS}.")
+        raise ArgumentError(f"{path} does not exist. It must be {_KINDS}.")
     if path.is_dir():
         return huggingface.load(path) if huggingface.is_saved(path) else folders.read(path)
     if path.suffix.lower() in manifests.ENDINGS:
         return manifests.read(path)
     if path.suffix.lower() == ".npz":
         return arrays.read(path)
-    raise ValueError(f"{path} has no ending that is known. Data is {_KINDS}.")
+    raise ArgumentError(f"{path} has no ending that is known. Data is {_KINDS}.")
 
 
 def _examples(data, parts, class_names):
     """The `Examples` of all `parts`, in terms of `class_names`, or of what their labels name."""
     parts = [part for part in parts if len(part.pictures)]
     if not parts:
-        raise ValueError(f"{_shown(data)} has no pictures.")
+        raise ArgumentError(f"{_shown(data)} has no pictures.")
     if class_names is None:
         class_names = class_names_of(_checked(parts))
     labels = np.concatenate([label_numbers(part.labels, class_names, part.place_of) for part in parts])
@@ -136,8 +137,8 @@ def _checked(parts):
         for i, label in enumerate(part.labels):
             try:
                 yield label_name(label)
-            except ValueError as error:
-                raise ValueError(f"{part.place_of(i)}: {error}") from None
+            except ArgumentError as error:
+                raise ArgumentError(f"{part.place_of(i)}: {error}") from None
 
 
 def _shown(data):

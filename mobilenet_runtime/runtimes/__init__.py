@@ -3,7 +3,9 @@
 import importlib
 from pathlib import Path
 
-from mobilenet_common.errors import integer
+from mobilenet_common.errors import ArgumentError, integer
+from mobilenet_common.types import PathLike
+from mobilenet_runtime.runtimes.base import Exported
 
 # Which class runs the files with an ending; a folder is a SavedModel.
 _RUNTIMES = {
@@ -16,13 +18,13 @@ _RUNTIMES = {
 ENDINGS = tuple(filter(None, _RUNTIMES))
 
 
-def is_exported(path):
+def is_exported(path: PathLike) -> bool:
     """Whether a path is one that `load` takes, by its name and by what is there."""
     path = Path(path)
     return (path / "saved_model.pb").is_file() if path.is_dir() else path.suffix in _RUNTIMES and path.is_file()
 
 
-def load(path, threads=None):
+def load(path: PathLike, threads: int | None = None) -> Exported:
     """An exported model, ready to run.
 
     Args:
@@ -51,11 +53,11 @@ def ending_of(path):
     """
     path = Path(path)
     if not path.exists():
-        raise ValueError(f"{path} does not exist.")
+        raise ArgumentError(f"{path} does not exist.")
     if path.is_dir() and not is_exported(path):
-        raise ValueError(f"{path} is a folder without a saved_model.pb: name a SavedModel, or a file.")
+        raise ArgumentError(f"{path} is a folder without a saved_model.pb: name a SavedModel, or a file.")
     ending = "" if path.is_dir() else path.suffix
     if ending not in _RUNTIMES:
         known = ", ".join(ENDINGS)
-        raise ValueError(f"{path} has an unknown ending {ending!r}. Known: {known}, and the folder of a SavedModel.")
+        raise ArgumentError(f"{path} has an unknown ending {ending!r}. Known: {known}, and the folder of a SavedModel.")
     return ending

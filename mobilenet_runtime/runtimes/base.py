@@ -7,18 +7,18 @@ import os
 
 import numpy as np
 
-from mobilenet_common.errors import install_hint
+from mobilenet_common.errors import ArgumentError, MobileNetError, install_hint
 from mobilenet_common.notices import warn_once
 from mobilenet_runtime.inputs import as_model_input
 from mobilenet_runtime.metadata import Metadata
 from mobilenet_runtime.pictures import as_numpy
 
 
-class RuntimeMissing(ImportError):
+class RuntimeMissing(MobileNetError, ImportError):
     """The library that runs a format is not installed; the message says which extra has it."""
 
 
-class RuntimeFailure(ValueError):
+class RuntimeFailure(MobileNetError, ValueError):
     """A file that its runtime can't open or run; the message names both and gives the runtime's reason."""
 
 
@@ -115,7 +115,7 @@ class Exported(abc.ABC):
             return
         try:
             self.metadata = Metadata.from_json(text)
-        except ValueError as error:
+        except ArgumentError as error:
             raise RuntimeFailure(f"{self.path} has damaged metadata: {error}") from error
         self._transform = self.metadata.transform()
         described = (*self.metadata.size, self.metadata.channels)
@@ -153,7 +153,7 @@ class Exported(abc.ABC):
         """
         height, width, _ = self.picture_shape
         if height is None or width is None:
-            raise ValueError(
+            raise ArgumentError(
                 f"{self.path} takes pictures of any size, so that one has to be chosen: give pictures, or export it "
                 "with an image_size."
             )
@@ -215,7 +215,7 @@ class Exported(abc.ABC):
         fits = pictures.ndim == 4 and all(n in (None, own) for n, own in zip(wanted, pictures.shape[1:], strict=True))
         if not fits or not len(pictures):
             axes = ", ".join("any" if n is None else str(n) for n in wanted)
-            raise ValueError(
+            raise ArgumentError(
                 f"pictures of shape {pictures.shape} are not allowed: {self.path} takes (batch, {axes}), one picture "
                 "or more."
             )

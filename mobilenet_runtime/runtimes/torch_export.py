@@ -5,6 +5,7 @@ import os
 import threading
 import zipfile
 
+from mobilenet_common.errors import ArgumentError
 from mobilenet_runtime.metadata import FILE
 from mobilenet_runtime.runtimes.base import Exported, imported, refusals
 
@@ -60,7 +61,7 @@ def load_program(path, files):
     An archive may hold pickles, which can run anything: they are read as tensors alone, or refused.
     """
     if not zipfile.is_zipfile(path):  # PyTorch would log a traceback first
-        raise ValueError("it is no archive of torch.export")
+        raise ArgumentError("it is no archive of torch.export")
     with _LOADING:
         before = os.environ.get(_ONLY_TENSORS)
         os.environ[_ONLY_TENSORS] = "1"

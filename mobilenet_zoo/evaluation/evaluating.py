@@ -6,7 +6,7 @@ import time
 
 import keras
 
-from mobilenet_common.errors import integer
+from mobilenet_common.errors import ArgumentError, integer
 from mobilenet_common.nesting import last_layer
 from mobilenet_runtime import evaluation
 from mobilenet_runtime.classifier import softmax
@@ -50,7 +50,7 @@ class KerasClassifier:
 
     def __init__(self, model):
         if not isinstance(model.output_shape, tuple) or len(model.output_shape) != 2:
-            raise ValueError(
+            raise ArgumentError(
                 f"{model.name} gives {model.output_shape}, not (batch, classes): a classifier is needed, which has "
                 "its top."
             )

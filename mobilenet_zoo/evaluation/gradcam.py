@@ -7,7 +7,7 @@ import threading
 import keras
 import numpy as np
 
-from mobilenet_common.errors import is_integer, unknown_name
+from mobilenet_common.errors import ArgumentError, is_integer, unknown_name
 from mobilenet_common.nesting import all_layers, last_layer
 from mobilenet_runtime.evaluation.pictures import photograph_overlay
 from mobilenet_runtime.inputs import as_model_input
@@ -90,7 +90,7 @@ def grad_cam(model, images, classes=None):
     count, outputs = len(images), model.output_shape[-1]
     classes = None if classes is None else np.asarray(classes)
     if classes is not None and (classes.shape != (count,) or ((classes < 0) | (classes >= outputs)).any()):
-        raise ValueError(
+        raise ArgumentError(
             f"classes={classes.tolist()} are not allowed: give one in 0..{outputs - 1} for each of the {count} "
             "pictures."
         )
@@ -119,7 +119,7 @@ def _as_input(images, model):
     """Images as floats that the model takes; another library's model says nothing about that."""
     try:
         transform = preprocessing(model)
-    except ValueError:
+    except ArgumentError:
         return images
     return as_model_input(keras.ops.convert_to_numpy(images), transform, model, model.name)
 
@@ -221,7 +221,7 @@ def _pool(model):
     pools = [layer for layer in layers if isinstance(layer, _POOLS)]
     output = getattr(model, "output_shape", None)
     if not pools or not isinstance(output, tuple) or len(output) != 2:
-        raise ValueError(
+        raise ArgumentError(
             f"{getattr(model, 'name', model)!r} can't be explained: Grad-CAM needs a classifier, with one output of "
             "(batch, classes), and a global average or max pool over its last feature map. Flattened maps have no "
             "such pool: build the model with include_top=True, or put GlobalAveragePooling2D before a head of your own."
@@ -233,12 +233,12 @@ def _class_number(given, model):
     names, classes = class_names_of(model), model.output_shape[-1]
     if isinstance(given, str):
         if names is None:
-            raise ValueError(f"class_index={given!r}: {model.name} has no names for its classes, give a number.")
+            raise ArgumentError(f"class_index={given!r}: {model.name} has no names for its classes, give a number.")
         if given not in names:
             raise unknown_name("class_index", given, names)
         return names.index(given)
     if not is_integer(given) or not 0 <= given < classes:
-        raise ValueError(f"class_index={given!r} is not allowed: {model.name} has the classes 0..{classes - 1}.")
+        raise ArgumentError(f"class_index={given!r} is not allowed: {model.name} has the classes 0..{classes - 1}.")
     return int(given)
 
 

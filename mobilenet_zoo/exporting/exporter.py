@@ -3,26 +3,35 @@
 What does it is imported when it is called: importing the zoo brings this module.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from mobilenet_common.types import ImageLike, PathLike
+from mobilenet_zoo.exporting.progress import ExportStep
+from mobilenet_zoo.exporting.report import ExportReport
 
 
 def export(
-    model,
-    path,
+    model: keras.Model,
+    path: PathLike,
     *,
-    format=None,
-    batch_size=1,
-    image_size=None,
-    quantization=None,
-    calibration=None,
-    include_preprocessing=False,
-    include_softmax=None,
-    metadata=True,
-    verify=True,
-    float_blocks=None,
-    reduce_range=False,
-    progress=None,
-):
+    format: str | None = None,
+    batch_size: int | None = 1,
+    image_size: int | tuple[int, int] | None = None,
+    quantization: str | None = None,
+    calibration: PathLike | np.ndarray | Sequence[ImageLike] | tuple[Any, Any] | None = None,
+    include_preprocessing: bool = False,
+    include_softmax: bool | None = None,
+    metadata: bool = True,
+    verify: bool | float = True,
+    float_blocks: Iterable[str] | None = None,
+    reduce_range: bool = False,
+    progress: Callable[[ExportStep], object] | None = None,
+) -> ExportReport:
     """Writes a model for another runtime, opens the file there, and compares its answers with the model's.
 
     The backend that writes a format best does so in a process of its own, whichever runs here: TensorFlow writes

@@ -4,7 +4,7 @@ import dataclasses
 import importlib.util
 from pathlib import Path
 
-from mobilenet_common.errors import ExportError, install_hint, unknown_name
+from mobilenet_common.errors import ArgumentError, ExportError, install_hint, unknown_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,13 +94,13 @@ def find_format(path, name=None):
     if name is not None:
         format = FORMATS[name]
         if format.ending and format is not found:
-            raise ValueError(
+            raise ArgumentError(
                 f"path={str(path)!r} is not allowed with format={name!r}: it must end with {format.ending}."
             )
         return format
     if found is None:
         endings = ", ".join(each.ending for each in FORMATS.values() if each.ending)
-        raise ValueError(
+        raise ArgumentError(
             f"path={str(path)!r} ends with {path.suffix!r}, which is no format that is known. Allowed: {endings}, or "
             "no ending for the folder of a SavedModel."
         )

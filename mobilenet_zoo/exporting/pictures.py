@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from mobilenet_common.errors import ExportError
+from mobilenet_common.errors import ArgumentError, ExportError
 from mobilenet_common.notices import warn
 from mobilenet_runtime.inputs import as_model_input
 from mobilenet_runtime.pictures import as_numpy, is_encoded, pillow
@@ -100,7 +100,7 @@ def read(calibration, transform, model):
         raise ExportError("calibration holds numbers that are not finite: look at how the array was made.")
     try:
         pictures = as_model_input(pictures, transform, model, model.name, "The calibration images")
-    except ValueError as error:
+    except ArgumentError as error:
         raise ExportError(str(error)) from error
     if labels is not None and labels.shape != (len(pictures),):
         raise ExportError(f"calibration has {len(pictures)} pictures and labels of shape {labels.shape}: one each.")

@@ -6,18 +6,18 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from mobilenet_common.errors import ExportError
+from mobilenet_common.errors import ArgumentError, ExportError
 
 
 def check_place(path, format):
     """Raises a `ValueError` where something lies at `path` that an export must not replace."""
     if format.ending and path.is_dir():
-        raise ValueError(f"path={str(path)!r} is a folder: name a file in it that ends with {format.ending}.")
+        raise ArgumentError(f"path={str(path)!r} is a folder: name a file in it that ends with {format.ending}.")
     if not format.ending and path.exists():
         if not path.is_dir():
-            raise ValueError(f"path={str(path)!r} is a file, and a SavedModel is a folder: name another.")
+            raise ArgumentError(f"path={str(path)!r} is a file, and a SavedModel is a folder: name another.")
         if any(path.iterdir()) and not (path / "saved_model.pb").exists():
-            raise ValueError(f"path={str(path)!r} is a folder with something else in it: name a new one.")
+            raise ArgumentError(f"path={str(path)!r} is a folder with something else in it: name a new one.")
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from mobilenet_common.errors import ExportError, integer, number, one_of, pair, plain_value, unknown_name
+from mobilenet_common.errors import ArgumentError, ExportError, integer, number, one_of, pair, plain_value, unknown_name
 from mobilenet_common.nesting import all_layers, as_functional
 from mobilenet_common.ops.layout import split_shape
 from mobilenet_runtime.labels import imagenet_classes
@@ -42,7 +42,7 @@ class Plan:
         known = facts_of(self.model) if isinstance(self.model, keras.Model) else None
         model = self.model = remember(as_functional(self.model, "export"), known)
         if len(model.inputs) != 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"export takes a functional keras.Model with one input, and {model.name} has {len(model.inputs)}."
             )
         if self.batch_size is not None:
@@ -55,12 +55,12 @@ class Plan:
         if not isinstance(self.verify, bool):
             self.verify = number("verify", self.verify, 0, float("inf"))
         if self.include_softmax is not None and (len(model.outputs) != 1 or len(model.outputs[0].shape) != 2):
-            raise ValueError(
+            raise ArgumentError(
                 f"include_softmax={self.include_softmax} is for classifiers, and {model.name} gives features: leave it "
                 "out."
             )
         if self.quantization == "int8" and self.calibration is None:
-            raise ValueError(
+            raise ArgumentError(
                 'quantization="int8" needs calibration: a folder or an array of pictures such as the model will see.'
             )
         names = [layer.name for layer in model.layers]
@@ -68,13 +68,15 @@ class Plan:
             if name not in names:
                 raise unknown_name("float_blocks", name, names)
         if self.float_blocks and self.quantization is None:
-            raise ValueError("float_blocks is for quantisation: pass quantization too, or leave it out.")
+            raise ArgumentError("float_blocks is for quantisation: pass quantization too, or leave it out.")
         if self.reduce_range and self.quantization != "int8":
-            raise ValueError(
+            raise ArgumentError(
                 f'reduce_range=True is for quantization="int8", and quantization={self.quantization!r}: leave it out.'
             )
         if self.progress is not None and not callable(self.progress):
-            raise ValueError(f"progress must be a function that takes an ExportStep, or None, got {self.progress!r}.")
+            raise ArgumentError(
+                f"progress must be a function that takes an ExportStep, or None, got {self.progress!r}."
+            )
         self.modules = _modules_of(model)
         transform = preprocessing(model, input_size=self._size())
         self.transform = dataclasses.replace(transform, data_format="channels_last")  # as images are compared
@@ -90,7 +92,7 @@ class Plan:
         if self.image_size is not None:
             return pair("image_size", self.image_size, 1, "a pair (height, width)")
         if height is None or width is None:
-            raise ValueError(
+            raise ArgumentError(
                 f"{self.model.name} takes pictures of any size, and an exported file one: pass image_size, such as "
                 "image_size=224."
             )
@@ -100,16 +102,16 @@ class Plan:
         """Raises a `ValueError` or `ExportError` if the file can't be written in `format`."""
         if self.quantization is not None and self.quantization not in format.quantizations:
             offered = ", ".join(map(repr, format.quantizations)) or "none"
-            raise ValueError(
+            raise ArgumentError(
                 f"quantization={self.quantization!r} is not offered for {format.title}. Offered: {offered}."
             )
         if self.batch_size is None and not format.any_batch:
-            raise ValueError(
+            raise ArgumentError(
                 f"batch_size=None is not allowed for {format.title}, whose fast kernels need fixed sizes: pass a "
                 "number."
             )
         if self.reduce_range and not format.reduces_range:
-            raise ValueError(
+            raise ArgumentError(
                 f"reduce_range=True is not allowed for {format.title}, whose sums never overflow: leave it out."
             )
         format.check_installed(self.quantization)

@@ -8,7 +8,7 @@ from mobilenet_zoo.training.state import numpy_of
 
 
 @contextlib.contextmanager
-def averaged_weights(model):
+def averaged_weights(model: keras.Model) -> dict:
     """Within it the model has the average of its weights, afterwards its own again, to the last bit.
 
     Keras's `SwapEMAWeights` swaps by adding and subtracting under TensorFlow, which rounds. Nothing happens to a model

@@ -7,6 +7,7 @@ import time
 
 import keras
 
+from mobilenet_common.errors import MobileNetError
 from mobilenet_zoo.training.averaging import averaged_weights
 from mobilenet_zoo.training.devices import Agreed
 from mobilenet_zoo.training.state import capture, not_finite, random_state, restore, restore_random_state
@@ -15,7 +16,7 @@ _LOOK_EVERY = 10  # steps: to ask for the loss is to wait for the device, and ot
 _WITHOUT_RANDOM = ("model", "seeds", "metrics", "optimizer")
 
 
-class NotFinite(ValueError):
+class NotFinite(MobileNetError, ValueError):
     """The loss, or a weight, became NaN or infinity, and the run was stopped.
 
     Attributes:

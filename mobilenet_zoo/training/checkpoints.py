@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-from mobilenet_common.errors import integer
+from mobilenet_common.errors import ArgumentError, MobileNetError, integer
 from mobilenet_zoo.training.libraries import library
 
 _SEPARATOR = "/"
@@ -93,7 +93,7 @@ class Checkpoints:
         step = steps[-1] if step is None and steps else step
         if step not in steps:
             there = f" There are {', '.join(map(str, steps))}." if steps else ""
-            raise ValueError(f"{self.folder} has no checkpoint{'' if step is None else f' of step {step}'}.{there}")
+            raise ArgumentError(f"{self.folder} has no checkpoint{'' if step is None else f' of step {step}'}.{there}")
         args = self._orbax.args
         with _quiet():
             found = self._manager.restore(
@@ -125,7 +125,7 @@ class Checkpoints:
             ) from None
 
 
-class _Unwritten(OSError):
+class _Unwritten(MobileNetError, OSError):
     """Its text is the sentence alone, without the number that `OSError` puts before it."""
 
     def __str__(self):

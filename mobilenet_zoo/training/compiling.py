@@ -4,11 +4,13 @@ import keras
 from keras import ops
 
 from mobilenet_common.checkpoints.layouts.base import BLOCK_NAME
+from mobilenet_common.errors import ArgumentError
 from mobilenet_common.nesting import all_layers
 from mobilenet_zoo.training.optimization import make_optimizer
+from mobilenet_zoo.training.recipes.recipe import Recipe
 
 
-def make_loss(recipe):
+def make_loss(recipe: Recipe) -> keras.losses.Loss:
     """The cross-entropy of a recipe, between probabilities and one-hot (or mixed) targets."""
     return keras.losses.CategoricalCrossentropy(label_smoothing=recipe.loss.label_smoothing)
 
@@ -39,7 +41,7 @@ def compile_model(model, recipe, steps_per_epoch, *, epochs=None, learning_rate=
         rematerialise(model)
     if keras.backend.backend() == "torch":
         if recipe.steps_per_execution > 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"steps_per_execution={recipe.steps_per_execution} is not allowed: under PyTorch Keras has 1 alone."
             )
         options.setdefault("jit_compile", False)  # compiling takes longer than it saves; see the benchmarks
@@ -53,7 +55,7 @@ def compile_model(model, recipe, steps_per_epoch, *, epochs=None, learning_rate=
     return model
 
 
-def rematerialise(model):
+def rematerialise(model: keras.Model) -> int:
     """Makes the blocks of a model forget what is inside them, and compute it again going backwards (Chen et al., 2016).
 
     Keras's own `RematScope` can't do it for layers with state: under PyTorch it moves batch norm's statistics twice and

@@ -1,12 +1,13 @@
 """A student that learns from a teacher: its answers as they are asked for, or as they were saved."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from mobilenet_common.errors import number
+from mobilenet_common.errors import ArgumentError, number
 from mobilenet_common.nesting import last_layer
 from mobilenet_runtime.transform import normalize
 from mobilenet_zoo.preprocessing import preprocessing
@@ -39,12 +40,12 @@ class Distiller(keras.Model):
         self.temperature = number("temperature", temperature, 0, float("inf"), low_open=True, high_open=True)
         self.weight = number("weight", weight, 0, 1, low_open=True)
         if student.output_shape[-1] != teacher.output_shape[-1]:
-            raise ValueError(
+            raise ArgumentError(
                 f"teacher={teacher.name!r} is not allowed: it has {teacher.output_shape[-1]} classes, the student "
                 f"{student.output_shape[-1]}."
             )
         if not _is_softmax(student):
-            raise ValueError(
+            raise ArgumentError(
                 f"student={student.name!r} is not allowed: it must end in softmax, as models do by default."
             )
         self.student = student
@@ -85,7 +86,7 @@ def distillation_loss(teacher, student, temperature=1.0):
     return temperature**2 * ops.sum(ops.exp(teacher) * (teacher - student), axis=-1)
 
 
-def blend_targets(targets, predictions, weight, temperature=1.0):
+def blend_targets(targets: Any, predictions: Any, weight: float, temperature: float = 1.0) -> Any:
     """Targets that hold saved answers of a teacher, for training without the teacher.
 
     With cross-entropy as loss and temperature 1 their gradient is that of a `Distiller`. Saved answers are to whole
@@ -107,7 +108,7 @@ def blend_targets(targets, predictions, weight, temperature=1.0):
     weight = number("weight", weight, 0, 1)
     temperature = number("temperature", temperature, 0, float("inf"), low_open=True, high_open=True)
     if targets.shape != predictions.shape or targets.ndim != 2:
-        raise ValueError(
+        raise ArgumentError(
             f"predictions of shape {predictions.shape} are not allowed: the targets have {targets.shape}, "
             "a row an example and a column a class."
         )
@@ -128,7 +129,7 @@ def _floats_for(student):
     """A function that normalizes integers as the student takes its images, and leaves floats as they are."""
     try:
         transform = preprocessing(student)
-    except ValueError:  # a model from elsewhere, which takes what it takes
+    except ArgumentError:  # a model from elsewhere, which takes what it takes
         return lambda x: x
     axes = (-1,) if transform.data_format == "channels_last" else (-1, 1, 1)
 
@@ -150,15 +151,15 @@ def _pictures_for(student, teacher):
     """A function that makes the student's pictures the teacher's: other mean and spread, size, channels, axes."""
     try:
         ours, theirs = preprocessing(student), preprocessing(teacher)
-    except ValueError:  # a model from elsewhere, which takes what the student takes
+    except ArgumentError:  # a model from elsewhere, which takes what the student takes
         if student.input_shape[1:] != teacher.input_shape[1:]:
-            raise ValueError(
+            raise ArgumentError(
                 f"teacher={teacher.name!r} is not allowed: it takes {teacher.input_shape[1:]}, the student "
                 f"{student.input_shape[1:]}, and only models of this library say how to convert."
             ) from None
         return lambda x: x
     if ours.channels != theirs.channels and 1 not in (ours.channels, theirs.channels):
-        raise ValueError(
+        raise ArgumentError(
             f"teacher={teacher.name!r} is not allowed: it takes {theirs.channels} channels, not {ours.channels}."
         )
     if dataclasses.replace(ours, crop=theirs.crop, interpolation=theirs.interpolation) == theirs:

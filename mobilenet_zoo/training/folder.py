@@ -10,6 +10,7 @@ from pathlib import Path
 
 import keras
 
+from mobilenet_common.errors import ArgumentError
 from mobilenet_runtime.version import VERSION
 from mobilenet_zoo.training.libraries import library
 
@@ -39,11 +40,11 @@ class RunFolder:
             self._lock = library("filelock").FileLock(self.path / _LOCK, blocking=False)
             self._lock.acquire()
         except library("filelock").Timeout:
-            raise ValueError(
+            raise ArgumentError(
                 f"{self.path} is in use by another process: wait until that run has ended, or name another folder."
             ) from None
         except OSError as error:
-            raise ValueError(f"{self.path} can't be written: {error.strerror}. Name another folder.") from error
+            raise ArgumentError(f"{self.path} can't be written: {error.strerror}. Name another folder.") from error
 
     def __enter__(self):
         return self
@@ -124,4 +125,6 @@ def check_same(folder, before, now):
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if names:
         found = "; ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in names[:_SHOWN])
-        raise ValueError(f"The run in {folder} can't go on as another one: {found}. Ask for the same, or begin anew.")
+        raise ArgumentError(
+            f"The run in {folder} can't go on as another one: {found}. Ask for the same, or begin anew."
+        )

@@ -2,7 +2,7 @@
 
 import importlib
 
-from mobilenet_common.errors import install_hint
+from mobilenet_common.errors import ArgumentError, install_hint
 
 
 def library(name):
@@ -14,6 +14,6 @@ def library(name):
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ValueError(
+        raise ArgumentError(
             f"Training needs {name.partition('.')[0]}, which can't be imported ({error}): {install_hint('train')}."
         ) from error

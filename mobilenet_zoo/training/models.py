@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 
+from mobilenet_common.errors import ArgumentError
 from mobilenet_common.foreign import without_hub
 from mobilenet_common.nesting import all_layers, inner_mobilenet
 from mobilenet_zoo.classifier import reset_classifier
@@ -41,7 +42,7 @@ def build(model, class_names, recipe, weights):
         made = from_pretrained(str(model))
     if not _fits(made, class_names):
         if isinstance(model, keras.Model) or recipe is None:
-            raise ValueError(
+            raise ArgumentError(
                 f"{made.name} gives {made.output_shape}, and the data has {len(class_names)} classes: give it a fresh "
                 "classifier with mobilenet_zoo.reset_classifier."
             )

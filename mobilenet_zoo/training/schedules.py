@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from mobilenet_common.errors import integer, number, one_of
+from mobilenet_common.errors import ArgumentError, integer, number, one_of
 
 NAMES = ("constant", "cosine", "exponential", "step")
 
@@ -56,7 +56,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self.decay_steps = number("decay_steps", decay_steps, 0, math.inf, low_open=True, high_open=True)
         self.accumulation_steps = integer("accumulation_steps", accumulation_steps, 1)
         if self.warmup_steps >= self.total_steps and self.warmup_steps:
-            raise ValueError(f"warmup_steps={warmup_steps} is not allowed: there are {total_steps} steps in all.")
+            raise ArgumentError(f"warmup_steps={warmup_steps} is not allowed: there are {total_steps} steps in all.")
 
     def __call__(self, step):
         """The rate, float32, at batch `step`, an integer from 0."""

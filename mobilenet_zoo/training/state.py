@@ -6,11 +6,13 @@ import sys
 import keras
 import numpy as np
 
+from mobilenet_common.errors import MobileNetError
+
 GROUPS = ("model", "seeds", "metrics", "optimizer", "random")
 _SHOWN = 5
 
 
-class StateError(ValueError):
+class StateError(MobileNetError, ValueError):
     """A saved state that doesn't belong to this model and optimizer, which are left as they were.
 
     Attributes:

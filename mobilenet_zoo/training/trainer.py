@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from mobilenet_common.errors import MobileNetWarning, integer, number
+from mobilenet_common.errors import ArgumentError, MobileNetWarning, integer, number
 from mobilenet_common.notices import warn
 from mobilenet_runtime.evaluation import predictions
 from mobilenet_runtime.reading import skipped
@@ -147,7 +147,7 @@ def train(
         weights = before.get("weights") if weights is None else weights
         teacher = before.get("teacher") if teacher is None else teacher
         if teacher is None and recipe.distillation is not None:
-            raise ValueError(f"The recipe {recipe.name} learns from a teacher: name one (teacher=..., --teacher).")
+            raise ArgumentError(f"The recipe {recipe.name} learns from a teacher: name one (teacher=..., --teacher).")
         asked = {"model": _name(model), "weights": weights, "teacher": _name(teacher)}
         asked |= {"classes": list(data.train.class_names), "data": fingerprint(data), "recipe": recipe.as_dict()}
         if resume:
@@ -205,7 +205,7 @@ def _before(folder, resume):
     if not folder.is_begun():
         return None
     if not resume:
-        raise ValueError(
+        raise ArgumentError(
             f"{folder.path} has a run already: go on with it (resume=True, --resume), or name another folder."
         )
     return folder.asked()

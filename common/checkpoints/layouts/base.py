@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+from mobilenet_common.errors import ArgumentError
 from mobilenet_common.layers import ConvNormActivation, LayerScale
 
 BLOCK_NAME = re.compile(r"stage(\d+)_block(\d+)")
@@ -148,7 +149,7 @@ def ends_in_convolution(model):
 
 def unnamed(layer, layout):
     """The error for a block that no model in `layout` has."""
-    return ValueError(
+    return ArgumentError(
         f"layout={layout!r} has no name for {layer.name}, a {type(layer).__name__}: no model in that layout has one."
     )
 

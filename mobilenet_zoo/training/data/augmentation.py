@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from mobilenet_common.errors import number
+from mobilenet_common.errors import ArgumentError, number
 from mobilenet_zoo.training.data.randaugment import RandAugment
 
 _TRIES = 10
@@ -89,8 +89,8 @@ class Augmentation:
 
 def _span(name, value, most):
     if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise ValueError(f"{name}={value!r} is not allowed: it must be a pair, such as (0.08, 1.0).")
+        raise ArgumentError(f"{name}={value!r} is not allowed: it must be a pair, such as (0.08, 1.0).")
     low, high = (number(name, bound, 0, most, low_open=True, high_open=math.isinf(most)) for bound in value)
     if low > high:
-        raise ValueError(f"{name}={value!r} is not allowed: its first number must not be above its second.")
+        raise ArgumentError(f"{name}={value!r} is not allowed: its first number must not be above its second.")
     return low, high

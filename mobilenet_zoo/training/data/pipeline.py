@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from absl import flags  # Grain's own need
 
-from mobilenet_common.errors import integer, one_of
+from mobilenet_common.errors import ArgumentError, integer, one_of
 from mobilenet_runtime.pictures import PictureError
 from mobilenet_zoo.training.data.augmentation import Augmentation
 from mobilenet_zoo.training.data.batches import Batches, grain
@@ -77,35 +77,37 @@ class Pipeline:
         data_format=None,
     ):
         if not len(examples):
-            raise ValueError("There are no pictures in examples: give at least one.")
+            raise ArgumentError("There are no pictures in examples: give at least one.")
         batch_size, process_count = integer("batch_size", batch_size, 1), integer("process_count", process_count, 1)
         seed, mixing = integer("seed", seed, 0), _settings("mixing", Mixing, mixing)
         augmentation = _settings("augmentation", Augmentation, augmentation)
         process_index = integer("process_index", process_index, 0)
         if process_index >= process_count:
-            raise ValueError(
+            raise ArgumentError(
                 f"process_index={process_index!r} is not allowed: with process_count={process_count} it must be at "
                 f"most {process_count - 1}."
             )
         if batch_size % process_count:
-            raise ValueError(
+            raise ArgumentError(
                 f"batch_size={batch_size} is not allowed: it must be a multiple of process_count={process_count}, so "
                 "that every process gets an equal share."
             )
         if mixing and process_count > 1 and batch_size // process_count % 2:
-            raise ValueError(
+            raise ArgumentError(
                 f"batch_size={batch_size} is not allowed: with mixing, the share of each of {process_count} processes "
                 f"must be even; {batch_size // process_count} is not."
             )
         one_of("balance", balance, BALANCES)
         if not training and (augmentation or mixing or balance or soft_targets is not None):
-            raise ValueError(
+            raise ArgumentError(
                 "augmentation, mixing, balance and soft_targets are for training=True only: leave them out."
             )
         if soft_targets is not None:
             soft_targets, wanted = np.asarray(soft_targets, "float32"), (len(examples), len(examples.class_names))
             if soft_targets.shape != wanted:
-                raise ValueError(f"soft_targets of shape {soft_targets.shape} are not allowed: they must be {wanted}.")
+                raise ArgumentError(
+                    f"soft_targets of shape {soft_targets.shape} are not allowed: they must be {wanted}."
+                )
         if data_format is not None:
             one_of("data_format", data_format, ("channels_last", "channels_first"))
             preprocessing = dataclasses.replace(preprocessing, data_format=data_format)
@@ -194,7 +196,7 @@ def _settings(argument, kind, value):
         for name in value:
             one_of(f"a name in {argument}", name, names)
         return kind(**value)
-    raise ValueError(
+    raise ArgumentError(
         f"{argument} of type {type(value).__name__} is not allowed: give {kind.__name__}, a mapping of its fields, or "
         "None."
     )

@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 
-from mobilenet_common.errors import integer
+from mobilenet_common.errors import ArgumentError, integer
 from mobilenet_zoo.training.devices.hosts import read_hosts
 
 
@@ -48,7 +48,7 @@ class Cluster:
         if integer("batch_size", batch_size, 1) % self.devices:
             below = batch_size - batch_size % self.devices
             allowed = f"{below} or {below + self.devices}" if below else str(self.devices)
-            raise ValueError(
+            raise ArgumentError(
                 f"batch_size={batch_size} can't be divided among {self.devices} devices: take a multiple, "
                 f"such as {allowed}."
             )
@@ -140,7 +140,7 @@ def open_cluster(devices=1, hosts=None, host_index=None, *, timeout=300):
     backend = keras.backend.backend()
     if hosts == "tpu":
         if backend != "jax":
-            raise ValueError(f"hosts='tpu' is not offered by {backend}: set KERAS_BACKEND=jax.")
+            raise ArgumentError(f"hosts='tpu' is not offered by {backend}: set KERAS_BACKEND=jax.")
     else:
         hosts = read_hosts(hosts, host_index)
     cluster = _joined(backend, devices, hosts, timeout)
@@ -160,5 +160,5 @@ def _joined(backend, devices, hosts, timeout):
     elif backend == "tensorflow":
         from mobilenet_zoo.training.devices.tensorflow_cluster import join
     else:
-        raise ValueError(f"KERAS_BACKEND={backend} can't train. Allowed: jax, tensorflow, torch.")
+        raise ArgumentError(f"KERAS_BACKEND={backend} can't train. Allowed: jax, tensorflow, torch.")
     return join(devices, hosts, timeout)

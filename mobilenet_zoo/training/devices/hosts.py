@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import NamedTuple
 
-from mobilenet_common.errors import integer
+from mobilenet_common.errors import ArgumentError, integer
 
 NO_ANSWER = 75  # the exit status where a host doesn't answer: EX_TEMPFAIL
 _PORT = 29500  # torchrun's
@@ -45,24 +45,26 @@ def read_hosts(hosts=None, host_index=None):
     """
     if hosts is None:
         if host_index is not None:
-            raise ValueError(f"host_index={host_index!r} needs hosts: which hosts are there?")
+            raise ArgumentError(f"host_index={host_index!r} needs hosts: which hosts are there?")
         return None
     if hosts == "slurm":
         if host_index is not None:
-            raise ValueError(f"host_index={host_index!r} is not allowed with hosts='slurm', which knows it.")
+            raise ArgumentError(f"host_index={host_index!r} is not allowed with hosts='slurm', which knows it.")
         return _of_slurm(os.environ)
     addresses = tuple(part.strip() for part in hosts.split(",")) if isinstance(hosts, str) else tuple(hosts)
     for address in addresses:
         name, _, port = address.rpartition(":")
         if not name or not port.isdigit() or not 0 < int(port) < 65536:
-            raise ValueError(f"hosts={hosts!r} is not allowed: {address!r} must be name:port, such as node0:{_PORT}.")
+            raise ArgumentError(
+                f"hosts={hosts!r} is not allowed: {address!r} must be name:port, such as node0:{_PORT}."
+            )
     if len(set(addresses)) < len(addresses):
-        raise ValueError(f"hosts={hosts!r} is not allowed: an address is there twice.")
+        raise ArgumentError(f"hosts={hosts!r} is not allowed: an address is there twice.")
     if host_index is None:
-        raise ValueError(f"hosts={hosts!r} needs host_index: which of them is this, from 0 to {len(addresses) - 1}?")
+        raise ArgumentError(f"hosts={hosts!r} needs host_index: which of them is this, from 0 to {len(addresses) - 1}?")
     host_index = integer("host_index", host_index, 0)
     if host_index >= len(addresses):
-        raise ValueError(f"host_index={host_index!r} is not allowed: it must be at most {len(addresses) - 1}.")
+        raise ArgumentError(f"host_index={host_index!r} is not allowed: it must be at most {len(addresses) - 1}.")
     return Hosts(addresses, host_index)
 
 
@@ -70,10 +72,10 @@ def _of_slurm(environment):
     names = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_NODELIST")
     tasks, index = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS"), "SLURM_PROCID"
     if not names or not tasks or index not in environment:
-        raise ValueError("hosts='slurm' finds no SLURM step around it: start the program with srun.")
+        raise ArgumentError("hosts='slurm' finds no SLURM step around it: start the program with srun.")
     names = expand_nodes(names)
     if int(tasks) != len(names):
-        raise ValueError(
+        raise ArgumentError(
             f"hosts='slurm' found {tasks} tasks on {len(names)} hosts: start one task a host, "
             "srun --ntasks-per-node=1, and name its devices with --devices."
         )

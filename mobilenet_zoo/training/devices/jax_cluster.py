@@ -6,6 +6,7 @@ One program sees the whole batch, so that gradients, metrics and batch norm are 
 import jax
 import keras
 
+from mobilenet_common.errors import ArgumentError
 from mobilenet_zoo.training.devices.cluster import Cluster, exchange
 from mobilenet_zoo.training.devices.hosts import answering
 
@@ -24,7 +25,7 @@ def join(devices, hosts, timeout):
     devices = devices or (1 if hosts is None and jax.default_backend() == "cpu" else local)
     if devices > local:
         jax_has = ", ".join(map(str, jax.local_devices()))
-        raise ValueError(f"devices={devices} is not allowed: JAX has {local} here ({jax_has}).")
+        raise ArgumentError(f"devices={devices} is not allowed: JAX has {local} here ({jax_has}).")
     if devices * jax.process_count() == 1:
         return Cluster()
     return _JaxCluster(devices)
@@ -41,7 +42,7 @@ def _configure(devices, hosts):
             jax.config.update("jax_enable_preemption_service", False)
     except RuntimeError as error:
         if hosts is not None:
-            raise ValueError("JAX runs already: open the cluster before anything is computed.") from error
+            raise ArgumentError("JAX runs already: open the cluster before anything is computed.") from error
 
 
 def _initialize(hosts, timeout):

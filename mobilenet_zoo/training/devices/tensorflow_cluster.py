@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mobilenet_common.errors import ArgumentError
 from mobilenet_common.ops.formulations import batch_shared, shared_tensorflow
 from mobilenet_zoo.training.devices.cluster import Cluster, exchange
 from mobilenet_zoo.training.devices.hosts import answering
@@ -27,7 +28,7 @@ def join(devices, hosts, timeout):
     if hosts is None:
         return _TensorFlowCluster(tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(devices)]))
     if kind == "CPU" and devices > 1:
-        raise ValueError(f"devices={devices} is not allowed: over several hosts TensorFlow uses one CPU of each.")
+        raise ArgumentError(f"devices={devices} is not allowed: over several hosts TensorFlow uses one CPU of each.")
     task = {"type": "worker", "index": hosts.index}
     os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": list(hosts.addresses)}, "task": task})
     _watch_hosts(hosts)
@@ -58,14 +59,14 @@ def _configure(devices):
     try:
         if accelerators:
             if devices > len(accelerators):
-                raise ValueError(f"devices={devices} is not allowed: TensorFlow has {len(accelerators)} here.")
+                raise ArgumentError(f"devices={devices} is not allowed: TensorFlow has {len(accelerators)} here.")
             tf.config.set_visible_devices(accelerators[:devices], "GPU")
             return "GPU", devices
         one = tf.config.LogicalDeviceConfiguration()
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [one] * devices)
     except RuntimeError as error:
         if len(tf.config.list_logical_devices("GPU" if accelerators else "CPU")) < devices:
-            raise ValueError("TensorFlow runs already: open the cluster before anything is computed.") from error
+            raise ArgumentError("TensorFlow runs already: open the cluster before anything is computed.") from error
     return "CPU", devices
 
 
@@ -96,7 +97,7 @@ class _TensorFlowCluster(Cluster):
         dataset = tf.data.Dataset.from_generator(lambda: batches, output_signature=signature)
         size, replicas = len(self._example[0]), self.devices // self.process_count
         if size % replicas:
-            raise ValueError(f"A batch of {size} pictures can't be divided among {replicas} devices.")
+            raise ArgumentError(f"A batch of {size} pictures can't be divided among {replicas} devices.")
         if replicas > 1:
             dataset = dataset.rebatch(size // replicas)
         return self._strategy.distribute_datasets_from_function(lambda _: dataset.prefetch(2 * replicas))
@@ -104,7 +105,7 @@ class _TensorFlowCluster(Cluster):
     def _build(self, model):
         """What `fit` does to a model that has not run: Keras's own would take a batch away for it."""
         if self._example is None:
-            raise ValueError("Under TensorFlow's strategies `fit` takes what Cluster.feed makes of the batches.")
+            raise ArgumentError("Under TensorFlow's strategies `fit` takes what Cluster.feed makes of the batches.")
         with self._strategy.scope():
             model._symbolic_build(data_batch=self._example)
 

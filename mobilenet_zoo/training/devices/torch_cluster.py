@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import distributed
 
+from mobilenet_common.errors import ArgumentError
 from mobilenet_common.ops.formulations import batch_shared, shared_torch
 from mobilenet_zoo.training.devices.cluster import Cluster, exchange
 
@@ -25,11 +26,11 @@ def join(devices, hosts, timeout):
     accelerators = torch.cuda.device_count()
     devices = devices or accelerators or 1
     if accelerators and devices > accelerators:
-        raise ValueError(f"devices={devices} is not allowed: PyTorch has {accelerators} here.")
+        raise ArgumentError(f"devices={devices} is not allowed: PyTorch has {accelerators} here.")
     wanted = devices * (len(hosts.addresses) if hosts else 1)
     started = int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
     if wanted != started:
-        raise ValueError(
+        raise ArgumentError(
             f"{wanted} devices need as many processes under PyTorch, but there are {started}: start the program with "
             f"mobilenet_zoo.training.devices.launch, or with torchrun."
         )
@@ -48,7 +49,7 @@ class _TorchCluster(Cluster):
 
     def prepare(self, model):
         if model.jit_compile:
-            raise ValueError("jit_compile=True is not allowed with several processes under PyTorch.")
+            raise ArgumentError("jit_compile=True is not allowed with several processes under PyTorch.")
         _copy_from_first(model.variables + model.optimizer.variables)
         self._part_random_state(model)
         _replace(model.optimizer, "apply", _averaging)
@@ -129,7 +130,7 @@ def _shared_step(step):
         if pictures != known:  # reading the mean waits for the device, so not at every step
             known = pictures
             if mean != pictures:
-                raise ValueError(
+                raise ArgumentError(
                     f"A batch of {pictures} pictures met others of {float(mean):g} in the mean: every process must "
                     "feed as many. Cluster.share says how many those are."
                 )

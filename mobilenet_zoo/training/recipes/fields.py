@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from mobilenet_common.errors import integer, number, one_of, plain_value
+from mobilenet_common.errors import ArgumentError, integer, number, one_of, plain_value
 
 _ANY = math.inf
 
@@ -34,8 +34,8 @@ class Allowed:
             return None
         try:
             return self._check(name, value)
-        except ValueError as error:
-            raise ValueError(f"{str(error).rstrip('.')}, or null." if self.null else str(error)) from None
+        except ArgumentError as error:
+            raise ArgumentError(f"{str(error).rstrip('.')}, or null." if self.null else str(error)) from None
 
     def _check(self, name, value):
         if self.kind == "integer":
@@ -47,16 +47,16 @@ class Allowed:
             return one_of(name, value, self.choices) if isinstance(value, str) else one_of(name, repr(value), ())
         if self.kind == "pair":
             if not isinstance(value, (list, tuple)) or len(value) != 2:
-                raise ValueError(f"{name}={value!r} is not allowed: it must be two numbers, such as [0.5, 1.0].")
+                raise ArgumentError(f"{name}={value!r} is not allowed: it must be two numbers, such as [0.5, 1.0].")
             pair = tuple(number(name, n, self.low, self.high, low_open=True, high_open=n == _ANY) for n in value)
             if pair[0] > pair[1]:
-                raise ValueError(f"{name}={list(value)} is not allowed: the smaller number comes first.")
+                raise ArgumentError(f"{name}={list(value)} is not allowed: the smaller number comes first.")
             return pair
         kinds = {"text": (str, "text"), "boolean": (bool, "true or false")}
         kind, words = kinds.get(self.kind) or (self.kind, "a mapping of fields")
         value = plain_value(value)
         if not isinstance(value, kind):
-            raise ValueError(f"{name}={value!r} is not allowed: it must be {words}.")
+            raise ArgumentError(f"{name}={value!r} is not allowed: it must be {words}.")
         return value
 
     def __str__(self):

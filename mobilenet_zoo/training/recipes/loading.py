@@ -3,12 +3,14 @@
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from mobilenet_common.errors import unknown_name
+from mobilenet_common.errors import ArgumentError, unknown_name
+from mobilenet_common.types import PathLike
 from mobilenet_zoo.training.recipes.recipe import Recipe
 
 FOLDER = Path(__file__).parent
@@ -38,15 +40,18 @@ class _Source:
 
     def error(self, path, message):
         line = self.lines.get(path)
-        return ValueError(f"{self.name}{f', line {line}' if line else ''}: {message}")
+        return ArgumentError(f"{self.name}{f', line {line}' if line else ''}: {message}")
 
 
-def list_recipes():
+def list_recipes() -> list[str]:
     """`{name: one-line summary}` of the recipes that come with the library."""
     return {path.stem: load_recipe(path.stem).summary for path in sorted(FOLDER.glob("*.yaml"))}
 
 
-def load_recipe(recipe="finetune", overrides=None):
+def load_recipe(
+    recipe: PathLike | Mapping[str, Any] | Recipe = "finetune",
+    overrides: Mapping[str, Any] | Iterable[str] | None = None,
+) -> Recipe:
     """A recipe, checked.
 
     Args:
@@ -72,9 +77,9 @@ def load_recipe(recipe="finetune", overrides=None):
         fields = _checked(Recipe, fields, tree, source)
     try:
         return _made(Recipe, fields)
-    except ValueError as error:
+    except ArgumentError as error:
         where = f"with {', '.join(path for path, _ in _assignments(overrides))}: " if overrides else ""
-        raise ValueError(f"{_title(recipe)}: {where}{error}") from None
+        raise ArgumentError(f"{_title(recipe)}: {where}{error}") from None
 
 
 def _read(recipe, seen=()):
@@ -84,11 +89,11 @@ def _read(recipe, seen=()):
     elif isinstance(recipe, (str, os.PathLike)):
         path = _find(recipe)
         if path in seen:
-            raise ValueError(f"{path}: extends itself, through {', '.join(each.name for each in seen)}.")
+            raise ArgumentError(f"{path}: extends itself, through {', '.join(each.name for each in seen)}.")
         tree, source = _parsed(path)
         folder, stem, seen = path.parent, path.stem, (*seen, path)
     else:
-        raise ValueError(
+        raise ArgumentError(
             f"recipe of type {type(recipe).__name__} is not allowed: give a name, a path, a dict or a Recipe."
         )
     base = tree.pop("extends", None)
@@ -100,7 +105,7 @@ def _read(recipe, seen=()):
         beside = folder / base
         try:
             fields = _read(beside if beside.is_file() else base, seen)
-        except ValueError as error:
+        except ArgumentError as error:
             raise source.error(("extends",), f"extends {error}") from None
     if stem and "name" not in tree:
         tree["name"] = stem
@@ -116,7 +121,7 @@ def _find(recipe):
     if path.is_file():
         return path.resolve()
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        raise ValueError(f"recipe={text!r} is not there: give the path of a YAML file, or a name of {_names()}.")
+        raise ArgumentError(f"recipe={text!r} is not there: give the path of a YAML file, or a name of {_names()}.")
     raise unknown_name("recipe", text, _names())
 
 
@@ -135,16 +140,16 @@ def _parsed(path):
         loader = _Loader(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
-            raise ValueError(f"{path}: is no recipe: it must hold lines such as `epochs: 20`.")
+            raise ArgumentError(f"{path}: is no recipe: it must hold lines such as `epochs: 20`.")
         return _tree(loader, node, (), source), source
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is no text in UTF-8: {error.reason} at byte {error.start}.") from None
+        raise ArgumentError(f"{path}: is no text in UTF-8: {error.reason} at byte {error.start}.") from None
     except RecursionError:
-        raise ValueError(f"{path}: is nested too deeply for a recipe.") from None
+        raise ArgumentError(f"{path}: is nested too deeply for a recipe.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(f"{path}{where}: is not YAML: {getattr(error, 'problem', None) or error}.") from None
+        raise ArgumentError(f"{path}{where}: is not YAML: {getattr(error, 'problem', None) or error}.") from None
 
 
 def _tree(loader, node, path, source):
@@ -155,7 +160,7 @@ def _tree(loader, node, path, source):
         name = key_node.value if isinstance(key_node, yaml.ScalarNode) else "?"
         inside, line = (*path, name), key_node.start_mark.line + 1
         if inside in source.lines:
-            raise ValueError(
+            raise ArgumentError(
                 f"{source.name}, line {line}: {'.'.join(inside)} is set twice, first in line {source.lines[inside]}."
             )
         source.lines[inside] = line
@@ -185,7 +190,7 @@ def _checked(part, fields, tree, source, path=()):
         else:
             try:
                 value = known[name].check(title, value)
-            except ValueError as error:
+            except ArgumentError as error:
                 raise source.error(inside, str(error)) from None
         result[name] = value
     return result
@@ -199,8 +204,8 @@ def _made(part, fields, path=""):
             values[field.name] = _made(kind, values[field.name], f"{path}{field.name}.")
     try:
         return part(**values)
-    except ValueError as error:
-        raise ValueError(f"{path}{error}" if path and not str(error).startswith(path) else str(error)) from None
+    except ArgumentError as error:
+        raise ArgumentError(f"{path}{error}" if path and not str(error).startswith(path) else str(error)) from None
 
 
 def _assignments(overrides):
@@ -213,11 +218,11 @@ def _assignments(overrides):
     for text in [overrides] if isinstance(overrides, str) else overrides:
         path, equals, value = text.partition("=")
         if not equals or not path.strip():
-            raise ValueError(
+            raise ArgumentError(
                 f"override {text!r} is not allowed: write field=value, such as optimizer.learning_rate=1e-3."
             )
         try:
             found.append((path.strip(), yaml.load(value, _Loader)))
         except yaml.YAMLError:
-            raise ValueError(f"override {text!r} is not allowed: its value is not YAML; quote a text.") from None
+            raise ArgumentError(f"override {text!r} is not allowed: its value is not YAML; quote a text.") from None
     return found

@@ -1,9 +1,11 @@
 """A recipe: everything that a training run is told, as data. Each field says what it does and what it may hold."""
 
 import dataclasses
+from typing import Any
 
 import yaml
 
+from mobilenet_common.errors import ArgumentError
 from mobilenet_zoo.training.recipes.fields import Part, described
 
 # What each optimizer takes besides rate, decay and clipping; null leaves Keras's default.
@@ -71,7 +73,7 @@ class Optimizer(Part):
         for name in sorted(foreign):
             if getattr(self, name) is not None:
                 own = ", ".join(OPTIMIZERS[self.name])
-                raise ValueError(
+                raise ArgumentError(
                     f"{name}={getattr(self, name)!r} is not allowed: {self.name} takes {own}. Set it to null."
                 )
 
@@ -188,7 +190,9 @@ class Mixing(Part):
     def __post_init__(self):
         super().__post_init__()
         if not self.mixup and not self.cutmix:
-            raise ValueError("mixup=0 with cutmix=0 is not allowed: give one of them an alpha, or set mixing to null.")
+            raise ArgumentError(
+                "mixup=0 with cutmix=0 is not allowed: give one of them an alpha, or set mixing to null."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,17 +249,17 @@ class Recipe(Part):
     def __post_init__(self):
         super().__post_init__()
         if self.schedule.warmup_epochs >= self.epochs and self.schedule.warmup_epochs:
-            raise ValueError(
+            raise ArgumentError(
                 f"schedule.warmup_epochs={self.schedule.warmup_epochs} is not allowed: "
                 f"it must be less than epochs={self.epochs}. Set more epochs, or a shorter warm-up with "
                 f"schedule.warmup_epochs={min(self.epochs / 2, 1):g}, or 0 for none."
             )
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """The recipe as nested dictionaries of plain values, which `load_recipe` takes."""
         return _plain(dataclasses.asdict(self))
 
-    def to_yaml(self):
+    def to_yaml(self) -> str:
         """The recipe with every field, as text that `load_recipe` reads."""
         return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True, width=110)
 

@@ -1,0 +1,82 @@
+"""The public surface: names and signatures change on purpose only.
+
+`KERAS_BACKEND=torch python -m tests.test_api` writes it down again.
+"""
+
+import dataclasses
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.across
+
+SURFACE = Path(__file__).with_name("api.txt")
+MODULES = (
+    "mobilenet_common",
+    "mobilenet_common.layers",
+    "mobilenet_runtime",
+    "mobilenet_runtime.evaluation",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "mobilenet_v3",
+    "mobilenet_v4",
+    "mobilenet_zoo",
+    "mobilenet_zoo.evaluation",
+    "mobilenet_zoo.training",
+)
+GENERATIONS = (1, 2, 3, 4)
+
+
+def signature(value):
+    try:
+        return re.sub(r"\bkeras\.src\.[\w.]*\.(\w+)", r"keras.\1", str(inspect.signature(value)))
+    except (TypeError, ValueError):  # a class of Python's own
+        return "(...)"
+
+
+def lines_of(name, value):
+    """A function's signature; a class's own and those of the public methods that it defines."""
+    if not inspect.isclass(value):
+        yield name + (signature(value) if callable(value) else f": {type(value).__name__}")
+        return
+    bases = ", ".join(each.__name__ for each in value.__bases__ if each is not object)
+    yield f"{name}{signature(value)}" + (f" is a {bases}" if bases else "")
+    fields = {field.name for field in dataclasses.fields(value)} if dataclasses.is_dataclass(value) else set()
+    for key, member in sorted(vars(value).items()):
+        if key.startswith("_") or key in fields:
+            continue
+        if isinstance(member, (staticmethod, classmethod)):
+            member = member.__func__
+        yield f"{name}.{key}" + (signature(member) if inspect.isfunction(member) else "")
+
+
+def surface():
+    """A line for each public function, class, method and value."""
+    for module in MODULES:
+        found = importlib.import_module(module)
+        for name in sorted(found.__all__):
+            yield from lines_of(f"{module}.{name}", getattr(found, name))
+
+
+def test_the_surface_is_the_one_written_down():
+    assert list(surface()) == SURFACE.read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("generation", GENERATIONS[1:])
+def test_the_create_functions_differ_in_the_default_variant_alone(generation):
+    first, other = (
+        getattr(importlib.import_module(f"mobilenet_v{number}"), f"create_mobilenetv{number}")
+        for number in (GENERATIONS[0], generation)
+    )
+    theirs, ours = (inspect.signature(each).parameters.values() for each in (first, other))
+    assert [each.replace(default=None) for each in theirs] == [each.replace(default=None) for each in ours]
+    assert [each.default for each in theirs][1:] == [each.default for each in ours][1:]
+    start = "\n    Args:\n"
+    assert first.__doc__.partition(start)[2] == other.__doc__.partition(start)[2] != ""
+
+
+if __name__ == "__main__":
+    SURFACE.write_text("".join(line + "\n" for line in surface()), encoding="utf-8")
