@@ -127,7 +127,7 @@ def test_a_comparison_from_end_to_end(tmp_path):
     ("backend", "operation"),
     [
         pytest.param("tensorflow", "DepthwiseConv2dNative", marks=pytest.mark.slow),
-        ("torch", "aten::mkldnn_convolution"),
+        pytest.param("torch", "aten::mkldnn_convolution", marks=pytest.mark.slow),
     ],
 )
 def test_operations_of_ours_and_of_the_peer(backend, operation):

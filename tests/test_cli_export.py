@@ -95,6 +95,7 @@ def report(path, **changes):
     return ExportReport(**said | changes)
 
 
+@pytest.mark.slow
 def test_two_formats_at_once(saved, tmp_path):
     paths = [tmp_path / "new" / "tiny.onnx", tmp_path / "tiny.xml"]
     result = run("export", str(saved), *map(str, paths), columns=140)

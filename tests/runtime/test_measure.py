@@ -18,7 +18,7 @@ from tests.runtime import tiny
 pytestmark = pytest.mark.across
 
 
-@pytest.mark.parametrize("kind", tiny.FORMATS)
+@pytest.mark.parametrize("kind", tiny.with_slow_ones())
 def test_the_record_and_the_answers(kind, written):
     path = written(kind)
     record, answers = measure(path, tiny.pictures(5), threads=1, runs=3)

@@ -22,6 +22,11 @@ FORMATS = {
 }
 
 
+def with_slow_ones():
+    """The formats as parameters; TensorFlow, which reads a SavedModel, takes long to start in a process of its own."""
+    return [pytest.param(kind, marks=pytest.mark.slow) if kind == "saved_model" else kind for kind in FORMATS]
+
+
 def pictures(count=3, size=SIZE):
     return np.random.default_rng(3).normal(size=(count, size, size, CHANNELS)).astype("float32")
 
