@@ -21,8 +21,12 @@ def convert(
     target: Annotated[
         Path, typer.Argument(metavar="OUT", help="A .keras or .weights.h5 file, or .safetensors or .pth for others.")
     ],
-    from_: Annotated[Source, typer.Option("--from", help="Whose names IN has.")] = Source.AUTO,
-    to: Annotated[Target, typer.Option("--to", help="Whose names OUT gets; native: this library's.")] = Target.NATIVE,
+    from_: Annotated[
+        Source, typer.Option("--from", help="The library whose names the tensors of IN have.")
+    ] = Source.AUTO,
+    to: Annotated[
+        Target, typer.Option("--to", help="The library whose names to write to OUT; native: this one's.")
+    ] = Target.NATIVE,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="The model's name; needed unless IN is a .keras file.")
     ] = None,

@@ -67,7 +67,7 @@ class ExportedClassifier:
         return values
 
     def probabilities(self, values):
-        """Answers as probabilities; without metadata, what is none of any picture is taken for logits."""
+        """Return outputs as probabilities; without metadata, values that can't be probabilities count as logits."""
         if self._metadata is not None:
             return softmax(values) if self._metadata.gives == "logits" else values
         # A file that computes in 8 bits is some hundredths away from a sum of 1.

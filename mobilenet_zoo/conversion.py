@@ -36,8 +36,8 @@ def export_checkpoint(model: keras.Model, path: PathLike, layout: str = "timm") 
         model: A model with top that a create function built, or that was loaded from its file.
         path: Ends with `.safetensors`, or with `.pth`, `.pt` or `.bin` for a PyTorch file. An existing file is replaced
             when the new one is whole.
-        layout: Whose names and shapes: `"timm"`, `"torchvision"` (V2, V3), `"huggingface"` (transformers; V1, V2) or
-            `"compact"`.
+        layout: The library whose names and shapes to write: `"timm"`, `"torchvision"` (V2, V3), `"huggingface"`
+            (transformers; V1, V2) or `"compact"`.
 
     Returns:
         What `timm.create_model` needs to build the same model: `{"model_name", "num_classes", "in_chans"}` and, where

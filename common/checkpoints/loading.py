@@ -34,9 +34,9 @@ def load_checkpoint(model: keras.Model, source: PathLike | Mapping[str, Any], la
     Args:
         model: A model that a `create_mobilenet…` function built.
         source: The path of a safetensors, PyTorch or Keras file, with any ending, or a mapping of names to arrays.
-        layout: Whose names the tensors have: `"timm"`, `"torchvision"`, `"compact"`, `"keras"` (keras.applications) or
-            `"native"` (this library's own files), `"huggingface"` (transformers' V1 and V2, whose class for the
-            background is left out where the model has no output for it); None to recognise it.
+        layout: The library whose names the tensors have: `"timm"`, `"torchvision"`, `"compact"`, `"keras"`
+            (keras.applications), `"native"` (this library's own files) or `"huggingface"` (transformers' V1 and V2,
+            whose background class is left out if the model has no output for it). None to recognize it.
 
     Returns:
         The model. `mobilenet_zoo.preprocessing` then prepares images as the weights need them, as far as the file's

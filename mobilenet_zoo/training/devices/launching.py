@@ -148,7 +148,7 @@ def _run_elastic(arguments, devices, hosts, timeout, grace, stopped_status):
 
 
 def _blame(status):
-    """Of processes found ended at once, the reason is one that was killed before those that missed it."""
+    """Return a sort key: of processes that ended together, one that was killed is the cause of the others' failures."""
     return 2 if status == -signal.SIGTERM else 1 if status >= 0 else 0  # SIGTERM is what the launcher sends
 
 
