@@ -40,19 +40,19 @@ def open_picture(picture, channels=3):
         )
     image_module = pillow("Image")
     if isinstance(picture, (str, os.PathLike)):
-        image = _from_file(picture, picture, image_module)
+        opened = _from_file(picture, picture, image_module)
     elif isinstance(picture, image_module.Image):
         _check_size(picture, "The picture")
-        image = decoded(picture)
+        opened = decoded(picture)
     elif is_encoded(picture):
         content, name = _content_of(picture)
-        image = _from_file(io.BytesIO(content), name, image_module)
+        opened = _from_file(io.BytesIO(content), name, image_module)
     else:
-        image = _from_array(picture, image_module)
-    if image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:  # else Pillow would copy it
-        image = pillow("ImageOps").exif_transpose(image)
-    image, mode = _eight_bits(image, image_module), "RGB" if channels == 3 else "L"
-    return image if image.mode == mode else image.convert(mode)
+        opened = _from_array(picture, image_module)
+    if opened.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:  # else Pillow would copy it
+        opened = pillow("ImageOps").exif_transpose(opened)
+    opened, mode = _eight_bits(opened, image_module), "RGB" if channels == 3 else "L"
+    return opened if opened.mode == mode else opened.convert(mode)
 
 
 def is_encoded(picture):

@@ -83,8 +83,8 @@ class Preprocessing:
 
     def pixels(self, picture: ImageLike) -> np.ndarray:
         """The PIL image of the crop, before it is normalised: what the model looks at."""
-        image = open_picture(picture, self.channels)
-        resized = _resized(image, self.size, self.crop, self.interpolation)
+        opened = open_picture(picture, self.channels)
+        resized = _resized(opened, self.size, self.crop, self.interpolation)
         return resized.crop(_centre_box(*resized.size, self.size))
 
     def region(self, width: int, height: int) -> tuple[float, float, float, float]:

@@ -50,8 +50,8 @@ def image(height, width, channels=3):
     for _ in range(channels):
         a, b, p, q = draw.uniform(1, 9, 4)
         planes.append(np.sin(a * columns + p) * np.cos(b * rows + q))
-    picture = np.stack(planes, -1) + 0.5 * draw.standard_normal((height, width, channels))
-    return ((picture - picture.mean()) / picture.std()).astype("float32")[None]
+    waves = np.stack(planes, -1) + 0.5 * draw.standard_normal((height, width, channels))
+    return ((waves - waves.mean()) / waves.std()).astype("float32")[None]
 
 
 def randomized(model):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 import pytest
-from matplotlib import image
+from matplotlib.image import imread
 
 import mobilenet_zoo  # noqa: F401 - registers the layers
 
@@ -33,7 +33,7 @@ def test_one_epoch_misses_the_goal_and_leaves_a_model_and_pictures(tmp_path):
     assert re.search(r"loaded again +tensorflow backend, largest difference of a probability \d\.\de-0[5-9]", output)
     assert keras.saving.load_model(tmp_path / "digits.keras", compile=False).output_shape == (None, 10)
     for name in ("learning_curves.png", "predictions.png"):
-        picture = image.imread(tmp_path / name)
+        picture = imread(tmp_path / name)
         assert picture.shape[0] > 300 and picture.shape[1] > 1000
         assert picture[..., :3].std() > 0.05, f"{name} is blank"
 

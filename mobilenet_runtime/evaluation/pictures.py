@@ -31,7 +31,7 @@ def overlay(picture: ImageLike, heat: np.ndarray, region: Sequence[float] | None
     Returns:
         A PIL image in RGB, of the picture's size.
     """
-    image, region = pillow("Image"), region or (0, 0, *picture.size)
+    pil, region = pillow("Image"), region or (0, 0, *picture.size)
     heat = np.asarray(heat, "float32")
     heat = heat / max(float(heat.max()), np.finfo("float32").tiny)
     heat = _placed(heat, picture.size, region).clip(0, 1)
@@ -39,7 +39,7 @@ def overlay(picture: ImageLike, heat: np.ndarray, region: Sequence[float] | None
     share = _STRENGTH * heat[..., None]
     seen = _placed(np.ones((1, 1), "float32"), picture.size, region)[..., None]
     pixels = np.asarray(picture.convert("RGB"), "float32") * (_DIMMED + (1 - _DIMMED) * seen)
-    return image.fromarray(np.rint((1 - share) * pixels + share * colours).astype("uint8"))
+    return pil.fromarray(np.rint((1 - share) * pixels + share * colours).astype("uint8"))
 
 
 def photograph_overlay(
@@ -74,11 +74,11 @@ def photograph_overlay(
 
 def _placed(values, size, region):
     """`values`, an array, stretched over a region of an image of `size`, and 0 around it."""
-    image = pillow("Image")
+    pil = pillow("Image")
     left, top, right, bottom = region
     columns, rows = values.shape[1] / (right - left), values.shape[0] / (bottom - top)
     matrix = (columns, 0, -left * columns, 0, rows, -top * rows)  # from a pixel of the image to the array's
-    placed = image.fromarray(values).transform(size, image.Transform.AFFINE, matrix, image.Resampling.BILINEAR)
+    placed = pil.fromarray(values).transform(size, pil.Transform.AFFINE, matrix, pil.Resampling.BILINEAR)
     return np.asarray(placed)
 
 

@@ -145,9 +145,9 @@ class TestBatches:
     def test_every_kind_of_picture(self, tmp_path):
         """Each comes out as the same picture in RGB or grey does."""
         paths = []
-        for name, image in photographs.modes().items():
+        for name, opened in photographs.modes().items():
             paths.append(tmp_path / f"{name}.{'jpg' if name in ('cmyk', 'ycbcr') else 'png'}")
-            image.save(paths[-1])
+            opened.save(paths[-1])
         photographs.sixteen_bit(photographs.photograph()).save(tmp_path / "16.png")
         turned = photographs.rotated_by_exif(photographs.photograph(), 6).getvalue()
         (tmp_path / "turned.png").write_bytes(turned)

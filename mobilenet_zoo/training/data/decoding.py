@@ -33,15 +33,15 @@ def open_crop(picture, name, channels, size, interpolation, crop):
             whole = file.size[::-1] if turned else file.size
             box = crop(*whole)
             _draft(file, min((box[2] - box[0]) / size[1], (box[3] - box[1]) / size[0]) / _GAP)
-            image = open_whole(file, name, channels)
+            part = open_whole(file, name, channels)
     else:
-        image = open_whole(picture, name, channels)
-        whole = image.size
+        part = open_whole(picture, name, channels)
+        whole = part.size
         box = crop(*whole)
-    across, down = image.width / whole[0], image.height / whole[1]
+    across, down = part.width / whole[0], part.height / whole[1]
     box = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
     resampling = getattr(pillow("Image").Resampling, interpolation.upper())
-    return image.resize(size[::-1], resampling, box=box, reducing_gap=_GAP)
+    return part.resize(size[::-1], resampling, box=box, reducing_gap=_GAP)
 
 
 def open_whole(picture, name, channels):

@@ -111,7 +111,7 @@ class Loader:
             out[...] = transform(open_whole(picture, name, transform.channels))
             return
         if augmentation is not None and augmentation.crop_scale is not None:
-            image = open_crop(
+            crop = open_crop(
                 picture,
                 name,
                 transform.channels,
@@ -120,8 +120,8 @@ class Loader:
                 lambda width, height: augmentation.crop(width, height, rng),
             )
         else:
-            image = transform.pixels(open_whole(picture, name, transform.channels))
-        pixels = np.asarray(image) if augmentation is None else augmentation(image, rng)
+            crop = transform.pixels(open_whole(picture, name, transform.channels))
+        pixels = np.asarray(crop) if augmentation is None else augmentation(crop, rng)
         self._normalise(pixels.reshape(*transform.size, -1), out)
 
     def _normalise(self, pixels, out):
