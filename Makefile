@@ -45,7 +45,7 @@ format: $(VENV)/.lint ## mend style and formatting
 bench: $(VENV)/.bench ## measure speed against the peers that are installed (BENCH_ARGS="..." goes to the program)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
-docs: $(VENV)/.test ## make the tables and pictures of the manual again
+docs: $(VENV)/.test ## make the tables and images of the manual again
 	KERAS_BACKEND=torch $(BIN)/python docs/build.py
 
 clean: ## remove what building, testing and the demo leave behind (not .venv)

@@ -30,8 +30,8 @@ console = Console(stderr=True)
 def main(
     backend: Annotated[list[str] | None, typer.Option(help="tensorflow, jax or torch; may be repeated.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="A name such as mobilenetv2_100; may be repeated.")] = None,
-    batch: Annotated[list[int] | None, typer.Option(help="Pictures in an inference; may be repeated.")] = None,
-    training_batch: Annotated[int, typer.Option(help="Pictures in a training step; 0 for no training.")] = 16,
+    batch: Annotated[list[int] | None, typer.Option(help="Images in an inference; may be repeated.")] = None,
+    training_batch: Annotated[int, typer.Option(help="Images in a training step; 0 for no training.")] = 16,
     precision: Annotated[str, typer.Option(help=f"{' or '.join(PRECISIONS)}.")] = "float32",
     seconds: Annotated[float, typer.Option(help="How long the contenders of one measure take turns.")] = 8.0,
     growth: Annotated[bool, typer.Option(help="Also measure how time and memory grow.")] = True,

@@ -53,8 +53,8 @@ def write(runtime, who, name, path):
 
         options = {"include_softmax": False if runtime in ("onnx", "openvino") else None}
         if runtime == "litert int8" and who == "ours":
-            pictures = np.random.default_rng(0).uniform(-1, 1, (32, IMAGE_SIZE, IMAGE_SIZE, 3)).astype("float32")
-            options |= {"quantization": "int8", "calibration": pictures}
+            images = np.random.default_rng(0).uniform(-1, 1, (32, IMAGE_SIZE, IMAGE_SIZE, 3)).astype("float32")
+            options |= {"quantization": "int8", "calibration": images}
             options["verify"] = False  # an untrained network answers at random, and rounded otherwise
         # timm's models are padded as PyTorch does it; next to them ours are too.
         ours = mobilenet_zoo.create_model(name) if runtime in ("onnx", "openvino") else create(model)
@@ -78,8 +78,8 @@ def _write_timm(model, path):
     import torch
 
     theirs, onnx = create_timm(model).eval(), path.with_suffix(".onnx")
-    picture = torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)
-    written = torch.onnx.export(theirs, (picture,), dynamo=True, verbose=False)
+    image = torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    written = torch.onnx.export(theirs, (image,), dynamo=True, verbose=False)
     written.save(onnx, external_data=False)
     if path.suffix == ".xml":
         import openvino

@@ -31,7 +31,7 @@ FORMATS = {"LiteRT": ".tflite", "ONNX Runtime": ".onnx", "OpenVINO": ".xml"}
 
 def train(create, variant, width, epochs):
     """A model of `variant` that has learned the digits."""
-    pictures, held_out, classes, held_out_classes = load_data()
+    images, held_out, classes, held_out_classes = load_data()
     keras.utils.set_random_seed(0)
     model = create(
         variant,
@@ -41,7 +41,7 @@ def train(create, variant, width, epochs):
         norm_momentum=0.9,
         dropout_rate=0.0,
     )
-    data = ShiftedDigits(pictures, classes)
+    data = ShiftedDigits(images, classes)
     steps = epochs * len(data)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, decay_steps=steps - steps // 5, warmup_target=4e-3, warmup_steps=max(1, steps // 5)
@@ -53,14 +53,14 @@ def train(create, variant, width, epochs):
 
 def measure(name, model, folder):
     """A row for each format: sizes, latencies and accuracies before and after."""
-    pictures, held_out, classes, held_out_classes = load_data()
+    images, held_out, classes, held_out_classes = load_data()
     rows = []
     # `export` holds a fifth out by itself; every figure here is of digits that neither training nor it has seen.
     for runtime, ending in FORMATS.items():
         stem = name.replace(" ", "_")
         plain = mobilenet_zoo.export(model, folder / f"{stem}{ending}")
         small = mobilenet_zoo.export(
-            model, folder / f"{stem}_int8{ending}", quantization="int8", calibration=(pictures, classes)
+            model, folder / f"{stem}_int8{ending}", quantization="int8", calibration=(images, classes)
         )
         rows.append(
             {
@@ -77,11 +77,11 @@ def measure(name, model, folder):
     return rows
 
 
-def accuracy(path, pictures, classes):
-    """The share of pictures that an exported file gets right."""
+def accuracy(path, images, classes):
+    """The share of images that an exported file gets right."""
     from mobilenet_runtime.measure import measure as run
 
-    (answers,) = run(path, pictures)[1].values()
+    (answers,) = run(path, images)[1].values()
     return float((np.asarray(answers).argmax(1) == classes).mean())
 
 

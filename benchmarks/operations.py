@@ -27,7 +27,7 @@ def main(
         str | None, typer.Option(help="How it is run, such as compiled under torch; by default as users do most.")
     ] = None,
     training: Annotated[bool, typer.Option(help="A training step instead of an inference.")] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures in a call.")] = 16,
+    batch: Annotated[int, typer.Option(min=1, help="Images in a call.")] = 16,
     rows: Annotated[int, typer.Option(min=1, help="Operations to show.")] = 12,
 ) -> None:
     """Show which operations take the time of one call, of our model and of its peer."""

@@ -1,4 +1,4 @@
-"""Whether pictures are read as fast as a model trains: the pipeline alone against a step of V4 conv_small.
+"""Whether images are read as fast as a model trains: the pipeline alone against a step of V4 conv_small.
 
     KERAS_BACKEND=jax python -m benchmarks.pipeline
 
@@ -26,7 +26,7 @@ GOAL = 1.5  # times what the training step consumes
 CLASSES = 10
 
 
-def write_pictures(folder, count):
+def write_images(folder, count):
     """JPEGs of quality 90 in class folders: random parts of the photographs, 256 to 500 pixels a side."""
     rng, photographs = np.random.default_rng(0), [Image.fromarray(image) for image in load_sample_images().images]
     for i in range(count):
@@ -40,7 +40,7 @@ def write_pictures(folder, count):
 
 
 def shares(pipeline, paths, augmentation, size):
-    """Milliseconds of one core that each part of the work takes for a picture."""
+    """Milliseconds of one core that each part of the work takes for an image."""
     rng = np.random.default_rng(0)
     plain, whole = Augmentation(augmentation.crop_scale), lambda width, height: (0, 0, width, height)
     out = np.empty((*size, 3), "float32")
@@ -58,16 +58,16 @@ def shares(pipeline, paths, augmentation, size):
 
 
 def training_rate(batch_size):
-    """Pictures a second that V4 conv_small trains on at 224, from one batch in memory."""
+    """Images a second that V4 conv_small trains on at 224, from one batch in memory."""
     model = create_mobilenetv4("conv_small", num_classes=CLASSES)
     model.compile(keras.optimizers.AdamW(1e-3), "categorical_crossentropy")
-    pictures = np.random.default_rng(0).normal(size=(batch_size, 224, 224, 3)).astype("float32")
+    images = np.random.default_rng(0).normal(size=(batch_size, 224, 224, 3)).astype("float32")
     targets = np.eye(CLASSES, dtype="float32")[np.arange(batch_size) % CLASSES]
-    return batch_size / turn(lambda: model.train_on_batch(pictures, targets), least=10)
+    return batch_size / turn(lambda: model.train_on_batch(images, targets), least=10)
 
 
 def pipeline_rate(pipeline, steps):
-    """Pictures a second that the pipeline gives, after the batches that it made ready while it started."""
+    """Images a second that the pipeline gives, after the batches that it made ready while it started."""
     batches = iter(pipeline.batches())
     for _ in range(2 + 2 * cores()):
         next(batches)
@@ -81,7 +81,7 @@ def pipeline_rate(pipeline, steps):
 def main():
     """Measure, and print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=512)
+    parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--workers", type=int, nargs="*", default=[0, cores()], help="processes; 0 for threads")
@@ -89,24 +89,22 @@ def main():
     augmentation, mixing = Augmentation(randaugment=RandAugment(2, 9, 0.5)), Mixing()
     preprocessing = mobilenet_zoo.preprocessing("mobilenetv4_conv_small", input_size=224)
     with tempfile.TemporaryDirectory() as folder:
-        write_pictures(Path(folder), options.pictures)
+        write_images(Path(folder), options.images)
         data = read_examples(folder)
         settings = {"batch_size": options.batch_size, "training": True, "augmentation": augmentation, "mixing": mixing}
         pipelines = {n: Pipeline(data, preprocessing, **settings, workers=n) for n in options.workers}
         print(f"{keras.backend.backend()}, {cores()} cores, batches of {options.batch_size}")
         for part, milliseconds in shares(
-            pipelines[options.workers[0]], data.pictures[:64], augmentation, (224,) * 2
+            pipelines[options.workers[0]], data.images[:64], augmentation, (224,) * 2
         ).items():
-            print(f"{part}: {milliseconds:.2f} ms a picture on one core")
+            print(f"{part}: {milliseconds:.2f} ms an image on one core")
         rates = {n: pipeline_rate(pipeline, options.steps) for n, pipeline in pipelines.items()}
     needed = training_rate(options.batch_size)
-    print(f"a training step consumes {needed:.0f} pictures a second")
+    print(f"a training step consumes {needed:.0f} images a second")
     for n, rate in rates.items():
         how = f"{n} processes" if n else "threads"
         reached = "reached" if rate >= GOAL * needed else "missed"
-        print(
-            f"the pipeline alone, {how}: {rate:.0f} pictures a second, {rate / needed:.1f} times ({GOAL} is {reached})"
-        )
+        print(f"the pipeline alone, {how}: {rate:.0f} images a second, {rate / needed:.1f} times ({GOAL} is {reached})")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def _tensorflow_inference(model, mode, images):
 
 
 def batch(size, image_size=contenders.IMAGE_SIZE):
-    """Noise for pictures, and labels."""
+    """Noise for images, and labels."""
     rng = np.random.default_rng(0)
     images = rng.standard_normal((size, image_size, image_size, 3), dtype="float32")
     return images, rng.integers(0, 1000, size)

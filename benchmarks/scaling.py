@@ -1,9 +1,9 @@
 """How training should scale: `KERAS_BACKEND=torch python -m benchmarks.scaling`.
 
 Measures a step of training and an all-reduce on this machine with 1, 2 and 4 processes, and models from them and from
-an interconnect's latency and bandwidth how many pictures a second 8, 64 and 512 devices train on.
+an interconnect's latency and bandwidth how many images a second 8, 64 and 512 devices train on.
 
-The model, with n devices, b pictures and a step of C seconds on each:
+The model, with n devices, b images and a step of C seconds on each:
 
 - the gradients travel round a ring (Patarasuk & Yuan, 2009): 2 (n - 1) latency + 2 (n - 1) / n bytes / bandwidth
 - the statistics of each batch norm, few bytes, through a tree there and back, forward and backward: 4 log2(n) latency
@@ -106,7 +106,7 @@ def timed(program):
 
 
 def draw(path, found, batch, links):
-    """Modelled pictures a second over devices: for each interconnect from no overlap to full."""
+    """Modelled images a second over devices: for each interconnect from no overlap to full."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -124,7 +124,7 @@ def draw(path, found, batch, links):
         ]  # fmt: skip
         line = axes.plot(devices, rates[1], label=name)[0]
         axes.fill_between(devices, *rates, color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.set(xscale="log", yscale="log", xlabel="devices", ylabel="pictures a second (modelled)")
+    axes.set(xscale="log", yscale="log", xlabel="devices", ylabel="images a second (modelled)")
     axes.set_xticks(devices, [str(n) for n in devices])
     axes.set_title("Bands: from no overlap to gradients hidden behind the backward pass", fontsize=9)
     axes.legend()
@@ -135,7 +135,7 @@ def draw(path, found, batch, links):
 def main(
     variant: Annotated[str, typer.Option(help="Of MobileNetV4.")] = "conv_small",
     image_size: Annotated[int, typer.Option(help="Pixels.")] = 224,
-    batch_size: Annotated[int, typer.Option(help="Pictures on each device.")] = 16,
+    batch_size: Annotated[int, typer.Option(help="Images on each device.")] = 16,
     steps: Annotated[int, typer.Option(help="Of each measurement; the median counts.")] = 10,
     compute: Annotated[float, typer.Option(help="Milliseconds of a step on one device; 0: as measured here.")] = 0.0,
     latency: Annotated[float, typer.Option(help="Microseconds, of an interconnect to model.")] = 10.0,
@@ -156,7 +156,7 @@ def main(
             found[processes] = json.loads(file.read_text())
             times |= {(processes, int(size)): taken for size, taken in found[processes]["reductions"].items()}
     one = found[1]
-    print(f"{variant} at {image_size}, {batch_size} pictures a process, PyTorch, gloo over loopback")
+    print(f"{variant} at {image_size}, {batch_size} images a process, PyTorch, gloo over loopback")
     print(f"{one['gradients'] / 2**20:.1f} MiB of gradients, {one['norms']} batch norms")
     for processes, row in found.items():
         reduction = row["reductions"].get(str(row["gradients"]))
@@ -177,7 +177,7 @@ def main(
                 for overlap in (False, True)
             ]
             share = rates[0] * one["step"] / devices / batch_size
-            print(f"{name}: {devices} devices: {rates[0]:,.0f} to {rates[1]:,.0f} pictures/s, {share:.0%} of linear")
+            print(f"{name}: {devices} devices: {rates[0]:,.0f} to {rates[1]:,.0f} images/s, {share:.0%} of linear")
     draw(output, found, batch_size, links)
     print(output)
 

@@ -40,7 +40,7 @@ RECIPE = {
     "augmentation": {"crop_scale": None, "flip": 0.0},
 }
 CHECKPOINT_SECONDS, NEVER = 3.0, 1e9
-CROP = 0.875  # the share of a picture that a model from scratch sees in evaluation
+CROP = 0.875  # the share of an image that a model from scratch sees in evaluation
 
 
 class Epochs(keras.callbacks.Callback):
@@ -58,39 +58,39 @@ class Epochs(keras.callbacks.Callback):
 
 
 def recipe_of(order, **changes):
-    """The recipe of an order, which trains on its pictures as they are."""
+    """The recipe of an order, which trains on its images as they are."""
     from mobilenet_zoo.training import load_recipe
 
     own = {"batch_size": order["batch_size"], "epochs": order["epochs"], "image_size": order["size"]}
     return load_recipe(RECIPE, own | order.get("overrides", {}) | changes)
 
 
-def pictures_of(order, size):
-    """uint8 pictures and their classes."""
+def images_of(order, size):
+    """uint8 images and their classes."""
     rng = np.random.default_rng(0)
     count = order["batch_size"] * order["steps"]
-    pictures = rng.integers(0, 256, (count, size, size, 3), "uint8")
-    return pictures, np.arange(count) % CLASSES
+    images = rng.integers(0, 256, (count, size, size, 3), "uint8")
+    return images, np.arange(count) % CLASSES
 
 
 def bare(order):
-    """Pictures a second of each epoch of `model.fit` on arrays, and by how many MB the process grew in it."""
+    """Images a second of each epoch of `model.fit` on arrays, and by how many MB the process grew in it."""
     import mobilenet_zoo
     from mobilenet_zoo.training import compile_model
 
     recipe = recipe_of(order)
-    pictures, labels = pictures_of(order, order["size"])
+    images, labels = images_of(order, order["size"])
     shape = (order["size"], order["size"], 3)
     model = mobilenet_zoo.create_model(MODEL, num_classes=CLASSES, input_shape=shape, dtype=recipe.precision)
     compile_model(model, recipe, order["steps"])
-    x, y = (pictures / np.float32(127.5) - 1).astype("float32"), np.eye(CLASSES, dtype="float32")[labels]
+    x, y = (images / np.float32(127.5) - 1).astype("float32"), np.eye(CLASSES, dtype="float32")[labels]
     epochs, before = Epochs(), _resident()
     model.fit(x, y, batch_size=order["batch_size"], epochs=order["epochs"], callbacks=[epochs], verbose=0)
     return {"rates": [len(x) / each for each in epochs.seconds[1:]], "grown_mb": _peak() - before}
 
 
 def run(order):
-    """Pictures a second of each epoch of `train` on the same pictures, and how long each checkpoint stopped it."""
+    """Images a second of each epoch of `train` on the same images, and how long each checkpoint stopped it."""
     from mobilenet_zoo.training import Data, Examples, train
     from mobilenet_zoo.training.callbacks import Saving
 
@@ -103,9 +103,9 @@ def run(order):
 
     Saving.save = save
     # Of the size that they are cropped from, so that there is nothing to resize.
-    pictures, labels = pictures_of(order, round(order["size"] / CROP))
+    images, labels = images_of(order, round(order["size"] / CROP))
     names = tuple(f"class{i}" for i in range(CLASSES))
-    learned = Examples(list(pictures), labels, names)
+    learned = Examples(list(images), labels, names)
     with tempfile.TemporaryDirectory() as folder:
         found = train(
             Data(learned, learned.subset(range(CLASSES))),
@@ -117,7 +117,7 @@ def run(order):
             report=False,
         )
     Saving.save = plain
-    return {"rates": [row["pictures_per_second"] for row in found.history[1:]], "blocked_s": blocked}
+    return {"rates": [row["images_per_second"] for row in found.history[1:]], "blocked_s": blocked}
 
 
 def both(order):
@@ -161,7 +161,7 @@ def options(order, rounds, only):
     print("| option | time | memory |\n| --- | --- | --- |")
     for name in rate:
         print(f"| {name} | {rate['plain'] / rate[name]:.2f} | {grown[name] / grown['plain']:.2f} |")
-    print(f"plain: {rate['plain']:.1f} pictures a second, {grown['plain']:.0f} MB")
+    print(f"plain: {rate['plain']:.1f} images a second, {grown['plain']:.0f} MB")
 
 
 def overhead(order, rounds):
@@ -178,7 +178,7 @@ def overhead(order, rounds):
     medians = {name: float(np.median(found[name])) for name in names}
     for name in names:
         low, middle, high = np.percentile(found[name], [25, 50, 75])
-        print(f"{name}: {middle:.1f} pictures a second, half of {len(found[name])} epochs in {low:.1f} to {high:.1f}")
+        print(f"{name}: {middle:.1f} images a second, half of {len(found[name])} epochs in {low:.1f} to {high:.1f}")
     print(f"train costs {medians['fit'] / medians['train'] - 1:+.1%}")
     shown = ", ".join(f"{each:.3f}" for each in blocked)
     print(f"checkpoints stop it for {shown} s: at most {max(blocked) / 30:.2%} of 30 s")

@@ -1,4 +1,4 @@
-"""What users wait for besides the model: importing, loading weights, reading pictures.
+"""What users wait for besides the model: importing, loading weights, reading images.
 
     python -m benchmarks.usage [--photographs 200]
 
@@ -31,10 +31,10 @@ print(time.perf_counter() - start)
 
 
 def main(
-    photographs: Annotated[int, typer.Option(help="How many pictures are read.")] = 200,
+    photographs: Annotated[int, typer.Option(help="How many images are read.")] = 200,
     repeats: Annotated[int, typer.Option(help="Of each measurement; the median counts.")] = 5,
 ) -> None:
-    """Measure importing, loading and reading pictures under the running backend."""
+    """Measure importing, loading and reading images under the running backend."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HF_HOME"] = folder
@@ -99,10 +99,10 @@ def _busy(folder, count):
     working = 0.0
     start = None
 
-    def timed(pictures):
+    def timed(images):
         nonlocal working, start
         begin = time.perf_counter()
-        answer = predict_on_batch(pictures)
+        answer = predict_on_batch(images)
         if start is None:  # the first batch compiles
             start = time.perf_counter()
         else:
@@ -124,9 +124,9 @@ def _photographs(folder, count):
     images = [Image.fromarray(each) for each in load_sample_images().images]
     paths = []
     for i in range(count):
-        picture = images[i % 2].crop((i % 40, i % 30, 600 + i % 40, 397 + i % 30)).resize((640, 427))
+        image = images[i % 2].crop((i % 40, i % 30, 600 + i % 40, 397 + i % 30)).resize((640, 427))
         paths.append(str(folder / f"{i}.jpg"))
-        picture.save(paths[-1], quality=90)
+        image.save(paths[-1], quality=90)
     return paths
 
 

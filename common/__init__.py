@@ -2,7 +2,7 @@
 
 import importlib
 
-# Imported when first asked for: the errors and the reading of pictures must be had without Keras.
+# Imported when first asked for: the errors and the reading of images must be had without Keras.
 _HOMES = {
     "Architecture": "architecture",
     "CheckpointError": "errors",

@@ -67,7 +67,7 @@ class Architecture:
         dropout_rate: Before the classifier.
         layer_scale: First value of the factors in universal and attention rows; None for none.
         antialias: How a strided block halves its map: None, `"average"` or `"blur"`.
-        minimum_size: The least height and width of a picture, in pixels.
+        minimum_size: The least height and width of an image, in pixels.
     """
 
     name: str = "custom"

@@ -26,7 +26,7 @@ class At:
 
     Attributes:
         size: Height and width of the model's input.
-        crop: Share of the resized picture's shorter side that the input takes.
+        crop: Share of the resized image's shorter side that the input takes.
         top1, top5: Accuracy in percent, or None where the source gives none.
     """
 
@@ -51,7 +51,7 @@ class Checkpoint:
         md5: Hashes of `file` and `no_top_file`, where the source gives them.
         padding, norm_epsilon: Of the model that the weights were trained in.
         evaluations: An `At` for each size that it was made for, that of the training first.
-        interpolation: How pictures are resized, `"bicubic"` or `"bilinear"`.
+        interpolation: How images are resized, `"bicubic"` or `"bilinear"`.
         mean, std: Of each channel, for pixels in 0..1.
         labels: The classes, a key of `CLASSES`.
         licence: By its SPDX identifier.

@@ -8,7 +8,7 @@ import keras
 from mobilenet_common.architecture import Architecture, check_activation, model_name
 from mobilenet_common.builder import ModelBuilder
 from mobilenet_common.checkpoints import load_into, open_weights
-from mobilenet_common.checkpoints.images import image_facts
+from mobilenet_common.checkpoints.image_facts import image_facts
 from mobilenet_common.choices import NORMALIZATIONS, PADDINGS
 from mobilenet_common.errors import ArgumentError, flag, integer, is_integer, number, one_of, plain_value, unknown_name
 from mobilenet_common.facts import SET_PREPROCESSING, remember, warn_if_assumed

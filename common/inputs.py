@@ -1,4 +1,4 @@
-"""What goes into a model: the shape of its pictures, and the Keras tensor it starts from."""
+"""What goes into a model: the shape of its images, and the Keras tensor it starts from."""
 
 import keras
 import numpy as np
@@ -160,7 +160,7 @@ def _sources(tensor):
 
 
 def _input_dtype(dtype):
-    """Pictures come in as the variables' type; a layer casts them down itself under mixed precision."""
+    """Images come in as the variables' type; a layer casts them down itself under mixed precision."""
     return keras.dtype_policies.get(dtype or keras.config.dtype_policy()).variable_dtype
 
 

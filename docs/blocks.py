@@ -1,4 +1,4 @@
-"""The picture of the blocks, docs/images/blocks.{png,svg}."""
+"""The image of the blocks, docs/images/blocks.{png,svg}."""
 
 # Kinds of operation: fill, edge.
 POINTWISE = ("#d6e6f7", "#3f78b5")
@@ -95,7 +95,7 @@ def draw_end(canvas, x, entry, last, end, shortcut):
 
 
 def draw_blocks():
-    """The blocks of the four generations as one picture."""
+    """The blocks of the four generations as one image."""
     canvas = Canvas(900, 890)
     _draw_legend(canvas, 22)
     _draw_first_row(canvas, 44)
@@ -247,7 +247,7 @@ def _draw_attention(canvas, top):
 
 
 def save(figure, folder):
-    """Write the picture into `folder` as PNG and SVG; the same picture gives the same bytes."""
+    """Write the image into `folder` as PNG and SVG; the same image gives the same bytes."""
     from matplotlib import rc_context
 
     folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Regenerate what nobody writes by hand: the tables of variants and of costs, and the picture of the blocks.
+"""Regenerate what nobody writes by hand: the tables of variants and of costs, and the image of the blocks.
 
 Usage: python docs/build.py            writes docs/variants.md, docs/recipes.md, the README's table,
                                        mobilenet_zoo/figures.tsv and docs/images/blocks.{png,svg}
@@ -46,7 +46,7 @@ def profiles():
 
 
 def is_compact(variant):
-    """Whether a variant is of the compact family, whose pictures are small."""
+    """Whether a variant is of the compact family, whose images are small."""
     return variant.startswith("compact_")
 
 

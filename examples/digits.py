@@ -29,34 +29,34 @@ SIZE, BATCH, GOAL = 32, 64, 0.97
 
 def load_data():
     """Training and held-out digits, (n, 32, 32, 1) in -1..1, with their classes."""
-    pictures, classes = load_digits(return_X_y=True)
-    pictures = pictures.reshape(-1, 8, 8, 1).astype("float32") / 8 - 1
-    pictures = keras.ops.image.resize(pictures, (SIZE, SIZE), interpolation="bilinear")
-    pictures = keras.ops.convert_to_numpy(pictures)
-    return train_test_split(pictures, classes.astype("int32"), test_size=0.2, stratify=classes, random_state=0)
+    images, classes = load_digits(return_X_y=True)
+    images = images.reshape(-1, 8, 8, 1).astype("float32") / 8 - 1
+    images = keras.ops.image.resize(images, (SIZE, SIZE), interpolation="bilinear")
+    images = keras.ops.convert_to_numpy(images)
+    return train_test_split(images, classes.astype("int32"), test_size=0.2, stratify=classes, random_state=0)
 
 
 class ShiftedDigits(keras.utils.PyDataset):
     """Shuffled batches in which every digit is moved by up to half a pixel of the 8×8 original."""
 
-    def __init__(self, pictures, classes, seed=0):
+    def __init__(self, images, classes, seed=0):
         super().__init__()
-        self.pictures, self.classes = pictures, classes
+        self.images, self.classes = images, classes
         self.random = np.random.default_rng(seed)
         self.on_epoch_end()
 
     def __len__(self):
-        return len(self.pictures) // BATCH  # whole batches only: one shape, compiled once
+        return len(self.images) // BATCH  # whole batches only: one shape, compiled once
 
     def __getitem__(self, index):
         chosen = self.order[index * BATCH : (index + 1) * BATCH]
         shifts = self.random.integers(-2, 3, (BATCH, 2))
-        pictures = [np.roll(self.pictures[i], shift, axis=(0, 1)) for i, shift in zip(chosen, shifts, strict=True)]
-        return np.stack(pictures), self.classes[chosen]
+        images = [np.roll(self.images[i], shift, axis=(0, 1)) for i, shift in zip(chosen, shifts, strict=True)]
+        return np.stack(images), self.classes[chosen]
 
     def on_epoch_end(self):
         """Draw a new order."""
-        self.order = self.random.permutation(len(self.pictures))
+        self.order = self.random.permutation(len(self.images))
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -87,13 +87,13 @@ class ProgressBar(keras.callbacks.Callback):
 
 def train(epochs):
     """The trained model and the history of its training."""
-    pictures, held_out, classes, held_out_classes = load_data()
+    images, held_out, classes, held_out_classes = load_data()
     keras.utils.set_random_seed(0)
     # The moving statistics settle within the few hundred steps that there are.
     model = create_mobilenetv4(
         "conv_small", num_classes=10, input_shape=(SIZE, SIZE, 1), width_multiplier=0.5, norm_momentum=0.9
     )
-    data = ShiftedDigits(pictures, classes)
+    data = ShiftedDigits(images, classes)
     steps = epochs * len(data)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, decay_steps=steps - steps // 5, warmup_target=4e-3, warmup_steps=max(1, steps // 5)
@@ -138,7 +138,7 @@ def draw_curves(history, path):
     figure.savefig(path, dpi=140)
 
 
-def draw_predictions(pictures, classes, probabilities, path):
+def draw_predictions(images, classes, probabilities, path):
     """A grid of held-out digits, the wrong and the least certain ones first."""
     from matplotlib import pyplot as plt
 
@@ -147,7 +147,7 @@ def draw_predictions(pictures, classes, probabilities, path):
     figure, axes = plt.subplots(4, 10, figsize=(11, 5.4), layout="constrained")
     for axis, i in zip(axes.flat, order, strict=False):
         right = guesses[i] == classes[i]
-        axis.imshow(pictures[i, :, :, 0], cmap="gray_r")
+        axis.imshow(images[i, :, :, 0], cmap="gray_r")
         title = f"{guesses[i]}  {certainty[i]:.0%}" if right else f"{guesses[i]}, is {classes[i]}"
         axis.set_title(
             title, fontsize=10, color="#228833" if right else "#cc3311", fontweight=None if right else "bold"
@@ -161,7 +161,7 @@ def draw_predictions(pictures, classes, probabilities, path):
 def main():
     """Train, save, load, draw, report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for model and pictures")
+    parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for model and images")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--goal", type=float, default=GOAL, help="held-out accuracy below which it ends in an error")
     parser.add_argument("--predict", nargs=2, metavar=("MODEL", "RESULT"), help=argparse.SUPPRESS)
@@ -196,7 +196,7 @@ def main():
     print(f"model            {mobilenet_zoo.profile(model).parameters:,} parameters, {model_file}")
     print(f"held-out digits  {accuracy:.2%} right")
     print(f"loaded again     {there} backend, largest difference of a probability {difference:.1e}")
-    print(f"pictures         {options.output / 'learning_curves.png'}, {options.output / 'predictions.png'}")
+    print(f"images         {options.output / 'learning_curves.png'}, {options.output / 'predictions.png'}")
     print(f"time             {time.monotonic() - start:.0f} s")
     if not same:
         print(f"The predictions under {there} are not those under {here}.", file=sys.stderr)

@@ -1,9 +1,9 @@
-"""Fine-tune a model on few pictures: the classifier first, then everything at rates that fall towards the stem.
+"""Fine-tune a model on few images: the classifier first, then everything at rates that fall towards the stem.
 
     KERAS_BACKEND=jax python examples/finetune.py --output finetune_output
 
 What it starts from has learned the handwritten digits 0 to 4 of scikit-learn's 1,797; the fresh task is to tell 5 to 9
-apart, from ten pictures of each, and the other 846 are held out. With published weights in place of `learn_first` the
+apart, from ten images of each, and the other 846 are held out. With published weights in place of `learn_first` the
 rest is the same.
 """
 
@@ -26,19 +26,19 @@ SIZE, FEW, BATCH = 32, 10, 50
 
 def digits(classes):
     """The digits of `classes`, (n, 32, 32, 1) in -1..1, and their places in `classes`."""
-    pictures, labels = load_digits(return_X_y=True)
-    pictures = pictures.reshape(-1, 8, 8, 1).astype("float32") / 8 - 1
-    pictures = keras.ops.convert_to_numpy(keras.ops.image.resize(pictures, (SIZE, SIZE)))
+    images, labels = load_digits(return_X_y=True)
+    images = images.reshape(-1, 8, 8, 1).astype("float32") / 8 - 1
+    images = keras.ops.convert_to_numpy(keras.ops.image.resize(images, (SIZE, SIZE)))
     chosen = np.isin(labels, classes)
-    return pictures[chosen], np.searchsorted(classes, labels[chosen]).astype("int32")
+    return images[chosen], np.searchsorted(classes, labels[chosen]).astype("int32")
 
 
-def few_and_rest(pictures, labels):
-    """`FEW` pictures of each class, drawn at random, and all the others."""
+def few_and_rest(images, labels):
+    """`FEW` images of each class, drawn at random, and all the others."""
     random = np.random.default_rng(0)
     few = np.concatenate([random.permutation(np.flatnonzero(labels == label))[:FEW] for label in np.unique(labels)])
     rest = np.setdiff1d(np.arange(len(labels)), few)
-    return (pictures[few], labels[few]), (pictures[rest], labels[rest])
+    return (images[few], labels[few]), (images[rest], labels[rest])
 
 
 def build():
@@ -55,10 +55,10 @@ def fit(model, optimizer, data, held_out, epochs):
 
 def learn_first(epochs):
     """A model that tells 0 to 4 apart."""
-    pictures, labels = digits(range(5))
+    images, labels = digits(range(5))
     model = build()
-    accuracy = fit(model, keras.optimizers.AdamW(2e-3), (pictures, labels), (pictures, labels), epochs)
-    print(f"digits 0 to 4: {accuracy[-1]:.1%} of its own training pictures after {epochs} epochs")
+    accuracy = fit(model, keras.optimizers.AdamW(2e-3), (images, labels), (images, labels), epochs)
+    print(f"digits 0 to 4: {accuracy[-1]:.1%} of its own training images after {epochs} epochs")
     return model
 
 
@@ -81,7 +81,7 @@ def fine_tune(model, data, held_out, epochs):
 
 
 def draw(curves, path):
-    """Held-out accuracy by epoch, as a picture."""
+    """Held-out accuracy by epoch, as an image."""
     from matplotlib import pyplot as plt
 
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
@@ -91,7 +91,7 @@ def draw(curves, path):
     axis.plot(epochs, head + rest, color="#cc3311", linewidth=2, label="fine-tuned")
     axis.axvline(len(head) + 0.5, color="#cc3311", linewidth=1, linestyle=":")
     axis.text(len(head) + 1, 0.02, "all layers train", color="#cc3311")
-    axis.set(xlabel="epoch of 50 pictures", ylabel="accuracy on 846 held-out digits", ylim=(0, 1))
+    axis.set(xlabel="epoch of 50 images", ylabel="accuracy on 846 held-out digits", ylim=(0, 1))
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, loc="lower right")

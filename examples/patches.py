@@ -16,17 +16,17 @@ from sklearn.datasets import load_sample_image
 
 
 def photographs():
-    """`{class: picture}`, each `(height, width, 3)` of uint8."""
+    """`{class: image}`, each `(height, width, 3)` of uint8."""
     with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
         portrait = np.asarray(Image.open(file).convert("RGB"))
     return {"flower": load_sample_image("flower.jpg"), "portrait": portrait, "temple": load_sample_image("china.jpg")}
 
 
-def cut(picture, size):
+def cut(image, size):
     """Its patches of `size` pixels, row by row."""
-    rows, columns = (side // size for side in picture.shape[:2])
+    rows, columns = (side // size for side in image.shape[:2])
     return [
-        picture[row * size : (row + 1) * size, column * size : (column + 1) * size]
+        image[row * size : (row + 1) * size, column * size : (column + 1) * size]
         for row in range(rows)
         for column in range(columns)
     ]
@@ -39,8 +39,8 @@ def main(arguments=None):
     parser.add_argument("--size", type=int, default=40, help="of a patch in pixels (default: 40)")
     options = parser.parse_args(arguments)
     counts = {}
-    for name, picture in photographs().items():
-        patches = cut(picture, options.size)
+    for name, image in photographs().items():
+        patches = cut(image, options.size)
         (options.folder / name).mkdir(parents=True, exist_ok=True)
         for i, patch in enumerate(patches):
             Image.fromarray(patch).save(options.folder / name / f"{i:03d}.jpg", quality=95)

@@ -10,7 +10,7 @@ from mobilenet_cli.conversion import convert
 from mobilenet_cli.evaluating import evaluate, explain
 from mobilenet_cli.exporting import export
 from mobilenet_cli.output import told
-from mobilenet_cli.pictures import features, predict
+from mobilenet_cli.predicting import features, predict
 from mobilenet_cli.quiet import quiet
 from mobilenet_cli.training import TrainCommand, train
 from mobilenet_runtime.version import VERSION
@@ -20,7 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="""Every MobileNet, V1 to V4: find published weights, run them on pictures, carry them elsewhere.
+    help="""Every MobileNet, V1 to V4: find published weights, run them on images, carry them elsewhere.
 
     Find a model: `mobilenet-zoo list --max-macs 500 --sort accuracy`
 

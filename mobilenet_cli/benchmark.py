@@ -31,7 +31,7 @@ def bench(
     `mobilenet-zoo bench model.tflite model.onnx model.xml --threads 1`
 
     Each measurement is a process of its own, one after the other; the rounds go through all files in turn, and what is
-    printed is the median over them. Latency is that of one batch of the file's own size, or of one picture. A file that
+    printed is the median over them. Latency is that of one batch of the file's own size, or of one image. A file that
     can't be measured is reported and skipped; the exit status is then 1.
     """
     integer("--rounds", rounds, 1)

@@ -259,10 +259,10 @@ def _loading_lines(name):
     function = _CALLS[generation]
     return [
         f'model = mobilenet_zoo.create_model("{name}")',
-        'pictures = mobilenet_zoo.preprocessing(model)(["picture.jpg"])',
-        "mobilenet_zoo.decode_predictions(model.predict(pictures))"
+        'images = mobilenet_zoo.preprocessing(model)(["image.jpg"])',
+        "mobilenet_zoo.decode_predictions(model.predict(images))"
         if checkpoint.num_classes == 1000
-        else "answers = model.predict(pictures)",
+        else "answers = model.predict(images)",
         "",
         "# the same by its generation",
         f"from mobilenet_{generation} import {function}",

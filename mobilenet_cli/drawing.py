@@ -1,4 +1,4 @@
-"""The picture of `mobilenet-zoo plot`."""
+"""The image of `mobilenet-zoo plot`."""
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -9,7 +9,7 @@ COLOURS = {"v1": "#e69f00", "v2": "#56b4e9", "v3": "#009e73", "v4": "#cc3311"}
 MARKERS = {"v1": "s", "v2": "o", "v3": "^", "v4": "D"}
 _TICKS = {"macs": (30, 100, 300, 1000, 3000, 10000), "parameters": (0.5, 1, 2, 5, 10, 20, 40)}
 _AXES = {
-    "macs": "multiply-accumulates of one picture, millions",
+    "macs": "multiply-accumulates of one image, millions",
     "parameters": "parameters, millions",
 }
 

@@ -1,4 +1,4 @@
-"""`evaluate` and `explain`: how good a model is on pictures with labels, and what it looks at."""
+"""`evaluate` and `explain`: how good a model is on images with labels, and what it looks at."""
 
 import importlib
 import shlex
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mobilenet_cli.exported import exported_classifier, is_exported_name
 from mobilenet_cli.output import messages, print_json
-from mobilenet_cli.pictures import (
+from mobilenet_cli.predicting import (
     DEFAULT_MODEL,
     BatchSize,
     ModelName,
@@ -27,7 +27,7 @@ from mobilenet_cli.pictures import (
 )
 from mobilenet_cli.zoo import zoo
 from mobilenet_common.errors import ArgumentError, integer, unknown_name
-from mobilenet_runtime import PictureError
+from mobilenet_runtime import ImageError
 from mobilenet_runtime.labels import BACKGROUND, imagenet_classes
 from mobilenet_runtime.version import VERSION
 
@@ -40,7 +40,7 @@ def evaluate(
             "repository on the Hugging Face Hub, or an exported file."
         ),
     ],
-    data: Annotated[str, typer.Argument(help="A folder with a folder of pictures for each class.")],
+    data: Annotated[str, typer.Argument(help="A folder with a folder of images for each class.")],
     split: Annotated[str | None, typer.Option(help="Its part: train, validation or test. All if left out.")] = None,
     batch_size: BatchSize = 32,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The report to write, an .html file.")] = None,
@@ -50,11 +50,11 @@ def evaluate(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with every class and confusion.")] = False,
 ) -> None:
-    """Measure a model on pictures whose classes are known.
+    """Measure a model on images whose classes are known.
 
     `mobilenet-zoo evaluate flowers.keras photos/ --split test -o report.html`
 
-    Classes are found among the model's by their names. A picture that can't be read is reported and skipped; the exit
+    Classes are found among the model's by their names. An image that can't be read is reported and skipped; the exit
     status is then 1.
     """
     integer("--batch-size", batch_size, 1)
@@ -71,7 +71,7 @@ def evaluate(
     classifier = exported_classifier(model) if exported else keras_classifier(model)
 
     with progress() as bar:
-        task = bar.add_task("pictures", total=len(examples))
+        task = bar.add_task("images", total=len(examples))
 
         def shown(count, failures):
             for error in failures:
@@ -116,8 +116,8 @@ def _table(found):
         table.add_row("top-5", f"{metrics.top5:.2%}")
     table.add_row("log loss", f"{metrics.log_loss:.4f}")
     table.add_row("ECE", f"{metrics.calibration.ece:.4f}")
-    table.add_row("pictures", f"{len(found.labels):,}")
-    table.add_row("pictures per second", f"{speed.pictures_per_second:,.1f}")
+    table.add_row("images", f"{len(found.labels):,}")
+    table.add_row("images per second", f"{speed.images_per_second:,.1f}")
     table.add_row(f"latency, batch {speed.latency_batch} (ms)", f"{speed.latency_ms:,.2f}")
     if speed.peak_memory_mb is not None:
         table.add_row("peak memory (MB)", f"{speed.peak_memory_mb:,.0f}")
@@ -125,30 +125,30 @@ def _table(found):
 
 
 def explain(
-    pictures: Annotated[list[str], typer.Argument(help="Files, folders (with all below them) and patterns.")],
+    images: Annotated[list[str], typer.Argument(help="Files, folders (with all below them) and patterns.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The picture to write; with several pictures, a folder for them.")
+        Path, typer.Option("--output", "-o", help="The image to write; with several images, a folder for them.")
     ],
     model: ModelName = DEFAULT_MODEL,
     class_name: Annotated[
         str | None, typer.Option("--class", help="The class to explain, by name or number; the likeliest if left out.")
     ] = None,
 ) -> None:
-    """Show what a model looks at: heat on pictures where they speak for a class (Grad-CAM).
+    """Show what a model looks at: heat on images where they speak for a class (Grad-CAM).
 
     `mobilenet-zoo explain cat.jpg --model mobilenetv4_conv_medium -o heat.png`
 
-    A picture that can't be read is reported and skipped; the exit status is then 1.
+    An image that can't be read is reported and skipped; the exit status is then 1.
     """
     if is_exported_name(model):
         raise ArgumentError(
             f"{model} is an exported file, which gives no gradients: name the Keras model that it was made from."
         )
     check_name("--model", model)
-    paths, failed = find(pictures)
+    paths, failed = find(images)
     count = len(paths) + failed
     if count > 1 and output.suffix:
-        raise ArgumentError(f"--output={output} is one file, but there are {count} pictures: name a folder.")
+        raise ArgumentError(f"--output={output} is one file, but there are {count} images: name a folder.")
     several = not output.suffix
     network = load(model)
     gradcam = importlib.import_module("mobilenet_zoo.evaluation")
@@ -157,7 +157,7 @@ def explain(
     for place, path in zip(_places(paths, output, several), paths, strict=True):
         try:
             found = gradcam.explain(network, path, wanted)
-        except PictureError as error:
+        except ImageError as error:
             messages.print(f"[yellow]skipped:[/yellow] {escape(str(error))}", soft_wrap=True)
             failed += 1
             continue
@@ -183,7 +183,7 @@ def _number(class_name, names):
 
 
 def _places(paths, output, several):
-    """Where each overlay goes: names of pictures in different folders may be the same."""
+    """Where each overlay goes: names of images in different folders may be the same."""
     if not several:
         return [output]
     stems = [Path(path).stem for path in paths]

@@ -16,7 +16,7 @@ from rich.table import Table
 from mobilenet_cli.exported import is_exported_name
 from mobilenet_cli.labels import read_labels
 from mobilenet_cli.output import messages, print_json
-from mobilenet_cli.pictures import load
+from mobilenet_cli.predicting import load
 from mobilenet_cli.zoo import zoo
 from mobilenet_common.errors import ArgumentError, ExportError, integer
 from mobilenet_runtime import reading
@@ -58,7 +58,7 @@ def export(
         list[str] | None,
         typer.Option(
             metavar="FOLDER_OR_PATTERN",
-            help="Pictures such as the model will see: a folder, a file or a quoted pattern, repeated for several. A "
+            help="Images such as the model will see: a folder, a file or a quoted pattern, repeated for several. A "
             "fifth is held out, and compared on.",
         ),
     ] = None,
@@ -66,14 +66,14 @@ def export(
         str | None,
         typer.Option(
             metavar="FILE|folders",
-            help="Their classes, to tell the accuracy: a file of lines picture,class, or the names of their folders.",
+            help="Their classes, to tell the accuracy: a file of lines image,class, or the names of their folders.",
         ),
     ] = None,
     batch_size: Annotated[
-        str, typer.Option("--batch-size", "-b", metavar="N|any", help="Pictures that the files take at once.")
+        str, typer.Option("--batch-size", "-b", metavar="N|any", help="Images that the files take at once.")
     ] = "1",
     size: Annotated[
-        str | None, typer.Option(metavar="N|HxW", help="Height and width of the pictures; the model's if left out.")
+        str | None, typer.Option(metavar="N|HxW", help="Height and width of the images; the model's if left out.")
     ] = None,
     pixels: Annotated[
         bool, typer.Option("--pixels/--no-pixels", help="Take pixels in 0..255 and normalise them in the file.")
@@ -120,11 +120,11 @@ def export(
     if is_exported_name(name):
         raise ArgumentError(f"{name} is an exported file already, which can't be exported again: name a Keras model.")
     if quantize == Quantization.INT8 and not calibrate:
-        raise ArgumentError("--quantize=int8 needs --calibrate: a folder of pictures such as the model will see.")
+        raise ArgumentError("--quantize=int8 needs --calibrate: a folder of images such as the model will see.")
     if no_search and quantize != Quantization.INT8:
         raise ArgumentError("--no-search is for --quantize=int8: leave it out.")
     if labels and not calibrate:
-        raise ArgumentError(f"--labels={labels} needs --calibrate: the pictures that it is about.")
+        raise ArgumentError(f"--labels={labels} needs --calibrate: the images that it is about.")
     options = {
         "batch_size": None if batch_size == "any" else _whole("--batch-size", batch_size, "or 'any'"),
         "image_size": _size(size),
@@ -139,16 +139,16 @@ def export(
     for place in calibrate or ():
         if not glob.has_magic(place) and not os.path.exists(place):
             raise ArgumentError(f"--calibrate={place} does not exist: name a folder, a file or a quoted pattern.")
-    found = {path: place for place in reversed(calibrate or ()) for path in reading.find_pictures([place])}
-    pictures = reading.find_pictures(calibrate) if calibrate else None
-    if calibrate and not pictures:
-        raise ArgumentError(f"There are no pictures in {', '.join(calibrate)}: name files, folders or patterns.")
+    found = {path: place for place in reversed(calibrate or ()) for path in reading.find_images([place])}
+    images = reading.find_images(calibrate) if calibrate else None
+    if calibrate and not images:
+        raise ArgumentError(f"There are no images in {', '.join(calibrate)}: name files, folders or patterns.")
     model = load(name)
     if labels:
-        pictures = (pictures, _labels(labels, pictures, model, found))
+        images = (images, _labels(labels, images, model, found))
     reports = []
     try:
-        for report in _written(model, outputs, options | {"calibration": pictures}):
+        for report in _written(model, outputs, options | {"calibration": images}):
             reports.append(report)
     except ExportError:
         missing = [output for output in outputs if str(Path(output)) not in [report.path for report in reports]]
@@ -213,13 +213,13 @@ def _size(text):
     return numbers[0] if len(numbers) == 1 else tuple(numbers)
 
 
-def _labels(source, pictures, model, places):
-    """The class of each of the pictures, as an array."""
+def _labels(source, images, model, places):
+    """The class of each of the images, as an array."""
     import numpy as np
 
     if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
         raise ArgumentError(f"--labels is for classifiers, and {model.name} gives features: leave it out.")
-    return np.array(read_labels(source, pictures, zoo().class_names_of(model), model.outputs[0].shape[-1], places))
+    return np.array(read_labels(source, images, zoo().class_names_of(model), model.outputs[0].shape[-1], places))
 
 
 def _percent(share):

@@ -1,4 +1,4 @@
-"""The classes of pictures on disk, by the folders that they lie in or by a list."""
+"""The classes of images on disk, by the folders that they lie in or by a list."""
 
 import collections
 import csv
@@ -11,42 +11,42 @@ from mobilenet_runtime.labels import imagenet_classes
 FOLDERS = "folders"
 
 
-def read_labels(source, pictures, class_names, outputs, places=None):
-    """The class of each picture, as a number.
+def read_labels(source, images, class_names, outputs, places=None):
+    """The class of each image, as a number.
 
     Args:
-        source: `"folders"`: a picture's class is the name of its class folder. Else a file with a line
-            `picture,class` for each, its pictures named from where it lies or from the working folder.
-        pictures: Paths.
+        source: `"folders"`: an image's class is the name of its class folder. Else a file with a line
+            `image,class` for each, its images named from where it lies or from the working folder.
+        images: Paths.
         class_names: The model's, or None.
         outputs: How many classes the model tells apart.
-        places: `{picture: the folder or pattern that it was found by}`; None for pictures that were named themselves.
+        places: `{image: the folder or pattern that it was found by}`; None for images that were named themselves.
 
     Raises:
-        ValueError: A picture has no class, or one that the model doesn't have.
+        ValueError: An image has no class, or one that the model doesn't have.
     """
     if source == FOLDERS:
-        given = _by_folders(places or {picture: picture for picture in pictures}, class_names)
+        given = _by_folders(places or {image: image for image in images}, class_names)
     else:
-        given = _listed(Path(source), pictures)
+        given = _listed(Path(source), images)
     numbers = _numbers(set(given.values()), class_names, outputs, source)
-    return [numbers[given[picture]] for picture in pictures]
+    return [numbers[given[image]] for image in images]
 
 
 def _by_folders(places, class_names):
-    """`{picture: its class}` by the folders between it and its place, which may itself be a class folder."""
+    """`{image: its class}` by the folders between it and its place, which may itself be a class folder."""
     found = {}
-    for picture, name in class_folders(places).items():
-        name, own = printable(name), printable(Path(places[picture]).absolute().name)
+    for image, name in class_folders(places).items():
+        name, own = printable(name), printable(Path(places[image]).absolute().name)
         is_own = class_names is not None and name not in class_names and own in class_names
-        found[picture] = own if is_own else name
+        found[image] = own if is_own else name
     return found
 
 
-def _listed(file, pictures):
-    """`{picture: its class}` as a file says."""
+def _listed(file, images):
+    """`{image: its class}` as a file says."""
     if not file.is_file():
-        raise ArgumentError(f"--labels={file} is not a file: name one with lines picture,class, or {FOLDERS!r}.")
+        raise ArgumentError(f"--labels={file} is not a file: name one with lines image,class, or {FOLDERS!r}.")
     found = {}
     with open(file, newline="", encoding="utf-8-sig") as stream:
         for row in csv.reader(stream):
@@ -54,19 +54,17 @@ def _listed(file, pictures):
                 continue
             if len(row) != 2:
                 raise ArgumentError(
-                    f"{file} has a line of {len(row)} fields, {','.join(row)!r}: it must be picture,class."
+                    f"{file} has a line of {len(row)} fields, {','.join(row)!r}: it must be image,class."
                 )
             name, label = (field.strip() for field in row)
             found[printable((file.parent / name).resolve())] = label
             found.setdefault(printable(Path(name).resolve()), label)
     given = {}
-    for picture in pictures:
-        place = printable(Path(picture).resolve())  # as a file in UTF-8 can name it
+    for image in images:
+        place = printable(Path(image).resolve())  # as a file in UTF-8 can name it
         if place not in found:
-            raise ArgumentError(
-                f"{picture} has no class in {file}: add a line, or leave the picture out of --calibrate."
-            )
-        given[picture] = found[place]
+            raise ArgumentError(f"{image} has no class in {file}: add a line, or leave the image out of --calibrate.")
+        given[image] = found[place]
     return given
 
 

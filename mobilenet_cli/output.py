@@ -90,7 +90,7 @@ def as_json(record, stream, **options):
     """Return a record as JSON that `stream` can write: with escapes for letters that its encoding may lack.
 
     JSON is Unicode, and a file's name need not be. Such a name is written as `printable` shows it, and a field that is
-    the name alone gets another one beside it with the name's own bytes in Base64: `picture` and `picture_base64`.
+    the name alone gets another one beside it with the name's own bytes in Base64: `image` and `image_base64`.
     """
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return json.dumps(_as_unicode(record), ensure_ascii=not encoding.lower().startswith("utf"), **options)

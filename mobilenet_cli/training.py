@@ -1,4 +1,4 @@
-"""`train`: a model that learns from a user's own pictures."""
+"""`train`: a model that learns from a user's own images."""
 
 import importlib
 import sys
@@ -15,7 +15,7 @@ from mobilenet_cli import quiet
 from mobilenet_cli.constants import recipe_fields
 from mobilenet_cli.constants import recipes as recipe_summaries
 from mobilenet_cli.output import messages
-from mobilenet_cli.pictures import check_name
+from mobilenet_cli.predicting import check_name
 from mobilenet_cli.zoo import choose_backend, prepare_to_repeat
 from mobilenet_common.errors import ArgumentError
 
@@ -63,7 +63,7 @@ def train(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="A folder with a folder of pictures for each class, a .csv or .jsonl file of paths and labels, an "
+            help="A folder with a folder of images for each class, a .csv or .jsonl file of paths and labels, an "
             ".npz, or a Hugging Face dataset, hf:user/name.",
         ),
     ] = None,
@@ -88,7 +88,7 @@ def train(
         str | None,
         typer.Option(help="That the model starts from: imagenet, a tag of published weights, or none."),
     ] = None,
-    validation: Annotated[str | None, typer.Option(help="Pictures to hold out, as DATA.")] = None,
+    validation: Annotated[str | None, typer.Option(help="Images to hold out, as DATA.")] = None,
     validation_fraction: Annotated[
         float, typer.Option(help="Share of each class to hold out where DATA has no validation part.")
     ] = 0.2,
@@ -104,9 +104,9 @@ def train(
     ] = False,
     checkpoint_seconds: Annotated[float, typer.Option(help="From one checkpoint to the next.")] = 30.0,
     keep: Annotated[int, typer.Option(help="How many checkpoints stay, beside the best.")] = 3,
-    workers: Annotated[int, typer.Option(help="Processes that read pictures; 0 for threads.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that read images; 0 for threads.")] = 0,
     damaged_limit: Annotated[
-        int | None, typer.Option(help="How many damaged pictures are skipped; 1 %, at least 10, if left out.")
+        int | None, typer.Option(help="How many damaged images are skipped; 1 %, at least 10, if left out.")
     ] = None,
     devices: Annotated[int, typer.Option(help="Devices of this host, which share each batch.")] = 1,
     hosts: Annotated[
@@ -116,7 +116,7 @@ def train(
     host_index: Annotated[int | None, typer.Option(help="Which of --hosts this is, from 0.")] = None,
     recipes: Annotated[bool, typer.Option("--recipes", help="List the recipes and end.")] = False,
 ) -> None:
-    """Train a model on pictures of your own.
+    """Train a model on images of your own.
 
     `mobilenet-zoo train photos/ --model mobilenetv4_conv_small -o runs/first --set epochs=10`
 
@@ -160,7 +160,7 @@ def train(
         messages.print(escape(str(error)), soft_wrap=True)
         raise typer.Exit(TERMINATED) from None
     print(
-        f"The best epoch is {run.best['epoch']}: {run.best['val_accuracy']:.1%} of the held-out pictures right. "
+        f"The best epoch is {run.best['epoch']}: {run.best['val_accuracy']:.1%} of the held-out images right. "
         f"The model is in {run.folder / 'model'}."
     )
 

@@ -1,12 +1,12 @@
-"""What runs where a model is used and Keras needn't be: pictures made ready, exported files run, answers named.
+"""What runs where a model is used and Keras needn't be: images made ready, exported files run, answers named.
 
 Needs NumPy and Pillow, and for an exported file the library that runs its format.
 """
 
 from mobilenet_runtime.embedding import embed
+from mobilenet_runtime.images import ImageError
 from mobilenet_runtime.labels import Prediction, decode_predictions
 from mobilenet_runtime.metadata import Metadata
-from mobilenet_runtime.pictures import PictureError
 from mobilenet_runtime.runtimes import is_exported, load
 from mobilenet_runtime.runtimes.base import Exported, RuntimeFailure, RuntimeMissing
 from mobilenet_runtime.transform import Preprocessing
@@ -17,7 +17,7 @@ __version__ = VERSION
 __all__ = [
     "Exported",
     "Metadata",
-    "PictureError",
+    "ImageError",
     "Prediction",
     "Preprocessing",
     "RuntimeFailure",

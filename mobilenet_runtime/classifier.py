@@ -1,4 +1,4 @@
-"""An exported file as a classifier: pictures in, probabilities of classes out."""
+"""An exported file as a classifier: images in, probabilities of classes out."""
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class ExportedClassifier:
         model: The `Exported`.
         name: Of the model, else the file's path.
         runtime: Name and version of the library that runs the file.
-        transform: The `Preprocessing` of its pictures.
+        transform: The `Preprocessing` of its images.
         class_names: Its classes', or None where it says none, or where they are ImageNet's, which have synsets.
         assumed: What had to be assumed, as a sentence, or None.
 
@@ -45,12 +45,12 @@ class ExportedClassifier:
                 "or logits of classes."
             )
         if self._metadata is None:
-            *_, channels = self.model.picture_shape
+            *_, channels = self.model.image_shape
             half = (_HALF,) * (channels or 3)
             self.transform = Preprocessing(self.model.size, _CROP, _INTERPOLATION, half, half, channels or 3)
             self.class_names = None
             self.assumed = (
-                f"{path} has no metadata: its pictures are taken to be normalised to -1..1, its classes to be "
+                f"{path} has no metadata: its images are taken to be normalised to -1..1, its classes to be "
                 "ImageNet's if they are as many."
             )
         elif self._metadata.gives == "features":
@@ -59,9 +59,9 @@ class ExportedClassifier:
             self.transform = self._metadata.transform()
             self.class_names = None if _are_imagenet(self._metadata.class_names) else self._metadata.class_names
 
-    def answer(self, pictures):
-        """The file's answers to a batch of pictures, `(batch, classes)`."""
-        values = self.model(pictures)
+    def answer(self, images):
+        """The file's answers to a batch of images, `(batch, classes)`."""
+        values = self.model(images)
         if values.ndim != 2:
             raise self._no_classifier()
         return values
@@ -74,17 +74,17 @@ class ExportedClassifier:
         given = values.min() >= 0 and np.abs(values.sum(-1) - 1).max() < 0.1
         return values if given else softmax(values)
 
-    def measured(self, picture, runs):
+    def measured(self, image, runs):
         """Measures the file in a process of its own.
 
         Args:
-            picture: `(1, height, width, channels)` in float32.
+            image: `(1, height, width, channels)` in float32.
             runs: Single runs that the latency is the median of, at least 1.
 
         Returns:
             `(latency_ms, batch, peak_memory_mb)`; the batch is what a run takes, the memory None where it isn't known.
         """
-        record, _ = measure(self.model.path, pictures=picture, runs=runs)
+        record, _ = measure(self.model.path, images=image, runs=runs)
         return record["latency_ms"], self.model.batch_size or 1, record["peak_memory_mb"]
 
     def costs(self):

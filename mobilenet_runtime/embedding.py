@@ -162,7 +162,7 @@ def _litert_table(metadata, outputs):
     unit = table((0, "byte", _NORMALIZATION), (1, "offset", normalization))
     entry = tensor(
         "image",
-        "The picture.",
+        "The image.",
         content(_IMAGE, image),
         (4, "offset", offsets([unit])),
         stats((0 - np.asarray(mean)) / std, (255 - np.asarray(mean)) / std),

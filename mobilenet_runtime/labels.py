@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from mobilenet_common.errors import ArgumentError, integer
-from mobilenet_runtime.pictures import as_numpy
+from mobilenet_runtime.images import as_numpy
 
 
 class Prediction(NamedTuple):
-    """One class that a picture may show.
+    """One class that an image may show.
 
     Attributes:
         id: The WordNet synset of an ImageNet class, such as `"n02504458"`; of other classes the number.
@@ -28,16 +28,16 @@ class Prediction(NamedTuple):
 def decode_predictions(
     probabilities: np.ndarray, top: int = 5, class_names: Sequence[str] | str | None = None
 ) -> list[list[Prediction]]:
-    """The likeliest classes of each picture.
+    """The likeliest classes of each image.
 
     Args:
-        probabilities: `(batch, classes)`, or `(classes,)` of one picture; of any backend.
+        probabilities: `(batch, classes)`, or `(classes,)` of one image; of any backend.
         top: How many classes to give, at least 1.
         class_names: A name for each class; None for those of ImageNet-1k, in the order of its synsets. Before its
             thousand there may be one for the background, as in TF-Slim's and transformers' models.
 
     Returns:
-        A list with a list of `top` `Prediction`s for each picture, the likeliest first; for one picture without a
+        A list with a list of `top` `Prediction`s for each image, the likeliest first; for one image without a
         batch, that list alone.
 
     Raises:

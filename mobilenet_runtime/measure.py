@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from mobilenet_common.errors import ArgumentError, MobileNetError, integer, number
-from mobilenet_runtime.pictures import as_numpy
+from mobilenet_runtime.images import as_numpy
 from mobilenet_runtime.runtimes import load
 from mobilenet_runtime.runtimes.base import RuntimeFailure, RuntimeMissing
 
@@ -30,12 +30,12 @@ _WARM_UP = 2
 _TOLD = 2  # exit status of a child that says itself what is wrong
 
 
-def measure(path, pictures=None, threads=None, runs=10, timeout=600):
+def measure(path, images=None, threads=None, runs=10, timeout=600):
     """Measures an exported file in a child process, which needs no Keras.
 
     Args:
         path: What `mobilenet_runtime.load` takes.
-        pictures: `(batch, height, width, channels)` to answer as well, floats as the model takes them or integers in
+        images: `(batch, height, width, channels)` to answer as well, floats as the model takes them or integers in
             0..255; or None.
         threads: How many the runtime may use; None for its own choice.
         runs: How many single runs of one batch the latency is the median of, at least 1.
@@ -44,11 +44,11 @@ def measure(path, pictures=None, threads=None, runs=10, timeout=600):
     Returns:
         `(record, answers)`: a dictionary with `runtime`, `operations`, `placement`, `input_shape`, `output_names`,
         `latency_ms`, `fastest_ms` (of the fastest run), `peak_memory_mb` (None where the system doesn't tell), `load_s`
-        (with importing the runtime) and `metadata`; and `{name: array}` of the answers to the pictures, or None without
+        (with importing the runtime) and `metadata`; and `{name: array}` of the answers to the images, or None without
         them.
 
     Raises:
-        ValueError: An argument is wrong, or the file takes no such pictures.
+        ValueError: An argument is wrong, or the file takes no such images.
         RuntimeFailure: The runtime refuses the file, or the child died or took too long.
         RuntimeMissing: The library that runs the file is not installed.
     """
@@ -57,13 +57,13 @@ def measure(path, pictures=None, threads=None, runs=10, timeout=600):
         command += ["--threads", str(integer("threads", threads, 1))]
     timeout = number("timeout", timeout, 0, 1e9, low_open=True)
     with tempfile.TemporaryDirectory() as folder:
-        given, found = Path(folder) / "pictures.npz", Path(folder) / "answers.npz"
-        if pictures is not None:
-            pictures = as_numpy(pictures)  # integers stay what they are, since they are pixels
-            np.savez(given, pictures=pictures if pictures.dtype.kind in "ui" else pictures.astype("float32"))
-            command += ["--pictures", str(given), "--answers", str(found)]
+        given, found = Path(folder) / "images.npz", Path(folder) / "answers.npz"
+        if images is not None:
+            images = as_numpy(images)  # integers stay what they are, since they are pixels
+            np.savez(given, images=images if images.dtype.kind in "ui" else images.astype("float32"))
+            command += ["--images", str(given), "--answers", str(found)]
         record = _run(command, path, timeout)
-        if pictures is None:
+        if images is None:
             return record, None
         with np.load(found) as arrays:
             return record, {name: arrays[name] for name in record["output_names"]}
@@ -132,13 +132,13 @@ def main(arguments=None):
     """Measures the file in this process and prints the record."""
     parser = argparse.ArgumentParser(prog=f"python -m {_MODULE}", description="Measure an exported file.")
     parser.add_argument("file", help="a .tflite, .onnx, .xml or .pt2 file, or the folder of a SavedModel")
-    parser.add_argument("--pictures", help="an .npz file with pictures to answer, (batch, height, width, channels)")
+    parser.add_argument("--images", help="an .npz file with images to answer, (batch, height, width, channels)")
     parser.add_argument("--answers", help="the .npz file that the answers are written to")
     parser.add_argument("--threads", type=int, help="how many the runtime may use")
     parser.add_argument("--runs", type=int, default=10, help="how many runs the latency is the median of")
     options = parser.parse_args(arguments)
-    if (options.pictures is None) != (options.answers is None):
-        parser.error("--pictures and --answers belong together")
+    if (options.images is None) != (options.answers is None):
+        parser.error("--images and --answers belong together")
     try:
         record = _measured(options)
     except MobileNetError as error:
@@ -152,8 +152,8 @@ def _measured(options):
     start = time.perf_counter()
     model = load(options.file, options.threads)
     load_s = time.perf_counter() - start
-    height, width = _shape(options.pictures)[1:3] if options.pictures else model.size
-    _, _, channels = model.picture_shape
+    height, width = _shape(options.images)[1:3] if options.images else model.size
+    _, _, channels = model.image_shape
     batch = np.random.default_rng(0).normal(size=(model.batch_size or 1, height, width, channels or 3))
     batch = batch.astype("float32")
     times = []
@@ -162,9 +162,9 @@ def _measured(options):
         model.outputs(batch)
         times.append(time.perf_counter() - start)
     peak = peak_memory()  # before anything that only measuring needs
-    if options.pictures:
-        with np.load(options.pictures) as arrays:
-            answers = model(arrays["pictures"])
+    if options.images:
+        with np.load(options.images) as arrays:
+            answers = model(arrays["images"])
         _save(options.answers, answers if isinstance(answers, dict) else {model.output_names[0]: answers})
     return {
         "runtime": model.runtime,
@@ -181,14 +181,12 @@ def _measured(options):
 
 
 def _shape(path):
-    """The shape of the pictures in an .npz file, which are not read before the peak of memory is."""
-    with zipfile.ZipFile(path) as archive, archive.open("pictures.npy") as file:
+    """The shape of the images in an .npz file, which are not read before the peak of memory is."""
+    with zipfile.ZipFile(path) as archive, archive.open("images.npy") as file:
         np.lib.format.read_magic(file)
         shape, _, _ = np.lib.format.read_array_header_1_0(file)
     if len(shape) != 4:
-        raise ArgumentError(
-            f"pictures of shape {shape} are not allowed: they must be (batch, height, width, channels)."
-        )
+        raise ArgumentError(f"images of shape {shape} are not allowed: they must be (batch, height, width, channels).")
     return shape
 
 

@@ -1,4 +1,4 @@
-"""What travels inside an exported file: how pictures are made ready for it, and what its answers mean."""
+"""What travels inside an exported file: how images are made ready for it, and what its answers mean."""
 
 import dataclasses
 import json
@@ -24,11 +24,11 @@ class Metadata:
     Attributes:
         name: Of the model.
         class_names: A name for each class, or None.
-        size: Height and width of the pictures.
-        channels: 1 for grey pictures, 3 for RGB.
+        size: Height and width of the images.
+        channels: 1 for grey images, 3 for RGB.
         layout: `"NHWC"` or `"NCHW"`, the order of the input's axes in the file.
-        crop: Share of the resized picture's shorter side that the input takes.
-        interpolation: How pictures are resized.
+        crop: Share of the resized image's shorter side that the input takes.
+        interpolation: How images are resized.
         mean, std: Of each channel, for pixels in 0..1; None where the model takes pixels in 0..255.
         gives: `"probabilities"`, `"logits"` or `"features"`.
         source: Name of the published weights, or None.
@@ -105,7 +105,7 @@ class Metadata:
         return cls(**record)
 
     def transform(self) -> Preprocessing:
-        """The `Preprocessing` of the model's pictures, channels last, as `Exported` takes them."""
+        """The `Preprocessing` of the model's images, channels last, as `Exported` takes them."""
         return Preprocessing(self.size, self.crop, self.interpolation, self.mean, self.std, self.channels)
 
 

@@ -1,4 +1,4 @@
-"""Many pictures from disk through a model, made ready by threads while it works on those before."""
+"""Many images from disk through a model, made ready by threads while it works on those before."""
 
 import collections
 import glob
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mobilenet_common.errors import ArgumentError, printable
-from mobilenet_runtime.pictures import PictureError, as_numpy, pillow
+from mobilenet_runtime.images import ImageError, as_numpy, pillow
 
 _BATCHES_AHEAD = 2
 _SHOWN = 8
@@ -36,10 +36,10 @@ def is_ignored(name):
     return name.startswith(".") or name.lower() in _IGNORED
 
 
-def find_pictures(places):
-    """The paths of the pictures in `places`: files as they are, folders with all below them, and patterns, in order.
+def find_images(places):
+    """The paths of the images in `places`: files as they are, folders with all below them, and patterns, in order.
 
-    In folders only files with the ending of a picture count, and nothing below them that `is_ignored`. What is named
+    In folders only files with the ending of an image count, and nothing below them that `is_ignored`. What is named
     itself is taken as it is. What isn't there is listed too, to fail when it is read. Links are followed, except links
     to a folder that they lie in.
 
@@ -109,40 +109,40 @@ def run(predict, transform, paths, batch_size):
     """Yields `(paths, outputs, failures)` batch by batch.
 
     Args:
-        predict: Gives the answers to a batch of pictures, which always has one size.
+        predict: Gives the answers to a batch of images, which always has one size.
         transform: A `Preprocessing`.
-        paths: Of pictures.
-        batch_size: How many pictures `predict` takes at once, at least 1.
+        paths: Of images.
+        batch_size: How many images `predict` takes at once, at least 1.
 
     Yields:
         The paths of a batch that could be read, the model's answers to them (None if there are none), and the
-        `PictureError`s of those that could not be read.
+        `ImageError`s of those that could not be read.
     """
     batch_size = min(batch_size, len(paths))
-    for good, pictures, failures in batches(paths, transform, batch_size):
+    for good, images, failures in batches(paths, transform, batch_size):
         outputs = None
         if good:
             # Every batch has one shape, so that nothing is compiled twice.
-            missing = np.zeros((batch_size - len(good), *pictures.shape[1:]), pictures.dtype)
-            outputs = as_numpy(predict(np.concatenate([pictures, missing])))[: len(good)]
+            missing = np.zeros((batch_size - len(good), *images.shape[1:]), images.dtype)
+            outputs = as_numpy(predict(np.concatenate([images, missing])))[: len(good)]
         yield good, outputs, failures
 
 
 def batches(paths, transform, batch_size, workers=None):
-    """Yields `(paths, pictures, failures)` batch by batch.
+    """Yields `(paths, images, failures)` batch by batch.
 
     Args:
-        paths: Of pictures.
+        paths: Of images.
         transform: A `Preprocessing`.
-        batch_size: How many pictures make a batch, at least 1; the last may be smaller.
+        batch_size: How many images make a batch, at least 1; the last may be smaller.
         workers: Threads that read; None for one a core.
 
     Yields:
-        The paths of a batch that could be read, their array, and the `PictureError`s of those that could not.
+        The paths of a batch that could be read, their array, and the `ImageError`s of those that could not.
     """
     workers = workers or os.cpu_count() or 1
     rest = iter(paths)
-    with ThreadPoolExecutor(workers, thread_name_prefix="pictures") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="images") as pool:
         ahead = collections.deque()
 
         def submit():
@@ -158,7 +158,7 @@ def batches(paths, transform, batch_size, workers=None):
                 try:
                     arrays.append(future.result())
                     good.append(path)
-                except PictureError as error:
+                except ImageError as error:
                     failures.append(error)
             submit()
             yield good, np.stack(arrays) if arrays else None, failures

@@ -1,4 +1,4 @@
-"""The evaluation transform of pictures: resized, cropped in the centre, normalised, as timm does it."""
+"""The evaluation transform of images: resized, cropped in the centre, normalised, as timm does it."""
 
 import dataclasses
 import math
@@ -8,19 +8,19 @@ import numpy as np
 from mobilenet_common.choices import INTERPOLATIONS
 from mobilenet_common.errors import ArgumentError, integer, mean_and_std, number, one_of, pair
 from mobilenet_common.types import ImageLike
-from mobilenet_runtime.pictures import open_picture, pillow
+from mobilenet_runtime.images import open_image, pillow
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """Turns pictures into what a model takes.
+    """Turns images into what a model takes.
 
     Attributes:
         size: Height and width of the result.
-        crop: Share of the resized picture's shorter side that the result takes.
-        interpolation: How the picture is resized.
+        crop: Share of the resized image's shorter side that the result takes.
+        interpolation: How the image is resized.
         mean, std: Of each channel, for pixels in 0..1; None leaves pixels in 0..255, for a model that normalises.
-        channels: 1 makes pictures grey, 3 makes them RGB.
+        channels: 1 makes images grey, 3 makes them RGB.
         data_format: Of the result.
     """
 
@@ -44,28 +44,28 @@ class Preprocessing:
         put("mean", mean)
         put("std", std)
 
-    def __call__(self, pictures):
-        """Float32 `(height, width, channels)` of one picture, with the batch before it of several.
+    def __call__(self, images):
+        """Float32 `(height, width, channels)` of one image, with the batch before it of several.
 
         Args:
-            pictures: A path, a PIL image, an array `(height, width[, channels])` of pixels in 0..255, a batch of
+            images: A path, a PIL image, an array `(height, width[, channels])` of pixels in 0..255, a batch of
                 such, the bytes of an image file, a file that is open in binary mode, or a list or tuple of any of them.
                 A file is read from its current position and stays as it was.
 
         Raises:
-            PictureError: A picture can't be read; the message names it.
+            ImageError: An image can't be read; the message names it.
 
         Warns:
             MobileNetWarning: Floats are at most 1: nearly black, since 255 is white.
         """
-        if not isinstance(pictures, (list, tuple)) and getattr(pictures, "ndim", 0) != 4:
-            return self._one(pictures)
-        if not len(pictures):
-            raise ArgumentError("There are no pictures: give at least one.")
-        return np.stack([self._one(picture) for picture in pictures])
+        if not isinstance(images, (list, tuple)) and getattr(images, "ndim", 0) != 4:
+            return self._one(images)
+        if not len(images):
+            raise ArgumentError("There are no images: give at least one.")
+        return np.stack([self._one(image) for image in images])
 
-    def _one(self, picture):
-        pixels = np.asarray(self.pixels(picture)).reshape(*self.size, -1)
+    def _one(self, image):
+        pixels = np.asarray(self.pixels(image)).reshape(*self.size, -1)
         return self.normalized(pixels if self.data_format == "channels_last" else np.moveaxis(pixels, -1, 0))
 
     def normalized(self, pixels: np.ndarray) -> np.ndarray:
@@ -81,9 +81,9 @@ class Preprocessing:
         mean, std = (np.float32(values).reshape(axes) for values in (self.mean, self.std))
         return normalize(pixels, mean, std)
 
-    def pixels(self, picture: ImageLike) -> np.ndarray:
+    def pixels(self, image: ImageLike) -> np.ndarray:
         """The PIL image of the crop, before it is normalised: what the model looks at."""
-        opened = open_picture(picture, self.channels)
+        opened = open_image(image, self.channels)
         resized = _resized(opened, self.size, self.crop, self.interpolation)
         return resized.crop(_centre_box(*resized.size, self.size))
 
@@ -115,7 +115,7 @@ def normalize(pixels, mean, std):
 
 
 def _resized(image, size, crop, interpolation):
-    """The picture with its shorter side as long as the crop needs it; see timm's evaluation transform."""
+    """The image with its shorter side as long as the crop needs it; see timm's evaluation transform."""
     target = _resized_size(*image.size, size, crop)
     if target == image.size:
         return image

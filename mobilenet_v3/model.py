@@ -66,11 +66,11 @@ def create_mobilenetv3(
             keeps its stage.
         classifier_activation: Anything that Keras knows; None for logits. Used with the top only.
         dropout_rate: Before the classifier, in [0, 1); None for the published one. Used with the top only.
-        drop_path_rate: Stochastic depth, in [0, 1): the share of pictures that skip a residual path in training,
+        drop_path_rate: Stochastic depth, in [0, 1): the share of images that skip a residual path in training,
             growing linearly from 0 at the first block to this at the last.
         include_preprocessing: Whether the model takes pixels in 0..255 and normalises them itself, as `weights` need
             it, else to -1..1. A size, one integer or `(height, width)`, also resizes them to that size inside;
-            `input_shape` is then the pictures' own, by default of any height and width. Where the pixels matter,
+            `input_shape` is then the images' own, by default of any height and width. Where the pixels matter,
             resize them by `mobilenet_zoo.preprocessing` instead.
         padding: `"same"` as TensorFlow pads, `"symmetric"` as PyTorch models do; None for what `weights` bring, else
             the variant's own.

@@ -1,4 +1,4 @@
-"""The compact family: five small networks for little pictures and for images as states in reinforcement learning."""
+"""The compact family: five small networks for little images and for images as states in reinforcement learning."""
 
 from mobilenet_common.architecture import (
     Architecture,

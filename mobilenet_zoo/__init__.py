@@ -13,7 +13,7 @@ from mobilenet_common.errors import (
     MobileNetWarning,
     UnknownArgumentError,
 )
-from mobilenet_runtime import PictureError, Prediction, Preprocessing, decode_predictions
+from mobilenet_runtime import ImageError, Prediction, Preprocessing, decode_predictions
 from mobilenet_runtime.version import VERSION
 from mobilenet_zoo.classifier import reset_classifier
 from mobilenet_zoo.conversion import export_checkpoint
@@ -36,7 +36,7 @@ __all__ = [
     "ExportStep",
     "MobileNetError",
     "MobileNetWarning",
-    "PictureError",
+    "ImageError",
     "Prediction",
     "Preprocessing",
     "Profile",

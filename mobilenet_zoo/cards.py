@@ -27,7 +27,7 @@ def model_card(model, facts, licence, description):
             *_about(model, facts),
             *_scores(facts),
             *_use(has_classes),
-            *_pictures(facts["preprocessing"]),
+            *_images(facts["preprocessing"]),
             *_classes(facts["class_names"]),
         ]
     )
@@ -73,25 +73,25 @@ def _use(has_classes):
         "import mobilenet_zoo",
         "",
         'model = mobilenet_zoo.from_pretrained("the folder or repository that holds this file")',
-        'pictures = mobilenet_zoo.preprocessing(model)(["picture.jpg"])',
+        'images = mobilenet_zoo.preprocessing(model)(["image.jpg"])',
     ]
     if has_classes:
         lines += [
-            "answers = model.predict(pictures)",
+            "answers = model.predict(images)",
             "mobilenet_zoo.decode_predictions(answers, class_names=mobilenet_zoo.class_names_of(model))",
         ]
     else:
-        lines.append("features = model.predict(pictures)")
+        lines.append("features = model.predict(images)")
     return [*lines, "```", ""]
 
 
-def _pictures(transform):
+def _images(transform):
     rows, columns = transform["size"]
     scaled = "left in 0..255, which the model normalises itself"
     if transform["mean"] is not None:
         scaled = f"scaled to 0..1, normalised by mean {transform['mean']} and deviation {transform['std']}"
     return [
-        "## Pictures",
+        "## Images",
         "",
         f"{rows} × {columns} pixels: resized ({transform['interpolation']}) until the crop takes "
         f"{transform['crop']:g} of them, cropped in the centre, {scaled}.",

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from mobilenet_common.checkpoints import state_dict, write
-from mobilenet_common.checkpoints.images import header_of
+from mobilenet_common.checkpoints.image_facts import header_of
 from mobilenet_common.checkpoints.layouts.base import part
 from mobilenet_common.notices import warn
 from mobilenet_common.types import PathLike

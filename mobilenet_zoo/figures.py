@@ -9,7 +9,7 @@ HEADER = ("name", "size", "parameters", "macs")
 
 
 class Figures(NamedTuple):
-    """What a model costs on one picture of a size.
+    """What a model costs on one image of a size.
 
     Attributes:
         parameters: Numbers that training changes.

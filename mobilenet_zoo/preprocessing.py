@@ -1,4 +1,4 @@
-"""Pictures as a model was trained to see them: resized, cropped in the centre, normalised."""
+"""Images as a model was trained to see them: resized, cropped in the centre, normalised."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ def preprocessing(
 ) -> Preprocessing:
     """The evaluation transform that belongs to a model, as timm applies it.
 
-    A picture is resized until its shorter side is `input_size / crop`, cropped to `input_size` in the centre, and
+    An image is resized until its shorter side is `input_size / crop`, cropped to `input_size` in the centre, and
     normalised. Files go through Pillow and are turned upright by their EXIF orientation.
 
     Args:
@@ -38,7 +38,7 @@ def preprocessing(
             model that normalizes itself, by `include_preprocessing` or by a `Rescaling` or `Normalization` of your
             own, gets pixels in 0..255.
         input_size: Height and width in pixels, an integer or a pair; None for the model's own.
-        crop: Share of the resized picture that the input takes, in (0, 1]; None for that of the weights at this size.
+        crop: Share of the resized image that the input takes, in (0, 1]; None for that of the weights at this size.
         interpolation: `"nearest"`, `"bilinear"`, `"bicubic"` or `"lanczos"`; None for that of the weights.
 
     Returns:

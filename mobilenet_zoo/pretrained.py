@@ -15,7 +15,7 @@ import numpy as np
 from mobilenet_common.checkpoints import LAYOUTS, StateDict, load_into, state_dict, write
 from mobilenet_common.checkpoints.download import download_from_hub, hub_client, reason
 from mobilenet_common.checkpoints.files import as_array
-from mobilenet_common.checkpoints.images import header_of
+from mobilenet_common.checkpoints.image_facts import header_of
 from mobilenet_common.errors import UPDATE_HINT, ArgumentError, CheckpointError, DownloadError, integer, printable
 from mobilenet_common.foreign import repository_of, without_hub
 from mobilenet_common.nesting import as_functional

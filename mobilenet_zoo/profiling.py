@@ -20,12 +20,12 @@ class ProfileRow:
     Attributes:
         name: The layer's name, such as `stage3_block2`.
         kind: Its class.
-        output_shape: Of one picture, without the batch.
+        output_shape: Of one image, without the batch.
         parameters: Numbers that training changes; the moving statistics of batch norm are not among them.
         statistics: Numbers of the moving statistics.
-        macs: Multiply-accumulates of convolutions and dense layers for one picture. Attention products and
+        macs: Multiply-accumulates of convolutions and dense layers for one image. Attention products and
             anti-aliasing filters are left out, as in published tables.
-        peak_activation_bytes: Of all tensors alive at once while the layer runs on one picture.
+        peak_activation_bytes: Of all tensors alive at once while the layer runs on one image.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Profile:
 
     @property
     def macs(self):
-        """Multiply-accumulates for one picture."""
+        """Multiply-accumulates for one image."""
         return sum(row.macs for row in self.rows)
 
     @property
@@ -106,7 +106,7 @@ class Profile:
 
 
 def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Profile:
-    """Counts what `model` costs on one picture.
+    """Counts what `model` costs on one image.
 
     Args:
         model: A functional or `Sequential` model with layers of this library, or with models of it as layers: their

@@ -55,8 +55,8 @@ def randomise(model):
         variable.assign(seeded.tensor(f"{owner}.{torch_name}", tuple(variable.shape)[::-1]).T)
 
 
-def pictures():
-    """Four different pictures and their one-hot classes."""
+def images():
+    """Four different images and their one-hot classes."""
     batch = np.concatenate([seeded.image(SIZE + i, SIZE)[:, :SIZE] for i in range(BATCH)])
     return batch, np.eye(CLASSES, dtype="float32")[[3, 1, 4, 1]]
 
@@ -95,7 +95,7 @@ def loss_and_gradients(model, x, y):
 def gradients(folder, names=QUICK_TRAINED):
     """Writes loss, gradients and moves of the statistics of models in training mode."""
     momentum = 0.9
-    x, y = pictures()
+    x, y = images()
     for name in names:
         create, variant = TRAINED[name]
         model = create(variant, CLASSES, (SIZE, SIZE, 3), activation="silu", dropout_rate=0.0, norm_momentum=momentum)
@@ -156,7 +156,7 @@ def infer_some(folder):
 
 
 def _formatted(data_format):
-    x, _ = pictures()
+    x, _ = images()
     if data_format == "channels_last":
         return x, (SIZE, SIZE, 3)
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2)), (3, SIZE, SIZE)

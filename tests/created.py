@@ -1,4 +1,4 @@
-"""What the tests of the create functions share: narrow models, pictures for them, and how to compare."""
+"""What the tests of the create functions share: narrow models, images for them, and how to compare."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def tiny(num_classes=4, input_shape=(SIZE, SIZE, 3), **options):
 
 
 def images(*shape, seed=0):
-    """Standard normal pictures."""
+    """Standard normal images."""
     return np.random.default_rng(seed).standard_normal(shape or (2, SIZE, SIZE, 3)).astype("float32")
 
 

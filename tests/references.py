@@ -65,17 +65,17 @@ def deviations(key, size, data_format="channels_last"):
     state = seeded.state_dict(checkpoints()[key]["shapes"])
     prefix = f"{key}/{size[0]}x{size[1]}/"
     theirs = {name.removeprefix(prefix): value for name, value in outputs().items() if name.startswith(prefix)}
-    picture = seeded.image(*size)
+    image = seeded.image(*size)
     shape = (*size, 3)
     if data_format == "channels_first":
-        picture, shape = picture.transpose(0, 3, 1, 2), (3, *size)
+        image, shape = image.transpose(0, 3, 1, 2), (3, *size)
     spatial = (1, 2) if data_format == "channels_last" else (2, 3)
     options = {"input_shape": shape, "data_format": data_format}
 
     def answer(**more):
         model = build(key, **options, **more)
         mobilenet_zoo.load_checkpoint(model, state, layout=source)
-        return infer(model, picture)
+        return infer(model, image)
 
     ours = {}
     if "logits" in theirs:
@@ -89,7 +89,7 @@ def deviations(key, size, data_format="channels_last"):
     return {name: relative(value, theirs[name]) for name, value in ours.items()}
 
 
-def infer(model, picture):
+def infer(model, image):
     """What the model answers in inference mode, as NumPy arrays."""
     if keras.backend.backend() == "jax":  # one program, not one for every operation
         import jax
@@ -98,7 +98,7 @@ def infer(model, picture):
             return model.stateless_call(trainable, rest, x, training=False)[0]
 
         values = [v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables]
-        outputs = jax.jit(answer)(*values, picture)
+        outputs = jax.jit(answer)(*values, image)
     else:
-        outputs = model(picture, training=False)
+        outputs = model(image, training=False)
     return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)

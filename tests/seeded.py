@@ -1,4 +1,4 @@
-"""The tensors and pictures that the reference numbers were computed with, made from names alone.
+"""The tensors and images that the reference numbers were computed with, made from names alone.
 
 The same name gives the same numbers on every machine: its SHA-256 seeds NumPy's Philox generator.
 """
@@ -43,7 +43,7 @@ def state_dict(shapes):
 
 
 def image(height, width, channels=3):
-    """A batch of one channels-last picture of waves and noise, with mean 0 and variance 1."""
+    """A batch of one channels-last image of waves and noise, with mean 0 and variance 1."""
     draw = generator(f"image {height}x{width}x{channels}")
     rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     planes = []

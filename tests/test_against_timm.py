@@ -46,8 +46,8 @@ def ours(name, tensors, **options):
     return model
 
 
-def picture():
-    """The same picture for us and, channels first, for timm."""
+def image():
+    """The same image for us and, channels first, for timm."""
     import torch
 
     x = seeded.image(*SIZE)
@@ -62,7 +62,7 @@ def last(map_):
 @pytest.mark.parametrize("name", NAMES)
 def test_feature_maps(name, deviation):
     """At every position: the last map before the classifier's own layers, and the five levels of the pyramid."""
-    x, x_theirs = picture()
+    x, x_theirs = image()
     whole, pyramid = theirs(name), theirs(name, features_only=True)
     found = last(ours(name, whole.state_dict(), include_top=False)(x))
     deviation(name, "last map", found, whole.forward_features(x_theirs).detach().numpy(), references.TOLERANCE)
@@ -76,7 +76,7 @@ def test_feature_maps(name, deviation):
 @pytest.mark.parametrize("name", DILATED)
 def test_an_output_stride(name, output_stride, deviation):
     """The five levels of the pyramid, at every position, with dilation in the place of later strides."""
-    x, x_theirs = picture()
+    x, x_theirs = image()
     options = {"output_stride": output_stride}
     whole, pyramid = theirs(name), theirs(name, features_only=True, **options)
     levels = (1, 2, 3, 4, 5)
@@ -88,10 +88,10 @@ def test_an_output_stride(name, output_stride, deviation):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_and_gradients(name, deviation):
-    """Gradients of a weighted sum of the logits, by the picture and by every parameter."""
+    """Gradients of a weighted sum of the logits, by the image and by every parameter."""
     import torch
 
-    x, x_theirs = picture()
+    x, x_theirs = image()
     reference = theirs(name)
     tensors = reference.state_dict()
     logits = ours(name, tensors, classifier_activation=None)(x)
@@ -105,7 +105,7 @@ def test_logits_and_gradients(name, deviation):
     weights = torch.from_numpy(seeded.tensor("direction", expected.shape))
     (logits * weights).sum().backward()
     (expected * weights).sum().backward()
-    deviation(name, "picture's gradient", last(x.grad), x_theirs.grad.numpy(), GRADIENTS)
+    deviation(name, "image's gradient", last(x.grad), x_theirs.grad.numpy(), GRADIENTS)
 
     parameters = dict(reference.named_parameters())
     for entry in LAYOUTS["timm"].entries(model):

@@ -178,8 +178,8 @@ class TestInfo:
 def test_plot(tmp_path):
     said = run("plot", "-o", str(tmp_path / "new" / "zoo.png")).stdout.split()
     assert said == [str(tmp_path / "new" / f"zoo.{ending}") for ending in ("png", "svg")]
-    with Image.open(said[0]) as picture:
-        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    with Image.open(said[0]) as image:
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
     colours = {tuple(colour) for colour in np.unique(pixels, axis=0)}
     assert len(colours) > 100
     assert Path(said[1]).read_text().count("<use") > len(WEIGHTS), "a mark for each, in both panels"
@@ -192,7 +192,7 @@ def photos(tmp_path):
     (folder / "more").mkdir(parents=True)
     photographs.photograph().save(folder / "a.jpg")
     photographs.photograph(photographs.PORTRAIT).save(folder / "more" / "b.png")
-    (folder / "notes.txt").write_text("no picture, and its ending says so")
+    (folder / "notes.txt").write_text("no image, and its ending says so")
     return folder
 
 
@@ -210,14 +210,14 @@ class TestPredict:
 
     def test_folders_files_and_patterns(self, photos, flowers):
         found = self.records(str(photos), "-m", str(flowers), "--top", "2")
-        assert [Path(row["picture"]).name for row in found] == ["a.jpg", "b.png"]
+        assert [Path(row["image"]).name for row in found] == ["a.jpg", "b.png"]
         model = mobilenet_zoo.from_pretrained(flowers)
         values = model.predict(mobilenet_zoo.preprocessing(model)([photos / "a.jpg"]), verbose=0)
         ((expected, second),) = mobilenet_zoo.decode_predictions(values, 2, ("daisy", "rose", "tulip"))
         assert [each["name"] for each in found[0]["predictions"]] == [expected.name, second.name]
         assert found[0]["predictions"][0]["probability"] == pytest.approx(expected.probability, rel=1e-5)
         again = self.records(str(photos / "*.jpg"), str(photos / "a.jpg"), "-m", str(flowers), "--batch-size", "1")
-        assert [row["picture"] for row in again] == [str(photos / "a.jpg")]
+        assert [row["image"] for row in again] == [str(photos / "a.jpg")]
 
     def test_every_format(self, photos, flowers, tmp_path):
         table = run("predict", str(photos), "-m", str(flowers)).stdout
@@ -229,14 +229,14 @@ class TestPredict:
         assert [row["rank"] for row in rows[:3]] == ["1", "2", "3"]
         assert sum(float(row["probability"]) for row in rows[:3]) == pytest.approx(1, abs=1e-5)
 
-    def test_pictures_that_cant_be_read_are_skipped_and_told(self, photos, flowers):
+    def test_images_that_cant_be_read_are_skipped_and_told(self, photos, flowers):
         (photos / "broken.jpg").write_bytes(b"broken")
         result = run("predict", str(photos), str(photos / "absent.jpg"), "-m", str(flowers), "--json", code=1)
         assert len(result.stdout.splitlines()) == 2
         said = plain(result.stderr)
         assert "broken.jpg can't be read" in said
         assert "absent.jpg does not exist" in said
-        assert "2 of the pictures could not be read" in said
+        assert "2 of the images could not be read" in said
 
     def test_logits_become_probabilities(self, photos, tmp_path):
         model = create_mobilenetv2("0.35", 4, (32, 32, 3), classifier_activation=None)
@@ -262,7 +262,7 @@ class TestPredict:
         assert found[0]["predictions"][0]["id"] == expected.id
 
     def test_errors_say_what_to_do(self, photos, flowers, tmp_path):
-        assert "There are no pictures" in plain(run("predict", str(tmp_path / "*.gif"), code=2).stderr)
+        assert "There are no images" in plain(run("predict", str(tmp_path / "*.gif"), code=2).stderr)
         said = plain(run("predict", str(photos), "-m", str(flowers), "--top", "0", code=2).stderr)
         assert "--top=0 is not allowed" in said
 
@@ -311,7 +311,7 @@ def imagenet_file(path, classes):
     )
     opsets = [onnx.helper.make_opsetid("", 17)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
-    return lambda pictures: (pictures.mean((1, 2)) @ matrix).argmax(-1)
+    return lambda images: (images.mean((1, 2)) @ matrix).argmax(-1)
 
 
 class TestPredictWithAnExportedFile:
@@ -322,10 +322,10 @@ class TestPredictWithAnExportedFile:
     def test_every_format(self, kind, photos, tmp_path):
         path = exported(kind, tmp_path)
         found = self.records(str(photos), "-m", str(path), "--batch-size", "1")
-        assert [Path(row["picture"]).name for row in found] == ["a.jpg", "b.png"]
+        assert [Path(row["image"]).name for row in found] == ["a.jpg", "b.png"]
         transform = metadata(kind).transform()
-        pictures = transform([photos / "a.jpg", photos / "more" / "b.png"])
-        for row, expected in zip(found, tiny.expected(pictures)["probabilities"], strict=True):
+        images = transform([photos / "a.jpg", photos / "more" / "b.png"])
+        for row, expected in zip(found, tiny.expected(images)["probabilities"], strict=True):
             names = [each["name"] for each in row["predictions"]]
             assert names == [metadata(kind).class_names[i] for i in np.argsort(-expected)]
             given = [each["probability"] for each in row["predictions"]]
@@ -334,8 +334,8 @@ class TestPredictWithAnExportedFile:
     def test_logits_become_probabilities(self, photos, tmp_path):
         path = exported("onnx", tmp_path, outputs=("logits",), gives="logits", class_names=None)
         (row, _) = self.records(str(photos), "-m", str(path))
-        pictures = metadata("onnx").transform()([photos / "a.jpg"])
-        expected = tiny.expected(pictures)["probabilities"][0]
+        images = metadata("onnx").transform()([photos / "a.jpg"])
+        expected = tiny.expected(images)["probabilities"][0]
         assert row["predictions"][0]["name"] == f"class {expected.argmax()}"
         assert row["predictions"][0]["probability"] == pytest.approx(expected.max(), abs=1e-5)
 
@@ -390,7 +390,7 @@ class TestPredictWithAnExportedFile:
     def test_neither_keras_nor_a_backend_is_needed(self, kind, photos, tmp_path):
         path = exported(kind, tmp_path)
         said = as_program("predict", photos, "--model", path, "--json", home=tmp_path, missing=KERAS)
-        assert [Path(json.loads(line)["picture"]).name for line in said.splitlines()] == ["a.jpg", "b.png"]
+        assert [Path(json.loads(line)["image"]).name for line in said.splitlines()] == ["a.jpg", "b.png"]
 
 
 class TestBench:
@@ -457,10 +457,10 @@ def test_features(photos, flowers, tmp_path):
         assert [Path(each).name for each in found["paths"]] == ["a.jpg", "b.png"]
         features = found["features"]
     model = mobilenet_zoo.from_pretrained(flowers)
-    pictures = mobilenet_zoo.preprocessing(model)([photos / "a.jpg", photos / "more" / "b.png"])
+    images = mobilenet_zoo.preprocessing(model)([photos / "a.jpg", photos / "more" / "b.png"])
     kernel, bias = (keras.ops.convert_to_numpy(each) for each in model.get_layer("classifier").weights)
     logits = features @ kernel + bias
-    expected = np.log(model.predict(pictures, verbose=0))
+    expected = np.log(model.predict(images, verbose=0))
     np.testing.assert_allclose(logits - logits[:, :1], expected - expected[:, :1], atol=1e-4)
     body = create_mobilenetv2("0.35", include_top=False, input_shape=(32, 32, 3))
     body.save(tmp_path / "body.keras")

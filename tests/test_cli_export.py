@@ -33,7 +33,7 @@ TINY = Architecture(
 
 
 def tiny_model():
-    """A classifier that finds the strongest colour of a picture, without having been trained."""
+    """A classifier that finds the strongest colour of an image, without having been trained."""
     return create_mobilenetv4(TINY, num_classes=3, input_shape=(SIZE, SIZE, 3))
 
 
@@ -48,7 +48,7 @@ def saved(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A folder with a folder for each colour, of eight pictures each."""
+    """A folder with a folder for each colour, of eight images each."""
     folder = tmp_path_factory.mktemp("photos")
     random = np.random.default_rng(0)
     for channel, colour in enumerate(("red", "green", "blue")):
@@ -87,7 +87,7 @@ def report(path, **changes):
         "runtime": "ONNX Runtime 1.23.0",
         "deviation": 2e-6,
         "agreement": 1.0,
-        "pictures": 4,
+        "images": 4,
         "latency_ms": 4.5,
         "operations": {"Conv": 52, "Relu": 35},
         "placement": {"CPUExecutionProvider": 87},
@@ -105,15 +105,15 @@ def test_two_formats_at_once(saved, tmp_path):
     assert [row[:2] for row in rows] == [["tiny.onnx", "onnx"], ["tiny.xml", "openvino"]]
     assert [row[-2] for row in rows] == ["Runtime", "OpenVINO"]
     model = keras.saving.load_model(saved, compile=False)
-    pictures = np.random.default_rng(0).uniform(-1, 1, (1, SIZE, SIZE, 3)).astype("float32")
+    images = np.random.default_rng(0).uniform(-1, 1, (1, SIZE, SIZE, 3)).astype("float32")
     for path in paths:
-        answers = load(path)(pictures)
-        np.testing.assert_allclose(answers, model.predict(pictures, verbose=0), atol=1e-5)
+        answers = load(path)(images)
+        np.testing.assert_allclose(answers, model.predict(images, verbose=0), atol=1e-5)
 
 
 @pytest.mark.slow
-def test_integers_with_pictures_and_labels(photos, tmp_path):
-    """With a folder of save_pretrained, whose classes have the names of the folders of pictures."""
+def test_integers_with_images_and_labels(photos, tmp_path):
+    """With a folder of save_pretrained, whose classes have the names of the folders of images."""
     model = tiny_model()
     remember(model, Facts((SIZE, SIZE), 0.9, "bilinear", class_names=("red", "green", "blue")))
     folder = mobilenet_zoo.save_pretrained(model, tmp_path / "colours")
@@ -124,7 +124,7 @@ def test_integers_with_pictures_and_labels(photos, tmp_path):
     assert said["quantization"] == "int8"
     assert said["float_blocks"] == ["stem"]
     assert said["operations"]["DequantizeLinear"] > 1
-    assert said["pictures"] == 4
+    assert said["images"] == 4
     assert 0 <= said["accuracy"] <= 1 and 0 <= said["float_accuracy"] <= 1
 
 
@@ -153,8 +153,8 @@ class TestArguments:
         options += ["--reduce-range"]
         run("export", str(saved), "a.onnx", *options, "--keep-float", "stem", "--keep-float", "classifier")
         ((_, _, found),) = calls
-        pictures = found.pop("calibration")
-        assert [Path(path).parent.name for path in pictures] == ["red"] * 8 + ["blue"] * 8
+        images = found.pop("calibration")
+        assert [Path(path).parent.name for path in images] == ["red"] * 8 + ["blue"] * 8
         assert found == {
             "batch_size": None,
             "image_size": (48, 64),
@@ -175,11 +175,11 @@ class TestArguments:
         run("export", str(saved), "a.onnx", *options, "--keep-float", "stem")
         assert [found["float_blocks"] for _, _, found in calls] == [(), ("stem",)]
 
-    def test_labels_go_with_their_pictures(self, calls, saved, photos):
+    def test_labels_go_with_their_images(self, calls, saved, photos):
         run("export", str(saved), "a.onnx", "--calibrate", str(photos), "--labels", "folders")
-        pictures, labels = calls[0][2]["calibration"]
+        images, labels = calls[0][2]["calibration"]
         assert labels.shape == (24,)
-        assert [COLOURS[label] for label in labels] == [Path(path).parent.name for path in pictures]
+        assert [COLOURS[label] for label in labels] == [Path(path).parent.name for path in images]
 
     @pytest.mark.parametrize(
         "arguments, match",
@@ -190,7 +190,7 @@ class TestArguments:
             (("SAVED", "a.onnx", "--no-search"), "--no-search is for --quantize=int8"),
             (("SAVED", "a.onnx", "--reduce-range"), '--reduce-range=True is for quantization="int8"'),
             (("SAVED", "a.onnx", "--labels", "folders"), "--labels=folders needs --calibrate"),
-            (("SAVED", "a.onnx", "--calibrate", "absent/*.gif"), "There are no pictures in absent/*.gif"),
+            (("SAVED", "a.onnx", "--calibrate", "absent/*.gif"), "There are no images in absent/*.gif"),
             (("SAVED", "a.onnx", "--calibrate", "absent"), "--calibrate=absent does not exist"),
             (("SAVED", "a.onnx", "--batch-size", "many"), "--batch-size=many is not allowed"),
             (("SAVED", "a.onnx", "--batch-size", "0"), "--batch-size=0 is not allowed"),
@@ -214,10 +214,10 @@ class TestArguments:
         assert result.stdout == ""
         assert list(tmp_path.iterdir()) == []
 
-    def test_too_few_pictures(self, saved, photos, tmp_path):
+    def test_too_few_images(self, saved, photos, tmp_path):
         options = ("--quantize", "int8", "--calibrate", str(photos / "red"))
         said = plain(run("export", str(saved), str(tmp_path / "a.onnx"), *options, code=2).stderr)
-        assert "calibration holds 8 pictures that can be read, and at least 16 are needed" in said
+        assert "calibration holds 8 images that can be read, and at least 16 are needed" in said
 
 
 class TestReports:
@@ -266,7 +266,7 @@ class TestReports:
         assert ("97.5%" in said, "ONNX Runtime 1.23.0" in said) == (columns >= 80, columns >= 120)
 
     def test_what_is_not_verified_leaves_no_columns(self, saved, monkeypatch):
-        nothing = dict.fromkeys(("runtime", "deviation", "agreement", "pictures", "latency_ms", "operations"))
+        nothing = dict.fromkeys(("runtime", "deviation", "agreement", "images", "latency_ms", "operations"))
         self.several(monkeypatch, report("a.onnx", **nothing))
         lines = [plain(line) for line in run("export", str(saved), "a.onnx").stdout.splitlines()]
         assert lines == ["size", "file format (MB)", "a.onnx onnx 1.23"]
@@ -286,8 +286,8 @@ class TestReports:
 
 class TestLabels:
     def test_folders_are_the_models_classes(self):
-        pictures = ["x/red/a.jpg", "y/blue/b.jpg", "blue/c.jpg"]
-        assert read_labels("folders", pictures, ("red", "green", "blue"), 3) == [0, 2, 2]
+        images = ["x/red/a.jpg", "y/blue/b.jpg", "blue/c.jpg"]
+        assert read_labels("folders", images, ("red", "green", "blue"), 3) == [0, 2, 2]
         with pytest.raises(ValueError, match="--labels='x' is not known.*Allowed: red, green"):
             read_labels("folders", ["x/a.jpg"], ("red", "green"), 2)
 
@@ -297,24 +297,24 @@ class TestLabels:
             (tmp_path / "photos" / part / name).parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (4, 4)).save(tmp_path / "photos" / part / name)
         examples = read_examples(tmp_path / "photos")
-        pictures, classes = list(examples.pictures), ("dog", "cat")
+        images, classes = list(examples.images), ("dog", "cat")
 
         def labels(place):
-            return read_labels("folders", pictures, classes, 2, dict.fromkeys(pictures, str(place)))
+            return read_labels("folders", images, classes, 2, dict.fromkeys(images, str(place)))
 
         expected = [classes.index(examples.class_names[label]) for label in examples.labels]
         assert labels(tmp_path / "photos") == labels(tmp_path / "photos" / part / "**" / "*.png") == expected
-        pictures = [path for path in pictures if "cat" in path]
+        images = [path for path in images if "cat" in path]
         assert labels(tmp_path / "photos" / part / "cat") == [1, 1]
 
-    def test_nested_pictures_are_of_their_class_folder(self, calls, saved, photos, tmp_path):
+    def test_nested_images_are_of_their_class_folder(self, calls, saved, photos, tmp_path):
         photos = shutil.copytree(photos, tmp_path / "photos")
         inside = photos / COLOURS[0] / "inside"
         inside.mkdir()
         next((photos / COLOURS[0]).glob("*.*")).rename(inside / "0.png")
         run("export", str(saved), "a.onnx", "--calibrate", str(photos), "--labels", "folders")
-        pictures, labels = calls[0][2]["calibration"]
-        assert [COLOURS[label] for label in labels] == [Path(path).relative_to(photos).parts[0] for path in pictures]
+        images, labels = calls[0][2]["calibration"]
+        assert [COLOURS[label] for label in labels] == [Path(path).relative_to(photos).parts[0] for path in images]
 
     def test_folders_in_order_where_classes_have_no_names(self):
         assert read_labels("folders", ["b/1.jpg", "a/1.jpg", "c/1.jpg", "a/2.jpg"], None, 3) == [1, 0, 2, 0]
@@ -324,8 +324,8 @@ class TestLabels:
     @pytest.mark.parametrize("outputs", [1000, 1001])
     def test_some_of_imagenets_folders(self, outputs, tmp_path):
         synsets = [synset for synset, _ in imagenet_classes()]
-        pictures = [f"{synsets[i]}/a.jpg" for i in (999, 7)]
-        assert read_labels("folders", pictures, None, outputs) == [outputs - 1, outputs - 993]
+        images = [f"{synsets[i]}/a.jpg" for i in (999, 7)]
+        assert read_labels("folders", images, None, outputs) == [outputs - 1, outputs - 993]
         assert read_labels("folders", [f"{imagenet_classes()[3][1]}/a.jpg"], None, outputs) == [outputs - 997]
         with pytest.raises(ValueError, match="'crane' is not known"):  # a bird or a machine
             read_labels(self.listed(tmp_path, [("a.jpg", "crane")]), [str(tmp_path / "a.jpg")], None, outputs)
@@ -340,8 +340,8 @@ class TestLabels:
         (tmp_path / "lists").mkdir()
         rows = [("a.jpg", "green"), (), (str(tmp_path / "more" / "b.jpg"), " 2"), ("../c, d.jpg", "red")]
         file = self.listed(tmp_path / "lists", [*rows, ("here.jpg", "1")])
-        pictures = ["lists/a.jpg", "more/b.jpg", "c, d.jpg", "here.jpg"]
-        assert read_labels(file, pictures, ("red", "green", "blue"), 3) == [1, 2, 0, 1]
+        images = ["lists/a.jpg", "more/b.jpg", "c, d.jpg", "here.jpg"]
+        assert read_labels(file, images, ("red", "green", "blue"), 3) == [1, 2, 0, 1]
         # A name goes before a number.
         file = self.listed(tmp_path, [("a.jpg", "1"), ("b.jpg", "0")])
         assert read_labels(file, ["a.jpg", "b.jpg"], ("1", "7"), 2) == [0, 0]

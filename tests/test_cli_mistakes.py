@@ -36,7 +36,7 @@ def here(tmp_path, monkeypatch):
     photographs.photograph().save("a.png")
     os.mkdir("empty")
     data = tiny.examples(24)
-    np.savez("data.npz", x=np.stack(data.pictures), y=data.labels, class_names=tiny.CLASSES)
+    np.savez("data.npz", x=np.stack(data.images), y=data.labels, class_names=tiny.CLASSES)
     return tmp_path
 
 
@@ -47,7 +47,7 @@ def no_framework(monkeypatch):
     def zoo():
         raise AssertionError("Keras would be loaded")
 
-    for module in ("pictures", "conversion", "evaluating"):
+    for module in ("images", "conversion", "evaluating"):
         monkeypatch.setattr(f"mobilenet_cli.{module}.zoo", zoo)
     monkeypatch.setattr("mobilenet_cli.training.choose_backend", zoo)
 
@@ -193,7 +193,7 @@ class TestImagesThatAreNotThere:
             result = run(command, *given, *out, code=1)
             for reason in ("nosuch.jpg does not exist.", "empty has no images.", "*.gif matches no file."):
                 assert f"skipped: {reason}" in result.stderr
-            assert "3 of the pictures could not be read." in result.stderr
+            assert "3 of the images could not be read." in result.stderr
             assert "a.png" in result.stdout or "1 ×" in result.stdout
 
     def test_none_can_be_read(self, flowers):

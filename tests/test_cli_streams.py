@@ -86,10 +86,10 @@ def test_predict(form, console, folder):
     said = result.stdout.decode({"C": "ascii"}.get(console, console))
     if form == "jsonl":
         records = [json.loads(line) for line in said.splitlines()]
-        assert [record["picture"] for record in records][:2] == [r"photos/dog/caf\xe9.png", "photos/dog/plain.png"]
-        encoded = [record.get("picture_base64") for record in records]
+        assert [record["image"] for record in records][:2] == [r"photos/dog/caf\xe9.png", "photos/dog/plain.png"]
+        encoded = [record.get("image_base64") for record in records]
         paths = [
-            record["picture"].encode() if text is None else base64.b64decode(text)
+            record["image"].encode() if text is None else base64.b64decode(text)
             for record, text in zip(records, encoded, strict=True)
         ]
         assert encoded[1] is None and b"\\ud" not in result.stdout.replace(b"\\u72ac", b"")
@@ -119,7 +119,7 @@ def test_evaluate_with_report_and_predictions(folder, tmp_path):
     outputs = ("-o", str(tmp_path / "report.html"), "--predictions", str(tmp_path / "answers.npz"))
     result = run("evaluate", "model.onnx", "photos", "--json", *outputs, folder=folder, **CONSOLES["ascii"])
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)["pictures"] == 3
+    assert json.loads(result.stdout)["images"] == 3
     report = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "犬" in report
     assert r"caf\xe9.png" in report, "one of the mistakes"

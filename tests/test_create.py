@@ -217,5 +217,5 @@ def test_a_compact_model_of_ones_own():
 
 
 @pytest.mark.across
-def test_a_compact_model_takes_pictures_of_8_pixels():
+def test_a_compact_model_takes_images_of_8_pixels():
     assert create_mobilenetv4("compact_nano", 3, (8, 8, 1)).output_shape == (None, 3)

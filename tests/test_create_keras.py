@@ -107,7 +107,7 @@ def test_a_frozen_block_keeps_weights_and_statistics_in_training():
     "generation", ["v4", *(pytest.param(name, marks=pytest.mark.slow) for name in ("v1", "v2", "v3"))]
 )
 def test_fit_lowers_the_loss(generation):
-    # Two kinds of pictures, told apart by which half is bright.
+    # Two kinds of images, told apart by which half is bright.
     x = 0.1 * images(16, SIZE, SIZE, 3)
     x[::2, : SIZE // 2] += 1
     x[1::2, SIZE // 2 :] += 1

@@ -1,4 +1,4 @@
-"""The demo trains, saves, loads under another backend and leaves its pictures; the other example fine-tunes."""
+"""The demo trains, saves, loads under another backend and leaves its images; the other example fine-tunes."""
 
 import json
 import os
@@ -26,16 +26,16 @@ def run(backend, folder, *arguments, program="digits"):
     return result.returncode, result.stdout + result.stderr
 
 
-def test_one_epoch_misses_the_goal_and_leaves_a_model_and_pictures(tmp_path):
+def test_one_epoch_misses_the_goal_and_leaves_a_model_and_images(tmp_path):
     status, output = run("torch", tmp_path, "--epochs", "1", "--goal", "0.97")
     assert status == 1, output
     assert "below the goal of 97%" in output
     assert re.search(r"loaded again +tensorflow backend, largest difference of a probability \d\.\de-0[5-9]", output)
     assert keras.saving.load_model(tmp_path / "digits.keras", compile=False).output_shape == (None, 10)
     for name in ("learning_curves.png", "predictions.png"):
-        picture = imread(tmp_path / name)
-        assert picture.shape[0] > 300 and picture.shape[1] > 1000
-        assert picture[..., :3].std() > 0.05, f"{name} is blank"
+        image = imread(tmp_path / name)
+        assert image.shape[0] > 300 and image.shape[1] > 1000
+        assert image[..., :3].std() > 0.05, f"{name} is blank"
 
 
 @pytest.mark.slow

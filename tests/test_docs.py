@@ -161,7 +161,7 @@ def in_folder(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md" and commands(page)])
 def test_commands_run_as_printed(page, tmp_path):
-    """After the page's program, which makes their files. README.md's are about the reader's pictures."""
+    """After the page's program, which makes their files. README.md's are about the reader's images."""
     folder = in_folder(tmp_path)
     with published(page, tmp_path) as environment:
         run(page, [block for block, _ in programs()[page]], folder, environment)

@@ -158,7 +158,7 @@ class TestWhatIsAskedFor:
         grey = seeded.image(64, 64)[..., :1]
         answer = model.predict(np.repeat(grey, channels, -1), verbose=0)
         expected = create().predict(np.repeat(grey, 3, -1), verbose=0)
-        if channels in (1, 6):  # a grey picture in all channels is what three of it were
+        if channels in (1, 6):  # a grey image in all channels is what three of it were
             np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-5)
         theirs = state_dict(SMALL)["conv_stem.weight"]
         wanted = (

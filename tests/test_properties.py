@@ -57,7 +57,7 @@ def halved(size, times, model):
 
 @st.composite
 def models(draw, candidates):
-    """A model, its options, and its picture's height, width and channels."""
+    """A model, its options, and its image's height, width and channels."""
     model = draw(st.sampled_from(candidates))
     height, width, count = draw(sizes), draw(sizes), draw(channels)
     data_format = draw(st.sampled_from(["channels_last", "channels_first"]))

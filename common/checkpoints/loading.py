@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from mobilenet_common.checkpoints.images import note_image_facts
+from mobilenet_common.checkpoints.image_facts import note_image_facts
 from mobilenet_common.checkpoints.layouts.base import part
 from mobilenet_common.checkpoints.state_dict import StateDict
 from mobilenet_common.errors import ArgumentError, CheckpointError

@@ -30,7 +30,7 @@ class Block(QuickLayer):
         use_bias: Whether the convolutions that would be normalised have a bias, as those of a fused model do.
         shortcut: Whether the input may be added to the output.
         layer_scale: First value of the learned factors on the path's output (`LayerScale`), or None for none.
-        drop_path_rate: Share of pictures whose path is dropped in training (`DropPath`).
+        drop_path_rate: Share of images whose path is dropped in training (`DropPath`).
         data_format: `"channels_last"`, `"channels_first"`, or None for Keras's setting.
         norm_trainable: Whether the normalizations inside learn; see `NormActivation`.
     """

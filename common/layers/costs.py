@@ -9,7 +9,7 @@ class Cost:
     """One step of a layer.
 
     Attributes:
-        macs: Multiply-accumulates of its convolutions and dense products, for one picture.
+        macs: Multiply-accumulates of its convolutions and dense products, for one image.
         elements: Numbers held in activations while it runs: what it reads, what it writes, and what others still need.
     """
 
@@ -22,7 +22,7 @@ class Cost:
 
 
 def elements(shape):
-    """Numbers in one picture's tensor of a batched `shape`."""
+    """Numbers in one image's tensor of a batched `shape`."""
     return math.prod(shape[1:])
 
 

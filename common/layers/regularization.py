@@ -47,13 +47,13 @@ class LayerScale(QuickLayer):
 
 @keras.saving.register_keras_serializable(package="mobilenet")
 class DropPath(QuickLayer):
-    """Stochastic depth: drops its whole input for a random share of the batch's pictures (Huang et al., 2016).
+    """Stochastic depth: drops its whole input for a random share of the batch's images (Huang et al., 2016).
 
     What is kept is divided by the share that is kept, so that the expectation stays. Inert in inference. Input and
     output have the same shape.
 
     Args:
-        rate: Probability that a picture is dropped, in [0, 1).
+        rate: Probability that an image is dropped, in [0, 1).
         seed: Of the random generator; None for a random one.
     """
 

@@ -1,4 +1,4 @@
-"""Pictures of any size made one size inside a model."""
+"""Images of any size made one size inside a model."""
 
 import keras
 
@@ -10,7 +10,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
 @keras.saving.register_keras_serializable(package="mobilenet")
 class Resize(keras.layers.Layer):
-    """Resizes pictures, smoothing what becomes smaller.
+    """Resizes images, smoothing what becomes smaller.
 
     Keras's own `Resizing` takes `training` for True where nobody says otherwise, and the layers behind it then follow.
 

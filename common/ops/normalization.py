@@ -36,7 +36,7 @@ def activate(x, activation, data_format, *, overwrite=False):
 
 
 def group_norm(x, gamma, beta, group_size, epsilon, data_format):
-    """Normalises every picture over groups of `group_size` neighbouring channels and all positions (Wu & He, 2018)."""
+    """Normalises every image over groups of `group_size` neighbouring channels and all positions (Wu & He, 2018)."""
     batch, height, width, channels = split_shape(ops.shape(x), data_format)
     groups = channels // group_size
     if data_format == "channels_last":

@@ -2,7 +2,7 @@
 
 from mobilenet_runtime.evaluation.evaluating import Evaluation, Speed, evaluate
 from mobilenet_runtime.evaluation.metrics import Calibration, Metrics, calibration, confident_mistakes, metrics
-from mobilenet_runtime.evaluation.pictures import overlay, photograph_overlay
+from mobilenet_runtime.evaluation.overlays import overlay, photograph_overlay
 from mobilenet_runtime.evaluation.predictions import read_predictions, save_predictions
 from mobilenet_runtime.evaluation.report import write_report
 

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from mobilenet_runtime.evaluation.pictures import matplotlib
+from mobilenet_runtime.evaluation.overlays import matplotlib
 
 # What matplotlib draws with, and the page's variables that take its place.
 _INK, _MUTED, _LINE, _FIRST, _SECOND = "#010203", "#010204", "#010205", "#010206", "#010207"
@@ -69,12 +69,12 @@ def reliability(calibration):
 
 
 def confidences(calibration):
-    """How many pictures have which confidence."""
+    """How many images have which confidence."""
     middles = (calibration.edges[:-1] + calibration.edges[1:]) / 2
     most = middles[calibration.counts.argmax()]
-    with _chart(f"Histogram of confidence; most pictures have about {most:.0%}") as (axes, chart):
+    with _chart(f"Histogram of confidence; most images have about {most:.0%}") as (axes, chart):
         axes.bar(middles, calibration.counts, 0.9 / len(middles), color=_FIRST)
-        axes.set(xlabel="confidence", ylabel="pictures", xlim=(0, 1))
+        axes.set(xlabel="confidence", ylabel="images", xlim=(0, 1))
     return chart[0]
 
 

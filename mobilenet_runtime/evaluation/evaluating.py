@@ -1,4 +1,4 @@
-"""A classifier on pictures with labels: its answers, how good they are, what they cost."""
+"""A classifier on images with labels: its answers, how good they are, what they cost."""
 
 import dataclasses
 import os
@@ -11,7 +11,7 @@ from mobilenet_runtime import reading
 from mobilenet_runtime.classifier import ExportedClassifier
 from mobilenet_runtime.evaluation.classes import match_classes
 from mobilenet_runtime.evaluation.metrics import Metrics, metrics
-from mobilenet_runtime.pictures import PictureError
+from mobilenet_runtime.images import ImageError
 from mobilenet_runtime.transform import Preprocessing
 
 RUNS = 20  # that the latency is the median of
@@ -22,14 +22,14 @@ class Speed:
     """How fast a classifier ran and how much memory that took, on this machine.
 
     Attributes:
-        pictures_per_second: Of all pictures from disk to answers, after a batch that warmed up.
-        latency_ms: Median of single runs of `latency_batch` pictures that were ready.
+        images_per_second: Of all images from disk to answers, after a batch that warmed up.
+        latency_ms: Median of single runs of `latency_batch` images that were ready.
         latency_batch: 1, or the batch that an exported file is fixed to.
         peak_memory_mb: Most that the process held, in 1e6 bytes; None where the system doesn't tell. An exported file
-            has a process of its own; a Keras model's holds Keras, its backend and a batch of pictures as well.
+            has a process of its own; a Keras model's holds Keras, its backend and a batch of images as well.
     """
 
-    pictures_per_second: float
+    images_per_second: float
     latency_ms: float
     latency_batch: int
     peak_memory_mb: float | None
@@ -47,11 +47,11 @@ class Evaluation:
         probabilities: `(n, classes)` float32.
         labels: `(n,)` int64, the true classes among the model's.
         metrics: A `Metrics`.
-        damaged: The `PictureError`s of the pictures that could not be read.
+        damaged: The `ImageError`s of the images that could not be read.
         speed: A `Speed`, or None if it was not measured.
         costs: `{what: number}`, such as parameters and MACs, as far as they are known.
         examples: That were evaluated.
-        transform: The `Preprocessing` of their pictures.
+        transform: The `Preprocessing` of their images.
     """
 
     model: str
@@ -61,7 +61,7 @@ class Evaluation:
     probabilities: np.ndarray
     labels: np.ndarray
     metrics: Metrics
-    damaged: tuple[PictureError, ...]
+    damaged: tuple[ImageError, ...]
     speed: Speed | None
     costs: dict
     examples: object
@@ -73,7 +73,7 @@ class Evaluation:
         return {
             "model": self.model,
             "runtime": self.runtime,
-            "pictures": len(self.labels),
+            "images": len(self.labels),
             "damaged": [str(error) for error in self.damaged],
             "top1": found.top1,
             "top5": found.top5,
@@ -92,30 +92,30 @@ class Evaluation:
 
 
 def evaluate(model, examples, *, batch_size=32, transform=None, class_names=None, speed=True, progress=None):
-    """Runs a classifier on pictures with labels and measures its answers. Needs no Keras.
+    """Runs a classifier on images with labels and measures its answers. Needs no Keras.
 
     Args:
         model: The path of an exported file, or an `ExportedClassifier`, or what has the same attributes.
-        examples: With `pictures`, `labels`, `class_names` and `name_of(i)`, as `mobilenet_zoo.training.data.Examples`.
-        batch_size: Pictures that the model takes at once, at least 1.
+        examples: With `images`, `labels`, `class_names` and `name_of(i)`, as `mobilenet_zoo.training.data.Examples`.
+        batch_size: Images that the model takes at once, at least 1.
         transform: A `Preprocessing`; None for the model's own.
         class_names: Of the model; None for those that it brings. Classes of the data are found among them by name.
         speed: Whether to measure latency and memory as well.
-        progress: Called as `progress(pictures, failures)` after each batch with how many were read and the
-            `PictureError`s of those that were not; or None.
+        progress: Called as `progress(images, failures)` after each batch with how many were read and the
+            `ImageError`s of those that were not; or None.
 
     Returns:
-        An `Evaluation`. Pictures that can't be read are skipped and listed in it.
+        An `Evaluation`. Images that can't be read are skipped and listed in it.
 
     Raises:
-        ValueError: An argument is wrong, a class of the data is unknown to the model, or no picture can be read.
+        ValueError: An argument is wrong, a class of the data is unknown to the model, or no image can be read.
         RuntimeMissing: The library that runs an exported file is not installed.
     """
     batch_size = integer("batch_size", batch_size, 1)
     classifier = ExportedClassifier(model) if isinstance(model, (str, os.PathLike)) else model
     transform = transform or classifier.transform
     if not len(examples):
-        raise ArgumentError("examples are empty: there has to be a picture at least.")
+        raise ArgumentError("examples are empty: there has to be an image at least.")
     blank = np.zeros((min(batch_size, len(examples)), *_shape(transform)), "float32")
     outputs = classifier.answer(blank).shape[-1]  # which also warms it up
     names, numbers = match_classes(examples.class_names, class_names or classifier.class_names, outputs)
@@ -133,7 +133,7 @@ def evaluate(model, examples, *, batch_size=32, transform=None, class_names=None
             progress(len(good), failures)
     seconds = time.perf_counter() - start
     if not indices:
-        raise ArgumentError(f"None of the {len(examples)} pictures can be read. The first: {damaged[0]}")
+        raise ArgumentError(f"None of the {len(examples)} images can be read. The first: {damaged[0]}")
 
     labels = numbers[np.asarray(examples.labels)[indices]]
     probabilities = np.concatenate(answers).astype("float32")
@@ -154,13 +154,13 @@ def evaluate(model, examples, *, batch_size=32, transform=None, class_names=None
 
 
 def _prepared(examples, i, transform):
-    picture = examples.pictures[i]
+    image = examples.images[i]
     try:
-        return transform(picture)
-    except PictureError as error:
-        if isinstance(picture, (str, os.PathLike)):  # which the message names
+        return transform(image)
+    except ImageError as error:
+        if isinstance(image, (str, os.PathLike)):  # which the message names
             raise
-        raise PictureError(f"{examples.name_of(i)}: {error}") from error
+        raise ImageError(f"{examples.name_of(i)}: {error}") from error
 
 
 def _shape(transform):

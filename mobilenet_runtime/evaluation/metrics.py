@@ -16,7 +16,7 @@ class Calibration:
 
     Attributes:
         edges: `(bins + 1,)`, of equal width from 0 to 1; a bin holds its upper edge.
-        counts: `(bins,)`, pictures whose confidence, the largest probability, lies in each bin.
+        counts: `(bins,)`, images whose confidence, the largest probability, lies in each bin.
         confidence: `(bins,)`, its mean in each bin; NaN where a bin is empty.
         accuracy: `(bins,)`, share of right answers in each bin; NaN where a bin is empty.
         ece: Expected calibration error, the mean distance of the two, weighed by the counts (equation 3).
@@ -34,13 +34,13 @@ class Metrics:
     """What `metrics` finds.
 
     Attributes:
-        top1: Share of pictures whose likeliest class is the true one.
+        top1: Share of images whose likeliest class is the true one.
         top5: Share whose true class is among the five likeliest; None for five classes or fewer.
         log_loss: Mean of -log of the true class's probability, in nats.
         confusion: `(classes, classes)` int64: rows are true classes, columns predicted ones.
         precision, recall, f1: `(classes,)`; NaN where they are 0 / 0: the precision of a class that is never
-            predicted, the recall of one that has no pictures.
-        support: `(classes,)` int64, pictures of each class.
+            predicted, the recall of one that has no images.
+        support: `(classes,)` int64, images of each class.
         calibration: A `Calibration`.
     """
 
@@ -59,7 +59,7 @@ def metrics(probabilities: np.ndarray, labels: np.ndarray) -> Metrics:
     """Measures a classifier's answers.
 
     Args:
-        probabilities: `(n, classes)`, at least one picture and two classes.
+        probabilities: `(n, classes)`, at least one image and two classes.
         labels: `(n,)` integers, the true classes.
 
     Returns:
@@ -112,14 +112,14 @@ def calibration(confidences: np.ndarray, correct: np.ndarray, bins: int = BINS) 
 
 
 def confident_mistakes(probabilities: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Which pictures a model is most sure of and wrong about, the surest first: at most `count` indices."""
+    """Which images a model is most sure of and wrong about, the surest first: at most `count` indices."""
     values, labels = _checked(probabilities, labels)
     wrong = np.flatnonzero(values.argmax(1) != labels)
     return wrong[np.argsort(-values[wrong].max(1), kind="stable")[: integer("count", count, 0)]]
 
 
 def confused_pairs(confusion, count):
-    """`[(true class, predicted class, pictures)]` of the most frequent mistakes, at most `count`."""
+    """`[(true class, predicted class, images)]` of the most frequent mistakes, at most `count`."""
     wrong = np.array(confusion)
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[: integer("count", count, 0)]
@@ -131,13 +131,13 @@ def _checked(probabilities, labels):
     values, labels = np.asarray(probabilities, "float64"), np.asarray(labels)
     if values.ndim != 2 or values.shape[0] < 1 or values.shape[1] < 2:
         raise ArgumentError(
-            f"probabilities of shape {values.shape} are not allowed: they must be (pictures, classes), of one picture "
+            f"probabilities of shape {values.shape} are not allowed: they must be (images, classes), of one image "
             "and two classes at least."
         )
     if labels.shape != values.shape[:1] or labels.dtype.kind not in "iu":
         raise ArgumentError(
             f"labels of shape {labels.shape} and type {labels.dtype} are not allowed: they must be {len(values)} "
-            "integers, one for each picture."
+            "integers, one for each image."
         )
     outside = labels[(labels < 0) | (labels >= values.shape[1])]
     if outside.size:

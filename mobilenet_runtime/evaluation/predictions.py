@@ -20,7 +20,7 @@ def save_predictions(
     Args:
         path: Of the file.
         probabilities: `(n, classes)`.
-        names: Of the n examples, each once; paths of pictures, or what `Examples.name_of` says.
+        names: Of the n examples, each once; paths of images, or what `Examples.name_of` says.
         class_names: Of the classes, in order, so that they are found whatever the order of those who read; or None.
 
     Raises:

@@ -14,12 +14,12 @@ from mobilenet_common.errors import integer, printable
 from mobilenet_runtime.evaluation import charts
 from mobilenet_runtime.evaluation.history import read_history
 from mobilenet_runtime.evaluation.metrics import confident_mistakes, confused_pairs
-from mobilenet_runtime.pictures import pillow
+from mobilenet_runtime.images import pillow
 
 _CELLS = 24  # classes up to which confusions are written as numbers
 _PAIRS = 12
-_SMALL = 96  # pixels up to which a picture is kept without loss
-_FIRST, _SECOND = (11, 98, 196), (179, 84, 11)  # right and wrong, where a picture can't ask the page
+_SMALL = 96  # pixels up to which an image is kept without loss
+_FIRST, _SECOND = (11, 98, 196), (179, 84, 11)  # right and wrong, where an image can't ask the page
 
 
 def write_report(path, evaluation, *, history=None, overlays=None, facts=None, mistakes=12):
@@ -29,7 +29,7 @@ def write_report(path, evaluation, *, history=None, overlays=None, facts=None, m
         path: Of the file; its folder is made if need be, and a file that is there is replaced when this one is whole.
         evaluation: An `Evaluation`.
         history: Loss, accuracy and learning rate by epoch, for curves: what `read_history` takes, or None.
-        overlays: `{row of the evaluation: PIL image}` of heat on pictures, as `mobilenet_zoo.evaluation` makes them;
+        overlays: `{row of the evaluation: PIL image}` of heat on images, as `mobilenet_zoo.evaluation` makes them;
             shown beside the mistakes. None where there are no gradients, as in exported files.
         facts: `{what: text}` for the head of the report: when, with what data, by which command.
         mistakes: How many of the most confident mistakes are shown, at least 0.
@@ -71,7 +71,7 @@ def _figures(evaluation):
     shown |= {
         "log loss (nats)": f"{found.log_loss:.4f}",
         "calibration error": f"{found.calibration.ece:.4f}",
-        "pictures": f"{len(evaluation.labels):,}",
+        "images": f"{len(evaluation.labels):,}",
         "mistakes": f"{len(evaluation.labels) - int(found.confusion.trace()):,}",
     }
     return "".join(f"<div><dt>{_text(name)}</dt><dd>{value}</dd></div>" for name, value in shown.items())
@@ -106,7 +106,7 @@ def _confusion(evaluation):
     pairs = confused_pairs(matrix, _PAIRS)
     if pairs:
         rows = [(_text(names[a]), _text(names[b]), count, f"{shares[a, b]:.1%}") for a, b, count in pairs]
-        heads = ("true class", "predicted", "pictures", "of the class")
+        heads = ("true class", "predicted", "images", "of the class")
         drawn += "<h3>Most frequent mistakes</h3>" + _table(heads, rows, words=2)
     return _section("Confusions", note + drawn)
 
@@ -120,13 +120,13 @@ def _confusion_table(names, matrix, shares):
             kind = "right" if i == j else "wrong"
             cells.append(f'<td class="{kind}" style="--share: {share:.3f}">{count or ""}</td>')
         lines.append(f'<tr><th scope="row">{_text(name)}</th>{"".join(cells)}</tr>')
-    caption = "<caption>Pictures by true class (rows) and predicted class (columns)</caption>"
+    caption = "<caption>Images by true class (rows) and predicted class (columns)</caption>"
     whole = f"{caption}<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
     return f'<div class="scroll" tabindex="0"><table class="confusion">{whole}</table></div>'
 
 
 def _heat_map(shares):
-    """A picture of the matrix, clear where nothing is, so that it suits a light page and a dark one."""
+    """An image of the matrix, clear where nothing is, so that it suits a light page and a dark one."""
     colours = np.where(np.eye(len(shares), dtype=bool)[..., None], _FIRST, _SECOND)
     alpha = 255 * np.sqrt(shares)[..., None]  # so that rare mistakes are seen
     pixels = np.concatenate([colours, alpha], -1).round().astype("uint8")
@@ -138,7 +138,7 @@ def _classes(evaluation):
     found = evaluation.metrics
     columns = (evaluation.class_names, found.support, found.precision, found.recall, found.f1)
     rows = [(_text(name), f"{n:,}", *map(_percent, rest)) for name, n, *rest in zip(*columns, strict=True)]
-    heads = ("class", "pictures", "precision", "recall", "F1")
+    heads = ("class", "images", "precision", "recall", "F1")
     return _section("Classes", _table(heads, rows, words=1, sortable=True))
 
 
@@ -157,8 +157,8 @@ def _mistakes(evaluation, overlays, count):
         name = _text(evaluation.examples.name_of(index))
         values = evaluation.probabilities[row]
         true, said = (_text(evaluation.class_names[i]) for i in (evaluation.labels[row], values.argmax()))
-        picture = evaluation.transform.pixels(evaluation.examples.pictures[index])
-        images = f'<img src="{_embedded(picture)}" alt="A picture of {true} that was taken for {said}">'
+        image = evaluation.transform.pixels(evaluation.examples.images[index])
+        images = f'<img src="{_embedded(image)}" alt="An image of {true} that was taken for {said}">'
         if row in overlays:
             images += f'<img src="{_embedded(overlays[row])}" alt="Where the model saw {said} in it">'
         shown.append(
@@ -182,16 +182,16 @@ def _speed(evaluation):
     speed, costs = evaluation.speed, dict(evaluation.costs)
     rows = []
     if speed is not None:
-        of = "one picture" if speed.latency_batch == 1 else f"a batch of {speed.latency_batch}"
+        of = "one image" if speed.latency_batch == 1 else f"a batch of {speed.latency_batch}"
         rows += [
-            ("pictures per second, from disk to answer", f"{speed.pictures_per_second:,.1f}"),
+            ("images per second, from disk to answer", f"{speed.images_per_second:,.1f}"),
             (f"latency of {of}, median", f"{speed.latency_ms:,.2f} ms"),
         ]
         if speed.peak_memory_mb is not None:
             rows.append(("peak memory of the process", f"{speed.peak_memory_mb:,.0f} MB"))
     if "bytes" in costs:
         rows.append(("size of the file", f"{costs.pop('bytes') / 1e6:,.2f} MB"))
-    names = {"macs": "multiply-accumulates of a picture"}
+    names = {"macs": "multiply-accumulates of an image"}
     rows += [(_text(names.get(name, name)), f"{value:,}") for name, value in costs.items()]
     return _section("Speed and size", _table(("figure", "value"), rows, words=1)) if rows else ""
 
@@ -200,7 +200,7 @@ def _damaged(errors):
     if not errors:
         return ""
     items = "".join(f"<li>{_text(error)}</li>" for error in errors)
-    return _section("Skipped pictures", f"<p>{len(errors)} could not be read and don't count.</p><ul>{items}</ul>")
+    return _section("Skipped images", f"<p>{len(errors)} could not be read and don't count.</p><ul>{items}</ul>")
 
 
 def _section(title, body):

@@ -1,4 +1,4 @@
-"""Arrays of pictures and labels in an `.npz`."""
+"""Arrays of images and labels in an `.npz`."""
 
 import zipfile
 
@@ -33,7 +33,7 @@ def read(path):
     """`({part: Part}, class names or None)` of an `.npz`.
 
     Raises:
-        ValueError: It can't be read without unpickling, lacks an array, or an array is no pictures or no labels.
+        ValueError: It can't be read without unpickling, lacks an array, or an array is no images or no labels.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -45,9 +45,9 @@ def read(path):
         class_names = tuple(map(str, arrays["class_names"].tolist()))
     parts = {}
     for name, pairs in _KEYS.items():
-        for pictures, labels in pairs:
-            if pictures in arrays and labels in arrays:
-                parts[name] = _part(path, arrays, pictures, labels, class_names)
+        for images, labels in pairs:
+            if images in arrays and labels in arrays:
+                parts[name] = _part(path, arrays, images, labels, class_names)
                 break
     if not parts or (WHOLE in parts and len(parts) > 1):
         raise ArgumentError(
@@ -58,32 +58,30 @@ def read(path):
 
 
 def _part(path, arrays, x, y, class_names):
-    pictures, labels = _pictures(path, x, arrays[x]), arrays[y]
+    images, labels = _images(path, x, arrays[x]), arrays[y]
     if labels.ndim == 2 and labels.shape[1] == 1:  # as keras.datasets has them
         labels = labels[:, 0]
-    if labels.shape != (len(pictures),):
-        raise ArgumentError(
-            f"{path}: {y} has shape {labels.shape}, but must be ({len(pictures)},) as {x} has pictures."
-        )
+    if labels.shape != (len(images),):
+        raise ArgumentError(f"{path}: {y} has shape {labels.shape}, but must be ({len(images)},) as {x} has images.")
     labels = labels.tolist()
-    names = _Names(path.name if x in ("x", "images") else f"{path.name}:{x}", len(pictures))
+    names = _Names(path.name if x in ("x", "images") else f"{path.name}:{x}", len(images))
 
     def place_of(i):
         return f"{path}, {y}[{i}]"
 
     if class_names:
         labels = [class_names[i] for i in label_numbers(labels, class_names, place_of)]
-    return Part(pictures, labels, place_of, names)
+    return Part(images, labels, place_of, names)
 
 
-def _pictures(path, key, array):
+def _images(path, key, array):
     if (
         array.ndim not in (3, 4)
         or (array.ndim == 4 and array.shape[-1] not in (1, 3, 4))
         or array.dtype.kind not in "uif"
     ):
         raise ArgumentError(
-            f"{path}: {key} of shape {array.shape} and type {array.dtype} is no pictures: it must be (n, height, "
+            f"{path}: {key} of shape {array.shape} and type {array.dtype} is no images: it must be (n, height, "
             "width) or (n, height, width, 1, 3 or 4), of numbers."
         )
     if array.dtype == np.uint8 or not array.size:

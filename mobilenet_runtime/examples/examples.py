@@ -1,4 +1,4 @@
-"""Pictures with labels: what every source becomes."""
+"""Images with labels: what every source becomes."""
 
 import dataclasses
 import os
@@ -42,19 +42,19 @@ class Picked(Sequence):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examples:
-    """Pictures, each with the number of its class.
+    """Images, each with the number of its class.
 
     Attributes:
-        pictures: By index: a path, an array `(height, width[, channels])` of uint8 in 0..255, or a PIL image.
+        images: By index: a path, an array `(height, width[, channels])` of uint8 in 0..255, or a PIL image.
         labels: `(n,)` int64, each in 0..classes-1.
         class_names: Of each class, in the order of the numbers.
-        names: Of pictures that have no path, such as `"digits.npz[17]"`, or None.
+        names: Of images that have no path, such as `"digits.npz[17]"`, or None.
 
     Raises:
         ValueError: Lengths differ, a class is named twice, or a label has no class.
     """
 
-    pictures: Sequence
+    images: Sequence
     labels: np.ndarray
     class_names: tuple[str, ...]
     names: Sequence[str] | None = None
@@ -67,8 +67,8 @@ class Examples:
                 f"labels of shape {labels.shape} and type {labels.dtype} are not allowed: they must be (n,) integers."
             )
         for what, values in (("labels", labels), ("names", self.names)):
-            if values is not None and len(values) != len(self.pictures):
-                raise ArgumentError(f"There are {len(self.pictures)} pictures, but {len(values)} {what}.")
+            if values is not None and len(values) != len(self.images):
+                raise ArgumentError(f"There are {len(self.images)} images, but {len(values)} {what}.")
         if len(set(class_names)) < len(class_names):
             raise ArgumentError(f"class_names={class_names!r} names a class twice.")
         wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
@@ -81,28 +81,28 @@ class Examples:
         object.__setattr__(self, "class_names", class_names)
 
     def __len__(self):
-        return len(self.pictures)
+        return len(self.images)
 
     def subset(self, indices):
         """The examples at `indices`, in their order, of the same classes."""
         indices = np.asarray(indices, "int64")
-        if isinstance(self.pictures, (list, tuple)):
-            pictures = [self.pictures[i] for i in indices]
+        if isinstance(self.images, (list, tuple)):
+            images = [self.images[i] for i in indices]
         else:
-            pictures = Picked(self.pictures, indices)
+            images = Picked(self.images, indices)
         names = None if self.names is None else [self.names[i] for i in indices]
-        return Examples(pictures, self.labels[indices], self.class_names, names)
+        return Examples(images, self.labels[indices], self.class_names, names)
 
     def name_of(self, i):
-        """What messages and reports call picture `i`: its name, else its path, else its number."""
+        """What messages and reports call image `i`: its name, else its path, else its number."""
         if self.names is not None:
             return self.names[i]
-        picture = self.pictures[i]
-        return os.fspath(picture) if isinstance(picture, (str, os.PathLike)) else f"picture {i}"
+        image = self.images[i]
+        return os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {i}"
 
     @property
     def counts(self):
-        """`(classes,)` int64: how many pictures each class has."""
+        """`(classes,)` int64: how many images each class has."""
         return np.bincount(self.labels, minlength=len(self.class_names))
 
 

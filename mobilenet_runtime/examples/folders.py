@@ -6,14 +6,14 @@ from pathlib import Path
 
 from mobilenet_common.errors import ArgumentError, printable
 from mobilenet_runtime.examples.parts import TEST, TRAIN, VALIDATION, WHOLE, Part, part_name
-from mobilenet_runtime.reading import find_pictures, is_ignored
+from mobilenet_runtime.reading import find_images, is_ignored
 
 
 def read(folder):
     """`({part: Part}, class names)` of a folder.
 
     Raises:
-        ValueError: There are no class folders, or one of them has no picture.
+        ValueError: There are no class folders, or one of them has no image.
     """
     inside, parts = _folders(folder), _part_folders(folder)
     if parts:
@@ -29,7 +29,7 @@ def class_folders(places):
     """Return `{path: name of the class folder}` of images, as `read` would have it.
 
     Args:
-        places: `{path: place}`, where `find_pictures` found each image. Below a folder the class is the first folder,
+        places: `{path: place}`, where `find_images` found each image. Below a folder the class is the first folder,
             after a part such as train. An image that lies in the place itself, that a pattern without `**` found, or
             that was named itself, has the class of the folder that it lies in.
     """
@@ -64,18 +64,18 @@ def _part_folders(folder):
 def _classes(folder):
     paths, labels, empty = [], [], []
     for path in _folders(folder):
-        pictures = find_pictures([path])
-        paths += pictures
-        labels += [printable(path.name)] * len(pictures)
-        if not pictures:
+        images = find_images([path])
+        paths += images
+        labels += [printable(path.name)] * len(images)
+        if not images:
             empty.append(path.name)
     if not paths:
         raise ArgumentError(
-            f"{folder} has no class folders with pictures in them. It must have a folder for each class, such as "
+            f"{folder} has no class folders with images in them. It must have a folder for each class, such as "
             f"{folder}/cat and {folder}/dog."
         )
     if empty:
-        raise ArgumentError(f"{folder} has class folders without a picture: {', '.join(empty)}. Fill or remove them.")
+        raise ArgumentError(f"{folder} has class folders without an image: {', '.join(empty)}. Fill or remove them.")
     return Part(paths, labels, paths.__getitem__)
 
 

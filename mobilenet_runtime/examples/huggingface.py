@@ -9,13 +9,13 @@ import numpy as np
 
 from mobilenet_common.errors import ArgumentError, install_hint
 from mobilenet_runtime.examples.parts import WHOLE, Part, part_name
-from mobilenet_runtime.pictures import PictureError, pillow
+from mobilenet_runtime.images import ImageError, pillow
 
 PREFIX = "hf:"
 
 
-class _Pictures(Sequence):
-    """The pictures of a column, decoded when asked for."""
+class _Images(Sequence):
+    """The images of a column, decoded when asked for."""
 
     def __init__(self, dataset, column, names):
         self._dataset = dataset.select_columns([column]).cast_column(column, _datasets().Image(decode=False))
@@ -31,9 +31,7 @@ class _Pictures(Sequence):
             image = pillow("Image").open(io.BytesIO(content) if content is not None else stored["path"])
             image.load()
         except Exception as error:  # Pillow's formats raise whatever their decoders do
-            raise PictureError(
-                f"{self._names[i]} can't be read as a picture: {error or type(error).__name__}."
-            ) from None
+            raise ImageError(f"{self._names[i]} can't be read as an image: {error or type(error).__name__}.") from None
         return image
 
 
@@ -99,7 +97,7 @@ def _part(dataset, name, split):
                 f"classes. {len(wrong)} labels of {place} are so; does this split have labels?"
             )
         values = [class_names[value] for value in values]
-    part = Part(_Pictures(dataset, images[0], names), values, names.__getitem__, names)
+    part = Part(_Images(dataset, images[0], names), values, names.__getitem__, names)
     return part, tuple(class_names) if class_names else None
 
 

@@ -15,7 +15,7 @@ def read(manifest):
     """`({part: Part}, None)` of a manifest. Paths are relative to its folder.
 
     Raises:
-        ValueError: A line is wrong (the message says which) or pictures are missing (how many, and the first few).
+        ValueError: A line is wrong (the message says which) or images are missing (how many, and the first few).
     """
     rows = _csv_rows if manifest.suffix.lower() == ".csv" else _json_rows
     parts, lines, missing = {}, {}, []
@@ -37,7 +37,7 @@ def read(manifest):
         first = ", ".join(f"{path} (line {line})" for line, path in missing[:_SHOWN])
         more = ", ..." if len(missing) > _SHOWN else ""
         total = sum(map(len, lines.values()))
-        raise ArgumentError(f"{manifest}: {len(missing)} of {total} pictures do not exist: {first}{more}")
+        raise ArgumentError(f"{manifest}: {len(missing)} of {total} images do not exist: {first}{more}")
     if WHOLE in parts and len(parts) > 1:
         raise ArgumentError(f"{manifest}, line {lines[WHOLE][0]}: split is missing, though other lines have one.")
     return {

@@ -11,15 +11,15 @@ _NAMES = {"training": TRAIN, "val": VALIDATION, "valid": VALIDATION, "dev": VALI
 
 @dataclasses.dataclass
 class Part:
-    """Some of a source's pictures.
+    """Some of a source's images.
 
     Attributes:
-        pictures, names: As in `Examples`.
+        images, names: As in `Examples`.
         labels: Names or numbers of classes, as the source has them.
         place_of: Gives where example `i` is written, for messages.
     """
 
-    pictures: Sequence
+    images: Sequence
     labels: Sequence
     place_of: Callable[[int], str]
     names: Sequence[str] | None = None

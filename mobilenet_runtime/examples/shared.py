@@ -18,10 +18,10 @@ def shared_images(train, validation):
     Files are compared by size first, then by a block of their content, and only those that are still equal are read
     whole. Arrays in memory are compared too; images of datasets that are decoded when asked for are not.
     """
-    if not (_is_held(train.pictures) and _is_held(validation.pictures)):
+    if not (_is_held(train.images) and _is_held(validation.images)):
         return None
     chosen = np.unique(np.linspace(0, len(validation) - 1, min(_MOST, len(validation))).astype(int)).tolist()
-    mine, theirs = {i: validation.pictures[i] for i in chosen}, dict(enumerate(train.pictures))
+    mine, theirs = {i: validation.images[i] for i in chosen}, dict(enumerate(train.images))
     keys = [dict.fromkeys(mine, ()), dict.fromkeys(theirs, ())]
     for step in (_kind, _block, _whole):
         for own, images in zip(keys, (mine, theirs), strict=True):

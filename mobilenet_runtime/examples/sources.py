@@ -56,7 +56,7 @@ def _train_and_validation(data, validation, validation_fraction, seed):
     train = _examples(data, [train] if train else [], class_names)
     present = np.count_nonzero(train.counts)
     if present < 2:
-        raise ArgumentError(f"All pictures of {_shown(data)} are of one class: training needs two at least.")
+        raise ArgumentError(f"All images of {_shown(data)} are of one class: training needs two at least.")
     source = data
     if validation is not None:
         source, (parts, _) = validation, _read(validation)
@@ -96,7 +96,7 @@ def _read(data):
     """`({name: Part}, class names or None)`."""
     if isinstance(data, Examples):
         labels = [data.class_names[i] for i in data.labels]
-        return {WHOLE: Part(data.pictures, labels, data.name_of, data.names)}, data.class_names
+        return {WHOLE: Part(data.images, labels, data.name_of, data.names)}, data.class_names
     if huggingface.is_dataset(data):
         return huggingface.read(data)
     if not isinstance(data, (str, os.PathLike)):
@@ -117,18 +117,18 @@ def _read(data):
 
 def _examples(data, parts, class_names):
     """The `Examples` of all `parts`, in terms of `class_names`, or of what their labels name."""
-    parts = [part for part in parts if len(part.pictures)]
+    parts = [part for part in parts if len(part.images)]
     if not parts:
-        raise ArgumentError(f"{_shown(data)} has no pictures.")
+        raise ArgumentError(f"{_shown(data)} has no images.")
     if class_names is None:
         class_names = class_names_of(_checked(parts))
     labels = np.concatenate([label_numbers(part.labels, class_names, part.place_of) for part in parts])
-    pictures, names = parts[0].pictures, parts[0].names
+    images, names = parts[0].images, parts[0].names
     if len(parts) > 1:
-        lists = all(isinstance(part.pictures, list) for part in parts)
-        pictures = sum((part.pictures for part in parts), []) if lists else Joined([part.pictures for part in parts])
+        lists = all(isinstance(part.images, list) for part in parts)
+        images = sum((part.images for part in parts), []) if lists else Joined([part.images for part in parts])
         names = None if names is None else Joined([part.names for part in parts])
-    return Examples(pictures, labels, class_names, names)
+    return Examples(images, labels, class_names, names)
 
 
 def _checked(parts):

@@ -9,7 +9,7 @@ from mobilenet_runtime.examples.examples import Data
 def split(examples, fraction=0.2, seed=0):
     """Holds out about `fraction` of each class, drawn by `seed`.
 
-    A class of two pictures or more has at least one in either part; a single picture stays in training.
+    A class of two images or more has at least one in either part; a single image stays in training.
 
     Args:
         examples: `Examples`.

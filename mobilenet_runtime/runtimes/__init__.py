@@ -32,11 +32,11 @@ def load(path: PathLike, threads: int | None = None) -> Exported:
         threads: How many the runtime may use; None for its own choice.
 
     Returns:
-        An `Exported`: call it with a batch of pictures.
+        An `Exported`: call it with a batch of images.
 
     Raises:
         ValueError: There is no such file, or its kind is unknown, or `threads` is less than 1.
-        RuntimeFailure: The runtime refuses the file, or it takes something else than pictures.
+        RuntimeFailure: The runtime refuses the file, or it takes something else than images.
         RuntimeMissing: The library that runs it is not installed.
     """
     if threads is not None:

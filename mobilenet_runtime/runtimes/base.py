@@ -1,4 +1,4 @@
-"""What all runtimes have in common: a file that is opened, pictures that go in, answers that come out."""
+"""What all runtimes have in common: a file that is opened, images that go in, answers that come out."""
 
 import abc
 import contextlib
@@ -9,9 +9,9 @@ import numpy as np
 
 from mobilenet_common.errors import ArgumentError, MobileNetError, install_hint
 from mobilenet_common.notices import warn_once
+from mobilenet_runtime.images import as_numpy
 from mobilenet_runtime.inputs import as_model_input
 from mobilenet_runtime.metadata import Metadata
-from mobilenet_runtime.pictures import as_numpy
 
 
 class RuntimeMissing(MobileNetError, ImportError):
@@ -94,12 +94,12 @@ class Exported(abc.ABC):
         """Sets what the file takes and gives, from the shapes of its inputs with None or -1 for a free axis.
 
         Raises:
-            RuntimeFailure: It takes something else than one batch of pictures.
+            RuntimeFailure: It takes something else than one batch of images.
         """
         shapes = [tuple(None if n is None or n < 0 else int(n) for n in shape) for shape in input_shapes]
         if [len(shape) for shape in shapes] != [4]:
             raise RuntimeFailure(
-                f"{self.path} takes inputs of the shapes {shapes}, but what is run here takes one batch of pictures: "
+                f"{self.path} takes inputs of the shapes {shapes}, but what is run here takes one batch of images: "
                 "call its runtime yourself."
             )
         (self.input_shape,) = shapes
@@ -119,9 +119,9 @@ class Exported(abc.ABC):
             raise RuntimeFailure(f"{self.path} has damaged metadata: {error}") from error
         self._transform = self.metadata.transform()
         described = (*self.metadata.size, self.metadata.channels)
-        if any(n not in (None, own) for n, own in zip(self.picture_shape, described, strict=True)):
+        if any(n not in (None, own) for n, own in zip(self.image_shape, described, strict=True)):
             raise RuntimeFailure(
-                f"{self.path} has another model's metadata: it takes pictures of {self.picture_shape}, and they say "
+                f"{self.path} has another model's metadata: it takes images of {self.image_shape}, and they say "
                 f"{described}."
             )
 
@@ -135,35 +135,35 @@ class Exported(abc.ABC):
 
     @property
     def batch_size(self):
-        """Pictures that the file takes at once, or None for any number."""
+        """Images that the file takes at once, or None for any number."""
         return self.input_shape[0]
 
     @property
-    def picture_shape(self):
-        """`(height, width, channels)` of a picture; None where an axis is free."""
+    def image_shape(self):
+        """`(height, width, channels)` of an image; None where an axis is free."""
         _, *axes = self.input_shape
         return (*axes[1:], axes[0]) if self.data_format == "channels_first" else tuple(axes)
 
     @property
     def size(self):
-        """`(height, width)` of a picture.
+        """`(height, width)` of an image.
 
         Raises:
             ValueError: One of them is free.
         """
-        height, width, _ = self.picture_shape
+        height, width, _ = self.image_shape
         if height is None or width is None:
             raise ArgumentError(
-                f"{self.path} takes pictures of any size, so that one has to be chosen: give pictures, or export it "
+                f"{self.path} takes images of any size, so that one has to be chosen: give images, or export it "
                 "with an image_size."
             )
         return height, width
 
-    def __call__(self, pictures):
-        """The answers to a batch of pictures.
+    def __call__(self, images):
+        """The answers to a batch of images.
 
         Args:
-            pictures: `(batch, height, width, channels)`, floats that are normalized as the model wants them, or
+            images: `(batch, height, width, channels)`, floats that are normalized as the model wants them, or
                 integers, which are pixels in 0..255 and are normalized here by the file's metadata; any number of
                 them, which are run in batches of the file's own size.
 
@@ -172,35 +172,35 @@ class Exported(abc.ABC):
             `(batch, height, width, channels)`, whatever the file's own order.
 
         Raises:
-            ValueError: There are no pictures, their shape is not the file's, or their type is none of these.
+            ValueError: There are no images, their shape is not the file's, or their type is none of these.
             RuntimeFailure: The runtime can't run the file.
 
         Warns:
             MobileNetWarning: Floats are not in the range that the metadata say, or integers go in as they are, since
                 there are no metadata; once for a file.
         """
-        pictures = as_numpy(pictures)
-        self._check(pictures)
+        images = as_numpy(images)
+        self._check(images)
         if self._transform is not None:
-            return self.outputs(as_model_input(pictures, self._transform, self, self.path, "pictures"))
-        if pictures.dtype.kind in "ui":
+            return self.outputs(as_model_input(images, self._transform, self, self.path, "images"))
+        if images.dtype.kind in "ui":
             warn_once(
                 self,
-                f"pictures of type {pictures.dtype} go into {self.path} as they are, since it has no metadata: if its "
+                f"images of type {images.dtype} go into {self.path} as they are, since it has no metadata: if its "
                 "model does not take pixels in 0..255, normalize them first.",
             )
-        return self.outputs(pictures.astype("float32"))
+        return self.outputs(images.astype("float32"))
 
-    def outputs(self, pictures):
-        """The answers to pictures in float32 that are right for the file already; see `__call__`."""
-        self._check(pictures)
+    def outputs(self, images):
+        """The answers to images in float32 that are right for the file already; see `__call__`."""
+        self._check(images)
         first = self.data_format == "channels_first"
         if first:
-            pictures = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
-        size = self.batch_size or len(pictures)
+            images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        size = self.batch_size or len(images)
         parts = []
-        for start in range(0, len(pictures), size):
-            batch = pictures[start : start + size]
+        for start in range(0, len(images), size):
+            batch = images[start : start + size]
             missing = size - len(batch)
             if missing:
                 batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)])
@@ -210,18 +210,17 @@ class Exported(abc.ABC):
         answers = [each.transpose(0, 2, 3, 1) if first and each.ndim == 4 else each for each in answers]
         return answers[0] if len(answers) == 1 else dict(zip(self.output_names, answers, strict=True))
 
-    def _check(self, pictures):
-        wanted = self.picture_shape
-        fits = pictures.ndim == 4 and all(n in (None, own) for n, own in zip(wanted, pictures.shape[1:], strict=True))
-        if not fits or not len(pictures):
+    def _check(self, images):
+        wanted = self.image_shape
+        fits = images.ndim == 4 and all(n in (None, own) for n, own in zip(wanted, images.shape[1:], strict=True))
+        if not fits or not len(images):
             axes = ", ".join("any" if n is None else str(n) for n in wanted)
             raise ArgumentError(
-                f"pictures of shape {pictures.shape} are not allowed: {self.path} takes (batch, {axes}), one picture "
-                "or more."
+                f"images of shape {images.shape} are not allowed: {self.path} takes (batch, {axes}), one image or more."
             )
 
     def _example_shape(self):
-        """A shape of one batch in the file's own order, of one picture where any number goes in.
+        """A shape of one batch in the file's own order, of one image where any number goes in.
 
         Raises:
             ValueError: Height, width or channels are free.

@@ -10,8 +10,8 @@ from mobilenet_common.errors import ArgumentError, integer
 from mobilenet_common.nesting import last_layer
 from mobilenet_runtime import evaluation
 from mobilenet_runtime.classifier import softmax
+from mobilenet_runtime.images import as_numpy
 from mobilenet_runtime.measure import peak_memory
-from mobilenet_runtime.pictures import as_numpy
 from mobilenet_zoo.evaluation.gradcam import grad_cam
 from mobilenet_zoo.locks import lock_of
 from mobilenet_zoo.preprocessing import preprocessing
@@ -23,7 +23,7 @@ _SHOWN = 512  # pixels of a photograph's longer side in a report
 
 
 def evaluate(model, examples, **options):
-    """Runs a classifier on pictures with labels and measures its answers.
+    """Runs a classifier on images with labels and measures its answers.
 
     Args:
         model: A Keras model of this library with its classifier, or the path of an exported file (`.tflite`, `.onnx`,
@@ -33,10 +33,10 @@ def evaluate(model, examples, **options):
             and `progress`.
 
     Returns:
-        An `Evaluation`. Pictures that can't be read are skipped and listed in it.
+        An `Evaluation`. Images that can't be read are skipped and listed in it.
 
     Raises:
-        ValueError: An argument is wrong, a class of the data is unknown to the model, or no picture can be read.
+        ValueError: An argument is wrong, a class of the data is unknown to the model, or no image can be read.
     """
     return evaluation.evaluate(KerasClassifier(model) if isinstance(model, keras.Model) else model, examples, **options)
 
@@ -63,18 +63,18 @@ class KerasClassifier:
         self.probabilities = softmax if logits else (lambda values: values)
         self._turn = lock_of(model) if keras.backend.backend() == "jax" else contextlib.nullcontext()
 
-    def answer(self, pictures):
+    def answer(self, images):
         with self._turn:
-            return as_numpy(self.model.predict_on_batch(pictures))
+            return as_numpy(self.model.predict_on_batch(images))
 
-    def measured(self, picture, runs):
+    def measured(self, image, runs):
         """`(latency_ms, latency_batch, peak_memory_mb)`, in this process."""
         peak, times = peak_memory(), []
         for _ in range(_WARM_UP + runs):
             start = time.perf_counter()
-            self.answer(picture)
+            self.answer(image)
             times.append(time.perf_counter() - start)
-        return 1e3 * statistics.median(times[_WARM_UP:]), len(picture), None if peak is None else peak / 1e6
+        return 1e3 * statistics.median(times[_WARM_UP:]), len(image), None if peak is None else peak / 1e6
 
     def costs(self):
         transform, channels = self.transform, (self.transform.channels,)
@@ -90,7 +90,7 @@ def heat_on_mistakes(model, found, count=12, batch_size=16):
         model: The Keras model that was evaluated.
         found: The `Evaluation`.
         count: How many mistakes, at least 0.
-        batch_size: Pictures at once, at least 1.
+        batch_size: Images at once, at least 1.
 
     Returns:
         `{row of the evaluation: PIL image}` for `write_report`: the heat is that of the class that was predicted.
@@ -103,8 +103,8 @@ def heat_on_mistakes(model, found, count=12, batch_size=16):
     overlays = {}
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
-        pictures = [found.examples.pictures[found.indices[row]] for row in batch]
-        maps, _ = grad_cam(model, found.transform(pictures), found.probabilities[batch].argmax(1))
-        for row, picture, heat in zip(batch, pictures, maps, strict=True):
-            overlays[int(row)] = evaluation.photograph_overlay(picture, heat, found.transform, _SHOWN)
+        images = [found.examples.images[found.indices[row]] for row in batch]
+        maps, _ = grad_cam(model, found.transform(images), found.probabilities[batch].argmax(1))
+        for row, image, heat in zip(batch, images, maps, strict=True):
+            overlays[int(row)] = evaluation.photograph_overlay(image, heat, found.transform, _SHOWN)
     return overlays

@@ -9,9 +9,9 @@ import numpy as np
 
 from mobilenet_common.errors import ArgumentError, is_integer, unknown_name
 from mobilenet_common.nesting import all_layers, last_layer
-from mobilenet_runtime.evaluation.pictures import photograph_overlay
+from mobilenet_runtime.evaluation.overlays import photograph_overlay
+from mobilenet_runtime.images import open_image
 from mobilenet_runtime.inputs import as_model_input
-from mobilenet_runtime.pictures import open_picture
 from mobilenet_zoo.locks import lock_of
 from mobilenet_zoo.preprocessing import preprocessing
 from mobilenet_zoo.pretrained import class_names_of
@@ -21,13 +21,13 @@ _POOLS = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """What `explain` found out about one picture.
+    """What `explain` found out about one image.
 
     Attributes:
         class_index: The class that is explained.
         probability: Of that class, as the model gives it.
         heat: `(rows, columns)` float32 of the last feature map, in 0..1; all 0 where nothing speaks for the class.
-        picture: PIL image, as the model saw it: resized and cropped.
+        image: PIL image, as the model saw it: resized and cropped.
         overlay: PIL image, the photograph as it was given, upright, with the heat where the model looked and the rest
             dimmed; at most 2048 pixels a side.
     """
@@ -35,17 +35,17 @@ class Explanation:
     class_index: int
     probability: float
     heat: np.ndarray
-    picture: object
+    image: object
     overlay: object
 
 
-def explain(model, picture, class_index=None, *, transform=None):
-    """Shows which part of a picture speaks for a class.
+def explain(model, image, class_index=None, *, transform=None):
+    """Shows which part of an image speaks for a class.
 
     Args:
         model: A classifier of this library, or another with a global pool over its last feature map; its body may be
             a layer of it.
-        picture: A path, a PIL image, an array `(height, width[, channels])` of pixels in 0..255, the bytes of an image
+        image: A path, a PIL image, an array `(height, width[, channels])` of pixels in 0..255, the bytes of an image
             file, or an open file.
         class_index: The class, as a number or as a name that the model was saved with; None for the likeliest.
         transform: A `Preprocessing`; None for `mobilenet_zoo.preprocessing(model)`.
@@ -55,17 +55,17 @@ def explain(model, picture, class_index=None, *, transform=None):
 
     Raises:
         ValueError: The model has no feature map before a pool, or the class is none of its.
-        PictureError: The picture can't be read.
+        ImageError: The image can't be read.
     """
     transform = transform or preprocessing(model)
-    picture = open_picture(picture, transform.channels)  # once, as a stream can't be read twice
+    image = open_image(image, transform.channels)  # once, as a stream can't be read twice
     wanted = None if class_index is None else [_class_number(class_index, model)]
     with lock_of(model):
-        (heat,), (logits,) = grad_cam(model, transform(picture)[None], wanted)
+        (heat,), (logits,) = grad_cam(model, transform(image)[None], wanted)
         number = int(logits.argmax()) if wanted is None else wanted[0]
         probability = _probability(model, logits, number)
-    shown = photograph_overlay(picture, heat, transform)
-    return Explanation(number, probability, scaled(heat), transform.pixels(picture), shown)
+    shown = photograph_overlay(image, heat, transform)
+    return Explanation(number, probability, scaled(heat), transform.pixels(image), shown)
 
 
 def grad_cam(model, images, classes=None):
@@ -75,7 +75,7 @@ def grad_cam(model, images, classes=None):
         model: As for `explain`.
         images: As the model takes them: `(batch, height, width, channels)`, or channels first. Integers are pixels in
             0..255, which are normalized for a model of this library.
-        classes: `(batch,)` integers; None for the likeliest of each picture.
+        classes: `(batch,)` integers; None for the likeliest of each image.
 
     Returns:
         `(maps, logits)`: `(batch, rows, columns)` float32, at least 0 and not scaled, and `(batch, classes)` float32.
@@ -91,8 +91,7 @@ def grad_cam(model, images, classes=None):
     classes = None if classes is None else np.asarray(classes)
     if classes is not None and (classes.shape != (count,) or ((classes < 0) | (classes >= outputs)).any()):
         raise ArgumentError(
-            f"classes={classes.tolist()} are not allowed: give one in 0..{outputs - 1} for each of the {count} "
-            "pictures."
+            f"classes={classes.tolist()} are not allowed: give one in 0..{outputs - 1} for each of the {count} images."
         )
 
     def score(logits):

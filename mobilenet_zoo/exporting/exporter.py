@@ -44,14 +44,14 @@ def export(
             (torch.export), or with nothing for the folder of a SavedModel. What is there already is replaced when the
             new file is whole and right.
         format: `"litert"`, `"onnx"`, `"openvino"`, `"torch"` or `"saved_model"`; None for what the path's ending says.
-        batch_size: Pictures that the file takes at once; None for any number, which LiteRT can't.
+        batch_size: Images that the file takes at once; None for any number, which LiteRT can't.
         image_size: Height and width, an integer or a pair; None for the model's own.
         quantization: None for float32; `"float16"` (half the size: weights in float16, LiteRT, ONNX, OpenVINO);
             `"dynamic"` (a quarter: weights in int8, LiteRT, ONNX; smaller, but slower than float); `"int8"` (a quarter,
             and fast: computed in integers, with a scale for each channel of a kernel, LiteRT, ONNX, OpenVINO).
-        calibration: For `"int8"`: at least 16 of the pictures that the model will see, of which a fifth is held out to
+        calibration: For `"int8"`: at least 16 of the images that the model will see, of which a fifth is held out to
             compare with. A folder, paths, an array `(n, height, width, channels)`, a list of PIL images, bytes or open
-            files, or a pair of one of these and the class of each picture. An array of integers has pixels in 0..255,
+            files, or a pair of one of these and the class of each image. An array of integers has pixels in 0..255,
             one of floats is as the model takes it.
         include_preprocessing: Whether the file takes pixels in 0..255 and normalises them. A model that does so
             keeps it.
@@ -60,7 +60,7 @@ def export(
         verify: Whether the file is opened and compared. A number is the deviation to allow, as a share of the largest
             output, in place of 2e-4 for float32 and 5e-2 for float16.
         float_blocks: For quantisation: names of layers to keep in float. None: none, unless `"int8"` costs more than a
-            point of accuracy on the held-out pictures (without labels, three points of agreement); then those layers
+            point of accuracy on the held-out images (without labels, three points of agreement); then those layers
             that lose most, which a search finds. `()` leaves none in float32 and skips the search.
         reduce_range: For `"int8"`, ONNX and OpenVINO: whether kernels keep to 7 bits. Pass True for a file that will
             run on x86 processors without VNNI (before about 2019), whose 16-bit sums full 8-bit kernels can overflow.
@@ -73,7 +73,7 @@ def export(
 
     Raises:
         ValueError: An argument is wrong.
-        ExportError: A library is missing, the pictures don't do, nothing could be written, or the file does not answer
+        ExportError: A library is missing, the images don't do, nothing could be written, or the file does not answer
             as the model does. It is then kept beside the path, with `.rejected` after its name, and the message says
             from which block on it departs.
     """
@@ -101,7 +101,7 @@ def export_all(model, paths, **options):
         plan.check(format)
         check_place(path, format)
     if plan.quantization == "int8":
-        _ = plan.pictures  # before any process is started
+        _ = plan.images  # before any process is started
     _ = plan.reference
     total = sum(len(steps_of(format, plan.quantization, plan.verify)) for format in formats.values())
     progress = Progress(plan.progress, total)

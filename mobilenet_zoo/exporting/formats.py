@@ -17,7 +17,7 @@ class Format:
         ending: Of a file; nothing for a folder.
         backend: The backend of Keras that writes it, with its extra.
         libraries: What has to be installed beside it, to write it and to run it.
-        data_format: Of its pictures.
+        data_format: Of its images.
         quantizations: What it can be quantised to, with the libraries that each needs.
         any_batch: Whether it takes batches of any size.
         companions: Endings of files that belong to the first.

@@ -12,7 +12,7 @@ from mobilenet_common.nesting import all_layers, as_functional
 from mobilenet_common.ops.layout import split_shape
 from mobilenet_runtime.labels import imagenet_classes
 from mobilenet_runtime.metadata import Metadata
-from mobilenet_zoo.exporting import pictures as making
+from mobilenet_zoo.exporting.calibration import made_up, read_calibration
 from mobilenet_zoo.exporting.prepared import data_format_of, ends_in_softmax
 from mobilenet_zoo.exporting.reference import Reference
 from mobilenet_zoo.exporting.verification import deviation
@@ -61,7 +61,7 @@ class Plan:
             )
         if self.quantization == "int8" and self.calibration is None:
             raise ArgumentError(
-                'quantization="int8" needs calibration: a folder or an array of pictures such as the model will see.'
+                'quantization="int8" needs calibration: a folder or an array of images such as the model will see.'
             )
         names = [layer.name for layer in model.layers]
         for name in self.float_blocks or ():
@@ -93,7 +93,7 @@ class Plan:
             return pair("image_size", self.image_size, 1, "a pair (height, width)")
         if height is None or width is None:
             raise ArgumentError(
-                f"{self.model.name} takes pictures of any size, and an exported file one: pass image_size, such as "
+                f"{self.model.name} takes images of any size, and an exported file one: pass image_size, such as "
                 "image_size=224."
             )
         return height, width
@@ -117,13 +117,13 @@ class Plan:
         format.check_installed(self.quantization)
 
     @functools.cached_property
-    def pictures(self):
-        """The `Pictures` to calibrate and compare with, as the model takes them."""
+    def images(self):
+        """The `Images` to calibrate and compare with, as the model takes them."""
         if self.calibration is not None:
-            return making.read(self.calibration, self.transform, self.model)
+            return read_calibration(self.calibration, self.transform, self.model)
         shape = (*self.size, self.transform.channels)
         scaling = None if self.normalises else (self.transform.mean, self.transform.std)
-        return making.made_up(shape, scaling, self.batch_size)
+        return made_up(shape, scaling, self.batch_size)
 
     @functools.cached_property
     def reference(self):
@@ -132,27 +132,27 @@ class Plan:
             return Reference(self.model, self.size, self.include_softmax)
         except (ValueError, TypeError) as error:
             line = str(error).strip().splitlines()[0]
-            raise ExportError(f"{self.model.name} can't be built for pictures of {self.size}: {line}") from error
+            raise ExportError(f"{self.model.name} can't be built for images of {self.size}: {line}") from error
 
     @functools.cached_property
     def expected(self):
-        """The model's answers to the pictures that are compared."""
-        return self.reference(self.pictures.checked)
+        """The model's answers to the images that are compared."""
+        return self.reference(self.images.checked)
 
     @functools.cached_property
     def sensitivity(self):
-        """How far the model's outputs move, as a share of the largest, when its pictures move by 1e-6."""
-        pictures = self.pictures.checked
-        noise = np.random.default_rng(0).standard_normal(pictures.shape)
-        moved = self.reference((pictures * (1 + 1e-6 * noise)).astype("float32"))
+        """How far the model's outputs move, as a share of the largest, when its images move by 1e-6."""
+        images = self.images.checked
+        noise = np.random.default_rng(0).standard_normal(images.shape)
+        moved = self.reference((images * (1 + 1e-6 * noise)).astype("float32"))
         return max(deviation(y, expected) for y, expected in zip(moved, self.expected, strict=True))
 
-    def fed(self, pictures):
-        """Pictures as the model takes them, as the file takes them."""
+    def fed(self, images):
+        """Images as the model takes them, as the file takes them."""
         if self.scaling is None:
-            return pictures
+            return images
         mean, std = (np.asarray(each, "float32") for each in self.scaling)
-        return (pictures * std + mean) * np.float32(255)
+        return (images * std + mean) * np.float32(255)
 
     @functools.cached_property
     def record(self):

@@ -22,7 +22,7 @@ def prepare(model, *, batch_size, image_size, data_format, scaling=None, softmax
 
     Args:
         model: A functional model with one input.
-        batch_size: Pictures at once, or None for any number.
+        batch_size: Images at once, or None for any number.
         image_size: `(height, width)`.
         data_format: The target's own. A model with layers that can't be turned keeps its own.
         scaling: `(mean, std)` of each channel for pixels in 0..1, to be applied inside to pixels in 0..255; or None.

@@ -9,7 +9,7 @@ FULL, REDUCED = 127, 63  # the largest whole number that a weight becomes
 _ENDS = "predictions|probabilities"  # the layers that end a classifier by a softmax
 
 
-def quantize_litert(source, path, quantization, pictures, float_blocks, reduce_range=False):
+def quantize_litert(source, path, quantization, images, float_blocks, reduce_range=False):
     """Write a LiteRT file with weights in float16 or int8, or, for `"int8"`, computed in integers but for its two ends.
 
     The ranges of activations are found once for a float file and kept beside it, so that another int8 file from the
@@ -19,7 +19,7 @@ def quantize_litert(source, path, quantization, pictures, float_blocks, reduce_r
         source: The file in float32.
         path: The file to write.
         quantization: `"float16"`, `"dynamic"` or `"int8"`.
-        pictures: An array to calibrate `"int8"` with, as the file takes them.
+        images: An array to calibrate `"int8"` with, as the file takes them.
         float_blocks: Names of layers that stay in float.
         reduce_range: Whether kernels keep to 7 bits; LiteRT's kernels never need it.
     """
@@ -51,13 +51,13 @@ def quantize_litert(source, path, quantization, pictures, float_blocks, reduce_r
         )
     ranges = None
     if quantization == "int8":
-        data = {"serving_default": [{"image": image[None]} for image in pictures]}
-        found = _kept_ranges(source, lambda: _litert_ranges(source, work.calibrate(data), pictures))
+        data = {"serving_default": [{"image": image[None]} for image in images]}
+        found = _kept_ranges(source, lambda: _litert_ranges(source, work.calibrate(data), images))
         ranges = {name: {"min": np.float32(low), "max": np.float32(high)} for name, (low, high) in found.items()}
     work.quantize(ranges).export_model(str(path))
 
 
-def quantize_onnx(source, path, quantization, pictures, float_blocks, reduce_range=False):
+def quantize_onnx(source, path, quantization, images, float_blocks, reduce_range=False):
     """An ONNX file with weights in float16 or 8 bits, or, for `"int8"`, with integers between Q and DQ nodes.
 
     The arguments are those of `quantize_litert`.
@@ -78,7 +78,7 @@ def quantize_onnx(source, path, quantization, pictures, float_blocks, reduce_ran
         tools.quantize_dynamic(source, path, weight_type=tools.QuantType.QUInt8, nodes_to_exclude=kept)
         return
     ends = [node.name for node in model.graph.node if node.op_type == "Softmax" and "predictions" in node.name]
-    found = _kept_ranges(source, lambda: _onnx_ranges(source, pictures))
+    found = _kept_ranges(source, lambda: _onnx_ranges(source, images))
     ranges = {name: (np.float32(low), np.float32(high)) for name, (low, high) in found.items()}
     quantizer = tools.QDQQuantizer(
         model,
@@ -96,7 +96,7 @@ def quantize_onnx(source, path, quantization, pictures, float_blocks, reduce_ran
     onnx.save(quantizer.model.model, path)
 
 
-def quantize_openvino(source, path, quantization, pictures, float_blocks, reduce_range=False):
+def quantize_openvino(source, path, quantization, images, float_blocks, reduce_range=False):
     """Write OpenVINO's representation with weights in float16, or, for `"int8"`, computed in integers where it pays.
 
     The arguments are those of `quantize_litert`; NNCF calibrates for every file anew.
@@ -115,8 +115,8 @@ def quantize_openvino(source, path, quantization, pictures, float_blocks, reduce
     overflow = nncf.OverflowFix.ENABLE if reduce_range else nncf.OverflowFix.DISABLE
     quantized = nncf.quantize(
         model,
-        nncf.Dataset([picture[None] for picture in pictures]),
-        subset_size=len(pictures),
+        nncf.Dataset([image[None] for image in images]),
+        subset_size=len(images),
         preset=nncf.QuantizationPreset.MIXED,
         ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
         advanced_parameters=nncf.AdvancedQuantizationParameters(
@@ -225,12 +225,12 @@ def _onnx_operations():
 class _Reader:
     """Images one by one, as ONNX Runtime's calibration asks for them."""
 
-    def __init__(self, pictures):
-        self.rest = iter(pictures)
+    def __init__(self, images):
+        self.rest = iter(images)
 
     def get_next(self):
-        picture = next(self.rest, None)
-        return None if picture is None else {"image": np.ascontiguousarray(picture[None])}
+        image = next(self.rest, None)
+        return None if image is None else {"image": np.ascontiguousarray(image[None])}
 
 
 def _store_halves(model):

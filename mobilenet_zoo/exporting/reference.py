@@ -7,16 +7,16 @@ import numpy as np
 
 from mobilenet_common.nesting import all_layers, as_functional
 from mobilenet_common.ops.layout import join_shape, split_shape
-from mobilenet_runtime.pictures import as_numpy
+from mobilenet_runtime.images import as_numpy
 from mobilenet_zoo.exporting.prepared import block_outputs, data_format_of, ends_in_softmax, without_softmax
 
 
 class Reference:
-    """Answers of a model to pictures of one size, in NumPy, channels last.
+    """Answers of a model to images of one size, in NumPy, channels last.
 
     Args:
         model: A functional model.
-        size: `(height, width)` of the pictures, which the model may have been built for or not.
+        size: `(height, width)` of the images, which the model may have been built for or not.
         softmax: True or False for probabilities or logits; None for what the model gives.
     """
 
@@ -25,25 +25,25 @@ class Reference:
         self.model = _of_size(model, size, self.data_format)
         self.softmax = softmax
 
-    def __call__(self, pictures):
+    def __call__(self, images):
         """The outputs, in order."""
         gives_probabilities = ends_in_softmax(self.model)
         drops_softmax = gives_probabilities and self.softmax is False
-        answers = self._run(without_softmax(self.model) if drops_softmax else self.model, pictures)
+        answers = self._run(without_softmax(self.model) if drops_softmax else self.model, images)
         if self.softmax and not gives_probabilities:
             answers = [softmax(answers[0])]
         return answers
 
-    def block_outputs(self, pictures):
+    def block_outputs(self, images):
         """`{layer's name: its output}`, in order."""
         outputs = block_outputs(self.model)
-        answers = self._run(keras.Model(self.model.inputs, list(outputs.values())), pictures)
+        answers = self._run(keras.Model(self.model.inputs, list(outputs.values())), images)
         return dict(zip(outputs, answers, strict=True))
 
-    def _run(self, model, pictures, batch_size=16):
+    def _run(self, model, images, batch_size=16):
         parts = []
-        for start in range(0, len(pictures), batch_size):
-            batch = pictures[start : start + batch_size]
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
             if self.data_format == "channels_first":
                 batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
             parts.append([self._channels_last(answer) for answer in _answers(model, batch)])
@@ -75,7 +75,7 @@ def _answers(model, batch):
 
 
 def _of_size(model, size, data_format):
-    """`model`, or one with its weights that takes pictures of `size` and doesn't round to 16 bits on the way."""
+    """`model`, or one with its weights that takes images of `size` and doesn't round to 16 bits on the way."""
     _, *own, channels = split_shape(model.inputs[0].shape, data_format)
     fits = all(n in (None, wanted) for n, wanted in zip(own, size, strict=True))
     if fits and not any(map(_is_half, [model, *all_layers(model)])):

@@ -20,9 +20,9 @@ class ExportReport:
         float_bytes: Size before it was quantised.
         runtime: Who opened the file, with the version.
         deviation: Largest difference from the model's output, as a share of the largest.
-        agreement: Share of the pictures for which file and model have the same first class.
-        pictures: How many were compared.
-        accuracy, float_accuracy: Share of labelled pictures that file and model get right.
+        agreement: Share of the images for which file and model have the same first class.
+        images: How many were compared.
+        accuracy, float_accuracy: Share of labelled images that file and model get right.
         latency_ms: Median time of a call, in milliseconds.
         operations: `{operation: how many}` as the format names them.
         placement: `{who computes: how many operations}`.
@@ -41,7 +41,7 @@ class ExportReport:
     runtime: str | None = None
     deviation: float | None = None
     agreement: float | None = None
-    pictures: int | None = None
+    images: int | None = None
     accuracy: float | None = None
     float_accuracy: float | None = None
     latency_ms: float | None = None
@@ -72,7 +72,7 @@ class ExportReport:
         if self.runtime:
             lines += [
                 ("opened by", self.runtime),
-                ("deviation", f"{self.deviation:.1e} of the largest output, {self.pictures} pictures"),
+                ("deviation", f"{self.deviation:.1e} of the largest output, {self.images} images"),
                 *([("same class", f"{self.agreement:.1%}")] if self.agreement is not None else []),
                 *([("accuracy", self._accuracies())] if self.accuracy is not None else []),
                 ("latency", f"{self.latency_ms:.2f} ms, median of a short run"),

@@ -94,7 +94,7 @@ def loses(comparison):
     """Return whether integers cost so much that layers should fall back to float32."""
     if comparison.agreement is None:
         return comparison.likeness < _LIKENESS
-    one = 1.5 / comparison.pictures  # a single image proves nothing
+    one = 1.5 / comparison.images  # a single image proves nothing
     if comparison.accuracy is None:
         return comparison.agreement < 1 - max(_DISAGREEMENT, one)
     if comparison.accuracy < comparison.expected_accuracy - max(_POINT, one):

@@ -18,7 +18,7 @@ from mobilenet_zoo.exporting.report import ExportReport
 from mobilenet_zoo.exporting.search import loses, search
 from mobilenet_zoo.exporting.verification import TOLERANCES, compare, first_departure
 
-_ROUNDINGS = 20  # how much more than a rounding of the pictures those of all layers may come to
+_ROUNDINGS = 20  # how much more than a rounding of the images those of all layers may come to
 
 
 def write(plan, backend, wanted, progress):
@@ -32,7 +32,7 @@ def write(plan, backend, wanted, progress):
             calibration = None
             if plan.quantization == "int8":
                 calibration = str(folders[0] / "calibration.npy")
-                np.save(calibration, plan.fed(plan.pictures.calibration))
+                np.save(calibration, plan.fed(plan.images.calibration))
             session = Session(plan, backend, model_file, folders[0], calibration, progress)
             parts = [folder / path.name for folder, (path, _) in zip(folders, wanted, strict=True)]
             jobs = [plan.job(part, format, calibration) for part, (_, format) in zip(parts, wanted, strict=True)]
@@ -108,7 +108,7 @@ class Session:
             return report
         if allowed is None and plan.quantization is None and comparison.is_right(None, _ROUNDINGS * plan.sensitivity):
             note = (
-                "this model enlarges rounding errors: a change of its pictures by 1e-6 changes its output by "
+                "this model enlarges rounding errors: a change of its images by 1e-6 changes its output by "
                 f"{plan.sensitivity:.0e} of the largest"
             )
             return dataclasses.replace(report, notes=(*report.notes, note))
@@ -117,15 +117,15 @@ class Session:
     def compared(self, part, report):
         """The `Comparison` of a file's answers with the model's, and the report with what it shows."""
         plan = self.plan
-        record, found = measure(part, plan.fed(plan.pictures.checked))
+        record, found = measure(part, plan.fed(plan.images.checked))
         found = _in_order(found, plan.model)
-        comparison = compare(found, plan.expected, plan.pictures.labels)
+        comparison = compare(found, plan.expected, plan.images.labels)
         return comparison, dataclasses.replace(
             report,
             runtime=record["runtime"],
             deviation=comparison.deviation,
             agreement=comparison.agreement,
-            pictures=len(plan.pictures.checked),
+            images=len(plan.images.checked),
             accuracy=comparison.accuracy,
             float_accuracy=comparison.expected_accuracy,
             latency_ms=record["latency_ms"],
@@ -155,10 +155,10 @@ class Session:
         plan = self.plan
         probe = part.with_name(f"blocks_{part.name}")
         self.run([plan.job(probe, format, None, blocks=True, metadata=None)])
-        pictures = plan.pictures.checked[: plan.batch_size or 1]
-        _, found = measure(probe, plan.fed(pictures), runs=1)
+        images = plan.images.checked[: plan.batch_size or 1]
+        _, found = measure(probe, plan.fed(images), runs=1)
         allowed = TOLERANCES[plan.quantization] if plan.verify is True else float(plan.verify)
-        departure = first_departure(found, plan.reference.block_outputs(pictures), allowed)
+        departure = first_departure(found, plan.reference.block_outputs(images), allowed)
         if departure is None:
             return None, " No block alone deviates by more than is allowed."
         return departure[0], f" The first layer that departs is {departure[0]}, by {departure[1]:.1e}."
@@ -182,8 +182,8 @@ def _set_aside(part, path, format):
 def _file_shape(plan, layout):
     height, width = plan.size
     channels = plan.transform.channels
-    picture = (height, width, channels) if layout == "NHWC" else (channels, height, width)
-    return (plan.batch_size, *picture)
+    image = (height, width, channels) if layout == "NHWC" else (channels, height, width)
+    return (plan.batch_size, *image)
 
 
 def _notes(plan, format):

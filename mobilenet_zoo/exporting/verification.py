@@ -15,10 +15,10 @@ class Comparison:
 
     Attributes:
         deviation: Largest difference, as a share of the largest value, over all outputs.
-        likeness: Mean cosine between the two answers to a picture, the least of all outputs.
-        agreement: Share of the pictures with the same first class, or None for features.
+        likeness: Mean cosine between the two answers to an image, the least of all outputs.
+        agreement: Share of the images with the same first class, or None for features.
         accuracy, expected_accuracy: Share that file and model get right, or None without labels.
-        pictures: How many there were.
+        images: How many there were.
     """
 
     deviation: float
@@ -26,7 +26,7 @@ class Comparison:
     agreement: float | None
     accuracy: float | None
     expected_accuracy: float | None
-    pictures: int
+    images: int
 
     def is_right(self, quantization, allowed=None):
         """Whether the file may pass for the model."""
@@ -38,7 +38,7 @@ class Comparison:
 
 
 def compare(found, expected, labels=None):
-    """A `Comparison` of lists of arrays, each `(pictures, ...)`."""
+    """A `Comparison` of lists of arrays, each `(images, ...)`."""
     agreement = accuracy = expected_accuracy = None
     if len(expected) == 1 and expected[0].ndim == 2 and expected[0].shape[1] > 1:
         classes, expected_classes = found[0].argmax(1), expected[0].argmax(1)

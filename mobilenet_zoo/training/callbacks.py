@@ -201,7 +201,7 @@ class Log(keras.callbacks.Callback):
         folder: `RunFolder`, or None for a process that doesn't write.
         pipeline: Of training, whose `waited_s` is logged.
         held_out: That of validation; the damaged images of both are counted.
-        evaluate: A function that gives `{metric: value}` on the held-out pictures.
+        evaluate: A function that gives `{metric: value}` on the held-out images.
         board: A `tensorboardX.SummaryWriter`, or None.
         saving: `Saving`.
     """
@@ -225,7 +225,7 @@ class Log(keras.callbacks.Callback):
         row |= {name: float(value) for name, value in (logs or {}).items()}
         row |= {f"val_{name}": float(value) for name, value in self._evaluate().items()}
         row["learning_rate"] = rate(self.model)
-        row["pictures_per_second"] = steps * self.position.batch_size / seconds
+        row["images_per_second"] = steps * self.position.batch_size / seconds
         row["waiting"] = (self.pipeline.waited_s - self._waited) / seconds
         row["damaged"] = len(self.pipeline.damaged) + len(self.held_out.damaged)
         is_best = goodness(row) > max((goodness(each) for each in self.position.history), default=(-math.inf,))

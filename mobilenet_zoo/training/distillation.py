@@ -22,7 +22,7 @@ class Distiller(keras.Model):
     the temperature T. The factor T² keeps the gradient's size as T grows. Evaluation has the compiled loss alone.
 
     The teacher answers as in inference, and isn't part of the model: its weights are not in `variables`, so neither
-    trained nor saved nor averaged. It gets the student's pictures, normalised and resized as it wants them. Integers
+    trained nor saved nor averaged. It gets the student's images, normalised and resized as it wants them. Integers
     are pixels in 0..255, which are normalized for the student first.
 
     Args:
@@ -50,7 +50,7 @@ class Distiller(keras.Model):
             )
         self.student = student
         floats = self._floats = _floats_for(student)
-        prepare, probabilities = _pictures_for(student, teacher), _is_softmax(teacher)
+        prepare, probabilities = _images_for(student, teacher), _is_softmax(teacher)
 
         def teach(x):  # a function, since Keras would track the model, and with it its weights
             answers = teacher(prepare(floats(x)), training=False)
@@ -90,7 +90,7 @@ def blend_targets(targets: Any, predictions: Any, weight: float, temperature: fl
     """Targets that hold saved answers of a teacher, for training without the teacher.
 
     With cross-entropy as loss and temperature 1 their gradient is that of a `Distiller`. Saved answers are to whole
-    pictures: train on the same crop of them, without mixing.
+    images: train on the same crop of them, without mixing.
 
     Args:
         targets: One-hot or mixed, `(n, classes)`.
@@ -147,8 +147,8 @@ def _floats_for(student):
     return floats
 
 
-def _pictures_for(student, teacher):
-    """A function that makes the student's pictures the teacher's: other mean and spread, size, channels, axes."""
+def _images_for(student, teacher):
+    """A function that makes the student's images the teacher's: other mean and spread, size, channels, axes."""
     try:
         ours, theirs = preprocessing(student), preprocessing(teacher)
     except ArgumentError:  # a model from elsewhere, which takes what the student takes

@@ -30,7 +30,7 @@ class ProgressBar(keras.callbacks.Callback):
                 TextColumn("epoch {task.fields[epoch]}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("loss {task.fields[loss]:.4f} · {task.fields[speed]:.0f} pictures/s · waiting for data "),
+                TextColumn("loss {task.fields[loss]:.4f} · {task.fields[speed]:.0f} images/s · waiting for data "),
                 TextColumn("{task.fields[waiting]:.0%} · run"),
                 TimeRemainingColumn(),
             )
@@ -69,7 +69,7 @@ class ProgressBar(keras.callbacks.Callback):
         ):
             if name in row:
                 parts.append(f"{words} {row[name]:{form}}")
-        parts += [f"{row['pictures_per_second']:.0f} pictures/s", f"{row['waiting']:.0%} waiting for data"]
+        parts += [f"{row['images_per_second']:.0f} images/s", f"{row['waiting']:.0%} waiting for data"]
         line = " · ".join(parts)
         if self.console.is_terminal and sys.stdout.isatty():  # both are the same, where the bar has to make room
             self._bar.console.print(line, highlight=False, soft_wrap=True)

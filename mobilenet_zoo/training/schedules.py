@@ -16,7 +16,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
     Step 0 has the warm-up's first rate, step `warmup_steps` the full one, and what follows counts from there, as in
     optax. Keras hands over the batches seen, also where gradients are accumulated; the schedule counts the
-    optimizer's own steps, so that it is the same whether a step's pictures come at once or in parts.
+    optimizer's own steps, so that it is the same whether a step's images come at once or in parts.
 
     Args:
         name: "constant", "cosine", "exponential" (smooth) or "step" (at once; "staircase" in TensorFlow).
@@ -98,7 +98,7 @@ def make_schedule(recipe, steps_per_epoch, *, epochs=None, learning_rate=None):
         learning_rate: In place of the recipe's, such as `recipe.head_learning_rate`.
 
     Returns:
-        A `Schedule`. Where `optimizer.learning_rate_per` is set, all its rates are scaled linearly to the pictures of
+        A `Schedule`. Where `optimizer.learning_rate_per` is set, all its rates are scaled linearly to the images of
         a step (Goyal et al., 2017, section 2.1).
     """
     optimizer, schedule = recipe.optimizer, recipe.schedule

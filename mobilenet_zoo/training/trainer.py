@@ -82,7 +82,7 @@ def train(
     progress=True,
     report=True,
 ):
-    """Trains a model on pictures, as a recipe says, in a folder from which a run that was interrupted goes on.
+    """Trains a model on images, as a recipe says, in a folder from which a run that was interrupted goes on.
 
     The folder holds `run.json` (what was asked, versions, the command), `recipe.yaml` (resolved), `checkpoints/`,
     `best/`, `log.csv` (a row an epoch), `tensorboard/`, and in the end `model/`, as `save_pretrained` writes it, with
@@ -110,14 +110,14 @@ def train(
             started again and again needs one command.
         checkpoint_seconds: From one checkpoint to the next; one is also written when SIGTERM comes.
         keep: How many checkpoints stay.
-        workers: Processes that read pictures; 0 for threads.
-        damaged_limit: How many damaged pictures are skipped; None for 1 %, at least 10.
+        workers: Processes that read images; 0 for threads.
+        damaged_limit: How many damaged images are skipped; None for 1 %, at least 10.
         devices: Of this host; see `open_cluster`. The recipe's batch is shared among all devices of all hosts. Under
             PyTorch several need a process each, which `launch` starts.
         hosts: As `open_cluster`; all of them see the run's folder.
         host_index: As `open_cluster`.
         progress: Whether a bar is shown.
-        report: Whether `report.html` is written in the end, from the held-out pictures. Several hosts under JAX or
+        report: Whether `report.html` is written in the end, from the held-out images. Several hosts under JAX or
             TensorFlow write none: `mobilenet-zoo evaluate` does.
 
     Returns:
@@ -308,7 +308,7 @@ class _Training:
             )
 
     def _evaluate(self):
-        """`{metric: value}` on the held-out pictures, with the average of the weights where there is one."""
+        """`{metric: value}` on the held-out images, with the average of the weights where there is one."""
         # Keras's own validation keeps an iterator from epoch to epoch, which data whose length it can't tell exhaust.
         with averaged_weights(self.trained):
             batches = self.cluster.feed(self.held_out.batches())
@@ -335,7 +335,7 @@ def _pipelines(data, model, recipe, cluster, soft_targets, workers, damaged_limi
     mixing = recipe.mixing and dataclasses.asdict(recipe.mixing)
     settings = {"augmentation": augmentation, "mixing": mixing, "balance": recipe.balance, "seed": recipe.seed}
     settings["soft_targets"] = soft_targets
-    # The last batch too has equal parts for all devices: of n - 1 pictures at most that takes none.
+    # The last batch too has equal parts for all devices: of n - 1 images at most that takes none.
     whole = len(data.validation) - len(data.validation) % cluster.devices
     return (
         Pipeline(data.train, transform, training=True, **settings, **common),
@@ -344,12 +344,12 @@ def _pipelines(data, model, recipe, cluster, soft_targets, workers, damaged_limi
 
 
 def fingerprint(data):
-    """What tells data sets apart, wherever they lie: the pictures' names and classes, in their order."""
+    """What tells data sets apart, wherever they lie: the images' names and classes, in their order."""
     digest = hashlib.sha256()
     for examples in data:
         names = [Path(examples.name_of(i)).name for i in range(len(examples))]
         digest.update(json.dumps([names, examples.labels.tolist()]).encode())
-    return f"{len(data.train)} + {len(data.validation)} pictures, {digest.hexdigest()[:16]}"
+    return f"{len(data.train)} + {len(data.validation)} images, {digest.hexdigest()[:16]}"
 
 
 def _flat(values, prefix=""):

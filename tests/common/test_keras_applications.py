@@ -16,7 +16,7 @@ from tests.references import TOLERANCE, infer
 
 APPLICATIONS = keras.applications
 # keras.applications' V1 pads strided depthwise convolutions below and to the right whatever the size, which is "same"
-# for even maps alone: an odd picture of 223 x 191 pixels has even maps from the stem to the last stride.
+# for even maps alone: an odd image of 223 x 191 pixels has even maps from the stem to the last stride.
 EVEN_INSIDE, ODD = (223, 191), (193, 161)
 V3 = {"include_preprocessing": False}
 PEERS = {
@@ -80,9 +80,9 @@ def test_same_output_as_keras_applications(peer, size, deviation):
     name, *multiplier = variant
     ours = create(name, 17, shape, *multiplier, classifier_activation=None)
     mobilenet_zoo.load_checkpoint(ours, state, layout="keras")
-    picture = seeded.image(height, width)
+    image = seeded.image(height, width)
     assert ours.count_params() == their_model.count_params()
-    deviation(peer, f"{size} size", infer(ours, picture), infer(their_model, picture), TOLERANCE)
+    deviation(peer, f"{size} size", infer(ours, image), infer(their_model, image), TOLERANCE)
 
 
 @pytest.mark.across
@@ -97,10 +97,10 @@ def test_keras_files_load_in_every_format(ending, tmp_path, deviation):
     else:
         theirs.save(path)
     ours = create_mobilenetv3("small", input_shape=shape, classifier_activation=None, weights=path)
-    picture = seeded.image(64, 64)
-    answer = infer(ours, picture)
+    image = seeded.image(64, 64)
+    answer = infer(ours, image)
     assert answer.shape == (1, 5), "the classes are the file's"
-    deviation("v3-small", ending, answer, infer(theirs, picture), TOLERANCE)
+    deviation("v3-small", ending, answer, infer(theirs, image), TOLERANCE)
 
 
 def old_name(name):
@@ -154,8 +154,8 @@ def test_published_files_in_the_format_of_keras_2(key, file_with_top, include_to
     if file_with_top and not include_top:
         pool = next(layer for layer in model.layers if layer.name.startswith("global_average_pooling"))
         model = keras.Model(model.input, pool.input)
-    picture = seeded.image(64, 64)
-    deviation(key, "Keras 2's .h5", infer(ours, picture), infer(model, picture), TOLERANCE)
+    image = seeded.image(64, 64)
+    deviation(key, "Keras 2's .h5", infer(ours, image), infer(model, image), TOLERANCE)
 
 
 @pytest.mark.across

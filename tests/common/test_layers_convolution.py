@@ -48,7 +48,7 @@ def test_convolution_against_its_definition(depthwise, padding, kernel_size, str
     reach = dilation * (kernel_size - 1)
     if padding == "symmetric":
         before = (reach // 2, reach // 2)
-    else:  # half of what the windows need beyond the picture, the smaller half above and left
+    else:  # half of what the windows need beyond the image, the smaller half above and left
         before = tuple(
             max(0, (out - 1) * stride + reach + 1 - n) // 2 for n, out in zip(x.shape[1:3], size, strict=True)
         )
@@ -249,13 +249,13 @@ def test_layer_scale_multiplies_each_channel():
     close(layer(x), x * array(layer.gamma), 1e-6)
 
 
-def test_drop_path_drops_whole_pictures_and_keeps_the_expectation():
+def test_drop_path_drops_whole_images_and_keeps_the_expectation():
     x = np.ones((4000, 1, 1, 3), "float32")
     layer = DropPath(0.3, seed=1)
     y = array(layer(x, training=True))
     dropped = (y == 0).all(axis=(1, 2, 3))
     np.testing.assert_allclose(dropped.mean(), 0.3, atol=0.03)
-    np.testing.assert_allclose(y[~dropped], 1 / 0.7, rtol=1e-5)  # all channels of a picture together
+    np.testing.assert_allclose(y[~dropped], 1 / 0.7, rtol=1e-5)  # all channels of an image together
     np.testing.assert_allclose(y.mean(), 1.0, atol=0.05)
 
 

@@ -1,4 +1,4 @@
-"""Answers and pictures that the tests of evaluation are about."""
+"""Answers and images that the tests of evaluation are about."""
 
 import numpy as np
 from PIL import Image
@@ -11,7 +11,7 @@ from tests.test_cli import metadata
 NAMES = ("rose", "lily", "oak", "elm", "fern")
 
 
-def pictures(count=12, size=8, seed=5):
+def images(count=12, size=8, seed=5):
     """Pixels that differ enough for a tiny classifier to see several classes."""
     random = np.random.default_rng(seed)
     colours = random.integers(0, 256, (count, 1, 1, 3))
@@ -20,12 +20,12 @@ def pictures(count=12, size=8, seed=5):
 
 def examples(names=NAMES, count=12, **options):
     """Arrays whose labels go through the classes by turns."""
-    return Examples(pictures(count), np.arange(count) % len(names), tuple(names), **options)
+    return Examples(images(count), np.arange(count) % len(names), tuple(names), **options)
 
 
 def folder(path, names=NAMES, count=12):
     """The same as files in class folders; returns the paths in the order of `read_examples`."""
-    for i, pixels in enumerate(pictures(count)):
+    for i, pixels in enumerate(images(count)):
         place = path / names[i % len(names)] / f"{i:02}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(place)

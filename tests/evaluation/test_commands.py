@@ -43,7 +43,7 @@ class TestEvaluate:
         paths = sorted(photos.glob("*/*.png"))
         values = model.predict(mobilenet_zoo.preprocessing(model)(paths), verbose=0)
         labels = [made.NAMES.index(path.parent.name) for path in paths]
-        assert record["top1"] == accuracy_score(labels, values.argmax(1)) and record["pictures"] == 12
+        assert record["top1"] == accuracy_score(labels, values.argmax(1)) and record["images"] == 12
         assert record["log_loss"] == pytest.approx(log_loss(labels, values, labels=range(5)), rel=1e-4)
         profile = mobilenet_zoo.profile(model)
         assert record["costs"] == {"parameters": profile.parameters, "macs": profile.macs}
@@ -60,17 +60,17 @@ class TestEvaluate:
         labels = [made.NAMES.index(path.parent.name) for path in paths]
         top1 = accuracy_score(labels, made.expected(paths).argmax(1))
         rows = dict(line.rsplit(maxsplit=1) for line in said.splitlines())
-        assert rows["top-1"] == f"{top1:.2%}" and rows["pictures"] == "12"
-        assert {"log loss", "ECE", "pictures per second", "latency, batch 1 (ms)"} <= rows.keys()
+        assert rows["top-1"] == f"{top1:.2%}" and rows["images"] == "12"
+        assert {"log loss", "ECE", "images per second", "latency, batch 1 (ms)"} <= rows.keys()
         assert "top-5" not in rows  # of five classes
 
     @pytest.mark.parametrize("kind", ["tflite", "onnx"])
     def test_neither_keras_nor_a_backend_is_needed(self, kind, photos, tmp_path):
         path, report = made.exported(kind, tmp_path), tmp_path / "report.html"
         said = as_program("evaluate", path, photos, "-o", report, "--json", home=tmp_path, missing=KERAS)
-        assert json.loads(said)["pictures"] == 12
+        assert json.loads(said)["images"] == 12
         text = report.read_text("utf-8")
-        assert 'alt="A picture of' in text and "Grad-CAM" not in text
+        assert 'alt="An image of' in text and "Grad-CAM" not in text
 
     def test_the_answers_are_kept_for_a_student(self, photos, tmp_path):
         path, answers = made.exported("onnx", tmp_path), tmp_path / "answers.npz"
@@ -79,11 +79,11 @@ class TestEvaluate:
         found = read_predictions(answers, paths, made.NAMES)
         np.testing.assert_allclose(found, made.expected(paths), atol=1e-5)
 
-    def test_damaged_pictures_are_told_and_skipped(self, photos, tmp_path):
+    def test_damaged_images_are_told_and_skipped(self, photos, tmp_path):
         next(photos.glob("*/*.png")).write_bytes(b"damaged")
         result = run("evaluate", str(made.exported("onnx", tmp_path)), str(photos), code=1)
-        assert "can't be read" in plain(result.stderr) and "1 of the pictures could not be read" in plain(result.stderr)
-        assert "pictures 11" in plain(result.stdout)
+        assert "can't be read" in plain(result.stderr) and "1 of the images could not be read" in plain(result.stderr)
+        assert "images 11" in plain(result.stdout)
 
     def test_without_a_pool_the_report_has_no_heat(self, photos, tmp_path):
         import keras
@@ -113,7 +113,7 @@ class TestEvaluate:
 
 
 class TestExplain:
-    def test_one_picture(self, saved, tmp_path):
+    def test_one_image(self, saved, tmp_path):
         photographs.photograph().save(tmp_path / "china.png")
         heat = tmp_path / "new" / "heat.png"
         said = plain(run("explain", str(tmp_path / "china.png"), "-m", str(saved), "-o", str(heat)).stdout)
@@ -143,6 +143,6 @@ class TestExplain:
             return plain(run("explain", *map(str, given), code=2).stderr)
 
         assert "--class='elf' is not known. Did you mean 'elm'" in told("--class", "elf")
-        assert "--output=heat.png is one file, but there are 2 pictures" in told(tmp_path / "absent.png")
+        assert "--output=heat.png is one file, but there are 2 images" in told(tmp_path / "absent.png")
         assert "which gives no gradients" in told(model=made.exported("onnx", tmp_path))
         assert not (tmp_path / "heat.png").exists()

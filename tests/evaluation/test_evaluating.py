@@ -21,7 +21,7 @@ pytestmark = pytest.mark.across
 def test_every_format(kind, tmp_path):
     path, examples = made.exported(kind, tmp_path), made.examples()
     found = evaluate(path, examples, batch_size=5, speed=kind == "onnx")
-    expected = made.expected(examples.pictures, kind)
+    expected = made.expected(examples.images, kind)
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
     np.testing.assert_array_equal(found.labels, examples.labels)
     np.testing.assert_array_equal(found.indices, np.arange(12))
@@ -32,7 +32,7 @@ def test_every_format(kind, tmp_path):
     if kind == "onnx":
         assert found.runtime.startswith("ONNX Runtime")
         assert found.speed.latency_batch == 1
-        assert 0 < found.speed.latency_ms < 1000 and found.speed.pictures_per_second > 0
+        assert 0 < found.speed.latency_ms < 1000 and found.speed.images_per_second > 0
         assert 10 < found.speed.peak_memory_mb < 2000
         record = json.loads(json.dumps(found.as_dict()))
         assert record["top1"] == found.metrics.top1
@@ -45,18 +45,18 @@ def test_classes_are_found_by_name(tmp_path):
     path, examples = made.exported("onnx", tmp_path), made.examples()
     order = [3, 0, 4, 1, 2]
     turned = Examples(
-        examples.pictures, np.argsort(order)[examples.labels], tuple(made.NAMES[i] for i in order), names=None
+        examples.images, np.argsort(order)[examples.labels], tuple(made.NAMES[i] for i in order), names=None
     )
     one, other = evaluate(path, examples, speed=False), evaluate(path, turned, speed=False)
     np.testing.assert_array_equal(other.labels, examples.labels)
     assert other.metrics.top1 == one.metrics.top1 and other.class_names == made.NAMES
-    few = Examples(examples.pictures[:2], np.array([0, 1]), ("fern", "rose"))
+    few = Examples(examples.images[:2], np.array([0, 1]), ("fern", "rose"))
     np.testing.assert_array_equal(evaluate(path, few, speed=False).labels, [4, 0])
     with pytest.raises(ValueError, match="doesn't know 'tulip', 'moss' among the data's 3 classes. Its own are 'rose'"):
-        evaluate(path, Examples(examples.pictures[:3], np.arange(3), ("rose", "tulip", "moss")), speed=False)
+        evaluate(path, Examples(examples.images[:3], np.arange(3), ("rose", "tulip", "moss")), speed=False)
 
 
-def test_damaged_pictures_are_listed_and_skipped(tmp_path):
+def test_damaged_images_are_listed_and_skipped(tmp_path):
     paths = made.folder(tmp_path / "photos")
     paths[4].write_bytes(b"damaged")
     said = []
@@ -70,11 +70,11 @@ def test_damaged_pictures_are_listed_and_skipped(tmp_path):
     good = [path for i, path in enumerate(paths) if i != 4]
     np.testing.assert_allclose(found.probabilities, made.expected(good), atol=1e-5)
     assert [count for count, _ in said] == [4, 3, 4] and sum(len(errors) for _, errors in said) == 1
-    pictures = [np.full((8, 8, 3), 300.0), *made.pictures(2)]
-    named = Examples(pictures, np.zeros(3, int), made.NAMES, ["a.npz[0]", "a.npz[1]", "a.npz[2]"])
+    images = [np.full((8, 8, 3), 300.0), *made.images(2)]
+    named = Examples(images, np.zeros(3, int), made.NAMES, ["a.npz[0]", "a.npz[1]", "a.npz[2]"])
     (error,) = evaluate(path, named, speed=False).damaged
     assert str(error).startswith("a.npz[0]: ")
-    with pytest.raises(ValueError, match=r"None of the 1 pictures can be read. The first: a.npz\[0\]"):
+    with pytest.raises(ValueError, match=r"None of the 1 images can be read. The first: a.npz\[0\]"):
         evaluate(path, named.subset([0]), speed=False)
 
 
@@ -119,7 +119,7 @@ def test_a_folder_with_parts(tmp_path):
         read_examples(tmp_path / "photos", "test")
     with pytest.raises(ValueError, match="It is not split"):
         read_examples(tmp_path / "photos" / "train", "test")
-    with pytest.raises(ValueError, match="has no class folders with pictures"):
+    with pytest.raises(ValueError, match="has no class folders with images"):
         read_examples(tmp_path / "photos" / "val" / "oak")
     with pytest.raises(ValueError, match="absent does not exist"):
         read_examples(tmp_path / "absent")
@@ -130,16 +130,16 @@ def test_what_the_data_package_gives_is_taken(tmp_path):
 
     @dataclasses.dataclass
     class Other:
-        pictures: list
+        images: list
         labels: list
         class_names: tuple
 
         def __len__(self):
-            return len(self.pictures)
+            return len(self.images)
 
         def name_of(self, i):
-            return f"picture {i}"
+            return f"image {i}"
 
     path, examples = made.exported("onnx", tmp_path), made.examples()
-    other = Other(examples.pictures, examples.labels.tolist(), made.NAMES)
+    other = Other(examples.images, examples.labels.tolist(), made.NAMES)
     assert evaluate(path, other, speed=False).metrics.top1 == evaluate(path, examples, speed=False).metrics.top1

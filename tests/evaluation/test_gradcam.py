@@ -126,7 +126,7 @@ def test_it_is_the_gradient_of_the_logit():
 
 
 def looker(**head):
-    """Classes are how bright and how dark a picture is: its cells of 8×8 pixels, averaged."""
+    """Classes are how bright and how dark an image is: its cells of 8×8 pixels, averaged."""
     x = inputs = keras.Input((32, 40, 3))
     x = keras.layers.AveragePooling2D(8)(x)
     x = keras.layers.Conv2D(2, 1, name="brightness")(x)
@@ -139,10 +139,10 @@ def looker(**head):
 
 @pytest.mark.parametrize("activation", [None, "softmax"])
 def test_a_model_that_looks_at_what_is_bright(activation):
-    picture = np.zeros((1, 32, 40, 3), "float32")
-    picture[0, 8:16, 24:32] = 1
-    picture[0, 24:32, 0:8] = -3
-    maps, logits = grad_cam(looker(activation=activation), np.repeat(picture, 2, 0), [0, 1])
+    image = np.zeros((1, 32, 40, 3), "float32")
+    image[0, 8:16, 24:32] = 1
+    image[0, 24:32, 0:8] = -3
+    maps, logits = grad_cam(looker(activation=activation), np.repeat(image, 2, 0), [0, 1])
     bright, dark = np.zeros((4, 5)), np.zeros((4, 5))
     bright[1, 3], dark[3, 0] = 1 / 20, 3 / 20  # a cell's share of the mean of 20
     np.testing.assert_allclose(maps, [bright, dark], atol=1e-7)
@@ -150,9 +150,9 @@ def test_a_model_that_looks_at_what_is_bright(activation):
 
 
 def test_the_likeliest_class_is_explained():
-    picture = np.zeros((1, 32, 40, 3), "float32")
-    picture[0, 8:16, 24:32] = 1
-    maps, logits = grad_cam(looker(), picture)
+    image = np.zeros((1, 32, 40, 3), "float32")
+    image[0, 8:16, 24:32] = 1
+    maps, logits = grad_cam(looker(), image)
     assert logits.argmax() == 0 and maps[0].argmax() == 1 * 5 + 3
 
 
@@ -215,32 +215,32 @@ class TestExplain:
         model = self.model()
         found = explain(model, tmp_path / "china.png")
         transform = mobilenet_zoo.preprocessing(model)
-        picture = transform(tmp_path / "china.png")[None]
-        (probabilities,) = model.predict_on_batch(picture)
+        image = transform(tmp_path / "china.png")[None]
+        (probabilities,) = model.predict_on_batch(image)
         assert found.class_index == probabilities.argmax()
         assert found.probability == pytest.approx(probabilities.max(), abs=1e-5)
-        (heat,), _ = grad_cam(model, picture)
+        (heat,), _ = grad_cam(model, image)
         np.testing.assert_allclose(found.heat, heat / heat.max(), atol=1e-6)
-        assert np.array_equal(np.asarray(found.picture), np.asarray(transform.pixels(tmp_path / "china.png")))
+        assert np.array_equal(np.asarray(found.image), np.asarray(transform.pixels(tmp_path / "china.png")))
         assert found.overlay.size == (640, 427) and found.overlay.mode == "RGB"
 
     def test_a_class_by_name_or_number(self):
-        model, picture = self.model(), photographs.photograph()
-        named, numbered = explain(model, picture, "dog"), explain(model, picture, 3)
+        model, image = self.model(), photographs.photograph()
+        named, numbered = explain(model, image, "dog"), explain(model, image, 3)
         assert named.class_index == numbered.class_index == 3
         np.testing.assert_array_equal(named.heat, numbered.heat)
-        assert not np.allclose(named.heat, explain(model, picture, 0).heat)
+        assert not np.allclose(named.heat, explain(model, image, 0).heat)
         with pytest.raises(ValueError, match="class_index='dgo' is not known. Did you mean 'dog'"):
-            explain(model, picture, "dgo")
+            explain(model, image, "dgo")
         with pytest.raises(ValueError, match=r"class_index=5 is not allowed: hybrid has the classes 0..4"):
-            explain(model, picture, 5)
+            explain(model, image, 5)
         with pytest.raises(ValueError, match="no names for its classes"):
-            explain(made("hybrid"), picture, "dog")
+            explain(made("hybrid"), image, "dog")
 
-    def test_grey_pictures(self):
+    def test_grey_images(self):
         model = seeded.randomized(create_mobilenetv4(HYBRID, 5, (64, 64, 1)))
         found = explain(model, Image.fromarray(np.arange(4096, dtype="uint32").reshape(64, 64).astype("uint8")))
-        assert found.picture.mode == "L" and found.overlay.mode == "RGB"
+        assert found.image.mode == "L" and found.overlay.mode == "RGB"
 
 
 @pytest.mark.across
@@ -261,7 +261,7 @@ def test_a_model_without_a_map_before_a_pool(kind):
 def test_classes_are_checked():
     model = made("hybrid")
     for classes in ([0, 1], [5], [-1]):
-        with pytest.raises(ValueError, match=r"give one in 0..4 for each of the 1 pictures"):
+        with pytest.raises(ValueError, match=r"give one in 0..4 for each of the 1 images"):
             grad_cam(model, seeded.image(64, 64), classes)
 
 
@@ -285,7 +285,7 @@ def test_integers_are_pixels():
 
 @pytest.mark.across
 def test_a_stream_is_read_once(tmp_path):
-    """An explanation shows the picture as well as running the model on it."""
+    """An explanation shows the image as well as running the model on it."""
     photographs.photograph().save(tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
 
@@ -299,4 +299,4 @@ def test_a_stream_is_read_once(tmp_path):
     model = made("v2", 32)
     found, expected = explain(model, Stream(), 0), explain(model, tmp_path / "a.png", 0)
     np.testing.assert_array_equal(found.heat, expected.heat)
-    np.testing.assert_array_equal(np.asarray(found.picture), np.asarray(expected.picture))
+    np.testing.assert_array_equal(np.asarray(found.image), np.asarray(expected.image))

@@ -93,8 +93,8 @@ def test_confused_pairs():
     [
         ([0.5, 0.5], [0], r"probabilities of shape \(2,\)"),
         ([[1.0]], [0], "two classes at least"),
-        (np.zeros((0, 3)), np.zeros(0, int), "one picture"),
-        ([[0.5, 0.5]], [0, 1], "one for each picture"),
+        (np.zeros((0, 3)), np.zeros(0, int), "one image"),
+        ([[0.5, 0.5]], [0, 1], "one for each image"),
         ([[0.5, 0.5]], [0.0], "integers"),
         ([[0.5, 0.5]], [2], r"labels hold 2, which is no class: they must be in 0..1"),
         ([[0.5, 0.5]], [-1], "labels hold -1"),

@@ -6,7 +6,7 @@ from PIL import Image
 
 from mobilenet_runtime import Preprocessing
 from mobilenet_runtime.evaluation import photograph_overlay
-from mobilenet_runtime.pictures import open_picture
+from mobilenet_runtime.images import open_image
 from tests import photographs
 
 pytestmark = pytest.mark.across
@@ -29,14 +29,14 @@ def spot(size, place, radius=6):
     return Image.fromarray(pixels)
 
 
-def what_the_model_sees(transform, picture):
+def what_the_model_sees(transform, image):
     """Heat that is what the model's input has: `(rows, columns)`, the brighter the hotter."""
-    return np.asarray(transform.pixels(picture).convert("L"), "float32")
+    return np.asarray(transform.pixels(image).convert("L"), "float32")
 
 
-def hottest(found, picture, transform):
+def hottest(found, image, transform):
     """The mean place, (x, y), of what the heat changed."""
-    plain = photograph_overlay(picture, np.zeros((2, 2)), transform)
+    plain = photograph_overlay(image, np.zeros((2, 2)), transform)
     weight = np.abs(np.asarray(found).astype(float) - np.asarray(plain)).sum(-1)
     rows, columns = np.indices(weight.shape)
     return (weight * columns).sum() / weight.sum(), (weight * rows).sum() / weight.sum()
@@ -49,11 +49,11 @@ def test_a_spot_is_hot_where_it_is(name, size):
     transform = TRANSFORMS[name]
     for x_share, y_share in ((0.45, 0.55), (0.6, 0.42)):
         place = round(x_share * size[0]), round(y_share * size[1])
-        picture = spot(size, place)
-        found = photograph_overlay(picture, what_the_model_sees(transform, picture), transform)
+        image = spot(size, place)
+        found = photograph_overlay(image, what_the_model_sees(transform, image), transform)
         assert found.size == size and found.mode == "RGB"
         cell = max(size) / min(transform.size)
-        np.testing.assert_allclose(hottest(found, picture, transform), place, atol=0.25 * cell + 0.5)
+        np.testing.assert_allclose(hottest(found, image, transform), place, atol=0.25 * cell + 0.5)
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])
@@ -70,9 +70,9 @@ def test_a_photograph_that_exif_turns(orientation):
 @pytest.mark.parametrize("mode", photographs.modes())
 def test_every_mode_is_drawn_in_colour_as_it_is(mode):
     """Where there is no heat the photograph stays, and what the model did not see is dimmed."""
-    transform, picture = TRANSFORMS["square"], photographs.modes()[mode]
-    found = np.asarray(photograph_overlay(picture, np.zeros((7, 7)), transform)).astype(float)
-    expected = np.asarray(open_picture(picture)).astype(float)
+    transform, image = TRANSFORMS["square"], photographs.modes()[mode]
+    found = np.asarray(photograph_overlay(image, np.zeros((7, 7)), transform)).astype(float)
+    expected = np.asarray(open_image(image)).astype(float)
     # 427 is resized to floor(32 / 0.875) = 36, and 32 of that are taken; 640 becomes 53.
     left, right, top, bottom = (640 * 10 / 53, 640 * 42 / 53, 427 * 2 / 36, 427 * 34 / 36)
     inside = np.zeros((427, 640), bool)
@@ -85,11 +85,11 @@ def test_every_mode_is_drawn_in_colour_as_it_is(mode):
 
 def test_a_very_large_photograph_is_made_smaller():
     transform, place = TRANSFORMS["large"], (2100, 1400)
-    picture = spot((4096, 2400), place, radius=40)
-    found = photograph_overlay(picture, what_the_model_sees(transform, picture), transform)
+    image = spot((4096, 2400), place, radius=40)
+    found = photograph_overlay(image, what_the_model_sees(transform, image), transform)
     assert found.size == (2048, 1200)
-    np.testing.assert_allclose(hottest(found, picture, transform), np.array(place) / 2, atol=4)
-    small = photograph_overlay(picture, np.zeros((2, 2)), transform, longest=300)
+    np.testing.assert_allclose(hottest(found, image, transform), np.array(place) / 2, atol=4)
+    small = photograph_overlay(image, np.zeros((2, 2)), transform, longest=300)
     assert small.size == (300, 176)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobilenet_runtime import PictureError, Preprocessing
+from mobilenet_runtime import ImageError, Preprocessing
 from mobilenet_runtime.evaluation import Evaluation, Speed, confident_mistakes, metrics, overlay, write_report
 from mobilenet_runtime.evaluation.history import read_history
 from mobilenet_runtime.examples import Examples
@@ -65,8 +65,8 @@ def evaluation(classes=5, count=60, names=None, **changes):
     values = np.exp(random.normal(size=(count, classes)) + 2 * np.eye(classes)[labels])
     values = (values / values.sum(1, keepdims=True)).astype("float32")
     names = names or (EVIL, *(f"class {i}" for i in range(1, classes)))
-    pictures = list(random.integers(0, 256, (count, 12, 10, 3)).astype("uint8"))
-    examples = Examples(pictures, labels, names, [f"{EVIL}[{i}]" for i in range(count)])
+    images = list(random.integers(0, 256, (count, 12, 10, 3)).astype("uint8"))
+    examples = Examples(images, labels, names, [f"{EVIL}[{i}]" for i in range(count)])
     found = Evaluation(
         model=EVIL,
         runtime="NumPy",
@@ -75,7 +75,7 @@ def evaluation(classes=5, count=60, names=None, **changes):
         probabilities=values,
         labels=labels,
         metrics=metrics(values, labels),
-        damaged=(PictureError(f"{EVIL} can't be read."),),
+        damaged=(ImageError(f"{EVIL} can't be read."),),
         speed=Speed(123.4, 5.67, 4, 89.0),
         costs={"parameters": 1234567, "macs": 7654321},
         examples=examples,
@@ -124,7 +124,7 @@ def test_figures_and_tables(tmp_path):
     assert [row[0] for row in matrix[1:]] == list(found.class_names)
     counts = [[int(cell or 0) for cell in row[1:]] for row in matrix[1:]]
     np.testing.assert_array_equal(counts, found.metrics.confusion)
-    classes = next(table for table in shown.tables if table[0] == ["class", "pictures", "precision", "recall", "F1"])
+    classes = next(table for table in shown.tables if table[0] == ["class", "images", "precision", "recall", "F1"])
     for row, *expected in zip(classes[1:], found.class_names, found.metrics.support, found.metrics.recall, strict=True):
         assert [row[0], row[1], row[3]] == [expected[0], str(expected[1]), f"{expected[2]:.1%}"]
     assert "Training" not in shown.text
@@ -147,7 +147,7 @@ def test_any_number_of_classes(classes, tmp_path):
     assert int(pairs[1][2]) == most and len(pairs) <= 13
 
 
-def test_a_class_without_pictures(tmp_path):
+def test_a_class_without_images(tmp_path):
     probabilities = np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0]], "float32")
     found = evaluation(3, 2, labels=np.array([0, 0]), probabilities=probabilities)
     found = dataclasses.replace(found, metrics=metrics(probabilities, found.labels), speed=None, costs={}, damaged=())
@@ -165,7 +165,7 @@ def test_mistakes_with_and_without_heat(tmp_path):
     heat = Image.new("RGB", (8, 8), (255, 0, 0))
     shown = page(tmp_path, found, overlays={rows[0]: heat}, mistakes=2)
     images = [Image.open(io.BytesIO(base64.b64decode(each["src"].partition(",")[2]))) for each in shown.all("img")]
-    expected = [found.transform.pixels(found.examples.pictures[row]) for row in rows]
+    expected = [found.transform.pixels(found.examples.images[row]) for row in rows]
     assert len(images) == 3 and len(shown.all("figure")) == 2
     for image, other in zip(images, (expected[0], heat, expected[1]), strict=True):
         np.testing.assert_array_equal(np.asarray(image), np.asarray(other))  # small ones are kept without loss
@@ -229,12 +229,12 @@ class TestHistory:
         assert read_history({"loss": [2.0, float("nan")]}) == [{"epoch": 1, "loss": 2.0}, {"epoch": 2}]
 
 
-def test_heat_on_a_picture():
-    picture = Image.new("RGB", (40, 20), (10, 200, 30))
+def test_heat_on_a_image():
+    image = Image.new("RGB", (40, 20), (10, 200, 30))
     heat = np.zeros((2, 4))
     heat[0, 3] = 0.25
-    found = np.asarray(overlay(picture, heat)).astype(int)
+    found = np.asarray(overlay(image, heat)).astype(int)
     np.testing.assert_array_equal(found[10:, :20], np.broadcast_to([10, 200, 30], (10, 20, 3)))
     changed = np.abs(found - [10, 200, 30]).sum(-1)
     assert np.unravel_index(changed.argmax(), changed.shape)[1] >= 35 and changed.max() > 200
-    np.testing.assert_array_equal(np.asarray(overlay(picture, np.zeros((2, 4)))), np.asarray(picture))
+    np.testing.assert_array_equal(np.asarray(overlay(image, np.zeros((2, 4)))), np.asarray(image))

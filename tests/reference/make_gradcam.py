@@ -20,8 +20,8 @@ MODELS = {  # the class that is explained, of a thousand
 }
 
 
-def grad_cam(model, picture, number):
-    """The map and the logits of a picture, channels first."""
+def grad_cam(model, image, number):
+    """The map and the logits of an image, channels first."""
     kept = {}
 
     def keep(module, inputs):
@@ -29,7 +29,7 @@ def grad_cam(model, picture, number):
         kept["map"].retain_grad()
 
     handle = model.global_pool.register_forward_pre_hook(keep)
-    logits = model(picture)
+    logits = model(image)
     handle.remove()
     logits[0, number].backward()
     features, gradients = kept["map"][0], kept["map"].grad[0]
@@ -39,13 +39,13 @@ def grad_cam(model, picture, number):
 
 def main():
     """Compute and write all maps."""
-    picture = torch.from_numpy(seeded.image(*SIZE).transpose(0, 3, 1, 2).copy())
+    image = torch.from_numpy(seeded.image(*SIZE).transpose(0, 3, 1, 2).copy())
     results = {}
     for name, number in MODELS.items():
         model = peers.timm().create_model(name).eval()
         shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
         model.load_state_dict({key: torch.from_numpy(value) for key, value in seeded.state_dict(shapes).items()})
-        heat, _ = grad_cam(model, picture, number)
+        heat, _ = grad_cam(model, image, number)
         assert (heat > 0).sum() > 2, name
         results[name] = heat
     np.savez_compressed(Path(__file__).with_name("gradcam.npz"), **results)

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.contenders import import_timm
 from tests import photographs
 
-CASES = {  # picture, size, crop, interpolation
+CASES = {  # image, size, crop, interpolation
     "landscape": (photographs.LANDSCAPE, 64, 0.875, "bicubic"),
     "portrait": (photographs.PORTRAIT, 64, 0.875, "bicubic"),
     "bilinear": (photographs.LANDSCAPE, 64, 0.965, "bilinear"),
@@ -32,21 +32,21 @@ def transform(timm, size, crop, interpolation, mean=(0.485, 0.456, 0.406), std=(
     )
 
 
-def pixels(pipeline, picture):
-    """The picture after resizing and cropping, as 8-bit numbers."""
+def pixels(pipeline, image):
+    """The image after resizing and cropping, as 8-bit numbers."""
     for step in pipeline.transforms[:2]:
-        picture = step(picture)
-    return np.asarray(picture)
+        image = step(image)
+    return np.asarray(image)
 
 
 def main():
     """Write the file."""
     timm = import_timm()
     found = {}
-    for name, (picture, *options) in CASES.items():
-        found[name] = pixels(transform(timm, *options), photographs.photograph(picture))
-    for mode, picture in photographs.modes().items():
-        found[f"mode {mode}"] = pixels(transform(timm, 40, 0.875, "bicubic"), picture.convert("RGB"))
+    for name, (image, *options) in CASES.items():
+        found[name] = pixels(transform(timm, *options), photographs.photograph(image))
+    for mode, image in photographs.modes().items():
+        found[f"mode {mode}"] = pixels(transform(timm, 40, 0.875, "bicubic"), image.convert("RGB"))
     found["normalised"] = transform(timm, 32, 0.875, "bicubic")(photographs.photograph()).numpy()
     np.savez_compressed(Path(__file__).parent / "preprocessing.npz", **found)
 

@@ -57,7 +57,7 @@ def copied(written, tmp_path):
 
 
 def answers(path, count=3):
-    found = mobilenet_runtime.load(path)(tiny.pictures(count))
+    found = mobilenet_runtime.load(path)(tiny.images(count))
     return found if isinstance(found, dict) else {"answers": found}
 
 
@@ -124,14 +124,14 @@ class TestEveryFormat:
 
 
 def test_the_layout_is_what_the_metadata_say(copied):
-    """Of pictures with three rows and columns the axes don't tell."""
+    """Of images with three rows and columns the axes don't tell."""
     path = copied("onnx", size=3)
     assert mobilenet_runtime.load(path).data_format == "channels_last", "a guess"
     embed(path, dataclasses.replace(METADATA, layout="NCHW", size=(3, 3)))
     model = mobilenet_runtime.load(path)
     assert model.data_format == "channels_first"
-    pictures = tiny.pictures(2, 3)
-    np.testing.assert_allclose(model(pictures)["map"], tiny.expected(pictures)["map"], atol=1e-5)
+    images = tiny.images(2, 3)
+    np.testing.assert_allclose(model(images)["map"], tiny.expected(images)["map"], atol=1e-5)
 
 
 def test_an_unknown_file(tmp_path):
@@ -253,7 +253,7 @@ class TestLiteRt:
             assert archive.read("labels.txt").decode().splitlines() == list(NAMES)
             assert {each.compress_type for each in archive.infolist()} == {zipfile.ZIP_STORED}
 
-    def test_pixels_and_grey_pictures(self, copied):
+    def test_pixels_and_grey_images(self, copied):
         path = copied("tflite")
         embed(path, metadata_for("tflite", mean=None, std=None, channels=1))
         (image,) = self.table(path)["subgraph_metadata"][0]["input_tensor_metadata"]
@@ -347,7 +347,7 @@ class TestTorch:
         assert files["notes.txt"] == "by somebody"
 
     def test_nothing_is_unpickled(self, copied, tmp_path):
-        """A program's example pictures may be a pickle, which could run anything."""
+        """A program's example images may be a pickle, which could run anything."""
         path = copied("pt2")
         import torch
 

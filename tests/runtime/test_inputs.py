@@ -154,13 +154,13 @@ class TestExportedFiles:
     def test_floats_in_another_range(self, path):
         described(path, HALF, layout="NCHW")
         model = mobilenet_runtime.load(path)
-        with pytest.warns(UserWarning, match=f"pictures .* look like pixels in 0..255, but {path} takes") as given:
+        with pytest.warns(UserWarning, match=f"images .* look like pixels in 0..255, but {path} takes") as given:
             model(PIXELS.astype("float32"))
             model(PIXELS.astype("float32"))
         assert len(given) == 1
 
     def test_without_metadata(self, path):
         model = mobilenet_runtime.load(path)
-        with pytest.warns(UserWarning, match="pictures of type uint8 go into .* as they are, since it has no metadata"):
+        with pytest.warns(UserWarning, match="images of type uint8 go into .* as they are, since it has no metadata"):
             found = model(PIXELS)
         np.testing.assert_allclose(found, tiny.expected(PIXELS.astype("float64"))["probabilities"], atol=2e-4)

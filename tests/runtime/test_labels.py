@@ -24,7 +24,7 @@ def test_the_names_are_those_of_imagenet_in_the_order_of_keras_applications():
     assert (tench.id, tench.name) == ("n01440764", "tench, Tinca tinca")
 
 
-def test_one_picture_without_a_batch():
+def test_one_image_without_a_batch():
     values = probabilities(first=999, second=0)[0]
     found = mobilenet_runtime.decode_predictions(values)
     assert [each.probability for each in found] == [0.75, 0.25, 0, 0, 0]

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.across
 @pytest.mark.parametrize("kind", tiny.with_slow_ones())
 def test_the_record_and_the_answers(kind, written):
     path = written(kind)
-    record, answers = measure(path, tiny.pictures(5), threads=1, runs=3)
+    record, answers = measure(path, tiny.images(5), threads=1, runs=3)
     model = mobilenet_runtime.load(path)
     assert record["runtime"] == model.runtime
     assert record["operations"] == model.operations()
@@ -32,12 +32,12 @@ def test_the_record_and_the_answers(kind, written):
     assert 10 < record["peak_memory_mb"] < 1e4
     assert 0 < record["load_s"] < 300
     assert record["metadata"] is None
-    expected = tiny.expected(tiny.pictures(5))
+    expected = tiny.expected(tiny.images(5))
     for name in tiny.OUTPUTS:
         np.testing.assert_allclose(answers[name], expected[name], atol=1e-5)
 
 
-def test_without_pictures_and_with_metadata(written, tmp_path):
+def test_without_images_and_with_metadata(written, tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(written("onnx", batch=2, outputs=("logits",)).read_bytes())
     metadata = Metadata("tiny", None, (8, 8), 3, "NCHW", 1, "bicubic", None, None, "logits")
@@ -47,10 +47,10 @@ def test_without_pictures_and_with_metadata(written, tmp_path):
     assert Metadata.from_json(json.dumps(record["metadata"])) == metadata
 
 
-def test_a_free_size_is_that_of_the_pictures(written):
+def test_a_free_size_is_that_of_the_images(written):
     path = written("onnx", size=None)
-    _, answers = measure(path, tiny.pictures(2, 6), runs=1)
-    np.testing.assert_allclose(answers["map"], tiny.expected(tiny.pictures(2, 6))["map"], atol=1e-5)
+    _, answers = measure(path, tiny.images(2, 6), runs=1)
+    np.testing.assert_allclose(answers["map"], tiny.expected(tiny.images(2, 6))["map"], atol=1e-5)
     with pytest.raises(ValueError, match="any size"):
         measure(path, runs=1)
 
@@ -71,7 +71,7 @@ class TestFailures:
         with pytest.raises(RuntimeFailure, match=r"ONNX Runtime .* refuses .*damaged.onnx"):
             measure(tmp_path / "damaged.onnx")
         with pytest.raises(ValueError, match=r"takes \(batch, 8, 8, 3\)"):
-            measure(path, tiny.pictures(1, 9))
+            measure(path, tiny.images(1, 9))
         with pytest.raises(ValueError, match=r"must be \(batch, height, width, channels\)"):
             measure(path, np.zeros((8, 8, 3)))
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mobilenet_runtime.examples import Examples, read_data, read_examples
 from mobilenet_runtime.examples.shared import shared_images
-from mobilenet_runtime.reading import find_pictures, is_ignored
+from mobilenet_runtime.reading import find_images, is_ignored
 
 pytestmark = pytest.mark.across
 
@@ -53,7 +53,7 @@ def photos(tmp_path):
 class TestLeftovers:
     def test_are_passed_over_at_every_depth(self, photos):
         expected = [f"{label}/inner/{i}.png" for label in ("cat", "dog") for i in range(3)]
-        assert inside(photos, find_pictures([photos])) == expected
+        assert inside(photos, find_images([photos])) == expected
 
     def test_are_in_neither_part_of_training(self, photos):
         data = read_data(photos, validation_fraction=0.34)
@@ -62,12 +62,12 @@ class TestLeftovers:
 
     def test_what_is_named_is_taken(self, photos):
         named = [photos / "cat" / ".hidden.png", photos / "cat" / "Thumbs.db"]
-        assert find_pictures(named) == list(map(str, named))
-        assert inside(photos, find_pictures([photos / "cat" / "@eaDir"])) == ["cat/@eaDir/0.png/SYNOPHOTO_THUMB_M.png"]
+        assert find_images(named) == list(map(str, named))
+        assert inside(photos, find_images([photos / "cat" / "@eaDir"])) == ["cat/@eaDir/0.png/SYNOPHOTO_THUMB_M.png"]
 
     def test_patterns(self, photos):
-        assert inside(photos, find_pictures([f"{photos}/cat/**"])) == [f"cat/inner/{i}.png" for i in range(3)]
-        assert inside(photos, find_pictures([f"{photos}/*/@eaDir/**/*.png"])) == [
+        assert inside(photos, find_images([f"{photos}/cat/**"])) == [f"cat/inner/{i}.png" for i in range(3)]
+        assert inside(photos, find_images([f"{photos}/*/@eaDir/**/*.png"])) == [
             f"{label}/@eaDir/0.png/SYNOPHOTO_THUMB_M.png" for label in ("cat", "dog")
         ]
 
@@ -79,7 +79,7 @@ class TestLeftovers:
 class TestFolders:
     def test_links_that_lead_in_circles_end(self, photos):
         (photos / "cat" / "circle").symlink_to(photos)
-        assert len(find_pictures([photos])) == 6
+        assert len(find_images([photos])) == 6
 
     def test_links_to_class_folders_and_below_are_the_same_for_training_and_predicting(self, photos, tmp_path):
         photos.rename(tmp_path / "elsewhere")
@@ -90,13 +90,13 @@ class TestFolders:
         Image.new("RGB", (8, 8)).save(tmp_path / "more" / "deep" / "4.png")
         (tmp_path / "elsewhere" / "dog" / "more").symlink_to(tmp_path / "more")
         (tmp_path / "more" / "back").symlink_to(tmp_path / "elsewhere" / "dog")
-        found = find_pictures([photos])
+        found = find_images([photos])
         assert len(found) == 7 and str(photos / "dog" / "more" / "deep" / "4.png") in found
-        assert sorted(map(str, read_examples(photos).pictures)) == found
+        assert sorted(map(str, read_examples(photos).images)) == found
 
     def test_a_link_that_is_named_is_followed(self, photos, tmp_path):
         (tmp_path / "link").symlink_to(photos / "cat")
-        assert len(find_pictures([tmp_path / "link"])) == 3
+        assert len(find_images([tmp_path / "link"])) == 3
 
     def test_one_that_cannot_be_read_is_an_error(self, photos, monkeypatch):
         scan = os.scandir
@@ -108,7 +108,7 @@ class TestFolders:
 
         monkeypatch.setattr(os, "scandir", refuse)
         with pytest.raises(ValueError, match="photos/dog can't be read: Permission denied"):
-            find_pictures([photos])
+            find_images([photos])
 
 
 def examples(images):

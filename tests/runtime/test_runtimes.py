@@ -39,35 +39,35 @@ class TestEveryFormat:
         model = mobilenet_runtime.load(written(kind))
         assert model.runtime.startswith(f"{NAMES[kind]} ")
         assert sorted(model.output_names) == sorted(tiny.OUTPUTS)
-        pictures = tiny.pictures()
-        found = model(pictures)
+        images = tiny.images()
+        found = model(images)
         assert list(found) == model.output_names
         for name in tiny.OUTPUTS:
-            close(found[name], tiny.expected(pictures)[name])
+            close(found[name], tiny.expected(images)[name])
 
     def test_one_output_is_an_array(self, kind, written):
         model = mobilenet_runtime.load(written(kind, outputs=("probabilities",)))
-        close(model(tiny.pictures(2)), tiny.expected(tiny.pictures(2))["probabilities"])
+        close(model(tiny.images(2)), tiny.expected(tiny.images(2))["probabilities"])
 
     def test_a_map_alone(self, kind, written):
         model = mobilenet_runtime.load(written(kind, outputs=("map",)))
-        close(model(tiny.pictures(2)), tiny.expected(tiny.pictures(2))["map"])
+        close(model(tiny.images(2)), tiny.expected(tiny.images(2))["map"])
 
-    def test_any_number_of_pictures_in_batches_of_two(self, kind, written):
+    def test_any_number_of_images_in_batches_of_two(self, kind, written):
         model = mobilenet_runtime.load(written(kind, batch=2))
         assert model.batch_size == 2
         for count in (1, 2, 5):
-            pictures = tiny.pictures(count)
-            for name, answers in model(pictures).items():
-                close(answers, tiny.expected(pictures)[name])
+            images = tiny.images(count)
+            for name, answers in model(images).items():
+                close(answers, tiny.expected(images)[name])
 
-    def test_a_file_of_any_size_takes_it_from_the_pictures(self, kind, written):
+    def test_a_file_of_any_size_takes_it_from_the_images(self, kind, written):
         model = mobilenet_runtime.load(written(kind, size=None))
-        assert model.picture_shape == (None, None, tiny.CHANNELS)
+        assert model.image_shape == (None, None, tiny.CHANNELS)
         for size in (6, 9):
-            pictures = tiny.pictures(2, size)
-            close(model(pictures)["map"], tiny.expected(pictures)["map"])
-        with pytest.raises(ValueError, match="pictures of any size"):
+            images = tiny.images(2, size)
+            close(model(images)["map"], tiny.expected(images)["map"])
+        with pytest.raises(ValueError, match="images of any size"):
             _ = model.size
 
     def test_what_it_takes(self, kind, written):
@@ -78,7 +78,7 @@ class TestEveryFormat:
         assert model.input_shape == ((None, 8, 8, 3) if last else (None, 3, 8, 8))
 
     @pytest.mark.parametrize("shape", [(0, 8, 8, 3), (1, 8, 9, 3), (1, 8, 8, 1), (1, 3, 8, 8), (8, 8, 3)])
-    def test_other_pictures_are_refused(self, shape, kind, written):
+    def test_other_images_are_refused(self, shape, kind, written):
         model = mobilenet_runtime.load(written(kind))
         with pytest.raises(ValueError, match=r"not allowed: .* takes \(batch, 8, 8, 3\)"):
             model(np.zeros(shape))
@@ -147,9 +147,9 @@ class TestLiteRt:
     @pytest.mark.parametrize("integers", ["int8", "uint8"])
     def test_integers_are_made_and_made_real(self, integers, written):
         model = mobilenet_runtime.load(written("tflite", integers=integers, outputs=("logits",)))
-        pictures = tiny.pictures(6)
-        close(model(pictures), tiny.expected(pictures)["logits"], tolerance=0.05)
-        beyond, further = (model(np.sign(pictures) * far) for far in (1e2, 1e4))
+        images = tiny.images(6)
+        close(model(images), tiny.expected(images)["logits"], tolerance=0.05)
+        beyond, further = (model(np.sign(images) * far) for far in (1e2, 1e4))
         np.testing.assert_array_equal(beyond, further, "what 8 bits don't hold is cut, and doesn't wrap round")
 
     def test_pixels_that_are_integers_without_a_scale(self):
@@ -164,8 +164,8 @@ class TestLiteRt:
         operations = sum(model.operations().values())
         assert operations > 5
         assert model.placement() == {"XNNPACK": operations - 1, "interpreter": 1}
-        pictures = tiny.pictures()
-        close(model(pictures)["probabilities"], tiny.expected(pictures)["probabilities"])
+        images = tiny.images()
+        close(model(images)["probabilities"], tiny.expected(images)["probabilities"])
         assert model.placement() == {"XNNPACK": operations - 1, "interpreter": 1}, "the same after it ran"
 
     def test_where_it_runs_can_be_told_for_a_size_only(self, written):
@@ -176,7 +176,7 @@ class TestLiteRt:
 def test_an_onnx_file_with_channels_last(written):
     model = mobilenet_runtime.load(written("onnx", layout="NHWC"))
     assert model.data_format == "channels_last"
-    close(model(tiny.pictures())["map"], tiny.expected(tiny.pictures())["map"])
+    close(model(tiny.images())["map"], tiny.expected(tiny.images())["map"])
 
 
 def test_two_inputs_are_refused(tmp_path):
@@ -188,7 +188,7 @@ def test_two_inputs_are_refused(tmp_path):
     graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["a", "b"], ["c"])], "two", inputs, [output])
     opsets = [onnx.helper.make_opsetid("", 17)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "two.onnx")
-    with pytest.raises(RuntimeFailure, match="takes one batch of pictures"):
+    with pytest.raises(RuntimeFailure, match="takes one batch of images"):
         mobilenet_runtime.load(tmp_path / "two.onnx")
 
 

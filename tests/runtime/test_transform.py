@@ -1,4 +1,4 @@
-"""Pictures come in as timm's evaluation transform makes them, whatever they are stored as."""
+"""Images come in as timm's evaluation transform makes them, whatever they are stored as."""
 
 import dataclasses
 import io
@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobilenet_runtime import PictureError, Preprocessing
-from mobilenet_runtime.pictures import MOST_PIXELS
+from mobilenet_runtime import ImageError, Preprocessing
+from mobilenet_runtime.images import MOST_PIXELS
 from tests import photographs, references
 from tests.reference import make_preprocessing
 
@@ -69,8 +69,8 @@ class TestAgainstTimm:
     @pytest.mark.parametrize("case", CASES)
     def test_resizing_and_cropping(self, case, theirs, tmp_path):
         name, size, crop, interpolation = CASES[case]
-        photographs.photograph(name).save(tmp_path / "picture.png")
-        found = transform(size, crop, interpolation).pixels(tmp_path / "picture.png")
+        photographs.photograph(name).save(tmp_path / "image.png")
+        found = transform(size, crop, interpolation).pixels(tmp_path / "image.png")
         assert_within_one_grey_level(found, theirs[case])
 
     @pytest.mark.parametrize("mode", MODES)
@@ -84,7 +84,7 @@ class TestAgainstTimm:
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_pictures_that_say_how_they_are_turned_are_turned_upright(orientation, tmp_path):
+def test_images_that_say_how_they_are_turned_are_turned_upright(orientation, tmp_path):
     upright = photographs.photograph()
     path = tmp_path / "turned.png"
     path.write_bytes(photographs.rotated_by_exif(upright, orientation).getvalue())
@@ -100,17 +100,17 @@ def test_16_bits_become_8(format, tmp_path):
     np.testing.assert_array_equal(transform()(tmp_path / "deep"), transform()(grey))
 
 
-def test_arrays_are_pictures_too():
-    picture = photographs.photograph()
-    expected = transform()(picture)
-    array = np.asarray(picture)
+def test_arrays_are_images_too():
+    image = photographs.photograph()
+    expected = transform()(image)
+    array = np.asarray(image)
     np.testing.assert_array_equal(transform()(array), expected)
     np.testing.assert_array_equal(transform()(array.astype("float32")), expected)
     np.testing.assert_array_equal(transform()(keras.ops.convert_to_tensor(array)), expected)
     np.testing.assert_array_equal(transform()(array[..., 1]), transform()(Image.fromarray(array[..., 1])))
 
 
-def test_several_pictures_make_a_batch():
+def test_several_images_make_a_batch():
     landscape, portrait = photographs.photograph(), photographs.photograph(photographs.PORTRAIT)
     batch = transform()([landscape, np.asarray(portrait)])
     assert batch.shape == (2, 32, 32, 3)
@@ -130,7 +130,7 @@ class Spool:
 
 
 class TestContentOfFiles:
-    """What a server gets and has no path for; against the same picture as a PIL image."""
+    """What a server gets and has no path for; against the same image as a PIL image."""
 
     @pytest.fixture(scope="class")
     def content(self):
@@ -176,8 +176,8 @@ class TestContentOfFiles:
         thread.join()
 
     def test_in_a_list_with_others(self, content, expected, tmp_path):
-        (tmp_path / "picture.png").write_bytes(content)
-        batch = transform()([content, io.BytesIO(content), tmp_path / "picture.png", photographs.photograph()])
+        (tmp_path / "image.png").write_bytes(content)
+        batch = transform()([content, io.BytesIO(content), tmp_path / "image.png", photographs.photograph()])
         np.testing.assert_array_equal(batch, np.stack([expected] * 4))
 
     def test_turned_ones_are_turned_upright(self, expected):
@@ -188,7 +188,7 @@ class TestContentOfFiles:
         ("make", "match"),
         [
             (lambda content, _: b"", "The bytes given are empty"),
-            (lambda content, _: b"no picture", "The image in the bytes given can't be read as a picture"),
+            (lambda content, _: b"no image", "The image in the bytes given can't be read as an image"),
             (lambda content, _: content[:500], "The image in the bytes given can't be read.*truncated"),
             (lambda content, _: io.BytesIO(content[:500]), "The file object given can't be read.*truncated"),
             (lambda content, _: io.StringIO("text"), "gives str and not bytes.*'rb'"),
@@ -203,7 +203,7 @@ class TestContentOfFiles:
     def test_what_can_not_be_read(self, make, match, content, tmp_path):
         (tmp_path / "a.png").write_bytes(content)
         given = make(content, tmp_path)
-        with pytest.raises(PictureError, match=match):
+        with pytest.raises(ImageError, match=match):
             transform()(given)
         if hasattr(given, "close"):
             given.close()
@@ -249,8 +249,8 @@ class TestFloatsUpToOne:
         np.testing.assert_array_equal(transform()(floats), transform()(grey))
 
 
-def test_no_pictures():
-    with pytest.raises(ValueError, match="no pictures"):
+def test_no_images():
+    with pytest.raises(ValueError, match="no images"):
         transform()([])
 
 
@@ -264,25 +264,25 @@ def png(width, height, data=b""):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
-class TestWhatIsNoPicture:
-    def refused(self, picture, match):
-        with pytest.raises(PictureError, match=match):
-            transform()(picture)
+class TestWhatIsNoImage:
+    def refused(self, image, match):
+        with pytest.raises(ImageError, match=match):
+            transform()(image)
 
     def test_files(self, tmp_path):
         whole = io.BytesIO()
         photographs.photograph().save(whole, "JPEG")
         contents = {
             "empty.jpg": b"",
-            "text.png": b"no picture at all",
+            "text.png": b"no image at all",
             "half.jpg": whole.getvalue()[: len(whole.getvalue()) // 2],
             "header.png": png(10, 10)[:20],
         }
         for name, content in contents.items():
             (tmp_path / name).write_bytes(content)
-            self.refused(tmp_path / name, f"{name} can't be read as a picture")
-        self.refused(tmp_path, "can't be read as a picture")
-        self.refused(tmp_path / "absent.png", "absent.png can't be read as a picture")
+            self.refused(tmp_path / name, f"{name} can't be read as an image")
+        self.refused(tmp_path, "can't be read as an image")
+        self.refused(tmp_path / "absent.png", "absent.png can't be read as an image")
 
     @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
     def test_a_bomb(self, tmp_path):
@@ -307,4 +307,4 @@ class TestWhatIsNoPicture:
         ids=["vector", "2 channels", "empty", "256", "-1", "nan", "text"],
     )
     def test_arrays(self, array):
-        self.refused(array, "no picture|0..255")
+        self.refused(array, "no image|0..255")

@@ -27,7 +27,7 @@ def with_slow_ones():
     return [pytest.param(kind, marks=pytest.mark.slow) if kind == "saved_model" else kind for kind in FORMATS]
 
 
-def pictures(count=3, size=SIZE):
+def images(count=3, size=SIZE):
     return np.random.default_rng(3).normal(size=(count, size, size, CHANNELS)).astype("float32")
 
 
@@ -42,7 +42,7 @@ def expected(given):
 def write(kind, folder, **options):
     """The path of a new file; skips the test where its libraries are missing.
 
-    Options: `batch`, pictures at once or None; `size`, their height and width or None; `outputs`, some of `map`,
+    Options: `batch`, images at once or None; `size`, their height and width or None; `outputs`, some of `map`,
     `logits` and `probabilities`; and those of the format's own function below.
     """
     for library in FORMATS[kind]:
@@ -89,7 +89,7 @@ def _write_tflite(path, outputs, batch, size, integers=None, unsupported=False):
     converter = tf.lite.TFLiteConverter.from_concrete_functions([module.function.get_concrete_function()], module)
     if integers:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: ([each[None]] for each in pictures(64))
+        converter.representative_dataset = lambda: ([each[None]] for each in images(64))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = getattr(tf, integers)
     path.write_bytes(converter.convert())

@@ -40,8 +40,8 @@ TINY = Architecture(
 )
 
 
-def pictures(batch_size):
-    """`BATCHES` batches, of which the pictures in the second half are brighter, so that parts differ from the whole."""
+def images(batch_size):
+    """`BATCHES` batches, of which the images in the second half are brighter, so that parts differ from the whole."""
     rng = np.random.default_rng(1)
     x = rng.random((BATCHES, batch_size, SIZE, SIZE, 3)).astype(keras.config.floatx())
     x[:, batch_size // 2 :] *= 3.0
@@ -97,7 +97,7 @@ def main(order):
             model = create_mobilenetv4(TINY, CLASSES, (SIZE, SIZE, 3), dropout_rate=0.0)
             model.compile(keras.optimizers.SGD(0.1, 0.9), "categorical_crossentropy", metrics=["accuracy"])
         cluster.prepare(model)
-        x, y = pictures(order["batch_size"])
+        x, y = images(order["batch_size"])
         share = cluster.share(order["batch_size"])
         own = slice(cluster.process_index * share, (cluster.process_index + 1) * share)
         endless = order["wait_at"] is not None

@@ -20,7 +20,7 @@ def tiny(classes=3, size=16, **options):
     return create_mobilenetv2(TINY, classes, (size, size, 3), **{"dropout_rate": 0, **options})
 
 
-def pictures(count=8, classes=3, size=16, seed=0):
+def images(count=8, classes=3, size=16, seed=0):
     random = np.random.default_rng(seed)
     labels = np.eye(classes, dtype="float32")[np.arange(count) % classes]
     return random.normal(size=(count, size, size, 3)).astype("float32"), labels

@@ -1,10 +1,10 @@
-"""Augmentation does what its papers say: against definitions by hand, and against decoding all of a picture."""
+"""Augmentation does what its papers say: against definitions by hand, and against decoding all of an image."""
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
-from mobilenet_runtime import PictureError
+from mobilenet_runtime import ImageError
 from mobilenet_zoo.training.data import Augmentation, Mixing, RandAugment
 from mobilenet_zoo.training.data.decoding import open_crop
 from mobilenet_zoo.training.data.randaugment import OPERATIONS
@@ -12,13 +12,13 @@ from tests import photographs
 
 pytestmark = pytest.mark.across
 
-PICTURE = photographs.photograph().resize((48, 32))
-PIXELS = np.asarray(PICTURE).astype(float)
-GREY = np.asarray(PICTURE.convert("L")).astype(float)
+IMAGE = photographs.photograph().resize((48, 32))
+PIXELS = np.asarray(IMAGE).astype(float)
+GREY = np.asarray(IMAGE.convert("L")).astype(float)
 NOTHING = {"crop_scale": None, "flip": 0.0}
 
 
-def applied(name, strength, image=PICTURE):
+def applied(name, strength, image=IMAGE):
     return np.asarray(OPERATIONS[name](image, strength)).astype(int)
 
 
@@ -27,7 +27,7 @@ def blend(degenerate, factor):
 
 
 def sampled(dx, dy):
-    """The picture read at x + dx, y + dy, in whole pixels, with mid grey outside."""
+    """The image read at x + dx, y + dy, in whole pixels, with mid grey outside."""
     rows, columns = np.indices(PIXELS.shape[:2])
     rows, columns = rows + dy, columns + dx
     inside = (rows >= 0) & (rows < 32) & (columns >= 0) & (columns < 48)
@@ -36,8 +36,8 @@ def sampled(dx, dy):
 
 EXPECTED = {
     ("identity", 0.7): PIXELS,
-    ("autocontrast", 0.7): np.asarray(ImageOps.autocontrast(PICTURE)),
-    ("equalize", 0.7): np.asarray(ImageOps.equalize(PICTURE)),
+    ("autocontrast", 0.7): np.asarray(ImageOps.autocontrast(IMAGE)),
+    ("equalize", 0.7): np.asarray(ImageOps.equalize(IMAGE)),
     ("solarize", -0.75): np.where(PIXELS < 64, PIXELS, 255 - PIXELS),
     ("solarize", 0.0): PIXELS,
     ("posterize", 1.0): PIXELS // 16 * 16,
@@ -46,8 +46,8 @@ EXPECTED = {
     ("brightness", -1.0): PIXELS * 0.1,
     ("color", -0.5): blend(GREY[..., None], 0.55),
     ("contrast", 0.5): blend(np.full((1, 1, 1), round(GREY.mean())), 1.45),
-    ("sharpness", -1.0): blend(np.asarray(PICTURE.filter(ImageFilter.SMOOTH)).astype(float), 0.1),
-    ("rotate", 1.0): np.asarray(PICTURE.rotate(30, Image.Resampling.BILINEAR, fillcolor=(128,) * 3)),
+    ("sharpness", -1.0): blend(np.asarray(IMAGE.filter(ImageFilter.SMOOTH)).astype(float), 0.1),
+    ("rotate", 1.0): np.asarray(IMAGE.rotate(30, Image.Resampling.BILINEAR, fillcolor=(128,) * 3)),
     ("translate_x", 10 / (0.45 * 48)): sampled(10, 0),
     ("translate_y", -8 / (0.45 * 32)): sampled(0, -8),
 }
@@ -73,7 +73,7 @@ class TestOperations:
 
     @pytest.mark.parametrize("name", OPERATIONS)
     def test_grey(self, name):
-        assert applied(name, 0.8, PICTURE.convert("L")).shape == (32, 48)
+        assert applied(name, 0.8, IMAGE.convert("L")).shape == (32, 48)
 
 
 class TestRandAugment:
@@ -88,7 +88,7 @@ class TestRandAugment:
         monkeypatch.setattr("mobilenet_zoo.training.data.randaugment._DRAWN", (note,) * 14)
         rng = np.random.default_rng(0)
         for _ in range(times):
-            settings(PICTURE, rng)
+            settings(IMAGE, rng)
         return np.array(seen)
 
     def test_magnitudes_are_drawn_as_timm_does(self, monkeypatch):
@@ -108,7 +108,7 @@ class TestRandAugment:
         monkeypatch.setattr("mobilenet_zoo.training.data.randaugment._DRAWN", operations)
         rng = np.random.default_rng(0)
         for _ in range(700):
-            RandAugment(2, 9.0, 0.0)(PICTURE, rng)
+            RandAugment(2, 9.0, 0.0)(IMAGE, rng)
         counts = np.bincount(seen, minlength=14)
         assert counts.sum() == 1400 and counts.min() > 60 and counts.max() < 140
 
@@ -140,7 +140,7 @@ class TestCrop:
         assert np.abs(np.asarray(found).astype(int) - np.asarray(expected)).mean() < 1
 
     @pytest.mark.parametrize("orientation", [3, 6, 8])
-    def test_of_turned_pictures(self, orientation, tmp_path):
+    def test_of_turned_images(self, orientation, tmp_path):
         (tmp_path / "p.png").write_bytes(photographs.rotated_by_exif(photographs.photograph(), orientation).getvalue())
         sizes = []
 
@@ -172,20 +172,20 @@ class TestCrop:
         error = np.asarray(found).astype(float) - np.asarray(exact)
         assert 10 * np.log10(255**2 / np.mean(error**2)) > 38  # dB
 
-    @pytest.mark.parametrize("content", [b"", b"no picture", None])
+    @pytest.mark.parametrize("content", [b"", b"no image", None])
     def test_unreadable(self, content, tmp_path):
         path = tmp_path / "p.jpg"
         if content is not None:
             path.write_bytes(content)
-        with pytest.raises(PictureError, match="p.jpg can't be read"):
+        with pytest.raises(ImageError, match="p.jpg can't be read"):
             open_crop(str(path), str(path), 3, (8, 8), "bicubic", lambda w, h: (0, 0, w, h))
 
 
 class TestAugmentation:
     def test_flip(self):
-        mirrored = Augmentation(crop_scale=None, flip=1.0)(PICTURE, np.random.default_rng(0))
+        mirrored = Augmentation(crop_scale=None, flip=1.0)(IMAGE, np.random.default_rng(0))
         np.testing.assert_array_equal(mirrored, PIXELS[:, ::-1])
-        np.testing.assert_array_equal(Augmentation(**NOTHING)(PICTURE, np.random.default_rng(0)), PIXELS)
+        np.testing.assert_array_equal(Augmentation(**NOTHING)(IMAGE, np.random.default_rng(0)), PIXELS)
 
     def test_jitter_stays_within_its_factors(self):
         flat, rng = Image.new("RGB", (4, 4), (100, 100, 100)), np.random.default_rng(0)
@@ -230,31 +230,31 @@ class TestMixing:
         return rng.random((n, 8, 6, 3), "float32"), np.eye(n, dtype="float32"), np.arange(1, n + 1, dtype="float32")
 
     def test_mixup(self):
-        pictures, targets, weights = self.batch()
+        images, targets, weights = self.batch()
         amount = np.random.default_rng(7)
         amount.random()
         amount = amount.beta(0.8, 0.8)
-        for values in (mixed := [x.copy() for x in (pictures, targets, weights)]):
-            assert values is not pictures
+        for values in (mixed := [x.copy() for x in (images, targets, weights)]):
+            assert values is not images
         Mixing(mixup=0.8, cutmix=0.0)(*mixed, np.random.default_rng(7))
         partner = [1, 0, 3, 2, 4]
-        for found, values in zip(mixed, (pictures, targets, weights), strict=True):
+        for found, values in zip(mixed, (images, targets, weights), strict=True):
             np.testing.assert_allclose(found, amount * values + (1 - amount) * values[partner], rtol=1e-5)
 
     @pytest.mark.parametrize("channels_last", [True, False])
     def test_cutmix(self, channels_last):
-        pictures, targets, _ = self.batch()
+        images, targets, _ = self.batch()
         settings = Mixing(mixup=0.0, cutmix=1.0)
         share, (top, bottom, left, right) = settings.draw(8, 6, np.random.default_rng(3))
-        given = (pictures if channels_last else np.moveaxis(pictures, -1, 1)).copy()
+        given = (images if channels_last else np.moveaxis(images, -1, 1)).copy()
         mixed_targets = targets.copy()
         settings(given, mixed_targets, None, np.random.default_rng(3), channels_last)
         found = given if channels_last else np.moveaxis(given, 1, -1)
-        expected = pictures.copy()
+        expected = images.copy()
         for i, j in ((0, 1), (1, 0), (2, 3), (3, 2)):
-            expected[i, top:bottom, left:right] = pictures[j, top:bottom, left:right]
+            expected[i, top:bottom, left:right] = images[j, top:bottom, left:right]
         np.testing.assert_array_equal(found, expected)
-        assert not np.array_equal(found, pictures)
+        assert not np.array_equal(found, images)
         assert share == pytest.approx(1 - (bottom - top) * (right - left) / 48)
         np.testing.assert_allclose(mixed_targets[0], [share, 1 - share, 0, 0, 0], rtol=1e-6)
 
@@ -269,10 +269,10 @@ class TestMixing:
         assert amounts.mean() == pytest.approx(0.5, abs=0.03)
 
     def test_none(self):
-        pictures, targets, _ = self.batch()
-        mixed = pictures.copy()
+        images, targets, _ = self.batch()
+        mixed = images.copy()
         Mixing(0.0, 0.0)(mixed, targets, None, np.random.default_rng(0))
-        np.testing.assert_array_equal(mixed, pictures)
+        np.testing.assert_array_equal(mixed, images)
 
     def test_wrong_settings(self):
         with pytest.raises(ValueError, match="mixup=-1"):

@@ -4,15 +4,15 @@ import keras
 import numpy as np
 import pytest
 
-from mobilenet_runtime import PictureError, Preprocessing
+from mobilenet_runtime import ImageError, Preprocessing
 from mobilenet_zoo.training.data import Examples, Pipeline
 
 TRANSFORM = Preprocessing((4, 4), 1.0, "bilinear", None, None, channels=1)
 
 
 def data(n=21):
-    pictures = np.repeat(np.arange(n, dtype="uint8"), 16).reshape(n, 4, 4)
-    return Examples(pictures, np.arange(n) % 3, tuple("abc"))
+    images = np.repeat(np.arange(n, dtype="uint8"), 16).reshape(n, 4, 4)
+    return Examples(images, np.arange(n) % 3, tuple("abc"))
 
 
 def linear():
@@ -24,7 +24,7 @@ def linear():
 
 @pytest.mark.parametrize("balance", [None, "weights"])
 def test_fit_is_training_on_the_announced_batches(balance):
-    """As `train_on_batch` with the pictures that `indices` names."""
+    """As `train_on_batch` with the images that `indices` names."""
     made = Pipeline(data(), TRANSFORM, batch_size=4, training=True, seed=3, balance=balance)
     ours, theirs = linear(), linear()
     theirs.set_weights(ours.get_weights())
@@ -32,18 +32,18 @@ def test_fit_is_training_on_the_announced_batches(balance):
     counts = data().counts
     for step in range(2, 8):
         chosen = data().subset(made.indices(step))
-        pictures = TRANSFORM(list(chosen.pictures))
+        images = TRANSFORM(list(chosen.images))
         weights = None if balance is None else (21 / 3 / counts)[chosen.labels]
-        theirs.train_on_batch(pictures, np.eye(3)[chosen.labels], sample_weight=weights)
+        theirs.train_on_batch(images, np.eye(3)[chosen.labels], sample_weight=weights)
     for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
 
 
-def test_validation_and_prediction_take_every_picture_each_time():
+def test_validation_and_prediction_take_every_image_each_time():
     made = Pipeline(data(), TRANSFORM, batch_size=4, training=True)
     held_out = Pipeline(data(), TRANSFORM, batch_size=8, training=False)
     net, batches = linear(), held_out.batches()
-    expected = TRANSFORM(list(data().pictures))
+    expected = TRANSFORM(list(data().images))
     history = net.fit(
         made.batches(),
         steps_per_epoch=2,
@@ -72,9 +72,9 @@ def test_fit_from_worker_processes():
         np.testing.assert_array_equal(mine, other)
 
 
-def test_too_many_damaged_pictures_end_fit(tmp_path):
+def test_too_many_damaged_images_end_fit(tmp_path):
     broken = Examples([str(tmp_path / f"{i}.jpg") for i in range(30)], np.arange(30) % 3, tuple("abc"))
     made = Pipeline(broken, TRANSFORM, batch_size=4, training=True)
-    with pytest.raises(PictureError, match="11 of 30 pictures can't be read"):
+    with pytest.raises(ImageError, match="11 of 30 images can't be read"):
         linear().fit(made.batches(), steps_per_epoch=2, shuffle=False, verbose=0)
     assert len(made.damaged) == 11

@@ -1,4 +1,4 @@
-"""Batches depend on the seed and the step alone, and damaged pictures on nothing else."""
+"""Batches depend on the seed and the step alone, and damaged images on nothing else."""
 
 import io
 import sys
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobilenet_runtime import PictureError, Preprocessing
+from mobilenet_runtime import ImageError, Preprocessing
 from mobilenet_zoo.training.data import Augmentation, Examples, Mixing, Pipeline, RandAugment
 from mobilenet_zoo.training.data.orders import class_weights
 from tests import photographs
@@ -24,11 +24,11 @@ FULL = {
 
 
 def examples(n=22, classes=3):
-    """Pictures of noise, of which the first pixel tells which it is."""
-    pictures = np.random.default_rng(0).integers(0, 256, (n, 16, 16, 3), "uint8")
-    pictures[:, 0, 0] = np.arange(n)[:, None]
+    """Images of noise, of which the first pixel tells which it is."""
+    images = np.random.default_rng(0).integers(0, 256, (n, 16, 16, 3), "uint8")
+    images[:, 0, 0] = np.arange(n)[:, None]
     labels = np.minimum(np.arange(n) % 5, classes - 1)
-    return Examples(pictures, labels, tuple("abc"[:classes]), [f"noise[{i}]" for i in range(n)])
+    return Examples(images, labels, tuple("abc"[:classes]), [f"noise[{i}]" for i in range(n)])
 
 
 def pipeline(data=None, *, preprocessing=TRANSFORM, batch_size=8, training=True, **options):
@@ -50,7 +50,7 @@ def assert_same(ours, theirs):
 
 
 def ids(batch):
-    """Which pictures of `examples` a batch of unchanged ones holds."""
+    """Which images of `examples` a batch of unchanged ones holds."""
     return (255 * (batch[0][:, 0, 0, 0] * 0.2 + 0.5)).round().astype(int).tolist()
 
 
@@ -91,17 +91,17 @@ class TestDeterminism:
             np.testing.assert_array_equal(batch[1], np.eye(3)[examples().labels[made.indices(step)]])
 
     def test_workers_import_no_keras(self):
-        class Pictures(list):  # local, so that a worker needs nothing of this module
+        class Images(list):  # local, so that a worker needs nothing of this module
             def __getitem__(self, i):
                 import sys
 
-                from mobilenet_runtime import PictureError
+                from mobilenet_runtime import ImageError
 
-                raise PictureError(f"imported: {[m for m in ('keras', 'tensorflow', 'torch') if m in sys.modules]}")
+                raise ImageError(f"imported: {[m for m in ('keras', 'tensorflow', 'torch') if m in sys.modules]}")
 
-        data = Examples(Pictures([0, 1]), [0, 1], ("a", "b"), ["p", "q"])
+        data = Examples(Images([0, 1]), [0, 1], ("a", "b"), ["p", "q"])
         assert "keras" in sys.modules
-        with pytest.raises(PictureError, match=r"2 of 2 pictures can't be read.*imported: \[\]"):
+        with pytest.raises(ImageError, match=r"2 of 2 images can't be read.*imported: \[\]"):
             take(pipeline(data, batch_size=2, workers=1), 1)
 
 
@@ -116,7 +116,7 @@ class TestBatches:
         made = pipeline(training=False)
         batches = list(made.batches())
         assert [len(x) for x, _ in batches] == [8, 8, 6] and made.steps_per_epoch == 3
-        np.testing.assert_array_equal(np.concatenate([x for x, _ in batches]), TRANSFORM(list(examples().pictures)))
+        np.testing.assert_array_equal(np.concatenate([x for x, _ in batches]), TRANSFORM(list(examples().images)))
         np.testing.assert_array_equal(np.concatenate([y for _, y in batches]).argmax(1), examples().labels)
 
     def test_evaluation_shared_by_processes(self):
@@ -131,19 +131,19 @@ class TestBatches:
         transform = Preprocessing((16, 16), 0.875, "bilinear", mean, mean and (0.2, 0.3, 0.4))
         made = pipeline(preprocessing=transform, data_format=data_format)
         (batch,) = take(made, 1)
-        expected = transform([examples().pictures[i] for i in made.indices(0)])
+        expected = transform([examples().images[i] for i in made.indices(0)])
         expected = expected if data_format == "channels_last" else np.moveaxis(expected, -1, 1)
         assert batch[0].dtype == np.float32
         np.testing.assert_allclose(batch[0], expected, rtol=1e-5, atol=1e-5)
 
     def test_grey(self):
         transform = Preprocessing((16, 16), 0.875, "bilinear", (0.5,), (0.25,), channels=1)
-        grey = Examples(examples().pictures[..., 0], examples().labels, tuple("abc"))
+        grey = Examples(examples().images[..., 0], examples().labels, tuple("abc"))
         (batch,) = take(pipeline(grey, preprocessing=transform, **FULL, data_format="channels_first"), 1)
         assert batch[0].shape == (8, 1, 16, 16)
 
-    def test_every_kind_of_picture(self, tmp_path):
-        """Each comes out as the same picture in RGB or grey does."""
+    def test_every_kind_of_image(self, tmp_path):
+        """Each comes out as the same image in RGB or grey does."""
         paths = []
         for name, opened in photographs.modes().items():
             paths.append(tmp_path / f"{name}.{'jpg' if name in ('cmyk', 'ycbcr') else 'png'}")
@@ -157,7 +157,7 @@ class TestBatches:
         made = pipeline(data, batch_size=len(paths), augmentation=whole)
         (batch,) = take(made, 1)
         assert made.damaged == []
-        found = {Path(paths[i]).stem: picture for i, picture in zip(made.indices(0), batch[0], strict=True)}
+        found = {Path(paths[i]).stem: image for i, image in zip(made.indices(0), batch[0], strict=True)}
         for name in ("rgba", "palette", "cmyk", "ycbcr", "turned"):
             assert np.abs(found[name] - found["rgb"]).mean() < 0.12, name
         for name in ("grey and alpha", "16"):
@@ -185,13 +185,13 @@ class TestImbalance:
         made = pipeline(data, balance="sampling", batch_size=20)
         drawn = np.array([made.indices(step) for step in range(3)]).ravel()
         assert np.bincount(labels[drawn]).tolist() == [20, 20, 20]
-        assert np.bincount(drawn, minlength=60)[1:10].tolist().count(2) >= 7  # of 9 pictures 20 times: 2 or 3 of each
+        assert np.bincount(drawn, minlength=60)[1:10].tolist().count(2) >= 7  # of 9 images 20 times: 2 or 3 of each
         again = np.array([made.indices(step) for step in range(3, 6)]).ravel()
         assert set(again[labels[again] == 2]) != set(drawn[labels[drawn] == 2])
 
 
 def with_damage(folder, damaged, n=24):
-    """Files of pictures, some of them cut off, empty or gone; the others' shade tells which they are."""
+    """Files of images, some of them cut off, empty or gone; the others' shade tells which they are."""
     for i in range(n):
         Image.new("RGB", (40, 40), (i * 8,) * 3).save(folder / f"{i}.png")
     for kind, i in enumerate(damaged):
@@ -219,8 +219,8 @@ class TestDamage:
         found = np.concatenate([x[:, 0, 0, 0] for x, _ in batches])
         assert (found / 8).round().astype(int).tolist() == good
         np.testing.assert_array_equal(np.concatenate([y for _, y in batches]).argmax(1), np.array(good) % 2)
-        assert [str(error).split(" ")[0] for error in made.damaged] == [data.pictures[i] for i in (3, 11, 12)]
-        assert all(isinstance(error, PictureError) for error in made.damaged)
+        assert [str(error).split(" ")[0] for error in made.damaged] == [data.images[i] for i in (3, 11, 12)]
+        assert all(isinstance(error, ImageError) for error in made.damaged)
 
     def test_left_out_of_evaluation(self, tmp_path):
         data = with_damage(tmp_path, [0, 1, 2, 3, 9])
@@ -238,12 +238,12 @@ class TestDamage:
     def test_more_than_the_limit(self, tmp_path, training):
         data = with_damage(tmp_path, [5, 6, 7])
         made = pipeline(data, preprocessing=RAW, training=training, damaged_limit=2)
-        with pytest.raises(PictureError, match=r"3 of 24 pictures can't be read, and 2 are skipped .*5.png"):
+        with pytest.raises(ImageError, match=r"3 of 24 images can't be read, and 2 are skipped .*5.png"):
             take(made, 3)
 
     def test_none_is_good(self, tmp_path):
         made = pipeline(with_damage(tmp_path, range(4), 4), preprocessing=RAW, batch_size=2)
-        with pytest.raises(PictureError, match="4 of 4"):
+        with pytest.raises(ImageError, match="4 of 4"):
             take(made, 1)
 
     def test_limit(self):
@@ -251,14 +251,14 @@ class TestDamage:
         many = Examples(np.zeros((2001, 2, 2), "uint8"), np.zeros(2001, int), ("a",))
         assert pipeline(many).damaged_limit == 21
 
-    def test_opened_pictures(self):
+    def test_opened_images(self):
         file = io.BytesIO()
         photographs.photograph().save(file, "JPEG")
         cut = Image.open(io.BytesIO(file.getvalue()[:3000]))
         data = Examples([cut, photographs.photograph()], [0, 1], ("a", "b"))
         made = pipeline(data, preprocessing=RAW, batch_size=2, training=False)
         assert [x.shape[0] for x, _ in made.batches()] == [1]
-        assert "picture 0 can't be read" in str(made.damaged[0])
+        assert "image 0 can't be read" in str(made.damaged[0])
 
 
 @pytest.mark.parametrize(

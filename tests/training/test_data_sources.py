@@ -10,27 +10,27 @@ import pytest
 from PIL import Image
 from sklearn.model_selection import StratifiedShuffleSplit
 
-from mobilenet_runtime import PictureError, Preprocessing
+from mobilenet_runtime import ImageError, Preprocessing
 from mobilenet_zoo.training.data import Examples, read_data, read_examples, split
 
 pytestmark = pytest.mark.across
 
 
-def picture(shade=0, size=(6, 5)):
+def image(shade=0, size=(6, 5)):
     return Image.new("RGB", size, (shade, shade, shade))
 
 
 def tree(folder, counts):
-    """A folder with `{"part/class": pictures}`."""
+    """A folder with `{"part/class": images}`."""
     for name, count in counts.items():
         (folder / name).mkdir(parents=True)
         for i in range(count):
-            picture(i).save(folder / name / f"{i}.png")
+            image(i).save(folder / name / f"{i}.png")
     return folder
 
 
 def shades(examples):
-    return [np.asarray(p)[0, 0, 0] for p in map(Image.open, examples.pictures)]
+    return [np.asarray(p)[0, 0, 0] for p in map(Image.open, examples.images)]
 
 
 class TestFolders:
@@ -39,9 +39,9 @@ class TestFolders:
         assert data.class_names == ("cat", "dog")
         assert data.counts.tolist() == [2, 2]
         assert all(
-            name in path for path, name in zip(data.pictures, np.array(data.class_names)[data.labels], strict=True)
+            name in path for path, name in zip(data.images, np.array(data.class_names)[data.labels], strict=True)
         )
-        assert data.name_of(3) == data.pictures[3] == str(tmp_path / "dog" / "1.png")
+        assert data.name_of(3) == data.images[3] == str(tmp_path / "dog" / "1.png")
 
     @pytest.mark.parametrize("validation", ["val", "validation", "test"])
     def test_of_parts(self, tmp_path, validation):
@@ -65,9 +65,9 @@ class TestFolders:
         [
             ({}, "no class folders"),
             ({"cat": 2}, "one class"),
-            ({"cat": 2, "dog": 0}, "without a picture: dog"),
+            ({"cat": 2, "dog": 0}, "without an image: dog"),
             ({"train/a": 1, "train/b": 1, "val/c": 1}, "label='c' is not known"),
-            ({"val/a": 1, "val/b": 1, "train": 0}, "no class folders|without a picture"),
+            ({"val/a": 1, "val/b": 1, "train": 0}, "no class folders|without an image"),
         ],
     )
     def test_wrong_ones(self, tmp_path, counts, message):
@@ -90,7 +90,7 @@ class TestManifests:
     @pytest.fixture
     def folder(self, tmp_path):
         for i in range(4):
-            picture(i).save(tmp_path / f"{i}.png")
+            image(i).save(tmp_path / f"{i}.png")
         return tmp_path
 
     def test_csv(self, folder):
@@ -123,8 +123,8 @@ class TestManifests:
             ("csv", "path,label\n,cat\n", "line 2: path is ''"),
             ("csv", "path,label\n0.png,-1\n", "line 2: label -1 is out of range"),
             ("csv", "path,label,split\n0.png,a,train\n1.png,b,\n", "line 3: split is missing"),
-            ("csv", "path,label\n0.png,a\n8.png,a\n9.png,b\n", r"2 of 3 pictures do not exist: .*8.png \(line 3\)"),
-            ("csv", "path,label\n", "no pictures"),
+            ("csv", "path,label\n0.png,a\n8.png,a\n9.png,b\n", r"2 of 3 images do not exist: .*8.png \(line 3\)"),
+            ("csv", "path,label\n", "no images"),
             ("jsonl", '{"path": "0.png", "label": "a"}\n{"path"\n', "line 2: this is no JSON"),
             ("jsonl", "[1]\n", "line 1: each line must be like"),
             ("jsonl", '{"path": "0.png", "label": 1.5}\n', "line 1: label 1.5"),
@@ -144,7 +144,7 @@ class TestArrays:
     def test_whole(self, tmp_path, keys):
         np.savez(tmp_path / "d.npz", **dict(zip(keys, (self.X, self.Y[:, None]), strict=True)))
         data = read_examples(tmp_path / "d.npz")
-        np.testing.assert_array_equal(data.pictures[3], self.X[3])
+        np.testing.assert_array_equal(data.images[3], self.X[3])
         assert (data.labels.tolist(), data.class_names) == (self.Y.tolist(), ("0", "1", "2"))
         assert data.subset([4, 2]).name_of(0) == "d.npz[4]"
 
@@ -157,7 +157,7 @@ class TestArrays:
         assert (train.labels.tolist(), validation.labels.tolist()) == (self.Y.tolist(), [2])
         joined = read_examples(tmp_path / "d.npz", class_names=("x", "y", "z"))
         assert joined.labels.tolist() == [2, 1, 0, 2, 1, 0, 0]
-        np.testing.assert_array_equal(joined.pictures[6], self.X[0])
+        np.testing.assert_array_equal(joined.images[6], self.X[0])
         assert joined.name_of(6) == "d.npz:x_test[0]"
 
     @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ class TestArrays:
             ({"x": X, "y": Y - 1}, r"y\[0\]: label -1 is out of range"),
             ({"x": X, "y": Y, "class_names": ["a", "b"]}, r"y\[2\]: label 2 is out of range: there are 2 classes"),
             ({"x": X / 255, "y": Y}, "pixels are 0 to 255"),
-            ({"x": X[..., None].repeat(2, -1), "y": Y}, "no pictures"),
+            ({"x": X[..., None].repeat(2, -1), "y": Y}, "no images"),
             ({"x": np.array([None] * 6), "y": Y}, "can't be read"),
             ({"x": X, "y": Y * 0.5}, r"y\[1\]: label 0.5"),
         ],
@@ -190,14 +190,14 @@ class TestHuggingFace:
         features = datasets.Features(
             {"photo": datasets.Image(), "label": kind or datasets.ClassLabel(names=["zebra", "ant"])}
         )
-        return datasets.Dataset.from_dict({"photo": [picture(s) for s in shades], "label": labels}, features=features)
+        return datasets.Dataset.from_dict({"photo": [image(s) for s in shades], "label": labels}, features=features)
 
     def test_objects(self):
         data = datasets.DatasetDict(train=self.dataset([1, 2, 3], [0, 1, 1]), validation=self.dataset([4], [1]))
         train, validation = read_data(data)
         assert train.class_names == ("zebra", "ant")
         assert (train.labels.tolist(), validation.labels.tolist()) == ([0, 1, 1], [1])
-        assert [np.asarray(train.pictures[i])[0, 0, 0] for i in range(3)] == [1, 2, 3]
+        assert [np.asarray(train.images[i])[0, 0, 0] for i in range(3)] == [1, 2, 3]
         assert validation.name_of(0) == "the dataset[validation][0]"
 
     def test_folder(self, tmp_path):
@@ -215,37 +215,37 @@ class TestHuggingFace:
         with pytest.raises(ValueError, match="one Image column.*It has label"):
             read_data(datasets.Dataset.from_dict({"label": [1]}))
 
-    def test_damaged_pictures_are_known_by_name(self):
+    def test_damaged_images_are_known_by_name(self):
         broken = io.BytesIO()
-        picture(3, (64, 64)).save(broken, "PNG")
+        image(3, (64, 64)).save(broken, "PNG")
         features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
         stored = [{"bytes": broken.getvalue()[:60], "path": None}]
         data = read_examples(datasets.Dataset.from_dict({"image": stored, "label": [0]}, features=features))
-        with pytest.raises(PictureError, match=r"the dataset\[0\] can't be read"):
-            data.pictures[0]
+        with pytest.raises(ImageError, match=r"the dataset\[0\] can't be read"):
+            data.images[0]
 
 
 class TestExamples:
     def test_classes_are_matched_by_name(self):
-        ours = Examples([picture(), picture(1)], np.array([0, 1]), ("a", "b"))
-        theirs = Examples([picture(2)], np.array([0]), ("b",))
+        ours = Examples([image(), image(1)], np.array([0, 1]), ("a", "b"))
+        theirs = Examples([image(2)], np.array([0]), ("b",))
         assert read_data(ours, validation=theirs).validation.labels.tolist() == [1]
 
     @pytest.mark.parametrize(
         ("labels", "names", "message"),
         [
             ([0, 2], "ab", r"labels\[1\]=2 is out of range"),
-            ([0], "ab", "2 pictures, but 1 labels"),
+            ([0], "ab", "2 images, but 1 labels"),
             ([0, 1], "aa", "twice"),
         ],
     )
     def test_wrong_ones(self, labels, names, message):
         with pytest.raises(ValueError, match=message):
-            Examples([picture(), picture()], np.array(labels), tuple(names))
+            Examples([image(), image()], np.array(labels), tuple(names))
 
-    def test_pictures_feed_the_preprocessing(self, tmp_path):
+    def test_images_feed_the_preprocessing(self, tmp_path):
         data = read_examples(tree(tmp_path, {"a": 1, "b": 2}))
-        assert Preprocessing((4, 4), 1.0, "bilinear", None, None)(list(data.pictures)).shape == (3, 4, 4, 3)
+        assert Preprocessing((4, 4), 1.0, "bilinear", None, None)(list(data.images)).shape == (3, 4, 4, 3)
 
 
 class TestSplitting:
@@ -259,7 +259,7 @@ class TestSplitting:
         _, theirs = next(StratifiedShuffleSplit(1, test_size=0.2, random_state=0).split(data.labels, data.labels))
         train, validation = split(data, 0.2, seed=1)
         assert validation.counts.tolist() == np.bincount(data.labels[theirs]).tolist() == [20, 10, 2]
-        assert sorted([*train.pictures, *validation.pictures]) == data.pictures
+        assert sorted([*train.images, *validation.images]) == data.images
 
     @pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
     def test_small_classes(self, fraction):
@@ -268,7 +268,7 @@ class TestSplitting:
 
     def test_seed(self):
         data = self.data([30, 30])
-        drawn = [split(data, 0.3, seed).validation.pictures for seed in (0, 0, 1)]
+        drawn = [split(data, 0.3, seed).validation.images for seed in (0, 0, 1)]
         assert drawn[0] == drawn[1] != drawn[2]
 
     def test_none_and_too_much(self):

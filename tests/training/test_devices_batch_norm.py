@@ -12,8 +12,8 @@ def expected(data_format):
     torch = pytest.importorskip("torch")
     x, kernel, gamma, beta, weights = (torch.tensor(each, dtype=torch.float64) for each in arrays(data_format))
     leaves = [each.requires_grad_() for each in (x, kernel, gamma, beta)]
-    pictures = x.permute(0, 3, 1, 2) if data_format == "channels_last" else x
-    y = torch.nn.functional.conv2d(pictures, kernel.permute(3, 2, 0, 1))
+    images = x.permute(0, 3, 1, 2) if data_format == "channels_last" else x
+    y = torch.nn.functional.conv2d(images, kernel.permute(3, 2, 0, 1))
     variance, mean = torch.var_mean(y, (0, 2, 3), correction=0)
     y = torch.relu(torch.nn.functional.batch_norm(y, None, None, gamma, beta, True, 0.0, EPSILON))
     z = torch.nn.functional.hardswish(torch.nn.functional.batch_norm(y, None, None, gamma, beta, True, 0.0, EPSILON))
@@ -33,7 +33,7 @@ def check(folder, devices, cuts, data_format):
         if name in ("mean", "variance"):  # every device has them
             found = np.stack([part[name] for part in parts])
             value = np.stack([value] * devices)
-        elif name in ("z", "x"):  # every device has those of its pictures
+        elif name in ("z", "x"):  # every device has those of its images
             found = np.concatenate([part[name] for part in parts])
         else:  # the parameters' gradients add up
             found = sum(part[name] for part in parts)
@@ -48,7 +48,7 @@ def test_two_devices_normalise_as_one(tmp_path, backend, data_format):
 
 
 @pytest.mark.slow
-def test_processes_may_have_unlike_numbers_of_pictures(tmp_path, backend):
+def test_processes_may_have_unlike_numbers_of_images(tmp_path, backend):
     if backend != "torch":
         pytest.skip("has equal parts")
     check(tmp_path, 2, [0, 1, 8], "channels_last")

@@ -18,7 +18,7 @@ from tests.training.train_worker import STOPPED
 pytestmark = pytest.mark.slow
 
 CURVE = 1e-4
-TIMES = {"pictures_per_second", "waiting"}
+TIMES = {"images_per_second", "waiting"}
 MODULE = "tests.training.train_worker"
 
 

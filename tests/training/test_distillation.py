@@ -10,7 +10,7 @@ from mobilenet_zoo.facts import Facts, remember
 from mobilenet_zoo.training.compiling import compile_model
 from mobilenet_zoo.training.distillation import Distiller, blend_targets, distillation_loss
 from mobilenet_zoo.training.recipes import load_recipe
-from tests.training.small import TINY, pictures, tiny, values
+from tests.training.small import TINY, images, tiny, values
 
 
 def softmax(logits):
@@ -50,7 +50,7 @@ def test_the_divergence_by_hand(temperature):
 )
 def test_loss_and_gradient_by_hand(temperature, weight):
     """The bias of the classifier: T · (p at T - q at T) from the teacher, p - y from the labels."""
-    x, y = pictures()
+    x, y = images()
     student, teacher = tiny(), teacher_of()
     p, q = answers(student, x, training=True), answers(teacher, x)
     softened_p, softened_q = softmax(np.log(p) / temperature), softmax(np.log(q) / temperature)
@@ -68,7 +68,7 @@ def test_loss_and_gradient_by_hand(temperature, weight):
 
 @pytest.mark.neutral
 def test_the_teacher_stays_what_and_where_it_was():
-    x, y = pictures()
+    x, y = images()
     student, teacher = tiny(), teacher_of()
     before = values(teacher.variables)
     model = compile_model(Distiller(student, teacher), load_recipe({}, {"ema": {}}), 1)
@@ -86,7 +86,7 @@ def test_the_teacher_stays_what_and_where_it_was():
 
 @pytest.mark.neutral
 def test_a_student_follows_its_teacher():
-    x, y = pictures(32)
+    x, y = images(32)
     student, teacher = tiny(norm_momentum=0.5), teacher_of()
     own = {"optimizer.learning_rate": 0.02, "epochs": 25, "schedule.warmup_epochs": 1}
     model = compile_model(Distiller(student, teacher, 1.0, 1.0), load_recipe({}, own), 1)
@@ -94,9 +94,9 @@ def test_a_student_follows_its_teacher():
     assert history[-1] < 0.5 * history[0]
 
 
-def test_a_teacher_gets_pictures_as_it_wants_them():
+def test_a_teacher_gets_images_as_it_wants_them():
     """Twice the size, pixels in 0..255 and grey, from a student's 16 by 16 in -1..1."""
-    x = np.repeat(np.repeat(pictures(size=8)[0], 2, axis=1), 2, axis=2).clip(-1, 1)
+    x = np.repeat(np.repeat(images(size=8)[0], 2, axis=1), 2, axis=2).clip(-1, 1)
     teacher = teacher_of(include_preprocessing=True)
     found = Distiller(tiny(), teacher)._teach(x)
     expected = np.log(answers(teacher, (x + 1) * 127.5))
@@ -110,7 +110,7 @@ def test_a_teacher_gets_pictures_as_it_wants_them():
 
 @pytest.mark.across
 def test_saved_answers_are_as_good_as_the_teacher(tmp_path):
-    x, y = pictures()
+    x, y = images()
     teacher = teacher_of()
     names = [f"folder/{i}.png" for i in range(len(x))]
     save_predictions(tmp_path / "teacher.npz", answers(teacher, x)[::-1], names[::-1])

@@ -13,7 +13,7 @@ from mobilenet_zoo.training.compiling import compile_model, rematerialise
 from mobilenet_zoo.training.optimization import decays, make_optimizer
 from mobilenet_zoo.training.recipes import load_recipe
 from mobilenet_zoo.training.schedules import Schedule, make_schedule
-from tests.training.small import pictures, tiny, values
+from tests.training.small import images, tiny, values
 
 STEPS = 5
 
@@ -232,7 +232,7 @@ def test_schedules_are_optaxs(name, warmup):
 
 
 @pytest.mark.across
-def test_rates_scale_with_the_pictures_of_a_step():
+def test_rates_scale_with_the_images_of_a_step():
     overrides = {"batch_size": 64, "optimizer.accumulation_steps": 4, "optimizer.learning_rate_per": 128}
     recipe = load_recipe("scratch_small", overrides | {"optimizer.learning_rate": 0.01, "schedule.warmup_epochs": 0})
     schedule = make_schedule(recipe, 10, epochs=2)
@@ -260,7 +260,7 @@ class Remembering(keras.callbacks.Callback):
 
 @pytest.mark.neutral
 def test_evaluation_sees_the_average_and_gives_the_weights_back():
-    x, y = pictures()
+    x, y = images()
     recipe = load_recipe({}, {"ema.momentum": 0.5, "optimizer.learning_rate": 0.05, "epochs": 4})
     model = compile_model(tiny(), recipe, 2)
     after = []
@@ -283,7 +283,7 @@ def test_evaluation_sees_the_average_and_gives_the_weights_back():
 
 def fitted(overrides, made=None, **options):
     """The variables of a tiny model after two epochs, and the losses."""
-    x, y = pictures(16)
+    x, y = images(16)
     recipe = load_recipe({}, {"optimizer.name": "sgd", "optimizer.learning_rate": 0.05, "epochs": 2} | overrides)
     model = tiny(dtype=recipe.precision, **(made or {}))
     compile_model(model, recipe, 4)

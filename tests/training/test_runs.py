@@ -16,7 +16,7 @@ from mobilenet_zoo.training import Checkpoints, NotFinite, Terminated, models, s
 from mobilenet_zoo.training.callbacks import Callbacks, Position, Saving
 from tests.training import tiny
 
-TIMES = ("pictures_per_second", "waiting")
+TIMES = ("images_per_second", "waiting")
 
 
 def run(folder, **options):
@@ -106,7 +106,7 @@ def test_a_run_and_its_folder(through):
 
 def test_the_best_weights_are_the_averages_that_were_evaluated(through):
     held_out = tiny.data().validation
-    x = preprocessing(through.model)([held_out.pictures[i] for i in range(len(held_out))])
+    x = preprocessing(through.model)([held_out.images[i] for i in range(len(held_out))])
     found = keras.ops.convert_to_numpy(through.model(x))
     right = (found.argmax(1) == held_out.labels).mean()
     assert right == pytest.approx(through.best["val_accuracy"])
@@ -227,7 +227,7 @@ def test_damaged_images_are_counted_in_log_report_and_warning(tmp_path):
     data = tiny.data()
     for examples, damaged in ((data.train, (3, 8)), (data.validation, (4,))):
         for i in damaged:
-            examples.pictures[i] = str(tmp_path / f"damaged{i}.png")
+            examples.images[i] = str(tmp_path / f"damaged{i}.png")
             (tmp_path / f"damaged{i}.png").write_bytes(b"damaged")
     options = {"recipe": tiny.recipe(epochs=1, head_epochs=0), "progress": False}
     with pytest.warns(MobileNetWarning) as given:
@@ -241,7 +241,7 @@ def test_damaged_images_are_counted_in_log_report_and_warning(tmp_path):
     assert dict(zip(header.split(","), row.split(","), strict=True))["damaged"] == "3"
     report = (found.folder / "report.html").read_text("utf-8")
     assert "2 of training, 1 of validation" in report
-    assert report.count("can't be read as a picture") == 3 or report.count("be read as a picture") == 3
+    assert report.count("can't be read as an image") == 3 or report.count("be read as an image") == 3
 
 
 @pytest.mark.neutral

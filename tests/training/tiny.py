@@ -1,4 +1,4 @@
-"""A model, pictures and a recipe that train within seconds."""
+"""A model, images and a recipe that train within seconds."""
 
 import numpy as np
 
@@ -34,16 +34,16 @@ def model():
 
 
 def examples(count):
-    """Pictures whose colour says the class, in noise."""
+    """Images whose colour says the class, in noise."""
     random = np.random.default_rng(count)
     labels = np.arange(count) % len(CLASSES)
-    pictures = random.integers(0, 120, (count, SIZE, SIZE, 3))
-    pictures[np.arange(count), :, :, labels] += 100
-    return Examples(list(pictures.astype("uint8")), labels, CLASSES, [f"{i}.png" for i in range(count)])
+    images = random.integers(0, 120, (count, SIZE, SIZE, 3))
+    images[np.arange(count), :, :, labels] += 100
+    return Examples(list(images.astype("uint8")), labels, CLASSES, [f"{i}.png" for i in range(count)])
 
 
 def data():
-    """26 pictures to learn from, which are 4 whole batches of 6, and 7 held out."""
+    """26 images to learn from, which are 4 whole batches of 6, and 7 held out."""
     return Data(examples(26), examples(7))
 
 

@@ -21,9 +21,9 @@ QUICK = {
 
 
 def image(size=64, channels=3, dtype="float32"):
-    """Two pictures of waves and noise."""
-    pictures = [seeded.image(size + extra, size + extra, channels)[:, :size, :size] for extra in (0, 1)]
-    return np.concatenate(pictures).astype(dtype)
+    """Two images of waves and noise."""
+    images = [seeded.image(size + extra, size + extra, channels)[:, :size, :size] for extra in (0, 1)]
+    return np.concatenate(images).astype(dtype)
 
 
 def check_same(model, fused, x, tolerance=1e-5):
@@ -56,7 +56,7 @@ def test_outputs_stay_and_batch_norm_goes(name):
 @pytest.mark.parametrize("name", WIDTH_ONE)
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the only backend whose means are in float64")
 def test_folding_is_exact(name):
-    """In float64, with the statistics of the pictures: such a network hangs on its input, and amplifies rounding."""
+    """In float64, with the statistics of the images: such a network hangs on its input, and amplifies rounding."""
     options = {"input_shape": (64, 64, 3), "num_classes": 5, "classifier_activation": None}
     model = seeded.randomized(mobilenet_zoo.create_model(name, dtype="float64", norm_momentum=0.0, **options))
     x = image(dtype="float64")

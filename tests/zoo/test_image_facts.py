@@ -15,7 +15,7 @@ from PIL import Image
 import mobilenet_zoo
 from mobilenet_common.checkpoints import LAYOUTS, StateDict
 from mobilenet_common.checkpoints.files import own_options
-from mobilenet_common.checkpoints.images import identify
+from mobilenet_common.checkpoints.image_facts import identify
 from mobilenet_v1 import create_mobilenetv1
 from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v3 import create_mobilenetv3
@@ -165,7 +165,7 @@ class TestTorchvisionsFile:
         """Against the formula of torchvision's transform, with Pillow and NumPy."""
         model = create_mobilenetv2("1.0", weights=torchvision_file)
         pixels = [*trained.crops(6, side=300), *map(trained.photograph, ("chelsea", "rocket"))]
-        expected = np.stack([as_torchvision(picture) for picture in pixels])
+        expected = np.stack([as_torchvision(image) for image in pixels])
         found = mobilenet_zoo.preprocessing(model)(pixels)
         assert np.abs((found - expected) * np.array(IMAGENET[1]) * 255).max() < 1e-3
 
@@ -177,11 +177,11 @@ class TestTorchvisionsFile:
         network.load_state_dict(torch.load(torchvision_file, weights_only=True))
         network.eval()
         transform = models.MobileNet_V2_Weights.IMAGENET1K_V1.transforms()
-        pictures = [Image.fromarray(pixels) for pixels in trained.crops(120, side=320)]
+        images = [Image.fromarray(pixels) for pixels in trained.crops(120, side=320)]
         with torch.no_grad():
-            theirs = network(torch.stack([transform(picture) for picture in pictures])).numpy()
+            theirs = network(torch.stack([transform(image) for image in images])).numpy()
         model = create_mobilenetv2("1.0", weights=torchvision_file, classifier_activation=None)
-        ours = model.predict(mobilenet_zoo.preprocessing(model)(pictures), verbose=0)
+        ours = model.predict(mobilenet_zoo.preprocessing(model)(images), verbose=0)
         assert np.abs(ours - theirs).max() <= 2e-4 * np.abs(theirs).max()
         assert (ours.argmax(1) == theirs.argmax(1)).all()
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 import mobilenet_zoo
-from mobilenet_cli.pictures import feature_model
+from mobilenet_cli.predicting import feature_model
 from mobilenet_common.architecture import Architecture, Conv, Head, Inverted
 from mobilenet_v2 import WEIGHTS, create_mobilenetv2
 from mobilenet_zoo.evaluation import evaluate, explain, grad_cam
@@ -231,8 +231,8 @@ def test_grad_cam(make):
     assert maps.shape == (2, 8, 8) and maps.max() > 0
     exponentials = np.exp(logits - logits.max(-1, keepdims=True))
     close(exponentials / exponentials.sum(-1, keepdims=True), predicted(model, x), 1e-4)
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), "uint8"))
-    assert 0 <= explain(model, picture).probability <= 1
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), "uint8"))
+    assert 0 <= explain(model, image).probability <= 1
 
 
 @each_graph

@@ -1,4 +1,4 @@
-"""A model's pictures come in as its weights want them: by a transform that belongs to it, or normalised inside."""
+"""A model's images come in as its weights want them: by a transform that belongs to it, or normalised inside."""
 
 from pathlib import Path
 
@@ -35,23 +35,23 @@ def test_every_checkpoint_of_timm(name, deviation):
         size = at["input_size"][1]
         pipeline = make_preprocessing.transform(timm, size, at["crop"], config.interpolation, config.mean, config.std)
         ours = mobilenet_zoo.preprocessing(name, input_size=size)
-        for picture in pictures_of_all_kinds():
-            expected = pipeline(picture.convert("RGB")).numpy().transpose(1, 2, 0)
-            levels = np.abs(ours(picture) - expected) * np.array(config.std) * 255
+        for image in images_of_all_kinds():
+            expected = pipeline(image.convert("RGB")).numpy().transpose(1, 2, 0)
+            levels = np.abs(ours(image) - expected) * np.array(config.std) * 255
             deviation.keep(name, "grey levels of 255", levels.max())
             assert levels.max() <= 1 + 1e-3
 
 
-def pictures_of_all_kinds():
+def images_of_all_kinds():
     """Photographs of scikit-learn, and of scikit-image where it is installed, and odd cuts of them."""
-    pictures = [photographs.photograph(), photographs.photograph(photographs.PORTRAIT), *photographs.modes().values()]
+    images = [photographs.photograph(), photographs.photograph(photographs.PORTRAIT), *photographs.modes().values()]
     try:
         from skimage import data
     except ImportError:
         pass
     else:
-        pictures += [Image.fromarray(each()) for each in (data.astronaut, data.camera, data.coffee, data.chelsea)]
-    return pictures + [pictures[0].crop((3, 5, 260, 104)), pictures[1].crop((1, 2, 98, 333))]
+        images += [Image.fromarray(each()) for each in (data.astronaut, data.camera, data.coffee, data.chelsea)]
+    return images + [images[0].crop((3, 5, 260, 104)), images[1].crop((1, 2, 98, 333))]
 
 
 @across
@@ -99,21 +99,21 @@ def test_a_model_that_normalises_gets_pixels_and_answers_the_same(data_format, c
     plain = create_mobilenetv2(TINY, 4, **options)
     inside = create_mobilenetv2(TINY, 4, include_preprocessing=True, **options)
     inside.set_weights(plain.get_weights())
-    picture = [photographs.photograph()]
-    pixels = mobilenet_zoo.preprocessing(inside)(picture)
+    image = [photographs.photograph()]
+    pixels = mobilenet_zoo.preprocessing(inside)(image)
     assert pixels.min() >= 0 and pixels.max() > 100
     if channels == 3:  # of published means there are three
         normalised = (pixels / 255 - 0.5) / 0.5
         np.testing.assert_allclose(
             keras.ops.convert_to_numpy(inside(pixels)), keras.ops.convert_to_numpy(plain(normalised)), atol=1e-5
         )
-    assert mobilenet_zoo.preprocessing(plain)(picture).max() < 5
+    assert mobilenet_zoo.preprocessing(plain)(image).max() < 5
 
 
 @pytest.mark.neutral
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 def test_a_model_can_resize(data_format):
-    """Against Keras's own resizing of the whole picture, which the model is known to do."""
+    """Against Keras's own resizing of the whole image, which the model is known to do."""
     options = {"data_format": data_format, "classifier_activation": None}
     model = create_mobilenetv2(TINY, 4, include_preprocessing=(40, 48), **options)
     sized = create_mobilenetv2(
@@ -124,13 +124,13 @@ def test_a_model_can_resize(data_format):
         **options,
     )
     sized.set_weights(model.get_weights())
-    picture = np.asarray(photographs.photograph())[None].astype("float32")
-    resized = np.asarray(Image.fromarray(picture[0].astype("uint8")).resize((48, 40), Image.Resampling.BILINEAR))
+    image = np.asarray(photographs.photograph())[None].astype("float32")
+    resized = np.asarray(Image.fromarray(image[0].astype("uint8")).resize((48, 40), Image.Resampling.BILINEAR))
     resized = resized[None].astype("float32")
     if data_format == "channels_first":
-        picture, resized = picture.transpose(0, 3, 1, 2), resized.transpose(0, 3, 1, 2)
+        image, resized = image.transpose(0, 3, 1, 2), resized.transpose(0, 3, 1, 2)
     assert model.input_shape[1:].count(None) == 2
-    found = keras.ops.convert_to_numpy(model(picture))
+    found = keras.ops.convert_to_numpy(model(image))
     expected = keras.ops.convert_to_numpy(sized(resized))
     assert np.abs(found - expected).max() <= 0.02 * np.abs(expected).max(), "Pillow rounds to whole grey levels"
     assert mobilenet_zoo.preprocessing(model).size == (40, 48)

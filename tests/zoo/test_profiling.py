@@ -98,7 +98,7 @@ def test_rows_and_their_sums():
 
 
 def test_peak_memory_of_two_layers():
-    # 4 bytes each: the picture 32·32·3 and the stem's 16·16·8; then the stem's map and 16·16·24.
+    # 4 bytes each: the image 32·32·3 and the stem's 16·16·8; then the stem's map and 16·16·24.
     architecture = Architecture(stem=Conv(8, stride=2), stages=((Conv(24, 1),),), head=None)
     found = mobilenet_zoo.profile(create_mobilenetv4(architecture, input_shape=(32, 32, 3), include_top=False))
     assert [row.peak_activation_bytes for row in found.rows] == [4 * (3072 + 2048), 4 * (2048 + 6144)]

@@ -10,7 +10,7 @@ from keras.ops import convert_to_numpy
 from PIL import Image
 
 import mobilenet_zoo
-from mobilenet_runtime.pictures import open_picture
+from mobilenet_runtime.images import open_image
 from mobilenet_v1 import create_mobilenetv1
 from mobilenet_zoo.evaluation import KerasClassifier, grad_cam
 from mobilenet_zoo.locks import lock_of
@@ -98,7 +98,7 @@ def test_one_opened_image_in_several_threads(kind, read):
 
     def pixels(image):
         if read == "whole":
-            return np.asarray(open_picture(image))
+            return np.asarray(open_image(image))
         return np.asarray(open_crop(image, "image", 3, (64, 64), "bilinear", lambda w, h: (10, 10, w - 10, h - 20)))
 
     expected = pixels(opened())

@@ -9,7 +9,7 @@ _AXES = (0, 2, 3)
 
 
 def normalize_batch(x, gamma, beta, epsilon, activation, data_format):
-    """`torch_native.normalize_batch` with the statistics of all processes; their numbers of pictures may differ.
+    """`torch_native.normalize_batch` with the statistics of all processes; their numbers of images may differ.
 
     One collective forward (of each process's mean, variance and count) and one backward; the arithmetic is that of
     PyTorch's SyncBatchNorm, which runs on CUDA alone.

@@ -1,4 +1,4 @@
-"""Pictures with labels, from what users have to batches that a model trains on."""
+"""Images with labels, from what users have to batches that a model trains on."""
 
 from mobilenet_runtime.examples.examples import Data, Examples
 from mobilenet_runtime.examples.sources import read_data, read_examples

@@ -1,4 +1,4 @@
-"""Random changes of one picture, in Pillow and NumPy."""
+"""Random changes of one image, in Pillow and NumPy."""
 
 import dataclasses
 import math
@@ -16,10 +16,10 @@ _ERASED_SHARE, _ERASED_RATIO = (0.02, 1 / 3), (0.3, 10 / 3)
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """How pictures are changed at random for training.
+    """How images are changed at random for training.
 
     Attributes:
-        crop_scale: Smallest and largest share of the picture's area that is cropped (Szegedy et al., 2015, section
+        crop_scale: Smallest and largest share of the image's area that is cropped (Szegedy et al., 2015, section
             6); None takes the part that is taken in evaluation.
         crop_ratio: Smallest and largest width divided by height of the crop.
         flip: Probability of a mirror image, in [0, 1].
@@ -45,7 +45,7 @@ class Augmentation:
             object.__setattr__(self, name, number(name, getattr(self, name), 0, 1))
 
     def crop(self, width, height, rng):
-        """The crop `(left, top, right, bottom)` of a picture, in pixels; the centre where no drawn one fits."""
+        """The crop `(left, top, right, bottom)` of an image, in pixels; the centre where no drawn one fits."""
         low, high = map(math.log, self.crop_ratio)
         for _ in range(_TRIES):
             area = width * height * rng.uniform(*self.crop_scale)

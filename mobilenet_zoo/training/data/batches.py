@@ -1,4 +1,4 @@
-"""What a pipeline gives to `fit`: a dataset of Grain's that counts its waiting and takes down damaged pictures."""
+"""What a pipeline gives to `fit`: a dataset of Grain's that counts its waiting and takes down damaged images."""
 
 import collections
 import time
@@ -51,7 +51,7 @@ class _Iterator(grain.DatasetIterator):
     def __next__(self):
         start, batch = time.perf_counter(), None
         try:
-            while batch is None:  # all pictures of an evaluation's batch may be damaged
+            while batch is None:  # all images of an evaluation's batch may be damaged
                 made = self._again.popleft() if self._again else self._made()
                 self._step += 1
                 self._pipeline.note(made["damaged"])

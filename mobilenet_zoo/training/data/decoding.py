@@ -1,41 +1,41 @@
-"""A crop of a picture at the size that is wanted, decoding no more of a JPEG than it takes."""
+"""A crop of an image at the size that is wanted, decoding no more of a JPEG than it takes."""
 
 import contextlib
 import math
 import os
 
-from mobilenet_runtime.pictures import ORIENTATION, PictureError, open_picture, pillow
+from mobilenet_runtime.images import ORIENTATION, ImageError, open_image, pillow
 
 # A crop is decoded at no less than this many times its final size: for Pillow hard to tell from one of the whole.
 _GAP = 2.0
 _ON_ITS_SIDE = (5, 6, 7, 8)  # values of EXIF's orientation
 
 
-def open_crop(picture, name, channels, size, interpolation, crop):
-    """Part of a picture, upright, as a PIL image in mode RGB or L.
+def open_crop(image, name, channels, size, interpolation, crop):
+    """Part of an image, upright, as a PIL image in mode RGB or L.
 
     Args:
-        picture: A path, a PIL image or an array, as `open_picture` takes it.
+        image: A path, a PIL image or an array, as `open_image` takes it.
         name: What messages call it.
         channels: 1 for grey, 3 for RGB.
         size: Height and width of the result.
         interpolation: `"nearest"`, `"bilinear"`, `"bicubic"` or `"lanczos"`.
-        crop: Gives `(left, top, right, bottom)` for the upright picture's width and height.
+        crop: Gives `(left, top, right, bottom)` for the upright image's width and height.
 
     Raises:
-        PictureError: The picture can't be read.
+        ImageError: The image can't be read.
     """
-    if isinstance(picture, (str, os.PathLike)):
+    if isinstance(image, (str, os.PathLike)):
         with contextlib.ExitStack() as files:
             with _unreadable(name):
-                file = files.enter_context(pillow("Image").open(picture))
+                file = files.enter_context(pillow("Image").open(image))
                 turned = file.getexif().get(ORIENTATION) in _ON_ITS_SIDE
             whole = file.size[::-1] if turned else file.size
             box = crop(*whole)
             _draft(file, min((box[2] - box[0]) / size[1], (box[3] - box[1]) / size[0]) / _GAP)
             part = open_whole(file, name, channels)
     else:
-        part = open_whole(picture, name, channels)
+        part = open_whole(image, name, channels)
         whole = part.size
         box = crop(*whole)
     across, down = part.width / whole[0], part.height / whole[1]
@@ -44,12 +44,12 @@ def open_crop(picture, name, channels, size, interpolation, crop):
     return part.resize(size[::-1], resampling, box=box, reducing_gap=_GAP)
 
 
-def open_whole(picture, name, channels):
-    """As `open_picture`, with the picture's name in every error, also of a PIL image that is decoded only now."""
+def open_whole(image, name, channels):
+    """As `open_image`, with the image's name in every error, also of a PIL image that is decoded only now."""
     with _unreadable(name), contextlib.ExitStack() as files:
-        if isinstance(picture, (str, os.PathLike)):
-            picture = files.enter_context(pillow("Image").open(picture))
-        return open_picture(picture, channels)
+        if isinstance(image, (str, os.PathLike)):
+            image = files.enter_context(pillow("Image").open(image))
+        return open_image(image, channels)
 
 
 def _draft(file, shrinking):
@@ -62,9 +62,9 @@ def _draft(file, shrinking):
 def _unreadable(name):
     try:
         yield
-    except PictureError as error:
+    except ImageError as error:
         if name in str(error):
             raise
-        raise PictureError(f"{name}: {error}") from None
+        raise ImageError(f"{name}: {error}") from None
     except Exception as error:  # Pillow's formats raise whatever their decoders do
-        raise PictureError(f"{name} can't be read as a picture: {str(error) or type(error).__name__}.") from None
+        raise ImageError(f"{name} can't be read as an image: {str(error) or type(error).__name__}.") from None

@@ -5,14 +5,14 @@ import dataclasses
 import numpy as np
 
 from mobilenet_runtime.examples.examples import Examples
-from mobilenet_runtime.pictures import PictureError
+from mobilenet_runtime.images import ImageError
 from mobilenet_runtime.transform import Preprocessing
 from mobilenet_zoo.training.data.augmentation import Augmentation
 from mobilenet_zoo.training.data.decoding import open_crop, open_whole
 from mobilenet_zoo.training.data.mixing import Mixing
 from mobilenet_zoo.training.data.orders import Order
 
-_PICTURE, _BATCH = 2, 3  # keep the draws for pictures and batches apart from each other and from the order's
+_IMAGE, _BATCH = 2, 3  # keep the draws for images and batches apart from each other and from the order's
 
 
 @dataclasses.dataclass
@@ -21,11 +21,11 @@ class Loader:
 
     Attributes:
         examples, preprocessing, batch_size, process_index, process_count, seed: As in `Pipeline`.
-        order: Of training; None for evaluation, which takes the pictures as they come.
+        order: Of training; None for evaluation, which takes the images as they come.
         augmentation, mixing: As in `Pipeline`; for training only.
         weights: `(classes,)` float32, or None.
         soft_targets: As in `Pipeline`.
-        damaged_limit: With more damaged pictures than this in one batch it gives up.
+        damaged_limit: With more damaged images than this in one batch it gives up.
     """
 
     examples: Examples
@@ -60,21 +60,21 @@ class Loader:
         """`{"batch", "indices", "damaged"}` of a step.
 
         Returns:
-            The batch `(pictures, targets[, weights])`, or None where nothing could be read; the indices of its
-            examples; and `(index, message)` of each picture that is damaged.
+            The batch `(images, targets[, weights])`, or None where nothing could be read; the indices of its
+            examples; and `(index, message)` of each image that is damaged.
         """
         damaged = {}
         positions = self.positions(step)
-        taken, pictures = [], np.empty((len(positions), *self._shape), "float32")
+        taken, images = [], np.empty((len(positions), *self._shape), "float32")
         for position in positions:
-            index = self._read(step, position, pictures[len(taken)], damaged)
+            index = self._read(step, position, images[len(taken)], damaged)
             if index is not None:
                 taken.append(index)
             if len(damaged) > self.damaged_limit:
                 break
         failed = len(damaged) > self.damaged_limit or not taken
         return {
-            "batch": None if failed else self._batch(step, pictures[: len(taken)], taken),
+            "batch": None if failed else self._batch(step, images[: len(taken)], taken),
             "indices": None if failed else np.array(taken, "int64"),
             "damaged": tuple(damaged.items()),
         }
@@ -87,7 +87,7 @@ class Loader:
         return (height, width, channels) if last else (channels, height, width)
 
     def _read(self, step, position, out, damaged):
-        """Puts a picture into `out` and returns its index, or None where there is no good one."""
+        """Puts an image into `out` and returns its index, or None where there is no good one."""
         if self.order is None:
             candidates = [step * self.batch_size + position]
         else:  # in place of a damaged one the next of the epoch, so that it depends on nothing else
@@ -96,23 +96,23 @@ class Loader:
             if index in damaged:
                 continue
             try:
-                self._fill(index, np.random.default_rng((self.seed, _PICTURE, step, position)), out)
+                self._fill(index, np.random.default_rng((self.seed, _IMAGE, step, position)), out)
                 return index
-            except PictureError as error:
+            except ImageError as error:
                 damaged[index] = str(error)
                 if len(damaged) > self.damaged_limit:
                     break
         return None
 
     def _fill(self, index, rng, out):
-        picture, name = self.examples.pictures[index], self.examples.name_of(index)
+        image, name = self.examples.images[index], self.examples.name_of(index)
         transform, augmentation = self.preprocessing, self.augmentation
         if self.order is None:
-            out[...] = transform(open_whole(picture, name, transform.channels))
+            out[...] = transform(open_whole(image, name, transform.channels))
             return
         if augmentation is not None and augmentation.crop_scale is not None:
             crop = open_crop(
-                picture,
+                image,
                 name,
                 transform.channels,
                 transform.size,
@@ -120,7 +120,7 @@ class Loader:
                 lambda width, height: augmentation.crop(width, height, rng),
             )
         else:
-            crop = transform.pixels(open_whole(picture, name, transform.channels))
+            crop = transform.pixels(open_whole(image, name, transform.channels))
         pixels = np.asarray(crop) if augmentation is None else augmentation(crop, rng)
         self._normalise(pixels.reshape(*transform.size, -1), out)
 
@@ -135,7 +135,7 @@ class Loader:
         np.multiply(pixels.reshape(rows.shape), self._factor, out=rows)
         rows += self._offset
 
-    def _batch(self, step, pictures, taken):
+    def _batch(self, step, images, taken):
         labels = self.examples.labels[taken]
         if self.soft_targets is None:
             targets = np.zeros((len(taken), len(self.examples.class_names)), "float32")
@@ -145,5 +145,5 @@ class Loader:
         weights = None if self.weights is None else self.weights[labels]
         if self.mixing is not None:
             rng = np.random.default_rng((self.seed, _BATCH, step))
-            self.mixing(pictures, targets, weights, rng, self.preprocessing.data_format == "channels_last")
-        return (pictures, targets) if weights is None else (pictures, targets, weights)
+            self.mixing(images, targets, weights, rng, self.preprocessing.data_format == "channels_last")
+        return (images, targets) if weights is None else (images, targets, weights)

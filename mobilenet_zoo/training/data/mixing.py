@@ -45,26 +45,26 @@ class Mixing:
         left, right = _cut(width, share, rng)
         return 1 - (bottom - top) * (right - left) / (height * width), (top, bottom, left, right)
 
-    def __call__(self, pictures, targets, weights, rng, channels_last=True):
+    def __call__(self, images, targets, weights, rng, channels_last=True):
         """Mixes a batch in place.
 
         Args:
-            pictures: Float32 `(n, height, width, channels)`, or with channels first.
+            images: Float32 `(n, height, width, channels)`, or with channels first.
             targets: Float32 `(n, classes)`.
             weights: Float32 `(n,)`, or None.
             rng: A NumPy generator; all shares of a batch must be given equal ones.
             channels_last: Where the channels are.
         """
-        height, width = pictures.shape[1:3] if channels_last else pictures.shape[2:4]
+        height, width = images.shape[1:3] if channels_last else images.shape[2:4]
         drawn = self.draw(height, width, rng)
         if drawn is None:
             return
         amount, box = drawn
         if box is None:
-            _add(pictures, amount)
+            _add(images, amount)
         else:
             rows, columns = slice(*box[:2]), slice(*box[2:])
-            _add(pictures[:, rows, columns] if channels_last else pictures[:, :, rows, columns], 0.0)
+            _add(images[:, rows, columns] if channels_last else images[:, :, rows, columns], 0.0)
         _add(targets, amount)
         if weights is not None:
             _add(weights, amount)

@@ -1,20 +1,20 @@
-"""Which picture comes when: a function of the seed and the epoch."""
+"""Which image comes when: a function of the seed and the epoch."""
 
 import functools
 
 import numpy as np
 
-_ORDER = 1  # keeps the draws apart from those for pictures and batches
+_ORDER = 1  # keeps the draws apart from those for images and batches
 
 
 class Order:
-    """The order of pictures in training.
+    """The order of images in training.
 
     Args:
-        labels: `(n,)` classes of the pictures.
+        labels: `(n,)` classes of the images.
         batch_size: How many make a batch; an epoch is as many whole ones as there are, but one at least.
         seed: At least 0.
-        balanced: Whether classes are drawn equally often, instead of pictures.
+        balanced: Whether classes are drawn equally often, instead of images.
     """
 
     def __init__(self, labels, batch_size, seed, balanced=False):
@@ -30,7 +30,7 @@ class Order:
         self._epoch = functools.lru_cache(maxsize=2)(self._drawn)
 
     def __call__(self, step, position, further=0):
-        """The picture at a position of the batch of a step, or the one so much `further` in that epoch's order."""
+        """The image at a position of the batch of a step, or the one so much `further` in that epoch's order."""
         epoch, step = divmod(step, self.steps_per_epoch)
         order = self._epoch(epoch)
         return int(order[(step * self._batch_size + position + further) % len(order)])
@@ -47,7 +47,7 @@ class Order:
 
 
 def class_weights(counts):
-    """`(classes,)` float32, inversely proportional to the counts, with a mean of 1 over the pictures."""
+    """`(classes,)` float32, inversely proportional to the counts, with a mean of 1 over the images."""
     counts = np.asarray(counts)
     weights = np.zeros(len(counts))
     present = counts > 0

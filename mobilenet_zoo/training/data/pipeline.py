@@ -10,7 +10,7 @@ import numpy as np
 from absl import flags  # Grain's own need
 
 from mobilenet_common.errors import ArgumentError, integer, one_of
-from mobilenet_runtime.pictures import PictureError
+from mobilenet_runtime.images import ImageError
 from mobilenet_zoo.training.data.augmentation import Augmentation
 from mobilenet_zoo.training.data.batches import Batches, grain
 from mobilenet_zoo.training.data.loader import Loader
@@ -24,7 +24,7 @@ _SHOWN = 3
 
 
 class Pipeline:
-    """Batches of pictures and targets, the same on every backend.
+    """Batches of images and targets, the same on every backend.
 
     In training every epoch has an order of its own. What the batch of step k holds depends on the seed, on k and on
     the place in the global batch alone: not on workers, on processes, or on the step that one started from.
@@ -37,9 +37,9 @@ class Pipeline:
             evaluation is what remains.
         training: Whether to shuffle, to augment, and to go on without end.
         seed: At least 0.
-        augmentation: `Augmentation`, a mapping of its fields, or None for pictures as in evaluation. For training.
+        augmentation: `Augmentation`, a mapping of its fields, or None for images as in evaluation. For training.
         mixing: `Mixing`, a mapping of its fields, or None. For training.
-        balance: `"weights"` gives sample weights inversely proportional to how many pictures the class has, of mean 1;
+        balance: `"weights"` gives sample weights inversely proportional to how many images the class has, of mean 1;
             `"sampling"` draws all classes equally often; None does neither. For training.
         process_index: Which process of `process_count` this is.
         process_count: How many share a batch.
@@ -47,11 +47,11 @@ class Pipeline:
             as `multiprocessing`'s "spawn" does: a program needs `if __name__ == "__main__":`.
         soft_targets: What is learned in place of the labels, `(len(examples), classes)`, such as `blend_targets` makes
             of a teacher's answers; or None. For training.
-        damaged_limit: How many damaged pictures are skipped; None for 1 % of the pictures, but at least 10.
+        damaged_limit: How many damaged images are skipped; None for 1 % of the images, but at least 10.
         data_format: `"channels_last"` or `"channels_first"`; None for that of `preprocessing`.
 
     Attributes:
-        steps_per_epoch: Whole batches in training (one at least, in which pictures repeat), all in evaluation.
+        steps_per_epoch: Whole batches in training (one at least, in which images repeat), all in evaluation.
         waited_s: Seconds that were spent waiting for batches, over all iterations.
 
     Raises:
@@ -77,7 +77,7 @@ class Pipeline:
         data_format=None,
     ):
         if not len(examples):
-            raise ArgumentError("There are no pictures in examples: give at least one.")
+            raise ArgumentError("There are no images in examples: give at least one.")
         batch_size, process_count = integer("batch_size", batch_size, 1), integer("process_count", process_count, 1)
         seed, mixing = integer("seed", seed, 0), _settings("mixing", Mixing, mixing)
         augmentation = _settings("augmentation", Augmentation, augmentation)
@@ -138,7 +138,7 @@ class Pipeline:
     def batches(self, first_step=0):
         """What `keras.Model.fit`, `evaluate` and `predict` take, and what a `for` loop may go over again and again.
 
-        Gives `(pictures, targets)` or `(pictures, targets, weights)`: float32 `(n, height, width, channels)`, or
+        Gives `(images, targets)` or `(images, targets, weights)`: float32 `(n, height, width, channels)`, or
         channels first, `(n, classes)` and `(n,)`. In training it has no end: give `fit` `steps_per_epoch`.
 
         Args:
@@ -163,27 +163,27 @@ class Pipeline:
         return made.mp_prefetch(processes, worker_init_fn=_light_start())
 
     def indices(self, step):
-        """The examples that this process's share of a step's batch is made of, where no picture is damaged."""
+        """The examples that this process's share of a step's batch is made of, where no image is damaged."""
         order, first = self._loader.order, step * self._loader.batch_size
         return [order(step, i) if order else first + i for i in self._loader.positions(step)]
 
     @property
     def damaged(self):
-        """A `PictureError` for each damaged picture that was met so far, in the order of the pictures."""
-        return [PictureError(message) for _, message in sorted(self._damaged.items())]
+        """An `ImageError` for each damaged image that was met so far, in the order of the images."""
+        return [ImageError(message) for _, message in sorted(self._damaged.items())]
 
     def note(self, damaged):
-        """Takes down the `(index, message)` of damaged pictures.
+        """Takes down the `(index, message)` of damaged images.
 
         Raises:
-            PictureError: They are more than the limit, or all there are.
+            ImageError: They are more than the limit, or all there are.
         """
         self._damaged.update(damaged)
         count, total = len(self._damaged), len(self.examples)
         if count > self.damaged_limit or count == total:
             first = " ".join(str(error) for error in self.damaged[:_SHOWN])
-            raise PictureError(
-                f"{count} of {total} pictures can't be read, and {self.damaged_limit} are skipped at most. The first: "
+            raise ImageError(
+                f"{count} of {total} images can't be read, and {self.damaged_limit} are skipped at most. The first: "
                 f"{first} Mend or remove them, or allow more with damaged_limit."
             )
 
@@ -207,7 +207,7 @@ def _cores():
 
 
 def _light_start():
-    """What a worker process runs first, so that it reads pictures without Keras and its backend.
+    """What a worker process runs first, so that it reads images without Keras and its backend.
 
     These packages import both when they are imported, and unpickling what is in them would. Where the main program
     has not imported them in the worker already, they become empty ones with the same modules below them. The function

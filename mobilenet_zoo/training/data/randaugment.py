@@ -7,7 +7,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from mobilenet_common.errors import integer, number
 
 STRONGEST = 10.0  # the magnitude at which an operation does its most
-_FILL = 128  # where a moved picture leaves nothing, mid grey as in AutoAugment's code
+_FILL = 128  # where a moved image leaves nothing, mid grey as in AutoAugment's code
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,10 +37,10 @@ class Cluster:
         return self.process_index == 0
 
     def share(self, batch_size):
-        """How many pictures of each global batch this process feeds.
+        """How many images of each global batch this process feeds.
 
         Args:
-            batch_size: Pictures of a global batch.
+            batch_size: Images of a global batch.
 
         Raises:
             ValueError: The devices can't have equal parts of it.

@@ -97,7 +97,7 @@ class _TensorFlowCluster(Cluster):
         dataset = tf.data.Dataset.from_generator(lambda: batches, output_signature=signature)
         size, replicas = len(self._example[0]), self.devices // self.process_count
         if size % replicas:
-            raise ArgumentError(f"A batch of {size} pictures can't be divided among {replicas} devices.")
+            raise ArgumentError(f"A batch of {size} images can't be divided among {replicas} devices.")
         if replicas > 1:
             dataset = dataset.rebatch(size // replicas)
         return self._strategy.distribute_datasets_from_function(lambda _: dataset.prefetch(2 * replicas))

@@ -57,7 +57,7 @@ class _TorchCluster(Cluster):
         _replace(model, "_get_metrics_result_or_logs", _summing, model)
 
     def _part_random_state(self, model):
-        """Dropout with one random state would drop the same of each process's pictures; the first keeps it."""
+        """Dropout with one random state would drop the same of each process's images; the first keeps it."""
         if self.process_index:
             torch.manual_seed(torch.initial_seed() + self.process_index)
         for variable in model.variables:
@@ -124,14 +124,14 @@ def _shared_step(step):
         nonlocal known
         with batch_shared(shared_torch.normalize_batch):
             logs = step(data)
-        pictures = len(keras.tree.flatten(data)[0])
+        images = len(keras.tree.flatten(data)[0])
         numbers = [torch.as_tensor(number, dtype=torch.float32) for number in keras.tree.flatten(logs)]
-        *numbers, mean = _mean(torch.stack([*numbers, numbers[0].new_tensor(pictures)]))
-        if pictures != known:  # reading the mean waits for the device, so not at every step
-            known = pictures
-            if mean != pictures:
+        *numbers, mean = _mean(torch.stack([*numbers, numbers[0].new_tensor(images)]))
+        if images != known:  # reading the mean waits for the device, so not at every step
+            known = images
+            if mean != images:
                 raise ArgumentError(
-                    f"A batch of {pictures} pictures met others of {float(mean):g} in the mean: every process must "
+                    f"A batch of {images} images met others of {float(mean):g} in the mean: every process must "
                     "feed as many. Cluster.share says how many those are."
                 )
         return keras.tree.pack_sequence_as(logs, numbers)

@@ -25,7 +25,7 @@ class Optimizer(Part):
     name: str = described("The rule.", "choice", "adamw", choices=tuple(OPTIMIZERS))
     learning_rate: float = described("The rate when warm-up ends.", "number", 1e-3, low_open=True)
     learning_rate_per: int | None = described(
-        "The batch that the recipe's rates are for: they are multiplied by the pictures of a step (batch_size × "
+        "The batch that the recipe's rates are for: they are multiplied by the images of a step (batch_size × "
         "accumulation_steps) over it. Null takes them as they are.",
         "integer",
         None,
@@ -149,19 +149,19 @@ class Model(Part):
 
 @dataclasses.dataclass(frozen=True)
 class RandAugment(Part):
-    """Random operations on a picture (Cubuk et al., 2020)."""
+    """Random operations on an image (Cubuk et al., 2020)."""
 
-    operations: int = described("How many each picture gets.", "integer", 2, low=1)
+    operations: int = described("How many each image gets.", "integer", 2, low=1)
     magnitude: float = described("Their strength; at 10 an operation does its most.", "number", 9.0, high=10)
-    magnitude_std: float = described("Spread of the strength from picture to picture.", "number", 0.5)
+    magnitude_std: float = described("Spread of the strength from image to image.", "number", 0.5)
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation(Part):
-    """What is done to each picture of training."""
+    """What is done to each image of training."""
 
     crop_scale: tuple | None = described(
-        "Share of the picture that a random crop takes; null for the crop of evaluation.",
+        "Share of the image that a random crop takes; null for the crop of evaluation.",
         "pair",
         (0.08, 1.0),
         high=1,
@@ -178,7 +178,7 @@ class Augmentation(Part):
 
 @dataclasses.dataclass(frozen=True)
 class Mixing(Part):
-    """Pairs of pictures made one, and their targets with them."""
+    """Pairs of images made one, and their targets with them."""
 
     mixup: float = described("Alpha of mixup (Zhang et al., 2018); 0 for none.", "number", 0.8)
     cutmix: float = described("Alpha of cutmix (Yun et al., 2019); 0 for none.", "number", 1.0)
@@ -215,7 +215,7 @@ class Recipe(Part):
     head_learning_rate: float | None = described(
         "The rate in those; null for optimizer.learning_rate.", "number", None, low_open=True, null=True
     )
-    batch_size: int = described("Pictures in a batch, over all devices.", "integer", 64, low=1)
+    batch_size: int = described("Images in a batch, over all devices.", "integer", 64, low=1)
     image_size: int | None = described(
         "Height and width in pixels; null for the model's own.", "integer", None, low=8, null=True
     )

@@ -1,4 +1,4 @@
-"""What the tests of `export` share: small models, pictures, and writing without a process of its own."""
+"""What the tests of `export` share: small models, images, and writing without a process of its own."""
 
 import shutil
 from pathlib import Path
@@ -41,11 +41,11 @@ def tiny(**options):
 def small_v3():
     """A narrow MobileNetV3."""
     options = {"width_multiplier": 0.35, "norm_momentum": 0.0}
-    return learned(create_mobilenetv3("small", CLASSES, (SIZE, SIZE, 3), **options), pictures(8))
+    return learned(create_mobilenetv3("small", CLASSES, (SIZE, SIZE, 3), **options), images(8))
 
 
 def learned(model, x):
-    """The model with seeded weights, and with the statistics of pictures, so that answers hang on them.
+    """The model with seeded weights, and with the statistics of images, so that answers hang on them.
 
     Its momentum is 0, so that one batch is enough.
     """
@@ -75,13 +75,13 @@ def prepared(model, size=(SIZE, SIZE), data_format="channels_last", **options):
     return prepare(model, batch_size=None, image_size=size, data_format=data_format, **options)
 
 
-def pictures(count=3, height=SIZE, width=SIZE, channels=3):
+def images(count=3, height=SIZE, width=SIZE, channels=3):
     """Different ones, `(count, height, width, channels)`."""
     return np.concatenate([seeded.image(height + i, width, channels)[:, :height] for i in range(count)])
 
 
 def answers(model, x):
-    """What a model of either data format answers to pictures that are channels last, channels last too."""
+    """What a model of either data format answers to images that are channels last, channels last too."""
     first = first_axis_is_channels(model, x)
     outputs = infer(model, np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if first else x)
     turn = lambda y: y.transpose(0, 2, 3, 1) if first and y.ndim == 4 else y  # noqa: E731

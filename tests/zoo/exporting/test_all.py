@@ -1,6 +1,6 @@
 """Exported files next to their models, from every backend to every format.
 
-Models with the statistics of pictures; sizes, batches and quantisation that differ from what is usual.
+Models with the statistics of images; sizes, batches and quantisation that differ from what is usual.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.exporting import export_all, process
 from tests.across_worker import BACKENDS
 from tests.zoo.exporting import shared
-from tests.zoo.exporting.shared import PLACES, answers, pictures, relative
+from tests.zoo.exporting.shared import PLACES, answers, images, relative
 
 pytestmark = [pytest.mark.across, pytest.mark.slow]
 
@@ -44,7 +44,7 @@ def built(name, **options):
     options = {"num_classes": 7, "input_shape": (64, 64, 3)} | MODELS[name] | options
     model = mobilenet_zoo.create_model(name, norm_momentum=0.0, **options)
     height, width, _ = options["input_shape"]
-    return shared.learned(model, pictures(8, height or 64, width or 64))
+    return shared.learned(model, images(8, height or 64, width or 64))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -58,9 +58,9 @@ def test_every_backend_to_every_format(backend, name, tmp_path, deviation):
     assert result.returncode == 0, f"{name} under {backend}:\n{result.stderr[-3000:]}"
     reports = {each["format"]: each for each in json.loads((tmp_path / "reports.json").read_text())}
     assert reports.keys() == PLACES.keys()
-    x = pictures(2, *model.input_shape[1:3])
+    x = images(2, *model.input_shape[1:3])
     expected = answers(model, x)
-    assert np.ptp(expected, axis=0).max() > 0.01 * np.abs(expected).max(), "pictures make a difference"
+    assert np.ptp(expected, axis=0).max() > 0.01 * np.abs(expected).max(), "images make a difference"
     for format, place in PLACES.items():
         row = f"{name}, {backend}"
         deviation.keep(row, format, reports[format]["deviation"])
@@ -75,7 +75,7 @@ def test_another_size_that_is_not_square(name, tmp_path, deviation):
     size = (96, 128)
     fixed = built(name)
     other, free = (built(name, input_shape=shape) for shape in ((*size, 3), (None, None, 3)))
-    x = pictures(2, *size)
+    x = images(2, *size)
     for model, label in ((fixed, "of 64 or 96"), (free, "of any size")):
         model.set_weights(other.get_weights())
         paths = {tmp_path / label / place: None for place in PLACES.values()}
@@ -89,11 +89,11 @@ def test_another_size_that_is_not_square(name, tmp_path, deviation):
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "mobilenetv4_hybrid_medium"])
-def test_any_number_of_pictures(name, tmp_path, deviation):
+def test_any_number_of_images(name, tmp_path, deviation):
     model = built(name)
     size = model.input_shape[1:3]
     paths = {tmp_path / place: None for format, place in PLACES.items() if format != "litert"}
-    x = pictures(5, *size)
+    x = images(5, *size)
     expected = answers(model, x)
     for report in export_all(model, paths, batch_size=None):
         assert report.input_shape[0] is None
@@ -106,10 +106,10 @@ def test_any_number_of_pictures(name, tmp_path, deviation):
 def test_pyramids_in_every_format(tmp_path):
     """They keep their keys, also those that somebody gave in no order."""
     levels = {"include_top": False, "pyramid_levels": (1, 2)}
-    body = shared.learned(shared.tiny(norm_momentum=0.0, **levels), pictures(8))
+    body = shared.learned(shared.tiny(norm_momentum=0.0, **levels), images(8))
     maps = {"last": body.output["P2"], "first": body.output["P1"], "again": 2.0 * body.output["P2"]}
     own = keras.Model(body.input, {name: keras.layers.ReLU()(map_) for name, map_ in maps.items()}, name="own")
-    x = pictures(4)
+    x = images(4)
     for model in (body, own):
         expected = answers(model, x)
         paths = {tmp_path / model.name / place: None for place in PLACES.values()}
@@ -163,7 +163,7 @@ def test_fewer_bits(format, quantization, digits, tmp_path, monkeypatch):
     assert (found.argmax(1) == expected.argmax(1)).mean() >= 0.97
     assert 0 < np.abs(found - expected).max(), "something was rounded"
     if quantization == "int8":
-        assert report.pictures == 200
+        assert report.images == 200
         assert report.accuracy >= report.float_accuracy - 0.01
 
 

@@ -10,7 +10,7 @@ import mobilenet_zoo
 from mobilenet_common.errors import ExportError
 from mobilenet_zoo.exporting import process
 from tests.zoo.exporting import shared
-from tests.zoo.exporting.shared import PLACES, SIZE, left, no_process, pictures, tiny, with_a_head
+from tests.zoo.exporting.shared import PLACES, SIZE, images, left, no_process, tiny, with_a_head
 
 pytestmark = pytest.mark.across
 
@@ -83,7 +83,7 @@ def test_what_a_format_can_not_hold(format, options, message, model, tmp_path, m
 
 
 def test_free_height_and_width_need_a_size(old):
-    with pytest.raises(ValueError, match=r"takes pictures of any size.*image_size=224"):
+    with pytest.raises(ValueError, match=r"takes images of any size.*image_size=224"):
         mobilenet_zoo.export(tiny(input_shape=(None, None, 3)), old)
 
 
@@ -91,7 +91,7 @@ def test_a_size_that_the_model_can_not_take(old, monkeypatch):
     """One whose own head was made for its own size."""
     monkeypatch.setattr(process, "run", shared.nothing)
     model = with_a_head(keras.layers.Flatten(), keras.layers.Dense(3))
-    with pytest.raises(ExportError, match=r"own can't be built for pictures of \(64, 48\)"):
+    with pytest.raises(ExportError, match=r"own can't be built for images of \(64, 48\)"):
         mobilenet_zoo.export(model, old, image_size=(64, 48))
 
 
@@ -157,11 +157,11 @@ def test_a_missing_library(library, format, options, model, tmp_path, monkeypatc
     assert left(tmp_path) == []
 
 
-# Pictures to calibrate with
+# Images to calibrate with
 
 
 def numbers(count=20, **changes):
-    return pictures(count, **changes)
+    return images(count, **changes)
 
 
 def not_finite():
@@ -186,19 +186,19 @@ def folder_of(folder, count, names="{}.png", content=None):
 @pytest.mark.parametrize(
     ("calibration", "message"),
     [
-        (lambda _: numbers(15), r"holds 15 pictures that can be read, and at least 16 are needed"),
+        (lambda _: numbers(15), r"holds 15 images that can be read, and at least 16 are needed"),
         (lambda _: numbers(20, width=24), r"shape \(32, 24, 3\), but the file will take \(32, 32, 3\)"),
         (lambda _: numbers(20, channels=1), r"shape \(32, 32, 1\), but the file will take \(32, 32, 3\)"),
-        (lambda _: numbers()[0], r"pictures of shape \(32, 3\), but the file"),
+        (lambda _: numbers()[0], r"images of shape \(32, 3\), but the file"),
         (lambda _: not_finite(), "numbers that are not finite"),
-        (lambda _: (numbers(20), [1] * 19), r"20 pictures and labels of shape \(19,\): one each"),
-        (lambda folder: folder_of(folder / "few", 5), r"holds 5 pictures that can be read"),
-        (lambda folder: folder_of(folder / "none", 0), "no picture that can be read"),
-        (lambda folder: str(folder_of(folder / "bad", 20, content=b"no")), r"no picture that can be read: .*0\.png"),
-        (lambda folder: (folder_of(folder / "labels", 20), [1] * 21), r"20 pictures and labels of shape \(21,\)"),
+        (lambda _: (numbers(20), [1] * 19), r"20 images and labels of shape \(19,\): one each"),
+        (lambda folder: folder_of(folder / "few", 5), r"holds 5 images that can be read"),
+        (lambda folder: folder_of(folder / "none", 0), "no image that can be read"),
+        (lambda folder: str(folder_of(folder / "bad", 20, content=b"no")), r"no image that can be read: .*0\.png"),
+        (lambda folder: (folder_of(folder / "labels", 20), [1] * 21), r"20 images and labels of shape \(21,\)"),
     ],
 )
-def test_pictures_that_do_not_do(calibration, message, model, tmp_path, monkeypatch):
+def test_images_that_do_not_do(calibration, message, model, tmp_path, monkeypatch):
     monkeypatch.setattr(process, "run", no_process)
     place = tmp_path / "place"
     place.mkdir()

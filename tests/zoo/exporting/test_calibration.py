@@ -23,7 +23,7 @@ NORMALIZED = ((PIXELS / 255 - MEAN) / STD).astype("float32")
 def taken(calibration, model=None):
     """What the model and the file are given, `(calibration, checked)`."""
     plan = Plan(known(tiny()) if model is None else model, quantization="int8", calibration=calibration)
-    return plan.pictures.calibration, plan.pictures.checked
+    return plan.images.calibration, plan.images.checked
 
 
 def assert_taken(calibration, expected=NORMALIZED, model=None):
@@ -91,19 +91,19 @@ def test_damaged_files_are_named_once_and_labels_stay_with_their_images(with_lab
         (tmp_path / f"{damaged:02d}.png").write_bytes(b"damaged")
     calibration = (paths, np.arange(20)) if with_labels else paths
     with pytest.warns(MobileNetWarning, match="2 of 20 calibration images are damaged.*03.png.*11.png") as given:
-        pictures = Plan(known(tiny()), quantization="int8", calibration=calibration).pictures
+        images = Plan(known(tiny()), quantization="int8", calibration=calibration).images
     assert sum(issubclass(each.category, MobileNetWarning) for each in given) == 1
     if with_labels:
-        assert not {3, 11} & set(pictures.labels)
+        assert not {3, 11} & set(images.labels)
         expected = mobilenet_zoo.preprocessing(known(tiny()))(list(PIXELS))
-        np.testing.assert_allclose(pictures.checked, expected[pictures.labels], atol=1e-5)
+        np.testing.assert_allclose(images.checked, expected[images.labels], atol=1e-5)
 
 
 def test_labels_must_be_as_many_as_the_files(tmp_path):
     for i, each in enumerate(PIXELS):
         Image.fromarray(each).save(tmp_path / f"{i:02d}.png")
     (tmp_path / "03.png").write_bytes(b"damaged")
-    with pytest.raises(ExportError, match=r"calibration has 20 pictures and labels of shape \(19,\)"):
+    with pytest.raises(ExportError, match=r"calibration has 20 images and labels of shape \(19,\)"):
         taken((str(tmp_path), np.arange(19)))
 
 

@@ -11,14 +11,14 @@ import mobilenet_zoo
 from mobilenet_zoo.exporting import export_all, process
 from mobilenet_zoo.exporting.formats import FORMATS
 from tests.zoo.exporting import shared
-from tests.zoo.exporting.shared import PLACES, SIZE, answers, left, pictures, relative, tiny
+from tests.zoo.exporting.shared import PLACES, SIZE, answers, images, left, relative, tiny
 
 pytestmark = pytest.mark.across
 
 
 @pytest.fixture(scope="module")
 def v4():
-    return shared.known(shared.learned(tiny(norm_momentum=0.0), pictures(8)))
+    return shared.known(shared.learned(tiny(norm_momentum=0.0), images(8)))
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +37,9 @@ class TestEveryFormat:
         assert report.deviation <= 1e-4
         assert report.agreement == 1
         loaded = mobilenet_runtime.load(path)
-        x = pictures()
+        x = images()
         assert relative(loaded(x), answers(v4, x)) <= 1e-4
-        assert answers(v4, x).std(0).max() > 1e-2, "pictures make a difference"
+        assert answers(v4, x).std(0).max() > 1e-2, "images make a difference"
 
     def test_what_the_file_knows(self, format, written):
         path, _ = written[format]
@@ -68,10 +68,10 @@ class TestEveryFormat:
 
 
 def test_v3_from_pixels_to_logits(tmp_path, monkeypatch):
-    """Two pictures at a time."""
+    """Two images at a time."""
     monkeypatch.setattr(process, "run", shared.here)
     model = shared.known(shared.small_v3())
-    x = pictures(5)
+    x = images(5)
     mean, std = np.float32([0.4, 0.5, 0.6]), np.float32([0.2, 0.25, 0.3])
     options = {"batch_size": 2, "include_preprocessing": True, "include_softmax": False}
     report = mobilenet_zoo.export(model, tmp_path / "a.onnx", **options)
@@ -84,7 +84,7 @@ def test_v3_from_pixels_to_logits(tmp_path, monkeypatch):
     powers = np.exp(logits)
     assert relative(powers / powers.sum(1, keepdims=True), answers(model, x)) <= 1e-4
     assert logits.min() < 0
-    assert answers(model, x).std(0).max() > 1e-2, "pictures make a difference"
+    assert answers(model, x).std(0).max() > 1e-2, "images make a difference"
 
 
 def test_several_outputs_keep_their_names(tmp_path, monkeypatch):
@@ -94,8 +94,8 @@ def test_several_outputs_keep_their_names(tmp_path, monkeypatch):
     early, late = body.get_layer("stage1_block2").output, body.get_layer("stage2_block2").output
     model = keras.Model(body.input, {"late": 2.0 * late, "early": early})
     (report,) = export_all(model, {tmp_path / "a.onnx": None})
-    found = mobilenet_runtime.load(report.path)(pictures())
-    expected = answers(model, pictures())
+    found = mobilenet_runtime.load(report.path)(images())
+    expected = answers(model, images())
     assert set(found) == {"early", "late"}
     for name in expected:
         assert relative(found[name], expected[name]) <= 1e-4

@@ -11,7 +11,7 @@ import mobilenet_zoo
 from mobilenet_zoo.exporting import export_all, process
 from tests import peers
 from tests.zoo.exporting import shared
-from tests.zoo.exporting.shared import PLACES, pictures
+from tests.zoo.exporting.shared import PLACES, images
 
 pytestmark = pytest.mark.across
 
@@ -104,9 +104,9 @@ class TestOperations:
 
 
 def test_integers_leave_nothing_to_the_interpreter_but_the_softmax(tmp_path):
-    model = shared.learned(shared.tiny(norm_momentum=0.0), pictures(8))
+    model = shared.learned(shared.tiny(norm_momentum=0.0), images(8))
     mobilenet_zoo.export(
-        model, tmp_path / "a.tflite", quantization="int8", calibration=pictures(20), verify=10, float_blocks=()
+        model, tmp_path / "a.tflite", quantization="int8", calibration=images(20), verify=10, float_blocks=()
     )
     loaded = mobilenet_runtime.load(tmp_path / "a.tflite")
     assert loaded.left_over().keys() <= {"SOFTMAX"}

@@ -16,7 +16,7 @@ from mobilenet_zoo.exporting.reference import Reference
 from tests.references import infer
 from tests.seeded import randomized
 from tests.zoo.exporting import shared
-from tests.zoo.exporting.shared import CLASSES, SIZE, answers, pictures, prepared, relative, tiny
+from tests.zoo.exporting.shared import CLASSES, SIZE, answers, images, prepared, relative, tiny
 
 pytestmark = pytest.mark.across
 
@@ -51,7 +51,7 @@ def small_v2():
 
 @pytest.mark.parametrize("build", [unequal, small_v2])
 def test_equalization_leaves_the_function_as_it_was(build):
-    model, x = build(), pictures(8)
+    model, x = build(), images(8)
     before, weights = answers(model, x), model.get_weights()
     equalization.equalize(model, x, 127)
     changed = [not np.allclose(old, new) for old, new in zip(weights, model.get_weights(), strict=True)]
@@ -72,7 +72,7 @@ def test_blocks_with_a_shortcut_are_one_tie():
 def test_maps_that_are_outputs_are_not_scaled():
     """A pyramid gives them away."""
     model = prepared(tiny(include_top=False, pyramid_levels=(1, 2)))
-    x = pictures(4)
+    x = images(4)
     before = answers(model, x)
     equalization.equalize(model, x, 127)
     for name, value in answers(model, x).items():
@@ -97,7 +97,7 @@ def inner_values(model, x):
 
 def test_channels_use_more_of_the_bits_they_share():
     """All channels of an activation have one scale, and those that are small beside others lose most of their bits."""
-    x, model = pictures(16), unequal()
+    x, model = images(16), unequal()
     shares = []
     for _ in range(2):
         inner = inner_values(model, x)
@@ -110,7 +110,7 @@ def test_channels_use_more_of_the_bits_they_share():
 
 @pytest.mark.parametrize("levels", [127, 31])
 def test_rounding_costs_less_after_improving(levels):
-    x = pictures(16)
+    x = images(16)
     plain, improved = unequal(), unequal()
     integers.improve(improved, x, levels)
     before, after = (simulation.Simulation(each, x, levels).error() for each in (plain, improved))
@@ -123,7 +123,7 @@ def test_biases_make_up_for_rounding(filters, kernel_size):
     image = keras.Input((SIZE, SIZE, 4))
     layer = ConvNormActivation(filters, kernel_size, use_bias=True, normalization=None)
     model = randomized(keras.Model(image, layer(image)))
-    x, levels = 2 + pictures(8, channels=4), 3
+    x, levels = 2 + images(8, channels=4), 3
     exact = answers(model, x)
 
     def shift():
@@ -150,7 +150,7 @@ def test_every_block_has_a_range(extra):
     if extra:
         image = keras.Input((SIZE, SIZE, 3))
         model = randomized(keras.Model(image, Doubled(3, expanded_filters=4, kernel_size=3)(image)))
-    x = pictures(4)
+    x = images(4)
     blocks = [layer for layer in model.layers if isinstance(layer, Block)]
     assert {type(layer).__name__ for layer in blocks} >= ({"Doubled"} if extra else {"MobileAttention"})
     ranges = simulation.Simulation(model, x, 127).ranges
@@ -169,7 +169,7 @@ class Doubled(InvertedResidual):
 
 def test_the_layer_that_loses_most_ranks_first():
     """One whose channels differ by a factor of 50 loses most."""
-    model, x = unequal(), pictures(16)
+    model, x = unequal(), images(16)
     names = ["stem", "stage1_block1", "stage1_block2", "stage2_block1", "stage2_block2"]
     assert simulation.Simulation(model, x, 127).ranked(names)[0] == "stage2_block2"
 
@@ -177,7 +177,7 @@ def test_the_layer_that_loses_most_ranks_first():
 def test_layers_fall_back_to_float_where_integers_lose(model, tmp_path, monkeypatch):
     """The first layers of the ranking, as few as are needed; the file that stays is the best that was tried."""
     goods = {(): 0.4, ("pool",): 0.7, ("pool", "stem"): 0.9, ("pool", "stem", "head_conv"): 0.8}
-    x, known, runs = pictures(50), [], []
+    x, known, runs = images(50), [], []
 
     def run(backend, model_file, modules, jobs, folder):
         runs.append(len(jobs))
@@ -188,10 +188,10 @@ def test_layers_fall_back_to_float_where_integers_lose(model, tmp_path, monkeypa
             Path(job["path"]).write_text(",".join(job["float_blocks"]))
         return [{"layout": "NCHW", "float_bytes": 3} for _ in jobs]
 
-    def measure(path, pictures):
+    def measure(path, images):
         names = tuple(filter(None, Path(path).read_text().split(",")))
         if not known:
-            known.extend(Reference(model, (SIZE, SIZE))(pictures))
+            known.extend(Reference(model, (SIZE, SIZE))(images))
         (expected,) = known
         wrong = round((1 - goods.get(names, 0.6)) * len(expected))
         found = np.concatenate([-expected[:wrong], expected[wrong:]])
@@ -215,7 +215,7 @@ def test_no_search_where_none_is_wanted(model, tmp_path, monkeypatch):
     monkeypatch.setattr(process, "run", shared.nothing)
     monkeypatch.setattr(session, "loses", lambda comparison: True)
     monkeypatch.setattr(session, "search", None)
-    options = {"quantization": "int8", "calibration": pictures(20), "verify": False}
+    options = {"quantization": "int8", "calibration": images(20), "verify": False}
     mobilenet_zoo.export(model, tmp_path / "a.onnx", float_blocks=(), **options)
 
 
@@ -228,7 +228,7 @@ def test_a_search_calibrates_once(tmp_path, monkeypatch):
     monkeypatch.setattr(search, "loses", lambda comparison: True)
     monkeypatch.setattr(process, "run", in_this_process)
     model = tiny()
-    options = {"quantization": "int8", "calibration": pictures(20), "verify": 10, "progress": steps.append}
+    options = {"quantization": "int8", "calibration": images(20), "verify": 10, "progress": steps.append}
     mobilenet_zoo.export(model, tmp_path / "a.onnx", **options)
     assert len(calibrations) == 1
     texts = [step.text for step in steps]
@@ -284,7 +284,7 @@ def test_reduced_range(reduce_range, largest, tmp_path, monkeypatch):
 
     monkeypatch.setattr(process, "run", in_this_process)
     monkeypatch.setattr(session, "processor_overflows", lambda: True)
-    options = {"quantization": "int8", "calibration": pictures(20), "verify": 10, "float_blocks": ()}
+    options = {"quantization": "int8", "calibration": images(20), "verify": 10, "float_blocks": ()}
     report = mobilenet_zoo.export(tiny(), tmp_path / "a.onnx", reduce_range=reduce_range, **options)
     graph = onnx.load(tmp_path / "a.onnx").graph
     kernels = [

@@ -7,7 +7,7 @@ import pytest
 from mobilenet_zoo.exporting.prepared import data_format_of, with_blocks
 from mobilenet_zoo.exporting.reference import Reference
 from tests.seeded import randomized
-from tests.zoo.exporting.shared import SIZE, answers, pictures, prepared, relative, tiny, with_a_head
+from tests.zoo.exporting.shared import SIZE, answers, images, prepared, relative, tiny, with_a_head
 
 pytestmark = pytest.mark.across
 
@@ -27,7 +27,7 @@ def test_batch_norm_and_dropout_go():
     model = tiny(dropout_rate=0.5)
     model.compile("adam", "categorical_crossentropy")
     copy = prepared(model)
-    same(model, copy, pictures())
+    same(model, copy, images())
     assert "Dropout" in kinds(model)
     assert "Dropout" not in kinds(copy)
     assert not [weight.path for weight in copy.weights if "moving" in weight.path or "gamma" in weight.path]
@@ -43,7 +43,7 @@ def test_the_data_format_changes(own, wanted, options):
     assert data_format_of(copy) == wanted
     assert {layer.data_format for layer in copy._flatten_layers() if hasattr(layer, "data_format")} >= {wanted}
     assert copy.inputs[0].shape[1:] == ((SIZE, SIZE, 3) if wanted == "channels_last" else (3, SIZE, SIZE))
-    same(model, copy, pictures())
+    same(model, copy, images())
 
 
 def test_the_size_changes():
@@ -51,14 +51,14 @@ def test_the_size_changes():
     model = tiny()
     other = tiny(input_shape=(48, 40, 3))
     other.set_weights(model.get_weights())
-    same(other, prepared(model, (48, 40), "channels_first"), pictures(2, 48, 40))
+    same(other, prepared(model, (48, 40), "channels_first"), images(2, 48, 40))
 
 
 def test_free_height_and_width_are_set():
     model = tiny(input_shape=(None, None, 3))
     copy = prepared(model, (48, 40))
     assert copy.inputs[0].shape == (None, 48, 40, 3)
-    same(model, copy, pictures(2, 48, 40))
+    same(model, copy, images(2, 48, 40))
 
 
 @pytest.mark.parametrize(("mean", "std"), [((0.5,) * 3, (0.25,) * 3), ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))], ids=str)
@@ -74,7 +74,7 @@ def test_scaling_goes_inside(mean, std, data_format):
 @pytest.mark.parametrize("activation", ["softmax", None])
 def test_softmax_comes_and_goes(activation):
     model = tiny(classifier_activation=activation)
-    x = pictures()
+    x = images()
     logits = answers(prepared(model, softmax=False), x)
     probabilities = answers(prepared(model, softmax=True), x)
     own = answers(model, x)
@@ -91,7 +91,7 @@ def test_pyramids_keep_their_keys():
     model = tiny(include_top=False, pyramid_levels=(1, 2))
     copy = prepared(model, data_format="channels_first")
     assert list(copy.output) == ["P1", "P2"]
-    same(model, copy, pictures())
+    same(model, copy, images())
     blocks = with_blocks(copy).output
     assert [*blocks][:3] == ["stem", "stage1_block1", "stage1_block2"]
 
@@ -108,7 +108,7 @@ def test_own_layers_of_keras_turn_too():
     model = with_a_head(*head[:2], layers.GlobalAveragePooling2D(), *head[3:])
     copy = prepared(model, data_format="channels_first")
     assert copy.get_layer("own_convolution").data_format == "channels_first"
-    same(model, copy, pictures())
+    same(model, copy, images())
 
 
 def test_a_layer_that_does_not_turn_keeps_the_data_format():
@@ -117,7 +117,7 @@ def test_a_layer_that_does_not_turn_keeps_the_data_format():
     copy = prepared(model, data_format="channels_first")
     assert data_format_of(copy) == "channels_last"
     assert copy.inputs[0].shape[1:] == (SIZE, SIZE, 3)
-    same(model, copy, pictures())
+    same(model, copy, images())
 
 
 def test_functions_between_layers_keep_the_data_format():
@@ -127,8 +127,8 @@ def test_functions_between_layers_keep_the_data_format():
     model = randomized(keras.Model(body.input, keras.layers.Dense(3, dtype="float32")(means)))
     copy = prepared(model, (40, 48), data_format="channels_first")
     assert data_format_of(copy) == "channels_last"
-    (expected,) = Reference(model, (40, 48))(pictures(2, 40, 48))
-    assert relative(answers(copy, pictures(2, 40, 48)), expected) <= 1e-5
+    (expected,) = Reference(model, (40, 48))(images(2, 40, 48))
+    assert relative(answers(copy, images(2, 40, 48)), expected) <= 1e-5
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
@@ -141,6 +141,6 @@ def test_mixed_precision_becomes_float32(policy, is_nested):
         model, plain = (keras.Model(image, keras.layers.ReLU()(each(image))) for each in (model, plain))
     copy = prepared(model, data_format="channels_first")
     assert {layer.compute_dtype for layer in copy._flatten_layers()} == {"float32"}
-    same(plain, copy, pictures())
-    (found,) = Reference(model, (SIZE, SIZE))(pictures())
-    assert relative(found, answers(plain, pictures())) <= 1e-5
+    same(plain, copy, images())
+    (found,) = Reference(model, (SIZE, SIZE))(images())
+    assert relative(found, answers(plain, images())) <= 1e-5

@@ -1,4 +1,4 @@
-"""Heat on pictures."""
+"""Heat on images."""
 
 import importlib
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 from mobilenet_common.errors import ArgumentError, install_hint, integer
 from mobilenet_common.types import ImageLike
-from mobilenet_runtime.pictures import open_picture, pillow
+from mobilenet_runtime.images import open_image, pillow
 from mobilenet_runtime.transform import Preprocessing
 
 if TYPE_CHECKING:
@@ -19,49 +19,49 @@ _DIMMED = 0.4  # brightness of what the model did not see
 _LONGEST = 2048  # pixels of an overlay's longer side
 
 
-def overlay(picture: ImageLike, heat: np.ndarray, region: Sequence[float] | None = None) -> "Image.Image":
+def overlay(image: ImageLike, heat: np.ndarray, region: Sequence[float] | None = None) -> "Image.Image":
     """An image with heat on it: where there is none it stays as it is.
 
     Args:
-        picture: PIL image.
+        image: PIL image.
         heat: `(rows, columns)`, at least 0; enlarged to the region's size, its largest value the hottest.
         region: `(left, top, right, bottom)` in pixels of the image: what the heat is about. The rest is dimmed. None
             for the whole image.
 
     Returns:
-        A PIL image in RGB, of the picture's size.
+        A PIL image in RGB, of the image's size.
     """
-    pil, region = pillow("Image"), region or (0, 0, *picture.size)
+    pil, region = pillow("Image"), region or (0, 0, *image.size)
     heat = np.asarray(heat, "float32")
     heat = heat / max(float(heat.max()), np.finfo("float32").tiny)
-    heat = _placed(heat, picture.size, region).clip(0, 1)
+    heat = _placed(heat, image.size, region).clip(0, 1)
     colours = 255 * matplotlib("colormaps")["inferno"](heat)[..., :3]
     share = _STRENGTH * heat[..., None]
-    seen = _placed(np.ones((1, 1), "float32"), picture.size, region)[..., None]
-    pixels = np.asarray(picture.convert("RGB"), "float32") * (_DIMMED + (1 - _DIMMED) * seen)
+    seen = _placed(np.ones((1, 1), "float32"), image.size, region)[..., None]
+    pixels = np.asarray(image.convert("RGB"), "float32") * (_DIMMED + (1 - _DIMMED) * seen)
     return pil.fromarray(np.rint((1 - share) * pixels + share * colours).astype("uint8"))
 
 
 def photograph_overlay(
-    picture: ImageLike, heat: np.ndarray, transform: Preprocessing, longest: int = _LONGEST
+    image: ImageLike, heat: np.ndarray, transform: Preprocessing, longest: int = _LONGEST
 ) -> "Image.Image":
     """A photograph with heat on the part of it that a model saw.
 
     Args:
-        picture: As `Preprocessing` takes it.
+        image: As `Preprocessing` takes it.
         heat: As `overlay` takes it.
-        transform: The `Preprocessing` that made the picture ready.
+        transform: The `Preprocessing` that made the image ready.
         longest: Longer side of the result, in pixels, where the photograph is larger.
 
     Returns:
         A PIL image in RGB, upright.
 
     Raises:
-        PictureError: The picture can't be read.
+        ImageError: The image can't be read.
         ValueError: `longest` is no positive integer.
     """
     longest = integer("longest", longest, 1)
-    photograph = open_picture(picture)
+    photograph = open_image(image)
     region = transform.region(*photograph.size)
     scale = longest / max(photograph.size)
     if scale < 1:

@@ -1,4 +1,4 @@
-"""The pictures that a file is calibrated and compared with."""
+"""The images that a file is calibrated and compared with."""
 
 import dataclasses
 import os
@@ -7,9 +7,9 @@ import numpy as np
 
 from mobilenet_common.errors import ArgumentError, ExportError
 from mobilenet_common.notices import warn
+from mobilenet_runtime.images import as_numpy, is_encoded, pillow
 from mobilenet_runtime.inputs import as_model_input
-from mobilenet_runtime.pictures import as_numpy, is_encoded, pillow
-from mobilenet_runtime.reading import batches, find_pictures, skipped
+from mobilenet_runtime.reading import batches, find_images, skipped
 from mobilenet_runtime.transform import normalize
 
 LEAST = 16  # to calibrate with
@@ -20,8 +20,8 @@ _MADE = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Pictures:
-    """Pictures as the model takes them, channels last.
+class Images:
+    """Images as the model takes them, channels last.
 
     Attributes:
         calibration: To find ranges with, or None.
@@ -35,10 +35,10 @@ class Pictures:
 
 
 def made_up(shape, scaling, batch_size):
-    """Smooth random pictures of `(height, width, channels)`, for a file that needs no calibration.
+    """Smooth random images of `(height, width, channels)`, for a file that needs no calibration.
 
     Args:
-        shape: Of a picture.
+        shape: Of an image.
         scaling: `(mean, std)` of each channel for pixels in 0..1, or None for pixels in 0..255.
         batch_size: The file's, or None.
     """
@@ -50,16 +50,16 @@ def made_up(shape, scaling, batch_size):
     columns = np.arange(width) * coarse.shape[2] // width
     values = 0.7 * coarse[:, rows][:, :, columns] + 0.3 * random.uniform(0, 1, (count, height, width, channels))
     pixels = np.rint(255 * values).astype("float32")
-    return Pictures(None, pixels if scaling is None else normalize(pixels, *np.float32(scaling)))
+    return Images(None, pixels if scaling is None else normalize(pixels, *np.float32(scaling)))
 
 
-def read(calibration, transform, model):
-    """The user's pictures, a fifth of them held out.
+def read_calibration(calibration, transform, model):
+    """The user's images, a fifth of them held out.
 
     Args:
         calibration: A folder, paths or patterns; an array `(n, height, width, channels)` of floats as the model takes
             them or of integers, which are pixels in 0..255; a list of PIL images, bytes or open files; or a pair of one
-            of these and the class of each picture.
+            of these and the class of each image.
         transform: The model's `Preprocessing`, channels last.
         model: That is exported.
 
@@ -76,47 +76,47 @@ def read(calibration, transform, model):
     if isinstance(calibration, (str, os.PathLike)):
         calibration = [calibration]
     if isinstance(calibration, (list, tuple)) and all(isinstance(each, (str, os.PathLike)) for each in calibration):
-        paths = find_pictures(calibration)
+        paths = find_images(calibration)
         if labels is not None and labels.shape != (len(paths),):
-            raise ExportError(f"calibration has {len(paths)} pictures and labels of shape {labels.shape}: one each.")
-        pictures, kept = _from_files(paths, transform)
+            raise ExportError(f"calibration has {len(paths)} images and labels of shape {labels.shape}: one each.")
+        images, kept = _from_files(paths, transform)
         labels = None if labels is None else labels[kept]
     elif isinstance(calibration, (list, tuple)) and all(map(_is_whole, calibration)):
-        pictures = transform(calibration)
+        images = transform(calibration)
     else:
-        pictures = as_numpy(calibration)
+        images = as_numpy(calibration)
     shape = (*transform.size, transform.channels)
-    if pictures.ndim != 4 or pictures.shape[1:] != shape:
+    if images.ndim != 4 or images.shape[1:] != shape:
         raise ExportError(
-            f"calibration holds pictures of shape {pictures.shape[1:]}, but the file will take {shape}: give files, or "
+            f"calibration holds images of shape {images.shape[1:]}, but the file will take {shape}: give files, or "
             "an array of that shape."
         )
-    if len(pictures) < LEAST:
+    if len(images) < LEAST:
         raise ExportError(
-            f"calibration holds {len(pictures)} pictures that can be read, and at least {LEAST} are needed: give more "
+            f"calibration holds {len(images)} images that can be read, and at least {LEAST} are needed: give more "
             "of what the model will see; a few hundred are usual."
         )
-    if pictures.dtype.kind not in "uib" and not np.isfinite(pictures).all():
+    if images.dtype.kind not in "uib" and not np.isfinite(images).all():
         raise ExportError("calibration holds numbers that are not finite: look at how the array was made.")
     try:
-        pictures = as_model_input(pictures, transform, model, model.name, "The calibration images")
+        images = as_model_input(images, transform, model, model.name, "The calibration images")
     except ArgumentError as error:
         raise ExportError(str(error)) from error
-    if labels is not None and labels.shape != (len(pictures),):
-        raise ExportError(f"calibration has {len(pictures)} pictures and labels of shape {labels.shape}: one each.")
-    order = np.random.default_rng(0).permutation(len(pictures))
-    out = max(4, int(len(pictures) * _HELD_OUT))
+    if labels is not None and labels.shape != (len(images),):
+        raise ExportError(f"calibration has {len(images)} images and labels of shape {labels.shape}: one each.")
+    order = np.random.default_rng(0).permutation(len(images))
+    out = max(4, int(len(images) * _HELD_OUT))
     chosen, rest = order[:out][:_MOST_CHECKED], order[out:]
-    return Pictures(pictures[rest[:_MOST]], pictures[chosen], None if labels is None else labels[chosen])
+    return Images(images[rest[:_MOST]], images[chosen], None if labels is None else labels[chosen])
 
 
-def _is_whole(picture):
-    """Whether it is a picture of any size, and not an array."""
-    return is_encoded(picture) or isinstance(picture, pillow("Image").Image)
+def _is_whole(image):
+    """Whether it is an image of any size, and not an array."""
+    return is_encoded(image) or isinstance(image, pillow("Image").Image)
 
 
 def _from_files(paths, transform):
-    """The pictures that can be read, and which of the paths they are."""
+    """The images that can be read, and which of the paths they are."""
     arrays, kept, failures, place = [], [], [], {path: i for i, path in enumerate(paths)}
     for good, read, failed in batches(paths, transform, 16) if paths else []:
         if good:
@@ -125,7 +125,7 @@ def _from_files(paths, transform):
         failures += failed
     if not arrays:
         reason = f": {failures[0]}" if failures else ", as there is none."
-        raise ExportError(f"calibration holds no picture that can be read{reason}")
+        raise ExportError(f"calibration holds no image that can be read{reason}")
     if failures:
         warn(skipped(failures, len(paths), "calibration"))
     return np.concatenate(arrays), np.array(kept)

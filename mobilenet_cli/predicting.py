@@ -1,4 +1,4 @@
-"""`predict` and `features`: a model on pictures from disk."""
+"""`predict` and `features`: a model on images from disk."""
 
 import contextlib
 import csv
@@ -25,7 +25,7 @@ from mobilenet_common.foreign import without_hub
 from mobilenet_runtime import decode_predictions, reading
 from mobilenet_runtime.labels import imagenet_classes
 
-Pictures = Annotated[list[str], typer.Argument(help="Files, folders (with all below them) and patterns.")]
+Images = Annotated[list[str], typer.Argument(help="Files, folders (with all below them) and patterns.")]
 ModelName = Annotated[
     str,
     typer.Option(
@@ -36,7 +36,7 @@ ModelName = Annotated[
         ".tflite, .onnx, .xml, .pt2 or the folder of a SavedModel.",
     ),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", "-b", help="Pictures that the model takes at once.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", "-b", help="Images that the model takes at once.")]
 DEFAULT_MODEL = "mobilenetv4_conv_small.e2400_r224_in1k"
 
 
@@ -49,24 +49,24 @@ class Format(StrEnum):
 
 
 def predict(
-    pictures: Pictures,
+    images: Images,
     model: ModelName = DEFAULT_MODEL,
-    top: Annotated[int, typer.Option(help="How many classes to give for each picture.")] = 5,
+    top: Annotated[int, typer.Option(help="How many classes to give for each image.")] = 5,
     batch_size: BatchSize = 32,
     format: Annotated[Format, typer.Option("--format", "-f", help="table, csv or jsonl (JSON lines).")] = Format.TABLE,
     json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file in place of the terminal.")] = None,
 ) -> None:
-    """Say what pictures show.
+    """Say what images show.
 
     `mobilenet-zoo predict photos/ 'more/*.jpg' --model mobilenetv4_conv_medium --format csv -o answers.csv`
 
-    A picture that can't be read is reported and skipped; the exit status is then 1.
+    An image that can't be read is reported and skipped; the exit status is then 1.
     """
     integer("--top", top, 1)
     integer("--batch-size", batch_size, 1)
     check_name("--model", model)
-    paths, absent = find(pictures)
+    paths, absent = find(images)
     classifier = exported_classifier(model) if is_exported_name(model) else keras_classifier(model)
     answers = []
 
@@ -82,19 +82,19 @@ def predict(
 
 
 def features(
-    pictures: Pictures,
+    images: Images,
     output: Annotated[Path, typer.Option("--output", "-o", help="The .npz file to write.")],
     model: ModelName = DEFAULT_MODEL,
     batch_size: BatchSize = 32,
 ) -> None:
-    """Write what the model sees in pictures: the vector after the pool, before the classifier.
+    """Write what the model sees in images: the vector after the pool, before the classifier.
 
-    The file holds `paths` and `features`, a row a picture, for nearest neighbours, clustering or a classifier of your
+    The file holds `paths` and `features`, a row an image, for nearest neighbours, clustering or a classifier of your
     own:
 
     `mobilenet-zoo features photos/ -o photos.npz`
 
-    A picture that can't be read is reported and skipped; the exit status is then 1.
+    An image that can't be read is reported and skipped; the exit status is then 1.
     """
     if output.suffix != ".npz":
         raise ArgumentError(f"--output={output} is not allowed: the file must end with .npz.")
@@ -102,7 +102,7 @@ def features(
         raise ArgumentError(f"{model} is an exported file, which gives what it was exported with: name a Keras model.")
     integer("--batch-size", batch_size, 1)
     check_name("--model", model)
-    found, absent = find(pictures)
+    found, absent = find(images)
     extractor = feature_model(load(model))
     paths, rows = [], []
 
@@ -140,7 +140,7 @@ def load(name):
 
 
 def feature_model(model):
-    """The part of `model` up to its pool, which gives a vector for each picture."""
+    """The part of `model` up to its pool, which gives a vector for each image."""
     import keras
 
     from mobilenet_zoo.facts import facts_of, remember
@@ -198,7 +198,7 @@ def find(places):
     """
     paths, reasons, named = {}, [], False
     for place in places:
-        found = reading.find_pictures([place])
+        found = reading.find_images([place])
         if found == [place] and not os.path.exists(place):
             reasons.append(f"{place} does not exist.")
             named = True
@@ -207,7 +207,7 @@ def find(places):
         else:
             paths.update(dict.fromkeys(found))
     if not paths and not named:
-        raise ArgumentError(f"There are no pictures in {', '.join(places)}: name files, folders or patterns.")
+        raise ArgumentError(f"There are no images in {', '.join(places)}: name files, folders or patterns.")
     for reason in reasons:
         messages.print(f"[yellow]skipped:[/yellow] {escape(reason)}", soft_wrap=True)
     if not paths:
@@ -216,10 +216,10 @@ def find(places):
 
 
 def run(predict, transform, paths, batch_size, keep):
-    """Calls `keep(paths, outputs)` for each batch of pictures; returns how many could not be read."""
+    """Calls `keep(paths, outputs)` for each batch of images; returns how many could not be read."""
     failed = 0
     with progress() as bar:
-        task = bar.add_task("pictures", total=len(paths))
+        task = bar.add_task("images", total=len(paths))
         for good, outputs, failures in reading.run(predict, transform, paths, batch_size):
             if good:
                 keep(good, outputs)
@@ -231,7 +231,7 @@ def run(predict, transform, paths, batch_size, keep):
 
 
 def progress():
-    """A bar for how many pictures are done."""
+    """A bar for how many images are done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal)
 
@@ -253,7 +253,7 @@ def _opened(output):
 
 def _write_table(found, stream):
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("picture", overflow="fold")
+    table.add_column("image", overflow="fold")
     table.add_column("class", overflow="fold")
     table.add_column("probability", justify="right", no_wrap=True)
     for path, predictions in found:
@@ -264,7 +264,7 @@ def _write_table(found, stream):
 
 def _write_csv(found, stream):
     writer = csv.writer(stream)
-    writer.writerow(("picture", "rank", "id", "name", "probability"))
+    writer.writerow(("image", "rank", "id", "name", "probability"))
     for path, predictions in found:
         for rank, each in enumerate(predictions, 1):
             writer.writerow((printable(path), rank, each.id, each.name, f"{each.probability:.6g}"))
@@ -272,7 +272,7 @@ def _write_csv(found, stream):
 
 def _write_jsonl(found, stream):
     for path, predictions in found:
-        record = {"picture": path, "predictions": [each._asdict() for each in predictions]}
+        record = {"image": path, "predictions": [each._asdict() for each in predictions]}
         stream.write(as_json(record, stream) + "\n")
 
 
@@ -282,5 +282,5 @@ _WRITERS = {Format.TABLE: _write_table, Format.CSV: _write_csv, Format.JSONL: _w
 def end(failed):
     """End with status 1 if images could not be read, and say how many."""
     if failed:
-        messages.print(f"{failed} of the pictures could not be read.")
+        messages.print(f"{failed} of the images could not be read.")
         raise typer.Exit(1)
