@@ -47,7 +47,7 @@ def no_framework(monkeypatch):
     def zoo():
         raise AssertionError("Keras would be loaded")
 
-    for module in ("images", "conversion", "evaluating"):
+    for module in ("predicting", "conversion", "evaluating"):
         monkeypatch.setattr(f"mobilenet_cli.{module}.zoo", zoo)
     monkeypatch.setattr("mobilenet_cli.training.choose_backend", zoo)
 
