@@ -3,6 +3,7 @@
 import keras
 
 from mobilenet_common.errors import ArgumentError
+from mobilenet_common.internals.keras_internals import graph_calls, inner_layers, producer
 
 
 def all_layers(layer):
@@ -11,8 +12,7 @@ def all_layers(layer):
     Args:
         layer: A `keras.Model` or layer, which is not among the results.
     """
-    # Keras has no public way into a layer that is not a model.
-    return list(dict.fromkeys(layer._flatten_layers(include_self=False)))
+    return inner_layers(layer)
 
 
 def as_functional(model, caller):
@@ -48,10 +48,7 @@ def calls(model):
     A layer that is shared is there as often as it is called. `layer.input` and `layer.output` don't tell that: those of
     a model within the model are its own.
     """
-    # Keras has no public way to the calls of a layer.
-    depths = sorted(model._nodes_by_depth, reverse=True)
-    nodes = [node for depth in depths for node in model._nodes_by_depth[depth] if not node.is_input]
-    return [(node.operation, node.arguments.keras_tensors, node.outputs) for node in nodes]
+    return graph_calls(model)
 
 
 def last_layer(model):
@@ -59,7 +56,7 @@ def last_layer(model):
     layer = model
     while isinstance(layer, keras.Model) and layer.layers:
         outputs = getattr(layer, "outputs", None)  # of a subclassed model there are none
-        layer = outputs[0]._keras_history.operation if outputs else layer.layers[-1]
+        layer = producer(outputs[0]) if outputs else layer.layers[-1]
     return layer
 
 

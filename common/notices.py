@@ -1,6 +1,6 @@
 """Warnings that point at the caller's own line, and that can be given only once."""
 
-import sys
+import inspect
 import threading
 import warnings
 import weakref
@@ -14,7 +14,7 @@ _GIVEN, _ONE_AT_A_TIME = weakref.WeakKeyDictionary(), threading.Lock()
 
 def warn(message):
     """Give a `MobileNetWarning` at the line outside of this library that called into it."""
-    frame, level = sys._getframe(1), 2
+    frame, level = inspect.currentframe().f_back, 2
     while frame.f_back is not None and _is_ours(frame):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, MobileNetWarning, stacklevel=level)

@@ -4,6 +4,7 @@ import keras
 
 from mobilenet_common.checkpoints.layouts.base import BLOCK_NAME
 from mobilenet_common.errors import ArgumentError, flag, number
+from mobilenet_common.internals.keras_internals import variable_index
 from mobilenet_common.layers import NormActivation
 from mobilenet_common.layers.block import Block
 from mobilenet_common.nesting import all_layers
@@ -23,7 +24,7 @@ class _WithRates:
         self._factors = [rate_of(variable, self.rates) for variable in variables]
 
     def update_step(self, gradient, variable, learning_rate):
-        factor = self._factors[self._get_variable_index(variable)]  # TensorFlow hands over a variable of its own
+        factor = self._factors[variable_index(self, variable)]  # TensorFlow hands over a variable of its own
         super().update_step(gradient, variable, learning_rate * factor)
 
     def get_config(self):

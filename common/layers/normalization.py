@@ -70,7 +70,7 @@ class NormActivation(QuickLayer):
     @property
     def trainable(self):
         """Whether the layer learns, as every Keras layer has it; the normalization needs `norm_trainable` too."""
-        return self._trainable
+        return super().trainable
 
     @trainable.setter
     def trainable(self, value):
@@ -80,11 +80,11 @@ class NormActivation(QuickLayer):
     def _set_norm_variables(self):
         for name in ("gamma", "beta"):
             if hasattr(self, name):
-                getattr(self, name).trainable = self._trainable and self._norm_trainable
+                getattr(self, name).trainable = self.trainable and self._norm_trainable
 
     def _norm_learns(self, training):
         """Whether a step of training moves the normalization, so that it takes the batch's own statistics."""
-        return training and self._trainable and self._norm_trainable
+        return training and self.trainable and self._norm_trainable
 
     def build(self, input_shape):
         self._build_normalization(input_shape[channel_axis(self.data_format)])

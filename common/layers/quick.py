@@ -2,12 +2,7 @@
 
 import keras
 
-try:
-    from keras.src.backend.common.global_state import get_global_attribute
-    from keras.src.backend.common.stateless_scope import in_stateless_scope
-    from keras.src.backend.common.variables import get_autocast_scope
-except ImportError:  # another version of Keras: every call goes its usual way
-    get_autocast_scope = None
+from mobilenet_common.internals.keras_internals import HAS_DIRECT_CALLS, is_direct_call, surrounding_training
 
 
 class QuickLayer(keras.layers.Layer):
@@ -26,15 +21,14 @@ class QuickLayer(keras.layers.Layer):
         if not self.trainable:
             self.trainable = False
 
-    if keras.backend.backend() == "torch" and get_autocast_scope is not None:
+    if keras.backend.backend() == "torch" and HAS_DIRECT_CALLS:
 
         def __call__(self, *args, **kwargs):
             if not self._is_plain(args, kwargs):
                 return super().__call__(*args, **kwargs)
             training = kwargs.get("training")
             if training is None:
-                context = get_global_attribute("current_call_ctx")
-                training = context.get_value("training") if context else None
+                training = surrounding_training()
             return self.call(args[0], training)
 
         def _is_plain(self, args, kwargs):
@@ -45,13 +39,7 @@ class QuickLayer(keras.layers.Layer):
                 type(x) is _Tensor
                 and x.dtype is _TYPES.get(self.compute_dtype)
                 and self.compute_dtype == self.variable_dtype
-                and get_autocast_scope() is None
-                and not in_stateless_scope()
-                and self.activity_regularizer is None
-                and getattr(self, "_remat_mode", None) is None
-                and not self._forward_hooks
-                and not self._forward_pre_hooks
-                and getattr(x, "_keras_mask", None) is None
+                and is_direct_call(self, x)
             )
 
 

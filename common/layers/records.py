@@ -4,6 +4,7 @@ Keras gives a layer no place for it, so it becomes attributes of the group that 
 Where a version of Keras has no such group, or another kind of store, nothing is recorded and nothing is compared.
 """
 
+from mobilenet_common.internals.keras_internals import group_attributes
 from mobilenet_common.notices import warn
 
 _NAMES = ("padding", "norm_epsilon")
@@ -11,7 +12,7 @@ _NAMES = ("padding", "norm_epsilon")
 
 def record(layer, store):
     """Write the conventions of `layer` into the store that its variables were saved in."""
-    attributes = _attributes(store)
+    attributes = group_attributes(store)
     if attributes is not None:
         for name in _NAMES:
             attributes[name] = getattr(layer, name)
@@ -19,7 +20,7 @@ def record(layer, store):
 
 def warn_of_difference(layer, store):
     """Warn if the weights in `store` were saved from a model with other conventions than those of `layer`."""
-    attributes = _attributes(store)
+    attributes = group_attributes(store)
     if attributes is not None and set(_NAMES) <= attributes.keys():
         warn_if_different(layer, "The file", str(attributes["padding"]), float(attributes["norm_epsilon"]))
 
@@ -33,7 +34,3 @@ def warn_if_different(layer, source, padding, norm_epsilon):
             f"model has {layer.padding!r} and {layer.norm_epsilon:g}, so its outputs differ: build it with "
             f"padding={padding!r}, norm_epsilon={norm_epsilon:g}."
         )
-
-
-def _attributes(store):
-    return getattr(getattr(store, "_h5_entry_group", None), "attrs", None)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mobilenet_common.internals.litert_internals import graph_operations
 from mobilenet_runtime.metadata import FILE
 from mobilenet_runtime.runtimes.base import Exported, imported, refusals
 from mobilenet_runtime.runtimes.pool import Pool, parallel_calls
@@ -112,7 +113,7 @@ class _Instance:
 
     def nodes(self):
         """`(nodes of the graph, nodes of delegates)`."""
-        nodes = self.interpreter._get_ops_details()
+        nodes = graph_operations(self.interpreter)
         delegates = [node for node in nodes if node["op_name"] == "DELEGATE"]
         return [node for node in nodes if node["op_name"] != "DELEGATE"], delegates
 

@@ -35,8 +35,11 @@ class TorchProgram(Exported):
             for node in self.program.graph.nodes
             if node.op == "placeholder" and node.name in signature.user_inputs
         ]
+        from mobilenet_common.internals.torch_internals import tree_leaves, tree_unflatten  # imports PyTorch
+
+        self._leaves = tree_leaves
         # A model's outputs are a tensor, a tuple or a dictionary; the names of the first two are the graph's.
-        outputs = torch.utils._pytree.tree_unflatten(list(signature.user_outputs), self.program.call_spec.out_spec)
+        outputs = tree_unflatten(list(signature.user_outputs), self.program.call_spec.out_spec)
         shapes = [[n if isinstance(n, int) else None for n in each.shape] for each in inputs]
         self._describe(shapes, [outputs] if isinstance(outputs, str) else outputs)
         self._type = inputs[0].dtype
@@ -44,8 +47,8 @@ class TorchProgram(Exported):
 
     def run(self, batch):
         with self._torch.no_grad():
-            answers = self._module(self._torch.from_numpy(batch).to(self._type))
-        return [each.float().numpy() for each in self._torch.utils._pytree.tree_leaves(answers)]
+            outputs = self._module(self._torch.from_numpy(batch).to(self._type))
+        return [output.float().numpy() for output in self._leaves(outputs)]
 
     def operations(self):
         calls = [node for node in self.program.graph.nodes if node.op == "call_function"]

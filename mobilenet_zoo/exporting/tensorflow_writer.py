@@ -4,8 +4,8 @@ import tempfile
 from pathlib import Path
 
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from mobilenet_common.internals.tensorflow_internals import freeze_variables
 from mobilenet_common.ops.formulations import traced_for
 from mobilenet_zoo.exporting.prepared import output_names
 
@@ -21,7 +21,7 @@ def write_saved_model(model, path, target="saved_model"):
         return outputs if isinstance(outputs, dict) else dict(zip(names, tf.nest.flatten(outputs), strict=True))
 
     traced = tf.function(trace, input_signature=[specification]).get_concrete_function()
-    frozen = convert_variables_to_constants_v2(traced)
+    frozen = freeze_variables(traced)
     module = tf.Module()
     module.frozen = frozen  # a function that nothing holds takes its constants with it
 

@@ -2,6 +2,8 @@
 
 import torch
 
+from mobilenet_common.internals.torch_internals import ASSERT_METADATA
+
 aten = torch.ops.aten
 
 _CASTS = {
@@ -33,7 +35,7 @@ def simplify(program):
         if spec.kind.name in ("PARAMETER", "BUFFER", "CONSTANT_TENSOR")
     }
     for node in list(graph.nodes):
-        if node.target is aten._assert_tensor_metadata.default:
+        if node.target is ASSERT_METADATA:
             graph.erase_node(node)
     for node in list(graph.nodes):
         if node.op != "call_function" or not node.args or not isinstance(node.args[0], torch.fx.Node):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from mobilenet_common.internals.keras_internals import run_graph
 from mobilenet_common.ops.formulations import traced_for
 from mobilenet_zoo.exporting.onnx_graph import finish
 from mobilenet_zoo.exporting.prepared import blocks, output_names
@@ -73,7 +74,7 @@ class _Program(torch.nn.Module):
 
     def forward(self, image):
         layers = dict(self.layer.items())  # without the functions of keras.ops between them
-        outputs = self.model._run_through_graph(image, operation_fn=lambda each: layers.get(each.name, each))
+        outputs = run_graph(self.model, image, lambda operation: layers.get(operation.name, operation))
         if isinstance(outputs, dict):  # Keras gives them sorted
             return {name: outputs[name] for name in output_names(self.model)}
         return outputs

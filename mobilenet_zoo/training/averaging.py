@@ -4,6 +4,7 @@ import contextlib
 
 import keras
 
+from mobilenet_common.internals.keras_internals import batches_seen, moving_averages
 from mobilenet_zoo.training.state import numpy_of
 
 
@@ -51,6 +52,6 @@ class EvaluateAverages(keras.callbacks.Callback):
 def _pairs(model):
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # float16 scales the loss round it
     parts = optimizer.gradient_accumulation_steps or 1
-    if not optimizer.use_ema or int(numpy_of(optimizer._iterations)) < parts:
+    if not optimizer.use_ema or int(numpy_of(batches_seen(optimizer))) < parts:
         return []
-    return list(zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True))
+    return moving_averages(optimizer)

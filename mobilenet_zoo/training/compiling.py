@@ -1,10 +1,13 @@
 """A model made ready for `fit` as a recipe says: optimizer, loss, precision, blocks computed twice to save memory."""
 
+import functools
+
 import keras
 from keras import ops
 
 from mobilenet_common.checkpoints.layouts.base import BLOCK_NAME
 from mobilenet_common.errors import ArgumentError
+from mobilenet_common.internals.keras_internals import wrap_method
 from mobilenet_common.nesting import all_layers
 from mobilenet_zoo.training.optimization import make_optimizer
 from mobilenet_zoo.training.recipes.recipe import Recipe
@@ -70,9 +73,8 @@ def rematerialise(model: keras.Model) -> int:
     """
     count = 0
     for layer in all_layers(model):
-        if BLOCK_NAME.fullmatch(layer.name) and not hasattr(layer, "_kept_call"):
-            layer._kept_call = layer.call
-            layer.call = _twice(layer, layer._kept_call)
+        if BLOCK_NAME.fullmatch(layer.name) and "call" not in vars(layer):
+            wrap_method(layer, "call", functools.partial(_twice, layer))
             count += 1
     return count
 

@@ -13,14 +13,14 @@ Keras's own optimizers do the arithmetic. What they lack, or do otherwise than t
 import keras
 from keras import ops
 
+from mobilenet_common.internals.keras_internals import OptimizerHooks, batches_seen, variable_index
 from mobilenet_zoo.finetuning import discriminative_rates, rate_of
 from mobilenet_zoo.training.schedules import make_schedule
 
 _TORCH = keras.backend.backend() == "torch"
-_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
 
-class _Trained:
+class _Trained(OptimizerHooks):
     """What every optimizer of a recipe has in common."""
 
     def __init__(self, *args, l2=0.0, decay_depthwise=True, ema_warmup=True, rates=None, **kwargs):
@@ -37,50 +37,35 @@ class _Trained:
         own = {"l2": self.l2, "decay_depthwise": self.decay_depthwise, "ema_warmup": self.ema_warmup}
         return super().get_config() | own | {"rates": self.rates}
 
-    def _use_weight_decay(self, variable):
-        return self._decays[self._get_variable_index(variable)]
+    def has_weight_decay(self, variable):
+        return self._decays[variable_index(self, variable)]
 
-    def _apply_weight_decay(self, variables):
-        decaying = [variable for variable in variables if self._use_weight_decay(variable)]
-        if self.weight_decay and decaying:  # PyTorch's function takes no empty list
-            super()._apply_weight_decay(decaying)
+    def change_gradients(self, gradients, variables):
+        if not self.l2:
+            return gradients
+        return [
+            gradient + self.l2 * ops.cast(variable, gradient.dtype) if self.has_weight_decay(variable) else gradient
+            for gradient, variable in zip(gradients, variables, strict=True)
+        ]
 
-    def _backend_apply_gradients(self, grads, trainable_variables):
-        if _TENSORFLOW:
-            pairs = super()._all_reduce_sum_gradients(list(zip(grads, trainable_variables, strict=True)))
-            grads = [gradient for gradient, _ in pairs]
-        if self.l2:
-            grads = [
-                gradient + self.l2 * ops.cast(variable, gradient.dtype)
-                if self._use_weight_decay(variable)
-                else gradient
-                for gradient, variable in zip(grads, trainable_variables, strict=True)
-            ]
-        super()._backend_apply_gradients(grads, trainable_variables)
-
-    def _all_reduce_sum_gradients(self, grads_and_vars):
-        return grads_and_vars  # they are summed already, before they were clipped and accumulated
-
-    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+    def update_variables(self, update, gradients, variables, learning_rate):
         groups = {}
-        for gradient, variable in zip(grads, trainable_variables, strict=True):
-            factor = self._factors[self._get_variable_index(variable)]
+        for gradient, variable in zip(gradients, variables, strict=True):
+            factor = self._factors[variable_index(self, variable)]
             groups.setdefault(factor, ([], []))
             groups[factor][0].append(gradient)
             groups[factor][1].append(variable)
-        for factor, (gradients, variables) in groups.items():
-            super()._backend_update_step(gradients, variables, learning_rate * factor if factor != 1 else learning_rate)
+        for factor, (group_gradients, group_variables) in groups.items():
+            update(group_gradients, group_variables, learning_rate * factor if factor != 1 else learning_rate)
 
-    def _update_model_variables_moving_average(self, trainable_variables):
-        if not self.use_ema:
-            return
-        batches, parts = self._iterations, self.gradient_accumulation_steps or 1
+    def update_averages(self, variables_and_averages):
+        batches, parts = batches_seen(self), self.gradient_accumulation_steps or 1
         steps = ops.cast(ops.floor_divide(batches, parts) + 1, "float32")  # with this one
         momentum = ops.where(steps > 1, self.ema_momentum, 0.0)  # the average begins with the weights of the first step
         if self.ema_warmup:
             momentum = ops.minimum(momentum, (1.0 + steps) / (10.0 + steps))
         momentum = ops.where(ops.equal((batches + 1) % parts, 0), momentum, 1.0)
-        for variable, average in zip(trainable_variables, self._model_variables_moving_average, strict=True):
+        for variable, average in variables_and_averages:
             kept = ops.cast(momentum, average.dtype)
             average.assign(kept * average + (1 - kept) * variable)
 

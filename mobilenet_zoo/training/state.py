@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from mobilenet_common.errors import MobileNetError
+from mobilenet_common.internals.keras_internals import build_symbolically
 
 GROUPS = ("model", "seeds", "metrics", "optimizer", "random")
 _SHOWN = 5
@@ -62,7 +63,7 @@ def make_variables(model, classes, is_weighted):
     """
     shape = getattr(model, "student", model).input_shape[1:]
     batch = (np.zeros((2, *shape), "float32"), np.zeros((2, classes), "float32"), np.zeros(2, "float32"))
-    model._symbolic_build(data_batch=batch if is_weighted else batch[:2])  # as `fit` does under JAX and PyTorch
+    build_symbolically(model, batch if is_weighted else batch[:2])
 
 
 def capture(model):

@@ -4,6 +4,7 @@ import functools
 
 import tensorflow as tf
 
+from mobilenet_common.internals.tensorflow_internals import is_traced_for_xla
 from mobilenet_common.ops.formulations import covariance, keras_default, shifted
 from mobilenet_common.ops.layout import split_shape
 
@@ -11,18 +12,7 @@ from mobilenet_common.ops.layout import split_shape
 def platform():
     """How the function that is traced will be run."""
     device = "cpu" if _only_cpus() else "accelerator"
-    return f"{device} compiled by XLA" if _compiled_by_xla() else f"{device} kernels"
-
-
-def _compiled_by_xla():
-    """Whether what is traced now belongs to a function with `jit_compile=True`, which TensorFlow tells only inside."""
-    if tf.executing_eagerly():
-        return False
-    try:
-        from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
-    except ImportError:
-        return False
-    return GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    return f"{device} compiled by XLA" if is_traced_for_xla() else f"{device} kernels"
 
 
 @functools.cache

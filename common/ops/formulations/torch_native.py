@@ -8,6 +8,7 @@ import keras
 import torch
 from torch.nn import functional
 
+from mobilenet_common.internals.torch_internals import is_view
 from mobilenet_common.ops.formulations import covariance, keras_default
 from mobilenet_common.ops.geometry import padding_widths
 
@@ -186,7 +187,7 @@ def activate(x, activation, overwrite):
     would cost a copy.
     """
     new, in_place, from_result = _ACTIVATIONS.get(activation, (activation, None, False))
-    if overwrite and in_place is not None and (not torch.is_grad_enabled() or (from_result and not x._is_view())):
+    if overwrite and in_place is not None and (not torch.is_grad_enabled() or (from_result and not is_view(x))):
         return in_place(x)
     return new(x)
 

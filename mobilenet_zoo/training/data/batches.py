@@ -80,11 +80,14 @@ class _Iterator(grain.DatasetIterator):
         return {"step": self._step}
 
     def set_state(self, state):
-        self.close()
-        self._step, self._closed = state["step"], False
+        self._drop_reader()
+        self._step = state["step"]
 
     def close(self):
         super().close()
+        self._drop_reader()
+
+    def _drop_reader(self):
         if self._reader is not None:
             self._reader.close()
         self._reader, self._read, self._again = None, None, collections.deque()

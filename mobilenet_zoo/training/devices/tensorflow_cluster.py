@@ -1,15 +1,22 @@
 """TensorFlow: MirroredStrategy on one host, MultiWorkerMirroredStrategy over several, a process for each host."""
 
+import functools
 import itertools
 import json
 import os
 import time
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from mobilenet_common.errors import ArgumentError
+from mobilenet_common.internals.keras_internals import (
+    build_before_fit,
+    build_symbolically,
+    patch_reduce_per_replica,
+    wrap_method,
+)
+from mobilenet_common.internals.tensorflow_internals import set_heartbeat
 from mobilenet_common.ops.formulations import batch_shared, shared_tensorflow
 from mobilenet_zoo.training.devices.cluster import Cluster, exchange
 from mobilenet_zoo.training.devices.hosts import answering
@@ -31,25 +38,10 @@ def join(devices, hosts, timeout):
         raise ArgumentError(f"devices={devices} is not allowed: over several hosts TensorFlow uses one CPU of each.")
     task = {"type": "worker", "index": hosts.index}
     os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": list(hosts.addresses)}, "task": task})
-    _watch_hosts(hosts)
+    set_heartbeat(len(hosts.addresses), _HEARTBEAT)
     with answering(hosts, timeout):
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     return _TensorFlowCluster(strategy, hosts)
-
-
-def _watch_hosts(hosts):
-    """Has the service by which the hosts find each other notice a lost one soon, which is not its default."""
-    from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
-    from tensorflow.python.eager import context
-
-    job = coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=len(hosts.addresses))
-    context.context().configure_coordination_service(
-        service_type="standalone",
-        service_leader="/job:worker/replica:0/task:0",
-        coordinated_jobs=[job],
-        heartbeat_timeout_in_ms=1000 * _HEARTBEAT,
-        shutdown_barrier_timeout_in_ms=1000 * _HEARTBEAT,
-    )
 
 
 def _configure(devices):
@@ -83,11 +75,10 @@ class _TensorFlowCluster(Cluster):
         return self._strategy.scope()
 
     def prepare(self, model):
-        if "make_train_function" not in vars(model):
-            model.make_train_function = _sharing(model.make_train_function, model)
-            model._maybe_symbolic_build = lambda **_: self._build(model)
+        wrap_method(model, "make_train_function", functools.partial(_sharing, model=model))
+        build_before_fit(model, functools.partial(self._build, model))
         if self._over_hosts:
-            _mend_keras()
+            patch_reduce_per_replica()
 
     def feed(self, batches):
         batches = iter(batches)
@@ -107,7 +98,7 @@ class _TensorFlowCluster(Cluster):
         if self._example is None:
             raise ArgumentError("Under TensorFlow's strategies `fit` takes what Cluster.feed makes of the batches.")
         with self._strategy.scope():
-            model._symbolic_build(data_batch=self._example)
+            build_symbolically(model, self._example)
 
     def gather(self, value):
         if self.process_count == 1:
@@ -147,24 +138,3 @@ def _sharing(make_train_function, model):
             model.train_function = shared
 
     return make
-
-
-def _mend_keras():
-    """Lets `fit` of Keras 3.15 run over hosts: it takes the mean of a scalar along an axis."""
-    from keras.src.backend.tensorflow import trainer
-
-    if not _FAILS_OVER_HOSTS or hasattr(trainer.reduce_per_replica, "mended"):
-        return
-    reduce_per_replica = trainer.reduce_per_replica
-
-    def mended(values, strategy, reduction):
-        over_hosts = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-        if not over_hosts or reduction not in ("auto", "mean"):
-            return reduce_per_replica(values, strategy, reduction)
-        return keras.tree.map_structure(lambda value: strategy.reduce("MEAN", value, axis=None), values)
-
-    mended.mended = True
-    trainer.reduce_per_replica = mended
-
-
-_FAILS_OVER_HOSTS = (3, 12) <= tuple(int(part) for part in keras.__version__.split(".")[:2]) <= (3, 15)

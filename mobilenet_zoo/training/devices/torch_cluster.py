@@ -6,6 +6,7 @@ gradients are averaged where they reach the optimizer.
 
 import contextlib
 import datetime
+import functools
 import os
 
 import keras
@@ -14,6 +15,7 @@ import torch
 from torch import distributed
 
 from mobilenet_common.errors import ArgumentError
+from mobilenet_common.internals.keras_internals import wrap_epoch_results, wrap_method
 from mobilenet_common.ops.formulations import batch_shared, shared_torch
 from mobilenet_zoo.training.devices.cluster import Cluster, exchange
 
@@ -52,9 +54,9 @@ class _TorchCluster(Cluster):
             raise ArgumentError("jit_compile=True is not allowed with several processes under PyTorch.")
         _copy_from_first(model.variables + model.optimizer.variables)
         self._part_random_state(model)
-        _replace(model.optimizer, "apply", _averaging)
-        _replace(model, "make_train_function", _sharing, model)
-        _replace(model, "_get_metrics_result_or_logs", _summing, model)
+        wrap_method(model.optimizer, "apply", _averaging)
+        wrap_method(model, "make_train_function", functools.partial(_sharing, model=model))
+        wrap_epoch_results(model, functools.partial(_summing, model=model))
 
     def _part_random_state(self, model):
         """Dropout with one random state would drop the same of each process's images; the first keeps it."""
@@ -70,12 +72,6 @@ class _TorchCluster(Cluster):
 
     def close(self, failed=False):
         distributed.destroy_process_group()
-
-
-def _replace(owner, name, make, *args):
-    """Puts what `make` makes of a method into its place, once."""
-    if name not in vars(owner):
-        setattr(owner, name, make(getattr(owner, name), *args))
 
 
 def _averaging(apply):
