@@ -69,18 +69,18 @@ $(VENV)/.demo-%: pyproject.toml constraints.txt | $(BIN)/pip
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing all backends and the test tools into $(VENV) (the first time takes minutes) ..."
-	$(INSTALL_EXTRAS) '.[dev,demo,export,train]'
+	$(INSTALL_EXTRAS) '.[dev,demo,export,jax,train]'
 	$(INSTALL_TRAINED)
 	@touch $@ $(VENV)/.lint $(BACKENDS:%=$(VENV)/.demo-%)
 
 $(VENV)/.test-all: $(VENV)/.test
 	@echo "Installing the libraries that the tests compare with into $(VENV) (the first time takes minutes) ..."
-	$(INSTALL_EXTRAS) '.[dev,demo,export,train,peers]'
+	$(INSTALL_EXTRAS) '.[dev,demo,export,jax,train,peers]'
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing all backends and what the benchmarks need into $(VENV) (the first time takes minutes) ..."
-	$(INSTALL_EXTRAS) '.[bench,demo,export,train]'
+	$(INSTALL_EXTRAS) '.[bench,demo,export,jax,train]'
 	@touch $@
 
 $(VENV)/.lint: constraints.txt | $(BIN)/pip

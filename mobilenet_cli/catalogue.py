@@ -14,8 +14,9 @@ from rich.table import Table
 
 from mobilenet_cli.constants import figures, matching, registry, weights
 from mobilenet_cli.output import messages, print_json
-from mobilenet_common.errors import ArgumentError, did_you_mean, install_hint, number, unknown_name
+from mobilenet_common.errors import ArgumentError, did_you_mean, number, unknown_name
 from mobilenet_common.foreign import without_hub
+from mobilenet_common.libraries import import_library
 
 _CALLS = {generation: f"create_mobilenet{generation}" for generation in ("v1", "v2", "v3", "v4")}
 
@@ -293,10 +294,9 @@ def plot(
     ),
 ) -> None:
     """Draw accuracy against multiply-accumulates and parameters, the four generations in colour."""
-    try:
-        from mobilenet_cli.drawing import draw
-    except ImportError as error:
-        raise ArgumentError(f"plot needs {error.name}: {install_hint('cli')}.") from None
+    import_library("matplotlib", "cli", "plot")
+    from mobilenet_cli.drawing import draw
+
     scored = [row for row in rows() if row.top1 is not None]
     output.parent.mkdir(parents=True, exist_ok=True)
     for path in draw(scored, output):

@@ -22,6 +22,7 @@ from mobilenet_cli.output import as_json, messages
 from mobilenet_cli.zoo import zoo
 from mobilenet_common.errors import ArgumentError, integer, printable
 from mobilenet_common.foreign import without_hub
+from mobilenet_common.writing import whole_file
 from mobilenet_runtime import decode_predictions, reading
 from mobilenet_runtime.labels import imagenet_classes
 
@@ -112,10 +113,8 @@ def features(
 
     failed = absent + run(extractor.predict_on_batch, zoo().preprocessing(extractor), found, batch_size, keep)
     if rows:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        part = output.with_name(f".{output.stem}.part.npz")
-        np.savez(part, paths=np.array(paths), features=np.concatenate(rows), model=np.array(model))
-        os.replace(part, output)
+        with whole_file(output) as part:
+            np.savez(part, paths=np.array(paths), features=np.concatenate(rows), model=np.array(model))
         print(f"{len(paths)} × {rows[0].shape[-1]} features written to {output}.")
     end(failed)
 
@@ -241,14 +240,8 @@ def _opened(output):
     if output is None:
         yield sys.stdout
         return
-    output.parent.mkdir(parents=True, exist_ok=True)
-    part = output.with_name(f".{output.name}.part")
-    try:
-        with open(part, "w", encoding="utf-8", newline="") as stream:
-            yield stream
-        os.replace(part, output)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(output) as part, open(part, "w", encoding="utf-8", newline="") as stream:
+        yield stream
 
 
 def _write_table(found, stream):

@@ -1,8 +1,6 @@
 """Writing metadata into a finished file, each format's own way, so that others' tools read them too."""
 
 import json
-import os
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import numpy as np
 
 from mobilenet_common.errors import ArgumentError
 from mobilenet_common.types import PathLike
+from mobilenet_common.writing import folder_beside, replace_all
 from mobilenet_runtime.metadata import FILE, KEY, Metadata
 from mobilenet_runtime.runtimes import ending_of
 from mobilenet_runtime.runtimes.base import imported, refusals
@@ -33,12 +32,10 @@ def embed(path: PathLike, metadata: Metadata) -> None:
     """
     path = Path(path)
     library, writer = _WRITERS[ending_of(path)]
-    # A folder beside the file is on the same file system, so that moving out of it replaces the old file at once.
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+    with folder_beside(path) as folder:
         with refusals(path, library):
-            parts = writer(path, metadata, Path(folder))
-        for part, target in parts:
-            os.replace(part, target)
+            parts = writer(path, metadata, folder)
+        replace_all(*zip(*parts, strict=True))
 
 
 def _litert(path, metadata, folder):

@@ -1,13 +1,13 @@
 """Reading images, whatever they come as, into upright 8-bit ones of one or three channels."""
 
-import importlib
 import io
 import os
 import threading
 
 import numpy as np
 
-from mobilenet_common.errors import ArgumentError, MobileNetError, install_hint
+from mobilenet_common.errors import ArgumentError, MobileNetError
+from mobilenet_common.libraries import import_library
 from mobilenet_common.notices import warn
 
 MOST_PIXELS = 178_956_970  # where Pillow too takes an image for a bomb
@@ -75,10 +75,7 @@ def decoded(image):
 
 def pillow(module):
     """A module of Pillow, which is imported when first needed."""
-    try:
-        return importlib.import_module(f"PIL.{module}")
-    except ImportError:
-        raise ArgumentError(f"Images need Pillow here: {install_hint('hub')}.") from None
+    return import_library(f"PIL.{module}", "hub", "Reading images")
 
 
 def as_numpy(array):

@@ -20,6 +20,7 @@ from mobilenet_common.errors import UPDATE_HINT, ArgumentError, CheckpointError,
 from mobilenet_common.foreign import repository_of, without_hub
 from mobilenet_common.nesting import as_functional
 from mobilenet_common.types import PathLike
+from mobilenet_common.writing import folder_beside, replace_all
 from mobilenet_runtime.transform import Preprocessing
 from mobilenet_zoo.cards import model_card
 from mobilenet_zoo.facts import Facts, facts_of, remember
@@ -83,8 +84,7 @@ def save_pretrained(
     facts |= {"layout": layout, "dataset": dataset, "metrics": metrics}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
-        part = Path(temporary)
+    with folder_beside(folder / FACTS) as part:
         plain = keras.models.clone_model(model)  # without the optimizer
         plain.set_weights(model.get_weights())
         if is_own_transform:
@@ -97,8 +97,8 @@ def save_pretrained(
         _write_json(part / FACTS, facts)
         card = model_card(model, facts, licence or _licence(base), description)
         (part / "README.md").write_text(card, encoding="utf-8")
-        for file in part.iterdir():
-            os.replace(file, folder / file.name)
+        files = sorted(part.iterdir())
+        replace_all(files, [folder / file.name for file in files])
     return folder
 
 

@@ -383,7 +383,7 @@ class TestPredictWithAnExportedFile:
         path = exported("onnx", tmp_path)
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
         said = plain(run("predict", str(photos), "-m", str(path), code=2).stderr)
-        assert "onnxruntime is not installed" in said
+        assert "onnxruntime, which is not installed" in said
         assert "pip install '.[export]'" in said
 
     @pytest.mark.parametrize("kind", ["tflite", "onnx", "xml"])

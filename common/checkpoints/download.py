@@ -2,16 +2,15 @@
 
 import errno
 import hashlib
-import importlib
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import keras
 
 from mobilenet_common.catalogue import KERAS, TIMM
-from mobilenet_common.errors import ArgumentError, DownloadError, install_hint
+from mobilenet_common.errors import ArgumentError, DownloadError
+from mobilenet_common.libraries import import_library
+from mobilenet_common.writing import folder_beside
 
 
 def download(checkpoint, include_top=True, revision=None):
@@ -69,7 +68,9 @@ def download_from_hub(repository, file, revision=None, token=None):
 
 def hub_client():
     """huggingface_hub, which is imported when first needed."""
-    return _import("huggingface_hub", "hub", "constants", "errors", "file_download")
+    for module in ("constants", "errors", "file_download"):
+        _library(f"huggingface_hub.{module}", "hub")
+    return _library("huggingface_hub", "hub")
 
 
 def discard(path):
@@ -196,7 +197,7 @@ def _from_keras(checkpoint, include_top):
 
 def _from_torchvision(checkpoint):
     """Downloads as torchvision does, to where it keeps its files; the name ends with the start of the SHA-256."""
-    torch_hub = _import("torch", "torch").hub
+    torch_hub = _library("torch.hub", "torch")
     prefix = checkpoint.file.rpartition("-")[2].partition(".")[0]
     target = Path(torch_hub.get_dir()) / "checkpoints" / checkpoint.file
 
@@ -215,12 +216,8 @@ def _whole(target, fetch, setting):
     if target.exists():
         return target
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = tempfile.mkdtemp(prefix=".download-", dir=target.parent)
-        try:
-            os.replace(fetch(temporary), target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with folder_beside(target) as folder:
+            os.replace(fetch(folder), target)
     except Exception as error:  # Keras raises plain Exceptions, PyTorch and the file system their own
         why = _system_reason(list(_causes(error)), target.parent)
         why = why.replace("HF_HOME", setting) if why else f"{_first_line(error)}. Try again later."
@@ -228,13 +225,5 @@ def _whole(target, fetch, setting):
     return target
 
 
-def _import(package, extra, *modules):
-    """The package, with those of its modules that it doesn't import itself."""
-    try:
-        for module in modules:
-            importlib.import_module(f"{package}.{module}")
-        return importlib.import_module(package)
-    except ImportError:
-        raise DownloadError(
-            f"Published weights need {package} here: {install_hint(extra)}, or give the path of a file."
-        ) from None
+def _library(module, extra):
+    return import_library(module, extra, "Downloading published weights", DownloadError)

@@ -1,11 +1,9 @@
 """Reads a file of weights without running anything that is in it, and writes one."""
 
 import json
-import os
 import pathlib
 import pickle
 import struct
-import tempfile
 import zipfile
 from collections.abc import Mapping
 
@@ -16,6 +14,7 @@ from mobilenet_common.checkpoints.keras_files import layer_configs, read_h5, rea
 from mobilenet_common.checkpoints.refusals import damaged
 from mobilenet_common.checkpoints.torch_files import read_torch, write_torch
 from mobilenet_common.errors import ArgumentError, CheckpointError
+from mobilenet_common.writing import whole_file
 
 
 def read(path):
@@ -58,11 +57,8 @@ def write(path, tensors, metadata=None):
     writer = _WRITERS.get(path.suffix)
     if writer is None:
         raise ArgumentError(f"{path} has an unknown ending {path.suffix!r}. Writable: {', '.join(_WRITERS)}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
-        part = pathlib.Path(folder) / path.name
+    with whole_file(path) as part:
         writer(part, tensors, metadata)
-        os.replace(part, path)
 
 
 def own_options(path):

@@ -6,7 +6,8 @@ import threading
 import zipfile
 
 from mobilenet_common.checkpoints.refusals import damaged
-from mobilenet_common.errors import CheckpointError, install_hint
+from mobilenet_common.errors import CheckpointError
+from mobilenet_common.libraries import import_library
 
 
 class NotRead:
@@ -99,11 +100,7 @@ def write_torch(path, tensors, metadata):
 
 
 def _torch(path):
-    try:
-        import torch
-    except ImportError:
-        raise CheckpointError(f"{path} is a PyTorch file, which needs PyTorch: {install_hint('torch')}.") from None
-    return torch
+    return import_library("torch", "torch", f"{path} is a PyTorch file and", CheckpointError)
 
 
 def _check_archive(path):

@@ -1,12 +1,12 @@
 """Heat on images."""
 
-import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mobilenet_common.errors import ArgumentError, install_hint, integer
+from mobilenet_common.errors import integer
+from mobilenet_common.libraries import import_library
 from mobilenet_common.types import ImageLike
 from mobilenet_runtime.images import open_image, pillow
 from mobilenet_runtime.transform import Preprocessing
@@ -84,7 +84,4 @@ def _placed(values, size, region):
 
 def matplotlib(name):
     """Something of matplotlib, which is imported when first needed."""
-    try:
-        return getattr(importlib.import_module("matplotlib"), name)
-    except ImportError:
-        raise ArgumentError(f"Charts and heat maps need matplotlib: {install_hint('cli')}.") from None
+    return getattr(import_library("matplotlib", "cli", "Drawing"), name)

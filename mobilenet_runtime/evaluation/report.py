@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import os
 import string
 from importlib import resources
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mobilenet_common.errors import integer, printable
+from mobilenet_common.writing import write_text
 from mobilenet_runtime.evaluation import charts
 from mobilenet_runtime.evaluation.history import read_history
 from mobilenet_runtime.evaluation.metrics import confident_mistakes, confused_pairs
@@ -56,10 +56,7 @@ def write_report(path, evaluation, *, history=None, overlays=None, facts=None, m
         speed=_speed(evaluation),
         damaged=_damaged(evaluation.damaged),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(page, encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, page)
     return path
 
 

@@ -1,13 +1,13 @@
 """Datasets of the Hugging Face library `datasets`."""
 
-import importlib
 import io
 import sys
 from collections.abc import Sequence
 
 import numpy as np
 
-from mobilenet_common.errors import ArgumentError, install_hint
+from mobilenet_common.errors import ArgumentError
+from mobilenet_common.libraries import import_library
 from mobilenet_runtime.examples.parts import WHOLE, Part, part_name
 from mobilenet_runtime.images import ImageError, pillow
 
@@ -102,7 +102,4 @@ def _part(dataset, name, split):
 
 
 def _datasets():
-    try:
-        return importlib.import_module("datasets")
-    except ImportError:
-        raise ArgumentError(f"Hugging Face datasets need their library: {install_hint('train')}.") from None
+    return import_library("datasets", "train", "A Hugging Face dataset")

@@ -2,12 +2,12 @@
 
 import abc
 import contextlib
-import importlib
 import os
 
 import numpy as np
 
-from mobilenet_common.errors import ArgumentError, MobileNetError, install_hint
+from mobilenet_common.errors import ArgumentError, MobileNetError
+from mobilenet_common.libraries import import_library
 from mobilenet_common.notices import warn_once
 from mobilenet_runtime.images import as_numpy
 from mobilenet_runtime.inputs import as_model_input
@@ -28,11 +28,7 @@ def imported(module, extra="export"):
     Raises:
         RuntimeMissing: It is not installed.
     """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        raise RuntimeMissing(f"{package} is not installed ({error}): {install_hint(extra)}.") from error
+    return import_library(module, extra, "This format", RuntimeMissing)
 
 
 @contextlib.contextmanager

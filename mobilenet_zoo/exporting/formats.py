@@ -1,10 +1,10 @@
 """The formats that a model can leave in: who writes each, what it needs, what it can hold. One line a format."""
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 
 from mobilenet_common.errors import ArgumentError, ExportError, install_hint, unknown_name
+from mobilenet_common.libraries import is_installed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Format:
     def check_installed(self, quantization=None):
         """Raises an `ExportError` that names what to install where something is missing."""
         needed = (self.backend, *self.libraries, *(self.quantizations[quantization] if quantization else ()))
-        missing = [name for name in needed if importlib.util.find_spec(name) is None]
+        missing = [name for name in needed if not is_installed(name)]
         if missing:
             raise ExportError(
                 f"{self.title} needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "

@@ -1,12 +1,9 @@
 """Files and folders that take their place when they are whole."""
 
 import contextlib
-import os
-import shutil
-import tempfile
-from pathlib import Path
 
 from mobilenet_common.errors import ArgumentError, ExportError
+from mobilenet_common.writing import folder_beside
 
 
 def check_place(path, format):
@@ -27,48 +24,15 @@ def beside(path):
     Raises:
         ExportError: Nothing can be written there.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.mkdtemp(prefix=".export-", dir=path.parent)
-    except OSError as error:
-        reason = error.strerror
-        if isinstance(error, (FileExistsError, NotADirectoryError)):
-            reason = "a file is where its folder should be"
-        raise ExportError(f"{path} can't be written: {reason}.") from error
-    try:
-        yield Path(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def put(sources, targets):
-    """Moves files or folders to where others may be, which are then gone; if one can't be moved, all are as before."""
-    moved = []
-    try:
-        for source, target in reversed(list(zip(sources, targets, strict=True))):
-            moved.append((target, _kept(target, source.with_name("old_" + source.name))))
-            os.replace(source, target)
-    except OSError:
-        for target, old in reversed(moved):
-            if old is not None:
-                os.replace(old, target)
-            else:
-                target.unlink(missing_ok=True)
-        raise
-
-
-def _kept(target, old):
-    """Keeps what is at `target` as `old` too, or instead if it is a folder; None if there is nothing."""
-    if target.is_dir():
-        os.rename(target, old)
-    elif target.exists():
+    with contextlib.ExitStack() as stack:
         try:
-            os.link(target, old)
-        except OSError:  # a file system without links
-            shutil.copy2(target, old)
-    else:
-        return None
-    return old
+            folder = stack.enter_context(folder_beside(path))
+        except OSError as error:
+            reason = error.strerror
+            if isinstance(error, (FileExistsError, NotADirectoryError)):
+                reason = "a file is where its folder should be"
+            raise ExportError(f"{path} can't be written: {reason}.") from error
+        yield folder
 
 
 def size_on_disk(paths):

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from mobilenet_zoo.exporting.places import put, size_on_disk
+from mobilenet_common.writing import replace_all
+from mobilenet_zoo.exporting.places import size_on_disk
 from mobilenet_zoo.exporting.prepared import blocks
 
 _COUNTS = ((1, 2, 3), (4, 5, 6))  # of layers in float32 that are tried, each round in one process
@@ -51,7 +52,7 @@ def search(session, part, format, facts, comparison, report):
             break
     session.progress.drop(_TRIALS - tried)
     if best[0] != part:
-        put(format.files(best[0]), format.files(part))
+        replace_all(format.files(best[0]), format.files(part))
     return best[1:]
 
 

@@ -9,10 +9,11 @@ import keras
 import numpy as np
 
 from mobilenet_common.errors import ExportError
+from mobilenet_common.writing import replace_all
 from mobilenet_runtime.measure import measure
 from mobilenet_runtime.runtimes.base import RuntimeFailure
 from mobilenet_zoo.exporting import process
-from mobilenet_zoo.exporting.places import beside, put, size_on_disk
+from mobilenet_zoo.exporting.places import beside, size_on_disk
 from mobilenet_zoo.exporting.prepared import output_names
 from mobilenet_zoo.exporting.report import ExportReport
 from mobilenet_zoo.exporting.search import loses, search
@@ -41,7 +42,7 @@ def write(plan, backend, wanted, progress):
             for part, (path, format), facts in zip(parts, wanted, written, strict=True):
                 start = time.monotonic()
                 report = session.checked(part, path, format, facts)
-                put(format.files(part), format.files(path))
+                replace_all(format.files(part), format.files(path))
                 yield dataclasses.replace(report, seconds=round(shared + time.monotonic() - start, 2))
         except OSError as error:
             names = ", ".join(str(path) for path, _ in wanted)
@@ -175,7 +176,7 @@ def _in_order(found, model):
 def _set_aside(part, path, format):
     """Keeps a file that is not to become `path` beside it; returns where."""
     rejected = [Path(f"{name}.rejected") for name in format.files(path)]
-    put(format.files(part), rejected)
+    replace_all(format.files(part), rejected)
     return str(rejected[0])
 
 

@@ -1,18 +1,22 @@
-"""Checkpoints of a run: written whole or not at all, the last few and the best kept."""
+"""Checkpoints of a run: written whole or not at all, in the background, the last few kept."""
 
-import contextlib
-import importlib
-import logging
+import json
 import os
 import re
-import warnings
+import threading
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors
+from safetensors.numpy import save_file
 
 from mobilenet_common.errors import ArgumentError, MobileNetError, integer
-from mobilenet_zoo.training.libraries import library
+from mobilenet_common.types import PathLike
+from mobilenet_common.writing import remove_unfinished, whole_file
 
-_SEPARATOR = "/"
+_ENDING = ".safetensors"
+_FACTS = "facts"  # the key of the JSON text in a file's header
 
 
 class Checkpoint(NamedTuple):
@@ -25,152 +29,118 @@ class Checkpoint(NamedTuple):
     """
 
     step: int
-    arrays: dict
-    facts: dict
+    arrays: dict[str, np.ndarray]
+    facts: dict[str, Any]
 
 
 class Checkpoints:
-    """The checkpoints in a folder, kept by Orbax.
+    """The checkpoints in a folder: `STEP.safetensors` each, with the facts in the header.
 
-    A checkpoint is written beside its place and then moved there, so that a process that dies leaves the ones before;
-    an old one goes when a newer one is whole.
+    A checkpoint is written beside its place and then moved there, so that a process that dies leaves the ones before.
+    An old one is removed when a newer one is whole. Any safetensors reader opens them.
 
     Args:
-        folder: Made where it isn't there.
-        keep: How many of the last ones stay, at least 1.
+        folder: Made where it is missing.
+        keep: How many of the last ones to keep, at least 1.
         writes: Whether this process saves; of several that share the folder one does.
     """
 
-    def __init__(self, folder, keep=3, writes=True):
-        self.folder, self._writes = Path(folder).resolve(), writes
-        self._orbax = library("orbax.checkpoint")
+    def __init__(self, folder: PathLike, keep: int = 3, writes: bool = True):
+        self.folder = Path(folder).resolve()
+        self._keep = integer("keep", keep, 1)
+        self._thread: threading.Thread | None = None
+        self._error: OSError | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax tells every step of its own, and errors twice
-        options = self._orbax.CheckpointManagerOptions(
-            max_to_keep=integer("keep", keep, 1),
-            enable_async_checkpointing=True,
-            cleanup_tmp_directories=writes,
-            read_only=not writes,
-            create=False,
-            multiprocessing_options=_alone(self._orbax),
-        )
-        self._manager = self._orbax.CheckpointManager(self.folder, options=options)
+        if writes:
+            remove_unfinished(self.folder)
 
-    def steps(self):
-        """The steps that have a whole checkpoint, ascending."""
-        if not self._writes:  # Orbax looks once, and another process has written since
-            self._manager.reload()
-        return sorted(self._manager.all_steps())
+    def steps(self) -> list[int]:
+        """Return the steps that have a whole checkpoint, ascending."""
+        return sorted(int(path.stem) for path in self.folder.glob(f"*{_ENDING}") if path.stem.isdigit())
 
-    def save(self, step, arrays, facts):
-        """Writes a checkpoint in the background, after the one before is done.
+    def save(self, step: int, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        """Write a checkpoint in the background, after the one before is done.
+
+        Args:
+            step: How many steps were trained; a checkpoint of the same step is replaced.
+            arrays: They must not change until `wait` returns.
+            facts: What JSON can hold.
 
         Raises:
             OSError: The checkpoint before this could not be written, for instance to a full disk.
         """
-        args = self._orbax.args
-        with self._written():
-            self._manager.save(
-                step, args=args.Composite(state=args.StandardSave(_nested(arrays)), facts=args.JsonSave(facts))
-            )
+        self.wait()
+        text = json.dumps(facts)  # here, so that what JSON can't hold is an error of the caller
+        self._thread = threading.Thread(target=self._write, args=(step, arrays, text), name="checkpoint")
+        self._thread.start()
 
-    def wait(self):
-        """Returns when everything is written.
+    def _write(self, step, arrays, text):
+        try:
+            with whole_file(self._path(step)) as part:
+                save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, part, {_FACTS: text})
+            for old in self.steps()[: -self._keep]:
+                self._path(old).unlink()
+        except (OSError, safetensors.SafetensorError) as error:
+            self._error = _system_error(error)
+
+    def wait(self) -> None:
+        """Return when everything is written.
 
         Raises:
             OSError: It could not be.
         """
-        with self._written():
-            self._manager.wait_until_finished()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            steps = self.steps()
+            whole = f"The checkpoint of step {steps[-1]} is whole" if steps else "There is none before it"
+            raise NotWritten(
+                error.errno,
+                f"A checkpoint can't be written to {self.folder}: {error.strerror}. {whole}. Make room and resume with "
+                "resume=True, --resume.",
+            ) from error
 
-    def load(self, step=None):
-        """A `Checkpoint`: that of `step`, or the last.
+    def load(self, step: int | None = None) -> Checkpoint:
+        """Return the checkpoint of `step`, or the last.
 
         Raises:
-            ValueError: There is none.
+            ValueError: There is none, or it is damaged.
         """
         steps = self.steps()
         step = steps[-1] if step is None and steps else step
-        if step not in steps:
-            there = f" There are {', '.join(map(str, steps))}." if steps else ""
-            raise ArgumentError(f"{self.folder} has no checkpoint{'' if step is None else f' of step {step}'}.{there}")
-        args = self._orbax.args
-        with _quiet():
-            found = self._manager.restore(
-                step, args=args.Composite(state=args.StandardRestore(), facts=args.JsonRestore())
-            )
-        return Checkpoint(step, _flat(found["state"]), found["facts"])
-
-    def close(self):
-        """Waits, and lets go of the folder."""
-        with self._written():
-            self._manager.close()
-
-    @contextlib.contextmanager
-    def _written(self):
-        """Says of a system's error what it is and what is left: Orbax passes it on as text within a `ValueError`."""
+        if step is None or step not in steps:
+            available = f" There are {', '.join(map(str, steps))}." if steps else ""
+            which = "" if step is None else f" of step {step}"
+            raise ArgumentError(f"{self.folder} has no checkpoint{which}.{available}")
+        path = self._path(step)
         try:
-            with _quiet():
-                yield
-        except (ValueError, OSError) as error:
-            code = error.errno if isinstance(error, OSError) else _system_error(str(error))
-            if code is None:
-                raise
-            steps = self.steps()
-            whole = f"What is there stays, the last of step {steps[-1]}" if steps else "There is none before it"
-            raise _Unwritten(
-                code,
-                f"A checkpoint can't be written to {self.folder}: {os.strerror(code)}. {whole}. Make room for it and "
-                "go on with resume=True, --resume.",
-            ) from None
+            with safetensors.safe_open(path, framework="numpy") as file:
+                arrays = {name: file.get_tensor(name) for name in file.keys()}
+                facts = json.loads((file.metadata() or {})[_FACTS])
+        except (safetensors.SafetensorError, KeyError, ValueError) as error:
+            raise ArgumentError(f"{path} is damaged ({error}): remove it to resume from the one before.") from error
+        return Checkpoint(step, arrays, facts)
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        self.wait()
+
+    def _path(self, step):
+        return self.folder / f"{step}{_ENDING}"
 
 
-class _Unwritten(MobileNetError, OSError):
-    """Its text is the sentence alone, without the number that `OSError` puts before it."""
+class NotWritten(MobileNetError, OSError):
+    """A checkpoint could not be written; its text is the sentence alone, without the number of `OSError`."""
 
     def __str__(self):
         return self.strerror
 
 
-def _system_error(text):
-    """The number of the system's error that TensorStore wrote into its message, or None."""
-    found = re.search(r"os_error_code='(\d+)'", text)
-    return found and int(found[1])
-
-
-def _alone(orbax):
-    """Options with which Orbax waits for no other process."""
-    index = importlib.import_module("jax").process_index()
-    return orbax.options.MultiprocessingOptions(
-        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process{index}"
-    )
-
-
-def _nested(arrays):
-    """`{"a/b": array}` as `{"a": {"b": array}}`, as Orbax's own tools show it."""
-    nested = {}
-    for name, array in arrays.items():
-        *folders, last = name.split(_SEPARATOR)
-        place = nested
-        for folder in folders:
-            place = place.setdefault(folder, {})
-        place[last] = array
-    return nested
-
-
-def _flat(nested, prefix=""):
-    flat = {}
-    for name, value in nested.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}{_SEPARATOR}")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
-@contextlib.contextmanager
-def _quiet():
-    """Orbax warns about sharding, which arrays of NumPy haven't."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def _system_error(error):
+    """Return an `OSError` with number and text: safetensors gives those of the system in its message only."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    number = re.search(r"os error (\d+)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(0, str(error))

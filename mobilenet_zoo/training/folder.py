@@ -11,12 +11,13 @@ from pathlib import Path
 import keras
 
 from mobilenet_common.errors import ArgumentError
+from mobilenet_common.libraries import import_library
+from mobilenet_common.writing import remove_unfinished, whole_file, write_text
 from mobilenet_runtime.version import VERSION
-from mobilenet_zoo.training.libraries import library
 
 RUN, RECIPE, LOG, CHECKPOINTS, BEST = "run.json", "recipe.yaml", "log.csv", "checkpoints", "best"
 MODEL, REPORT, BOARD = "model", "report.html", "tensorboard"
-_LIBRARIES = ("keras", "numpy", "grain", "orbax-checkpoint", "tensorflow", "tensorflow-cpu", "jax", "torch")
+_LIBRARIES = ("keras", "numpy", "grain", "tensorflow", "tensorflow-cpu", "jax", "torch")
 _LOCK = ".lock"
 _SHOWN = 8
 
@@ -35,16 +36,18 @@ class RunFolder:
         self.path = Path(path)
         self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self._has_lock = (self.path / _LOCK).exists()
+        filelock = import_library("filelock", "train", "Training")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = library("filelock").FileLock(self.path / _LOCK, blocking=False)
+            self._lock = filelock.FileLock(self.path / _LOCK, blocking=False)
             self._lock.acquire()
-        except library("filelock").Timeout:
+        except filelock.Timeout:
             raise ArgumentError(
                 f"{self.path} is in use by another process: wait until that run has ended, or name another folder."
             ) from None
         except OSError as error:
             raise ArgumentError(f"{self.path} can't be written: {error.strerror}. Name another folder.") from error
+        remove_unfinished(self.path)
 
     def __enter__(self):
         return self
@@ -98,19 +101,15 @@ class RunFolder:
 
     def write(self, name, text):
         """A file of the run, whole or not at all."""
-        part = self.path / f".{name}.part"
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, self.path / name)
+        write_text(self.path / name, text)
 
     def log(self, history):
         """Writes the table of the epochs, a dictionary each, in CSV."""
         columns = list(dict.fromkeys(name for row in history for name in row))
-        part = self.path / f".{LOG}.part"
-        with open(part, "w", encoding="utf-8", newline="") as stream:
+        with whole_file(self.path / LOG) as part, open(part, "w", encoding="utf-8", newline="") as stream:
             writer = csv.DictWriter(stream, columns)
             writer.writeheader()
             writer.writerows(history)
-        os.replace(part, self.path / LOG)
 
 
 def check_same(folder, before, now):

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from mobilenet_common.errors import ArgumentError, MobileNetWarning, integer, number
+from mobilenet_common.libraries import import_library
 from mobilenet_common.notices import warn
 from mobilenet_runtime.evaluation import predictions
 from mobilenet_runtime.reading import skipped
@@ -31,7 +32,6 @@ from mobilenet_zoo.training.data import Data, Pipeline, read_data
 from mobilenet_zoo.training.devices import open_cluster
 from mobilenet_zoo.training.distillation import Distiller, blend_targets
 from mobilenet_zoo.training.folder import RunFolder, check_same
-from mobilenet_zoo.training.libraries import library
 from mobilenet_zoo.training.models import build, norms_restored, set_head_alone
 from mobilenet_zoo.training.progress import ProgressBar
 from mobilenet_zoo.training.recipes import load_recipe
@@ -276,7 +276,9 @@ class _Training:
         return Run(self.path, self.model, self.position.history, found.facts["row"], names)
 
     def _board(self):
-        return library("tensorboardX").SummaryWriter(str(self.path / places.BOARD), purge_step=self.position.step)
+        return import_library("tensorboardX", "train", "Training").SummaryWriter(
+            str(self.path / places.BOARD), purge_step=self.position.step
+        )
 
     def _phases(self):
         """The epochs of each phase: the head alone, if at all, and then everything."""

@@ -79,7 +79,7 @@ class TestFailures:
         path = written("onnx")
         (tmp_path / "onnxruntime.py").write_text("raise ImportError('not here')\n")
         monkeypatch.setattr(module, "__file__", str(shadowed(tmp_path)))
-        with pytest.raises(RuntimeMissing, match=r"onnxruntime is not installed \(not here\)"):
+        with pytest.raises(RuntimeMissing, match=r"onnxruntime, which is not installed \(not here\)"):
             measure(path)
 
     @pytest.mark.parametrize(

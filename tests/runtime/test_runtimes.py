@@ -120,7 +120,7 @@ class TestEveryFormat:
         for name in [name for name in sys.modules if name.partition(".")[0] == library]:
             monkeypatch.setitem(sys.modules, name, None)
         monkeypatch.setitem(sys.modules, library, None)
-        with pytest.raises(RuntimeMissing, match=rf"{library} is not installed .*pip install '\.\[(export|\w+)\]\'"):
+        with pytest.raises(RuntimeMissing, match=rf"{library}, which is not installed .*install '\.\[(export|\w+)\]\'"):
             mobilenet_runtime.load(path)
 
     def test_neither_keras_nor_another_backend_is_imported(self, kind, written):

@@ -215,7 +215,7 @@ def full_disk():
 def test_a_full_disk_costs_no_earlier_checkpoint(through, interrupt, full_disk, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     interrupt(6, full_disk)
-    with pytest.raises(OSError, match=r"can't be written to .*: File too large. What is there stays, the last of step"):
+    with pytest.raises(OSError, match=r"can't be written to .*: File too large. The checkpoint of step \d+ is whole"):
         run(tmp_path / "run")
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1] in (4, 5, 6)

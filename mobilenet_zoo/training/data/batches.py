@@ -5,9 +5,9 @@ import time
 
 import numpy as np
 
-from mobilenet_zoo.training.libraries import library
+from mobilenet_common.libraries import import_library
 
-grain = library("grain")
+grain = import_library("grain", "train", "Training")
 _PEEKED = 2  # batches that Keras reads to learn their shapes, before it begins again
 
 

@@ -10,10 +10,11 @@ import keras
 import pytest
 
 import mobilenet_zoo
+from mobilenet_common import writing
 from mobilenet_common.errors import ExportError
-from mobilenet_zoo.exporting import places, process
+from mobilenet_common.writing import replace_all
+from mobilenet_zoo.exporting import process
 from mobilenet_zoo.exporting.formats import FORMATS, find_format
-from mobilenet_zoo.exporting.places import put
 from tests.zoo.exporting import shared
 from tests.zoo.exporting.shared import (
     PLACES,
@@ -93,7 +94,7 @@ def test_a_folder_that_can_not_be_written(model, old, monkeypatch):
     monkeypatch.setattr(process, "run", no_process)
     with pytest.raises(ExportError, match=r"b.onnx can't be written: a file is where its folder"):
         mobilenet_zoo.export(model, old / "b.onnx")
-    monkeypatch.setattr(places.tempfile, "mkdtemp", forbidden)
+    monkeypatch.setattr(writing.tempfile, "mkdtemp", forbidden)
     with pytest.raises(ExportError, match=r"a.onnx can't be written: Permission denied"):
         mobilenet_zoo.export(model, old)
 
@@ -117,7 +118,7 @@ def test_a_file_that_can_not_take_its_place(format, model, tmp_path, monkeypatch
         replace(source, target)
 
     monkeypatch.setattr(process, "run", shared.nothing)
-    monkeypatch.setattr(places.os, "replace", fails_in_the_end)
+    monkeypatch.setattr(writing.os, "replace", fails_in_the_end)
     with pytest.raises(ExportError, match="can't be written: No space left"):
         mobilenet_zoo.export(model, path, verify=False)
     assert contents(tmp_path) == before
@@ -134,5 +135,5 @@ def test_files_and_folders_take_their_place(tmp_path):
         (tmp_path / name / "folder").mkdir()
         (tmp_path / name / "folder" / f"{name}.txt").write_bytes(name.encode())
     names = ["a.xml", "folder"]
-    put([tmp_path / "new" / name for name in names], [tmp_path / "old" / name for name in names])
+    replace_all([tmp_path / "new" / name for name in names], [tmp_path / "old" / name for name in names])
     assert contents(tmp_path / "old") == {"a.xml": b"new", "folder/new.txt": b"new"}

@@ -93,7 +93,7 @@ class TestOperations:
         assert found["Conv2D"] + found["DepthwiseConv2dNative"] >= wanted["convolutions"]
 
     def test_no_file_says_where_it_was_made(self, name, files):
-        words = [str(ROOT).encode(), b"site-packages", b".export-"]
+        words = [str(ROOT).encode(), b"site-packages", b".writing-"]
         for path in files(name).values():
             parts = (
                 [*path.parent.glob("a.*")] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
