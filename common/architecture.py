@@ -228,7 +228,8 @@ class _Scale:
         if getattr(row, "expanded", None) is not None:
             changes["expanded"] = self._scaled(row.expanded, "follow", 8)
         if isinstance(row, Excite) and self.base_in:
-            changes["squeeze"] = max(1, round(row.squeeze * self.actual_in / self.base_in))
+            ratio = self.actual_in / self.base_in
+            changes["squeeze"] = max(1, round(row.squeeze * ratio))
         if row.filters is not None:
             self.base_in, self.actual_in = row.filters, changes["filters"]
         return dataclasses.replace(row, **changes)

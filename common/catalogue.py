@@ -98,8 +98,8 @@ class Checkpoint:
     @property
     def best(self):
         """The evaluation with the highest top-1, or None without scores."""
-        scored = [each for each in self.evaluations if each.top1 is not None]
-        return max(scored, key=lambda each: each.top1, default=None)
+        scored = [(each.top1, -i, each) for i, each in enumerate(self.evaluations) if each.top1 is not None]
+        return max(scored)[2] if scored else None
 
     def evaluation(self, size):
         """The evaluation at `size`, or that of the training for any other size."""

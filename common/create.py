@@ -85,9 +85,7 @@ def build_model(
     output_stride = one_of("output_stride", output_stride, OUTPUT_STRIDES)
     resized = resize_target(include_preprocessing, scaled)
     _check_top(include_top, scaled, pooling, pyramid_levels)
-    default_size = checkpoint.input_size if checkpoint else 224
-    if resized:
-        default_size = None
+    default_size = None if resized else checkpoint.input_size if checkpoint else 224
     input_shape = resolve_input_shape(input_shape, input_tensor, data_format, scaled, default_size, bool(resized))
 
     builder = ModelBuilder(
@@ -104,7 +102,7 @@ def build_model(
     inputs, x = image_input(input_shape, input_tensor, dtype)
     facts = state and image_facts(state, model_name(architecture, width_multiplier), padding, norm_epsilon)
     if resized:
-        x = resize(x, resized, facts, data_format, dtype)
+        x = resize(x, (resized[0], resized[1]), facts, data_format, dtype)
     if include_preprocessing:
         x = preprocess(x, facts, data_format, dtype)
     # Every kernel has to come from the file, unless that lacks the head.
@@ -183,10 +181,9 @@ def _overridden(architecture, activation, normalization):
 def _check_dtype(dtype):
     try:
         policy = keras.dtype_policies.get(keras.config.dtype_policy() if dtype is None else dtype)
-        floating = "float" in policy.compute_dtype
     except (ValueError, TypeError):
-        floating = False
-    if not floating:
+        policy = None
+    if policy is None or "float" not in policy.compute_dtype:
         raise ArgumentError(
             f"dtype={dtype!r} is not a floating-point dtype policy of Keras: use one such as 'float32', "
             "'mixed_bfloat16' or 'mixed_float16'."

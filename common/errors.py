@@ -3,6 +3,8 @@
 import difflib
 import numbers
 import re
+from collections.abc import Collection
+from typing import Any
 
 _LISTED = 40  # names in a message; more hide what it says
 
@@ -129,7 +131,7 @@ def did_you_mean(value, names):
     return f" Did you mean {_either([by_lower_case[name] for name in near])}?" if near else ""
 
 
-def one_of(argument, value, allowed):
+def one_of(argument: str, value: Any, allowed: Collection[Any]) -> Any:
     """Return the one of `allowed` that equals `value`, else raise the `ValueError` that lists them."""
     plain = plain_value(value)
     if plain is None or isinstance(plain, (str, numbers.Real)):
@@ -166,15 +168,16 @@ def number(argument, value, low, high, *, low_open=False, high_open=False):
     return float(plain)
 
 
-def mean_and_std(mean, std):
+def mean_and_std(mean: Any, std: Any) -> tuple[Any, Any]:
     """Return the mean and the standard deviation of each channel as tuples of `float`s, else raise a `ValueError`.
 
     Both are for pixels in 0..1. None for both is returned as it is.
     """
     if mean is None and std is None:
         return None, None
+    values: tuple[Any, Any]
     try:
-        values = tuple(mean), tuple(std)
+        values = tuple(mean), tuple(std)  # pyright: ignore[reportArgumentType]  # None is caught
     except TypeError:  # only one is None, or one is a number
         values = (), ()
     if not values[0] or len(values[0]) != len(values[1]):
@@ -187,7 +190,7 @@ def mean_and_std(mean, std):
     )
 
 
-def odd_kernel(argument, value, *, zero_is_none=False):
+def odd_kernel(argument, value, *, zero_is_none=False) -> Any:
     """Return an odd kernel size, or None for 0 and None where `zero_is_none`; else raise a `ValueError`."""
     if zero_is_none and (value is None or (is_integer(value) and value == 0)):
         return None
@@ -200,7 +203,7 @@ def odd_kernel(argument, value, *, zero_is_none=False):
     return int(value)
 
 
-def pair(argument, value, minimum, names="a pair (rows, columns)"):
+def pair(argument, value, minimum, names="a pair (rows, columns)") -> tuple[Any, Any]:
     """Return an integer twice, or a pair of integers, as a tuple of two `int`s, else raise a `ValueError`."""
     if is_integer(value):
         value = (value, value)
@@ -210,7 +213,8 @@ def pair(argument, value, minimum, names="a pair (rows, columns)"):
         sizes = ()
     if isinstance(value, str) or len(sizes) != 2:
         raise ArgumentError(f"{argument}={value!r} is not allowed: it must be an integer or {names}.")
-    return tuple(integer(argument, size, minimum) for size in sizes)
+    first, second = (integer(argument, size, minimum) for size in sizes)
+    return first, second
 
 
 def is_integer(value):

@@ -5,6 +5,7 @@ import enum
 import functools
 import inspect
 import typing
+from typing import cast
 
 from mobilenet_common.errors import ArgumentError, UnknownArgumentError, did_you_mean, plain_value
 
@@ -97,7 +98,7 @@ def explains_arguments(function: _F) -> _F:
         check_arguments(function.__name__, options, known)
         return function(*arguments, **options)
 
-    return explained
+    return cast(_F, explained)
 
 
 def check_arguments(function, options, known):

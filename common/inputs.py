@@ -9,7 +9,9 @@ from mobilenet_common.layers.resizing import Resize
 from mobilenet_common.nesting import all_layers
 
 
-def resolve_input_shape(input_shape, input_tensor, data_format, architecture, default_size=224, any_size=False):
+def resolve_input_shape(
+    input_shape, input_tensor, data_format, architecture, default_size: int | None = 224, any_size=False
+):
     """The checked shape of one input, without the batch; `default_size` pixels a side if none is given.
 
     With `any_size` it may be smaller than what the architecture needs.
@@ -81,7 +83,7 @@ def resize_target(include_preprocessing, architecture):
         ) from None
 
 
-def resize(x, size, facts, data_format, dtype):
+def resize(x, size: tuple[int, int], facts, data_format, dtype):
     """Resize images of any size to `size`, by the interpolation in the `Facts` of the weights, or bilinearly."""
     interpolation = facts.interpolation if facts else "bilinear"
     return Resize(*size, interpolation, name="resizing", dtype=dtype, data_format=data_format)(x)

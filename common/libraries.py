@@ -2,11 +2,12 @@
 
 import importlib
 import importlib.util
+from typing import Any
 
 from mobilenet_common.errors import ArgumentError, install_hint
 
 
-def import_library(module, extra, purpose, error=ArgumentError):
+def import_library(module: str, extra: str, purpose: str, error: type[Exception] = ArgumentError) -> Any:
     """Import and return a module of an optional library.
 
     Args:
@@ -25,6 +26,6 @@ def import_library(module, extra, purpose, error=ArgumentError):
         raise error(f"{purpose} needs {package}, which is not installed ({reason}): {install_hint(extra)}.") from reason
 
 
-def is_installed(package):
+def is_installed(package: str) -> bool:
     """Return whether a package can be found, without importing it."""
     return importlib.util.find_spec(package) is not None

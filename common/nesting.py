@@ -1,5 +1,7 @@
 """Models within models, and layers within layers: the one place that walks them."""
 
+from typing import Any
+
 import keras
 
 from mobilenet_common.errors import ArgumentError
@@ -51,7 +53,7 @@ def calls(model):
     return graph_calls(model)
 
 
-def last_layer(model):
+def last_layer(model) -> Any:
     """Return the layer that gives a model's first output, be it in a model within the model."""
     layer = model
     while isinstance(layer, keras.Model) and layer.layers:
@@ -60,7 +62,7 @@ def last_layer(model):
     return layer
 
 
-def stem_of(model):
+def stem_of(model) -> Any:
     """Return the layer that images go into, be it in a model within the model, or None."""
     return next((layer for layer in all_layers(model) if layer.name == "stem"), None)
 

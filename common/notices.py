@@ -14,8 +14,9 @@ _GIVEN, _ONE_AT_A_TIME = weakref.WeakKeyDictionary(), threading.Lock()
 
 def warn(message):
     """Give a `MobileNetWarning` at the line outside of this library that called into it."""
-    frame, level = inspect.currentframe().f_back, 2
-    while frame.f_back is not None and _is_ours(frame):
+    here = inspect.currentframe()
+    frame, level = here and here.f_back, 2
+    while frame is not None and frame.f_back is not None and _is_ours(frame):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, MobileNetWarning, stacklevel=level)
 

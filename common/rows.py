@@ -11,6 +11,7 @@ from mobilenet_common.errors import ArgumentError, integer, number, odd_kernel, 
 from mobilenet_common.widths import SCALING
 
 
+@dataclasses.dataclass(frozen=True)
 class Row:
     """Base of the rows; checks the fields that several kinds share. Each has `filters` and `stride`."""
 

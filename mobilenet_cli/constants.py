@@ -61,8 +61,9 @@ def _without_init():
     try:
         for package in _PACKAGES:
             if package not in sys.modules:
-                # The module has the path of the package but is not executed.
-                sys.modules[package] = importlib.util.module_from_spec(importlib.util.find_spec(package))
+                spec = importlib.util.find_spec(package)
+                if spec is not None:  # The module has the path of the package but is not executed.
+                    sys.modules[package] = importlib.util.module_from_spec(spec)
         yield
     finally:
         for name in set(sys.modules) - before:

@@ -12,8 +12,28 @@ from mobilenet_common.errors import ArgumentError, unknown_name
 from mobilenet_common.foreign import without_hub
 
 LAYOUTS = ("huggingface", "timm", "compact", "torchvision")  # TORCH_LAYOUTS, which must be had without Keras here
-Source = StrEnum("Source", {name.upper(): name for name in ("auto", *LAYOUTS, "keras", "native")})
-Target = StrEnum("Target", {name.upper(): name for name in ("native", *LAYOUTS)})
+
+
+class Target(StrEnum):
+    """What `--to` takes."""
+
+    NATIVE = "native"
+    HUGGINGFACE = "huggingface"
+    TIMM = "timm"
+    COMPACT = "compact"
+    TORCHVISION = "torchvision"
+
+
+class Source(StrEnum):
+    """What `--from` takes."""
+
+    AUTO = "auto"
+    HUGGINGFACE = "huggingface"
+    TIMM = "timm"
+    COMPACT = "compact"
+    TORCHVISION = "torchvision"
+    KERAS = "keras"
+    NATIVE = "native"
 
 
 def convert(

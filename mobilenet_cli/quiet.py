@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import warnings
+from typing import Any
 
 import typer
 
@@ -92,8 +93,9 @@ class _Hold:
         except OSError:
             os.close(self._terminal)
             raise
-        os.dup2(self._holder.stdin.fileno(), 2)
-        self._holder.stdin.close()
+        pipe: Any = self._holder.stdin
+        os.dup2(pipe.fileno(), 2)
+        pipe.close()
         self._stderr, self._factory, self._showwarning = sys.stderr, logging.getLogRecordFactory(), warnings.showwarning
         if _descriptor(sys.stderr) == 2:
             options = {"buffering": 1, "encoding": sys.stderr.encoding, "errors": sys.stderr.errors}

@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import io
 import os
 import sys
 
@@ -15,7 +16,7 @@ def prepared():
     """Let standard output and error show what they have no letters for as escapes, and end quietly once closed."""
     codecs.register_error("mobilenet-zoo", _escaped)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # None where it is closed from the start
+        if isinstance(stream, io.TextIOWrapper):  # None where it is closed from the start
             stream.reconfigure(errors="mobilenet-zoo")
     try:
         try:

@@ -31,10 +31,8 @@ class TrainCommand(typer.core.TyperCommand):
             option = getattr(error, "option_name", None)  # of Click's `NoSuchOption`, wherever Typer has Click from
             field = option and _field(option.lstrip("-"))
             if field:
-                error.message = (
-                    f"No such option: {option}. It is a field of the recipe: {_setting(option, field, given)}."
-                )
-                error.possibilities = None
+                message = f"No such option: {option}. It is a field of the recipe: {_setting(option, field, given)}."
+                vars(error).update(message=message, possibilities=None)
             raise
 
 

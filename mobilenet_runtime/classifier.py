@@ -62,7 +62,7 @@ class ExportedClassifier:
     def answer(self, images):
         """The file's answers to a batch of images, `(batch, classes)`."""
         values = self.model(images)
-        if values.ndim != 2:
+        if isinstance(values, dict) or values.ndim != 2:
             raise self._no_classifier()
         return values
 

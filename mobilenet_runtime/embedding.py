@@ -70,7 +70,7 @@ def _litert(path, metadata, folder):
 
 def _litert_files(path, metadata):
     """`{name: content}` of the files at the end of a `.tflite`: those that others put there stay."""
-    files = {}
+    files: dict[str, str | bytes] = {}
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             files = {name: archive.read(name) for name in archive.namelist() if name not in (LABELS, FILE)}
@@ -151,7 +151,7 @@ def _litert_table(metadata, outputs):
         return (5, "offset", table((0, "offset", numbers(high)), (1, "offset", numbers(low))))
 
     # Both for pixels in 0..255, which is what LiteRT's own tools feed.
-    mean, std = ([0.0], [1.0]) if metadata.mean is None else (np.float64([metadata.mean, metadata.std]) * 255)
+    mean, std = ([0.0], [1.0]) if metadata.mean is None else 255 * np.array([metadata.mean, metadata.std])
     rows, columns = metadata.size
     size = table((0, "uint", columns), (1, "uint", rows))
     image = table((0, "byte", _COLOURS.get(metadata.channels, 0)), (1, "offset", size))

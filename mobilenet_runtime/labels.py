@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 from importlib import resources
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,7 @@ class Prediction(NamedTuple):
 
 def decode_predictions(
     probabilities: np.ndarray, top: int = 5, class_names: Sequence[str] | str | None = None
-) -> list[list[Prediction]]:
+) -> list[Any]:
     """The likeliest classes of each image.
 
     Args:
@@ -67,7 +67,7 @@ BACKGROUND = ("background", "background")
 
 def _decoded(row, top, classes):
     order = np.argsort(-row, kind="stable")[:top]
-    return [Prediction(*classes[index], float(row[index])) for index in order]
+    return [Prediction(classes[index][0], classes[index][1], float(row[index])) for index in order]
 
 
 @functools.cache

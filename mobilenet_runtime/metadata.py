@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-import numbers
+from typing import Any
 
 from mobilenet_common.choices import INTERPOLATIONS
 from mobilenet_common.errors import UPDATE_HINT, ArgumentError, integer, number, one_of, plain_value, printable
@@ -122,9 +122,9 @@ def _sequence(field, value, length=None):
     return value
 
 
-def _finite(field, value, above=-math.inf):
-    value = plain_value(value)
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not above < value < math.inf:
+def _finite(field, given: Any, above=-math.inf):
+    value: Any = plain_value(given)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not above < value < math.inf:
         bound = "" if above == -math.inf else f" above {above}"
         raise ArgumentError(f"{field} holds {value!r}, which is not allowed: it must hold finite numbers{bound}.")
     return float(value)

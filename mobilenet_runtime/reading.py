@@ -121,7 +121,7 @@ def run(predict, transform, paths, batch_size):
     batch_size = min(batch_size, len(paths))
     for good, images, failures in batches(paths, transform, batch_size):
         outputs = None
-        if good:
+        if images is not None:
             # Every batch has one shape, so that nothing is compiled twice.
             missing = np.zeros((batch_size - len(good), *images.shape[1:]), images.dtype)
             outputs = as_numpy(predict(np.concatenate([images, missing])))[: len(good)]

@@ -78,14 +78,14 @@ class Preprocessing:
         if self.mean is None:
             return pixels
         axes = (-1,) if self.data_format == "channels_last" else (-1, 1, 1)
-        mean, std = (np.float32(values).reshape(axes) for values in (self.mean, self.std))
+        mean, std = (np.asarray(values, "float32").reshape(axes) for values in (self.mean, self.std))
         return normalize(pixels, mean, std)
 
     def pixels(self, image: ImageLike) -> np.ndarray:
         """The PIL image of the crop, before it is normalised: what the model looks at."""
         opened = open_image(image, self.channels)
         resized = _resized(opened, self.size, self.crop, self.interpolation)
-        return resized.crop(_centre_box(*resized.size, self.size))
+        return resized.crop(_centre_box(resized.width, resized.height, self.size))
 
     def region(self, width: int, height: int) -> tuple[float, float, float, float]:
         """Return the part of an upright image that the model looks at.
@@ -116,7 +116,7 @@ def normalize(pixels, mean, std):
 
 def _resized(image, size, crop, interpolation):
     """The image with its shorter side as long as the crop needs it; see timm's evaluation transform."""
-    target = _resized_size(*image.size, size, crop)
+    target = _resized_size(image.width, image.height, size, crop)
     if target == image.size:
         return image
     return image.resize(target, getattr(pillow("Image").Resampling, interpolation.upper()))

@@ -1,5 +1,7 @@
 """What fine-tuning does differently from training: frozen batch norm, and learning rates by layer."""
 
+from typing import TYPE_CHECKING, Any
+
 import keras
 
 from mobilenet_common.checkpoints.layouts.base import BLOCK_NAME
@@ -12,7 +14,13 @@ from mobilenet_common.nesting import all_layers
 _SUFFIX = "WithRates"
 
 
-class _WithRates:
+if TYPE_CHECKING:
+    _Base: Any = keras.optimizers.Optimizer
+else:
+    _Base = object
+
+
+class _WithRates(_Base):
     """Multiplies the learning rate of each variable by the factor of its layer."""
 
     def __init__(self, *args, rates, **kwargs):
@@ -70,12 +78,10 @@ def discriminative_rates(
         ValueError: Another optimizer, a decay out of its range, or a model without stages.
     """
     decay = number("decay", decay, 0, 1, low_open=True)
-    optimizer = keras.optimizers.get(optimizer)
-    base = next((name for name in _OPTIMIZERS if type(optimizer).__name__ == name), None)
+    own: Any = keras.optimizers.get(optimizer)
+    base = next((name for name in _OPTIMIZERS if type(own).__name__ == name), None)
     if base is None:
-        raise ArgumentError(
-            f"A {type(optimizer).__name__} can't have rates by layer. Allowed: {', '.join(_OPTIMIZERS)}."
-        )
+        raise ArgumentError(f"A {type(own).__name__} can't have rates by layer. Allowed: {', '.join(_OPTIMIZERS)}.")
     blocks = [(layer.name, match) for layer in all_layers(model) if (match := BLOCK_NAME.fullmatch(layer.name))]
     stages = {name: int(match[1]) for name, match in blocks}
     if not stages:
@@ -85,7 +91,7 @@ def discriminative_rates(
     last = max(stages.values())
     rates = {layer: decay ** (last - stage + 1) for layer, stage in stages.items()}
     rates["stem"] = decay ** (last + 1)
-    return _OPTIMIZERS[base].from_config(optimizer.get_config() | {"rates": rates})
+    return _OPTIMIZERS[base].from_config(own.get_config() | {"rates": rates})
 
 
 def freeze_batch_norm(model: keras.Model, frozen: bool = True) -> int:

@@ -1,6 +1,7 @@
 """Images as a model was trained to see them: resized, cropped in the centre, normalised."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
@@ -57,11 +58,11 @@ def preprocessing(
     else:
         facts, shape, data_format, inside, resized = _of_model(model_or_name)
         warn_if_assumed(stem_of(model_or_name), facts, SET_PREPROCESSING)
-    _, height, width, channels = split_shape((None, *shape), data_format)
-    size = None if input_size is None else pair("input_size", input_size, 1, "(height, width)")
+    height, width, channels = split_shape((None, *shape), data_format)[1:]
+    size: Any = None if input_size is None else pair("input_size", input_size, 1, "(height, width)")
     if size is None:
         default = resized or (facts and facts.size) or (_SIZE, _SIZE)
-        size = tuple(own or n for own, n in zip((height, width), default, strict=True))
+        size = (height or default[0], width or default[1])
     if facts and facts.base in WEIGHTS and size != facts.size:
         facts = dataclasses.replace(facts, crop=WEIGHTS[facts.base].evaluation(min(size)).crop)
     facts = facts or Facts(size)
@@ -98,7 +99,7 @@ def set_preprocessing(model: keras.Model, transform: Preprocessing) -> None:
         name = without_hub(transform).partition("@")[0]
         if name not in WEIGHTS:
             raise unknown_name("transform", name, WEIGHTS)
-        facts = Facts.of_checkpoint(WEIGHTS[name])
+        facts: Any = Facts.of_checkpoint(WEIGHTS[name])
         transform = Preprocessing(facts.size, facts.crop, facts.interpolation, facts.mean, facts.std)
     if not isinstance(transform, Preprocessing):
         raise ArgumentError(

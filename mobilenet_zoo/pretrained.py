@@ -207,7 +207,7 @@ def from_pretrained(
         raise DownloadError(f"{text} is not a folder, and as a repository: {error}", absent=error.absent) from error
 
 
-def class_names_of(model: keras.Model) -> tuple[str, ...] | None:
+def class_names_of(model: keras.Model) -> list[str] | None:
     """The names of a model's outputs, as it was saved with them, or None."""
     facts = facts_of(model)
     return list(facts.class_names) if facts and facts.class_names else None
@@ -227,7 +227,7 @@ def _load(source, find):
     if not isinstance(model, keras.Model):
         raise CheckpointError(f"{source} can't be loaded: its {CONFIG} describes a {type(model).__name__}.")
     tensors = _optional(find, TENSORS) if record else None
-    if tensors is not None:
+    if record is not None and tensors is not None:
         load_into(model, StateDict.open(tensors, record.get("layout")))
     else:
         try:

@@ -216,7 +216,7 @@ def _costs(layer, given, written):
     if hasattr(layer, "costs"):
         return layer.costs(given[0])
     macs = 0
-    kernel = getattr(layer, "kernel", None)
+    kernel: Any = getattr(layer, "kernel", None)
     if isinstance(layer, keras.layers.Dense):
         macs = elements(written[0]) * kernel.shape[0]
     elif isinstance(layer, keras.layers.DepthwiseConv2D):

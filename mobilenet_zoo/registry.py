@@ -102,7 +102,7 @@ def create_model(name: str, **kwargs: Any) -> keras.Model:
     width = entry.width * number("width_multiplier", kwargs.pop("width_multiplier", 1.0), 0, 4, low_open=True)
     weights = kwargs.pop("weights", name if tag else None)
     if weights is not None:
-        weights = open_weights(weights, *_offered(base, weights, width), kwargs.get("include_top", True))
+        weights: Any = open_weights(weights, *_offered(base, weights, width), kwargs.get("include_top", True))
         if weights.checkpoint or weights.recorded or weights.layout.name != "timm":  # timm's own file knows less
             options = {**options, **weights.conventions(entry.architecture)}
     return entry.create(entry.architecture, width_multiplier=width, weights=weights, **{**options, **kwargs})

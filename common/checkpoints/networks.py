@@ -3,6 +3,7 @@
 import dataclasses
 import numbers
 from collections.abc import Mapping
+from typing import Any
 
 from mobilenet_common.checkpoints.files import as_array
 from mobilenet_common.checkpoints.refusals import MOST_BYTES, too_large
@@ -137,16 +138,20 @@ def _unwrapped(contents):
     return _keyed(contents)
 
 
-def _arrays(tensors, source):
+def _bytes(value: Any) -> int:
+    """Return the size of a tensor of PyTorch or an array; 0 of what has none."""
+    return value.numel() * value.element_size() if hasattr(value, "element_size") else getattr(value, "nbytes", 0)
+
+
+def _arrays(tensors: Mapping[str, Any], source):
     arrays = {}
     for name, value in tensors.items():
         if name.rpartition(".")[2] in _COUNTERS or _has_not_read(value):
             continue
         if not (hasattr(value, "shape") or isinstance(value, (list, tuple, numbers.Number))):
             raise _no_state_dict(source, f"{name} is a {type(value).__name__}")
-        size = value.numel() * value.element_size() if hasattr(value, "element_size") else getattr(value, "nbytes", 0)
-        if size > MOST_BYTES:  # a view may claim more than the file holds
-            raise too_large(source, name, tuple(value.shape))
+        if _bytes(value) > MOST_BYTES:  # a view may claim more than the file holds
+            raise too_large(source, name, tuple(getattr(value, "shape", ())))
         try:
             arrays[name] = as_array(value)
         except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:  # sparse, quantized, without data

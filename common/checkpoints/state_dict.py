@@ -4,10 +4,12 @@ import dataclasses
 import functools
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from mobilenet_common.checkpoints.files import own_options, read
 from mobilenet_common.checkpoints.keras_files import layer_configs
 from mobilenet_common.checkpoints.layouts import LAYOUTS
+from mobilenet_common.checkpoints.layouts.base import Layout
 from mobilenet_common.checkpoints.networks import AVERAGED, find_network
 from mobilenet_common.errors import ArgumentError, CheckpointError, unknown_name
 from mobilenet_common.notices import warn
@@ -37,9 +39,9 @@ class StateDict:
     """
 
     tensors: dict
-    layout: object
+    layout: Layout
     source: str
-    checkpoint: object = None
+    checkpoint: Any = None
     left: dict = dataclasses.field(default_factory=dict)
     adopted: str | None = None
 

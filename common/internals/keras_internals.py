@@ -1,18 +1,20 @@
 """What this library needs of Keras and Keras has no public API for."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 import keras
 
 from mobilenet_common.errors import MobileNetError
 
 try:
-    from keras.src.backend.common.global_state import get_global_attribute
-    from keras.src.backend.common.stateless_scope import in_stateless_scope
-    from keras.src.backend.common.variables import get_autocast_scope
+    _variables: Any = importlib.import_module("keras.src.backend.common.variables")
+    _global_state: Any = importlib.import_module("keras.src.backend.common.global_state")
+    _stateless_scope: Any = importlib.import_module("keras.src.backend.common.stateless_scope")
+    # Keras 3.5 to the latest. Where it is False, layers are called in the usual way.
+    HAS_DIRECT_CALLS = hasattr(_variables, "get_autocast_scope")
 except ImportError:
-    get_autocast_scope = None
-
-# Keras 3.5 to the latest. Without them `is_direct_call` is False, and layers are called in the usual way.
-HAS_DIRECT_CALLS = get_autocast_scope is not None
+    HAS_DIRECT_CALLS = False
 
 
 class MissingInternal(MobileNetError, RuntimeError):
@@ -72,8 +74,8 @@ def is_direct_call(layer, x):
     where `HAS_DIRECT_CALLS` and under PyTorch; an attribute that a version of Keras lacks counts as unset.
     """
     return (
-        get_autocast_scope() is None
-        and not in_stateless_scope()
+        _variables.get_autocast_scope() is None
+        and not _stateless_scope.in_stateless_scope()
         and layer.activity_regularizer is None
         and getattr(layer, "_remat_mode", None) is None
         and not layer._forward_hooks
@@ -84,7 +86,7 @@ def is_direct_call(layer, x):
 
 def surrounding_training():
     """Return the `training` argument of the call that this code runs in, or None; only where `HAS_DIRECT_CALLS`."""
-    context = get_global_attribute("current_call_ctx")
+    context = _global_state.get_global_attribute("current_call_ctx")
     return context.get_value("training") if context else None
 
 
@@ -142,6 +144,9 @@ def wrap_epoch_results(model, wrap):
     wrap_method(model, "_get_metrics_result_or_logs", wrap)
 
 
+_PATCHED = "is_patched"
+
+
 def patch_reduce_per_replica():
     """Let `fit` run under TensorFlow's MultiWorkerMirroredStrategy.
 
@@ -152,7 +157,7 @@ def patch_reduce_per_replica():
     import tensorflow as tf
     from keras.src.backend.tensorflow import trainer
 
-    if hasattr(trainer.reduce_per_replica, "is_patched"):
+    if hasattr(trainer.reduce_per_replica, _PATCHED):
         return
     reduce_per_replica = trainer.reduce_per_replica
 
@@ -162,7 +167,7 @@ def patch_reduce_per_replica():
             return reduce_per_replica(values, strategy, reduction)
         return keras.tree.map_structure(lambda value: strategy.reduce("MEAN", value, axis=None), values)
 
-    patched.is_patched = True
+    setattr(patched, _PATCHED, True)
     trainer.reduce_per_replica = patched
 
 
@@ -195,7 +200,13 @@ def moving_averages(optimizer):
     return list(zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True))
 
 
-class OptimizerHooks:
+if TYPE_CHECKING:
+    _Base: Any = keras.optimizers.Optimizer  # the class that follows among the bases
+else:
+    _Base = object
+
+
+class OptimizerHooks(_Base):
     """Methods with public names for the steps inside `Optimizer.apply`, for a subclass to override.
 
     List it before one of Keras's optimizers among the bases. It stands in for public hooks; Keras 3.0 to the latest.
@@ -227,7 +238,7 @@ class OptimizerHooks:
         """Call `update(gradients, variables, learning_rate)` for all variables, in as many groups as needed."""
         update(gradients, variables, learning_rate)
 
-    def update_averages(self, variables_and_averages):
+    def update_averages(self, variables_and_averages: list) -> None:
         """Move the averages of the weights towards the weights after a batch."""
         raise NotImplementedError
 

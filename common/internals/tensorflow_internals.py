@@ -1,5 +1,8 @@
 """What this library needs of TensorFlow and TensorFlow has no public API for."""
 
+import importlib
+from typing import Any
+
 import tensorflow as tf
 
 
@@ -34,10 +37,9 @@ def set_heartbeat(hosts, seconds):
     Stands in for a timeout among the options of MultiWorkerMirroredStrategy. TensorFlow 2.10 to the latest; required
     for training over several hosts.
     """
-    from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
-    from tensorflow.python.eager import context
-
-    job = coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=hosts)
+    configuration: Any = importlib.import_module("tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2")
+    context: Any = importlib.import_module("tensorflow.python.eager.context")
+    job = configuration.CoordinatedJob(name="worker", num_tasks=hosts)
     context.context().configure_coordination_service(
         service_type="standalone",
         service_leader="/job:worker/replica:0/task:0",

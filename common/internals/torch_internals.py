@@ -1,5 +1,7 @@
 """What this library needs of PyTorch and PyTorch has no public API for."""
 
+from typing import Any
+
 import torch
 from torch.utils import _pytree
 
@@ -26,3 +28,9 @@ def tree_leaves(tree):
 def tree_unflatten(leaves, specification):
     """Return `leaves` nested as the `call_spec` of an exported program says; see `tree_leaves`."""
     return _pytree.tree_unflatten(leaves, specification)
+
+
+# Public by their documentation but not exported by `torch.jit`. PyTorch 1.0 to the latest; required.
+_jit: Any = torch.jit
+is_jit_tracing = _jit.is_tracing
+TracerWarning = _jit.TracerWarning

@@ -1,5 +1,7 @@
 """The attention blocks: MobileNetV4's over positions, and the compact family's over channels."""
 
+import functools
+
 import keras
 
 from mobilenet_common import ops
@@ -76,7 +78,8 @@ class MobileAttention(Block):
         self.query = self._projection("query", self.heads * self.key_size)
         self.key_down, self.value_down = self._down("key_down"), self._down("value_down")
         kv_heads = 1 if self.multi_query else self.heads
-        self.key = self._projection("key", kv_heads * self.key_size)
+        self.key_filters = kv_heads * self.key_size
+        self.key = self._projection("key", self.key_filters)
         self.value = self._projection("value", kv_heads * self.value_size)
         self.output_projection = self._projection("output", self.filters)
         self.weights_drop = self._dropout("weights_drop", self.attention_dropout)
@@ -164,12 +167,10 @@ class MobileAttention(Block):
         for layer in self._value_path():
             value = layer.call(value, training)
         query = y
-        if self._pools_query:
+        if self.query_norm is not None:
             query = ops.average_pool(query, self.query_strides, self.data_format, partial=True)
             query = self.query_norm.call(query, training)
-        drop = None
-        if self.weights_drop is not None:
-            drop = lambda weights: self.weights_drop(weights, training=training)  # noqa: E731
+        drop = None if self.weights_drop is None else functools.partial(self.weights_drop, training=training)
         attended = ops.spatial_attention(
             self.query.call(query),
             key,
@@ -179,7 +180,7 @@ class MobileAttention(Block):
             data_format=self.data_format,
             dropout=drop,
         )
-        if not self._pools_query:
+        if self.query_norm is None:
             return attended
         enlarged = ops.upsample(attended, self.query_strides, self.data_format)
         _, height, width, _ = split_shape(keras.ops.shape(y), self.data_format)
@@ -209,7 +210,7 @@ class MobileAttention(Block):
         query, _ = along([self.query], query_shape)
         queries = self.heads * elements(query_shape) // channels
         keys, values = elements(key_shape), elements(value_shape)
-        positions = keys // self.key.filters
+        positions = keys // self.key_filters
         steps = self.norm.costs(input_shape)
         steps += [cost.holding(shortcut) for cost in key]
         steps += [cost.holding(shortcut + keys) for cost in value]
@@ -317,8 +318,8 @@ class ChannelAttention(QuickLayer):
 
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = split_shape(input_shape, self.data_format)
-        size = [ops.output_size(n, self.strides) for n in (height, width)]
-        return join_shape(batch, *size, channels, self.data_format)
+        height, width = (ops.output_size(n, self.strides) for n in (height, width))
+        return join_shape(batch, height, width, channels, self.data_format)
 
     def costs(self, input_shape):
         """As `Block.costs`; the attention product counts no MACs."""

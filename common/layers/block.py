@@ -1,5 +1,7 @@
 """What the residual blocks share: options that reach every convolution, and a path with a shortcut round it."""
 
+from typing import Any
+
 import keras
 
 from mobilenet_common.errors import flag, integer, number, one_of
@@ -91,12 +93,12 @@ class Block(QuickLayer):
             if isinstance(layer, NormActivation):
                 layer.norm_trainable = self._norm_trainable
 
-    def _steps(self):
+    def _steps(self) -> list:
         """The layers of the path, in the order in which they run."""
         raise TypeError(f"{type(self).__name__} must define _steps().")
 
     @property
-    def last_convolution(self):
+    def last_convolution(self) -> Any:
         """The path's last `ConvNormActivation`."""
         return [layer for layer in self._steps() if isinstance(layer, ConvNormActivation)][-1]
 
@@ -118,7 +120,7 @@ class Block(QuickLayer):
             "dtype": self.dtype_policy,
         }
 
-    def build(self, input_shape):
+    def build(self, input_shape) -> None:
         shape = input_shape
         for layer in self._steps():
             layer.build(shape)
@@ -140,12 +142,12 @@ class Block(QuickLayer):
             y = self.drop_path(y, training=training)
         return x + y
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape) -> Any:
         for layer in self._steps():
             input_shape = layer.compute_output_shape(input_shape)
         return input_shape
 
-    def costs(self, input_shape):
+    def costs(self, input_shape) -> list[Cost]:
         """`Cost`s of the block's steps, in order, for a batched `input_shape` with known height and width."""
         costs, shape = along(self._steps(), input_shape)
         if not self.adds_shortcut:

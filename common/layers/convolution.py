@@ -57,7 +57,7 @@ class ConvNormActivation(NormActivation):
     ):
         super().__init__(**kwargs)
         self.filters = None if filters is None else integer("filters", filters, 1)
-        self.kernel_size = odd_kernel("kernel_size", kernel_size)
+        self.kernel_size: int = odd_kernel("kernel_size", kernel_size)
         self.strides = one_of("strides", strides, (1, 2))
         self.dilation_rate = integer("dilation_rate", dilation_rate, 1)
         self.padding = one_of("padding", padding, PADDINGS)
@@ -115,10 +115,10 @@ class ConvNormActivation(NormActivation):
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = split_shape(input_shape, self.data_format)
         if self.halves and self.antialias == "average":
-            size = [None if n is None else n // 2 for n in (height, width)]
+            height, width = (None if n is None else n // 2 for n in (height, width))
         else:
-            size = [ops.output_size(n, self.strides) for n in (height, width)]
-        return join_shape(batch, *size, self.filters or channels, self.data_format)
+            height, width = (ops.output_size(n, self.strides) for n in (height, width))
+        return join_shape(batch, height, width, self.filters or channels, self.data_format)
 
     def costs(self, input_shape):
         _, height, width, channels = split_shape(input_shape, self.data_format)

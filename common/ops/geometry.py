@@ -1,7 +1,9 @@
 """How wide a convolution's padding is, and how many rows come out."""
 
+from typing import Any
 
-def output_size(size, stride):
+
+def output_size(size, stride) -> Any:
     """Rows or columns that come out of a padded convolution: `ceil(size / stride)`, None for None.
 
     Both paddings give the same size for an odd kernel; they differ in which pixels the kernel is centred on.

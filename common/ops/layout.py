@@ -1,6 +1,7 @@
 """Where the axes of a batch of images are, under either data format."""
 
 import functools
+from typing import Any
 
 import keras
 from keras import ops
@@ -21,7 +22,7 @@ def along_channels(vector, data_format):
     return vector if data_format == "channels_last" else ops.reshape(vector, (-1, 1, 1))
 
 
-def split_shape(shape, data_format):
+def split_shape(shape, data_format) -> Any:
     """`(batch, height, width, channels)` of a 4-D `shape`."""
     if data_format == "channels_last":
         return tuple(shape)

@@ -46,7 +46,7 @@ def curves(epochs, series, name, logarithmic=False):
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         if len(series) > 1:
             _legend(axes)
     return chart[0]

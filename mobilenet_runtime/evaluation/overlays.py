@@ -19,7 +19,7 @@ _DIMMED = 0.4  # brightness of what the model did not see
 _LONGEST = 2048  # pixels of an overlay's longer side
 
 
-def overlay(image: ImageLike, heat: np.ndarray, region: Sequence[float] | None = None) -> "Image.Image":
+def overlay(image: "Image.Image", heat: np.ndarray, region: Sequence[float] | None = None) -> "Image.Image":
     """An image with heat on it: where there is none it stays as it is.
 
     Args:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,12 +28,12 @@ def save_predictions(
         ValueError: The lengths differ, or an example is named twice.
         OSError: The file can't be written.
     """
-    names = np.asarray([str(name) for name in names])
-    if len(set(names)) != len(names) or len(names) != len(probabilities):
+    texts = [str(name) for name in names]
+    if len(set(texts)) != len(texts) or len(texts) != len(probabilities):
         raise ArgumentError(
             f"names are not allowed: {len(probabilities)} rows of probabilities need as many different names."
         )
-    arrays = {"probabilities": np.asarray(probabilities, "float32"), "names": names}
+    arrays: dict[str, Any] = {"probabilities": np.asarray(probabilities, "float32"), "names": np.asarray(texts)}
     if class_names is not None:
         arrays["class_names"] = np.asarray([str(name) for name in class_names])
         if len(class_names) != arrays["probabilities"].shape[-1]:

@@ -1,6 +1,7 @@
 """Arrays of images and labels in an `.npz`."""
 
 import zipfile
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,7 +17,7 @@ _KEYS = {
 }
 
 
-class _Names:
+class _Names(Sequence):
     """`digits.npz[17]` for 17, made when asked for."""
 
     def __init__(self, prefix, length):

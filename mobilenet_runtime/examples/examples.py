@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ class Joined(Sequence):
     def __len__(self):
         return int(self._ends[-1])
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: Any) -> Any:
         if not 0 <= i < len(self):
             raise IndexError(i)
         part = int(np.searchsorted(self._ends, i, "right"))
@@ -36,7 +36,7 @@ class Picked(Sequence):
     def __len__(self):
         return len(self._indices)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: Any) -> Any:
         return self.items[int(self._indices[i])]
 
 
@@ -83,25 +83,25 @@ class Examples:
     def __len__(self):
         return len(self.images)
 
-    def subset(self, indices):
+    def subset(self, indices: "Sequence[int] | range | np.ndarray") -> "Examples":
         """The examples at `indices`, in their order, of the same classes."""
         indices = np.asarray(indices, "int64")
         if isinstance(self.images, (list, tuple)):
             images = [self.images[i] for i in indices]
         else:
             images = Picked(self.images, indices)
-        names = None if self.names is None else [self.names[i] for i in indices]
+        names = None if self.names is None else [str(self.names[i]) for i in indices]
         return Examples(images, self.labels[indices], self.class_names, names)
 
-    def name_of(self, i):
+    def name_of(self, i: int) -> str:
         """What messages and reports call image `i`: its name, else its path, else its number."""
         if self.names is not None:
-            return self.names[i]
+            return str(self.names[i])
         image = self.images[i]
-        return os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {i}"
+        return str(image) if isinstance(image, (str, os.PathLike)) else f"image {i}"
 
     @property
-    def counts(self):
+    def counts(self) -> np.ndarray:
         """`(classes,)` int64: how many images each class has."""
         return np.bincount(self.labels, minlength=len(self.class_names))
 

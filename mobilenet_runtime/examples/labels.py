@@ -1,7 +1,7 @@
 """Labels as users write them, by name or by number, into numbers of classes."""
 
-import numbers
 import re
+from typing import Any
 
 import numpy as np
 
@@ -49,13 +49,17 @@ def label_numbers(labels, class_names, place_of):
     return found
 
 
-def label_name(label):
+def label_name(label: Any) -> str:
     """A label as a name: numbers as their digits.
 
     Raises:
         ValueError: It is missing, negative or no label.
     """
-    if isinstance(label, numbers.Real) and not isinstance(label, (bool, np.bool_)) and label == label // 1:
+    if (
+        isinstance(label, (int, float, np.integer, np.floating))
+        and not isinstance(label, (bool, np.bool_))
+        and label == label // 1
+    ):
         label = str(int(label))
     if not isinstance(label, str) or not label.strip():
         raise ArgumentError(f"label {label!r} is missing or no label: give a name or a whole number.")

@@ -23,7 +23,7 @@ def read(manifest):
         with open(manifest, encoding="utf-8-sig", newline="") as file:
             for line, row in rows(manifest, file):
                 path, label, split = (_field(manifest, line, row, name) for name in ("path", "label", "split"))
-                path = os.path.join(manifest.parent, path)
+                path = os.path.join(manifest.parent, str(path))
                 if not os.path.isfile(path):
                     missing.append((line, path))
                 part = part_name(split) if split else WHOLE

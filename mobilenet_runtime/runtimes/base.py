@@ -12,6 +12,7 @@ from mobilenet_common.notices import warn_once
 from mobilenet_runtime.images import as_numpy
 from mobilenet_runtime.inputs import as_model_input
 from mobilenet_runtime.metadata import Metadata
+from mobilenet_runtime.transform import Preprocessing
 
 
 class RuntimeMissing(MobileNetError, ImportError):
@@ -83,8 +84,11 @@ class Exported(abc.ABC):
     def __init__(self, path, threads):
         self.path = os.fspath(path)
         self.threads = threads
-        self.metadata = None
-        self._transform = None
+        self.metadata: Metadata | None = None
+        self._transform: Preprocessing | None = None
+        self.runtime: str
+        self.input_shape: tuple[int | None, ...]
+        self.output_names: list[str]
 
     def _describe(self, input_shapes, output_names):
         """Sets what the file takes and gives, from the shapes of its inputs with None or -1 for a free axis.
@@ -225,13 +229,13 @@ class Exported(abc.ABC):
         return (self.batch_size or 1, *self.input_shape[1:])
 
     @abc.abstractmethod
-    def run(self, batch):
+    def run(self, batch: np.ndarray) -> list[np.ndarray]:
         """The answers to one batch in the file's own layout and size, as a list of arrays by `output_names`."""
 
     @abc.abstractmethod
-    def operations(self):
+    def operations(self) -> dict[str, int]:
         """`{operation's name: how many}` of the graph, as the format names them."""
 
     @abc.abstractmethod
-    def placement(self):
+    def placement(self) -> dict[str, int]:
         """`{who computes: how many operations}`, as far as the runtime tells."""

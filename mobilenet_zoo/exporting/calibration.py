@@ -50,7 +50,7 @@ def made_up(shape, scaling, batch_size):
     columns = np.arange(width) * coarse.shape[2] // width
     values = 0.7 * coarse[:, rows][:, :, columns] + 0.3 * random.uniform(0, 1, (count, height, width, channels))
     pixels = np.rint(255 * values).astype("float32")
-    return Images(None, pixels if scaling is None else normalize(pixels, *np.float32(scaling)))
+    return Images(None, pixels if scaling is None else normalize(pixels, *np.asarray(scaling, "float32")))
 
 
 def read_calibration(calibration, transform, model):

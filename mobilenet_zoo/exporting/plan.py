@@ -87,7 +87,7 @@ class Plan:
         if self.include_preprocessing and not self.normalises:
             self.scaling = (self.transform.mean, self.transform.std)
 
-    def _size(self):
+    def _size(self) -> tuple[int, int]:
         _, height, width, _ = split_shape(self.model.inputs[0].shape, data_format_of(self.model))
         if self.image_size is not None:
             return pair("image_size", self.image_size, 1, "a pair (height, width)")
@@ -96,7 +96,7 @@ class Plan:
                 f"{self.model.name} takes images of any size, and an exported file one: pass image_size, such as "
                 "image_size=224."
             )
-        return height, width
+        return int(height), int(width)
 
     def check(self, format):
         """Raises a `ValueError` or `ExportError` if the file can't be written in `format`."""

@@ -36,9 +36,13 @@ def prepare(model, *, batch_size, image_size, data_format, scaling=None, softmax
     if own != data_format and not all(map(_turns, fused.operations)):
         data_format = own
     channels = split_shape(model.inputs[0].shape, own)[-1]
-    shape = join_shape(batch_size, *image_size, channels, data_format)
+    height, width = image_size
+    shape = join_shape(batch_size, height, width, channels, data_format)
     image = keras.Input(batch_shape=shape, dtype="float32", name="image")
-    scaled = image if scaling is None else _scaling(*scaling, channels, data_format)(image)
+    scaled = image
+    if scaling is not None:
+        mean, std = scaling
+        scaled = _scaling(mean, std, channels, data_format)(image)
 
     def called(layer, *args, **kwargs):
         if isinstance(layer, keras.layers.Dropout) or (layer.name == "resizing" and _does_nothing(layer, args[0])):

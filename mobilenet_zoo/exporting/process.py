@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from mobilenet_common.errors import ExportError
@@ -62,7 +63,7 @@ def run(backend, model_file, modules, jobs, folder, progress=None):
     return result["written"]
 
 
-def _watch(child, steps, progress):
+def _watch(child, steps, progress: Callable | None):
     """Report the child's steps until it ends; return its exit status, or None if it took too long and was killed."""
     end = time.monotonic() + _TIMEOUT
     with open(steps, encoding="utf-8") as lines:
@@ -71,9 +72,10 @@ def _watch(child, steps, progress):
                 status = child.wait(_POLL)
             except subprocess.TimeoutExpired:
                 status = None
-            for line in lines if progress is not None else ():
-                number, _, text = line.rstrip("\n").partition("\t")
-                progress(int(number), text)
+            if progress is not None:
+                for line in lines:
+                    number, _, text = line.rstrip("\n").partition("\t")
+                    progress(int(number), text)
             if status is not None:
                 return status
             if time.monotonic() > end:

@@ -80,7 +80,8 @@ def _of_size(model, size, data_format):
     fits = all(n in (None, wanted) for n, wanted in zip(own, size, strict=True))
     if fits and not any(map(_is_half, [model, *all_layers(model)])):
         return model
-    image = keras.Input(batch_shape=join_shape(None, *size, channels, data_format), dtype="float32", name="image")
+    shape = join_shape(None, size[0], size[1], channels, data_format)
+    image = keras.Input(batch_shape=shape, dtype="float32", name="image")
     other = keras.models.clone_model(model, image, clone_function=functools.cache(_copied))
     other.set_weights(model.get_weights())
     return other

@@ -83,8 +83,10 @@ class Simulation:
 
     def __init__(self, model, images, levels):
         self.model, self.images, self.levels = model, images, levels
-        self.ranges = {None: (min(0.0, float(images.min())), max(0.0, float(images.max())))}
-        self.outputs = None
+        self.ranges: dict[int | None, tuple[float, float]] = {
+            None: (min(0.0, float(images.min())), max(0.0, float(images.max())))
+        }
+        self.outputs: list[np.ndarray] = []
         self._observe()
 
     def correct_biases(self):
@@ -141,7 +143,7 @@ class Simulation:
     def ranked(self, names):
         """Return `names` of layers in the order of what is gained if one of them stays in float32, the most first."""
         errors = {name: self.error((name,)) for name in names}
-        return sorted(names, key=errors.get)
+        return sorted(names, key=errors.__getitem__)
 
     def error(self, float_names=()):
         """Return the mean square of what rounding changes in the outputs, each beside its own mean square."""

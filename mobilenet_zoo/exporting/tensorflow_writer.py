@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -22,7 +23,7 @@ def write_saved_model(model, path, target="saved_model"):
 
     traced = tf.function(trace, input_signature=[specification]).get_concrete_function()
     frozen = freeze_variables(traced)
-    module = tf.Module()
+    module: Any = tf.Module()
     module.frozen = frozen  # a function that nothing holds takes its constants with it
 
     @tf.function(input_signature=[specification])

@@ -5,6 +5,7 @@ import logging
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ def write_onnx(model, path, target="onnx"):
     dynamic = {"image": {0: "batch"}} if model.inputs[0].shape[0] is None else None
     with warnings.catch_warnings(), _quiet("torch.onnx"):
         warnings.simplefilter("ignore")
-        written = torch.onnx.export(
+        written: Any = torch.onnx.export(
             exported,
             dynamo=True,
             optimize=True,
@@ -85,8 +86,8 @@ class _Layer(torch.nn.Module):
         super().__init__()
         self.__dict__["run"] = layer
 
-    def forward(self, *args, **kwargs):
-        return self.run(*args, **kwargs)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__dict__["run"](*args, **kwargs)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -41,7 +42,7 @@ def main(order):
     """Does what the file at `order` says, and writes `answer.json` beside it."""
     order = Path(order)
     record = json.loads(order.read_text(encoding="utf-8"))
-    answer = {"written": []}
+    answer: dict[str, Any] = {"written": []}
     try:
         for name in record["modules"]:
             importlib.import_module(name)

@@ -1,6 +1,7 @@
 """The average of the weights that an optimizer keeps: put into the model for evaluation, and taken out again."""
 
 import contextlib
+from collections.abc import Iterator
 
 import keras
 
@@ -9,7 +10,7 @@ from mobilenet_zoo.training.state import numpy_of
 
 
 @contextlib.contextmanager
-def averaged_weights(model: keras.Model) -> dict:
+def averaged_weights(model: keras.Model) -> Iterator[None]:
     """Within it the model has the average of its weights, afterwards its own again, to the last bit.
 
     Keras's `SwapEMAWeights` swaps by adding and subtracting under TensorFlow, which rounds. Nothing happens to a model
@@ -39,14 +40,16 @@ class EvaluateAverages(keras.callbacks.Callback):
 
     def __init__(self):
         super().__init__()
-        self._inside = None
+        self._inside: contextlib.AbstractContextManager | None = None
 
     def on_test_begin(self, logs=None):
         self._inside = averaged_weights(self.model)
         self._inside.__enter__()
 
     def on_test_end(self, logs=None):
-        self._inside.__exit__(None, None, None)
+        if self._inside is not None:
+            self._inside.__exit__(None, None, None)
+            self._inside = None
 
 
 def _pairs(model):

@@ -135,7 +135,7 @@ class NotWritten(MobileNetError, OSError):
     """A checkpoint could not be written; its text is the sentence alone, without the number of `OSError`."""
 
     def __str__(self):
-        return self.strerror
+        return str(self.strerror)
 
 
 def _system_error(error):

@@ -165,8 +165,8 @@ def _images_for(student, teacher):
     if dataclasses.replace(ours, crop=theirs.crop, interpolation=theirs.interpolation) == theirs:
         return lambda x: x
     # pixels / 255 = x · std + mean, or x / 255 where the model normalises inside; the teacher's the other way round
-    mean, std = (0.0, 1 / 255) if ours.mean is None else (np.float32(ours.mean), np.float32(ours.std))
-    their_mean, their_std = (0.0, 1 / 255) if theirs.mean is None else (np.float32(theirs.mean), np.float32(theirs.std))
+    mean, std = (0.0, 1 / 255) if ours.mean is None else _arrays(ours.mean, ours.std)
+    their_mean, their_std = (0.0, 1 / 255) if theirs.mean is None else _arrays(theirs.mean, theirs.std)
     first = {"channels_first": (0, 2, 3, 1), "channels_last": (0, 1, 2, 3)}[ours.data_format]
 
     def prepare(x):
@@ -182,3 +182,7 @@ def _images_for(student, teacher):
         return x if theirs.data_format == "channels_last" else ops.transpose(x, (0, 3, 1, 2))
 
     return prepare
+
+
+def _arrays(*values):
+    return [np.asarray(value, "float32") for value in values]

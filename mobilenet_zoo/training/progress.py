@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import Any
 
 import keras
 from rich.console import Console
@@ -22,7 +23,8 @@ class ProgressBar(keras.callbacks.Callback):
         super().__init__()
         self.position, self.epochs, self.pipeline = position, epochs, pipeline
         self.console = console or Console(stderr=True)
-        self._bar, self._loss = None, None
+        self._bar: Any = None
+        self._loss = None
 
     def on_train_begin(self, logs=None):
         if self._bar is None:
@@ -35,7 +37,11 @@ class ProgressBar(keras.callbacks.Callback):
                 TimeRemainingColumn(),
             )
             # Without redirect_stdout=False the bar would take what is printed to standard output to its own console.
-            options = {"transient": True, "redirect_stdout": False, "disable": not self.console.is_terminal}
+            options: dict[str, Any] = {
+                "transient": True,
+                "redirect_stdout": False,
+                "disable": not self.console.is_terminal,
+            }
             self._bar = Progress(*columns, console=self.console, **options)
             fields = {"epoch": self.position.epoch + 1, "loss": 0.0, "speed": 0.0, "waiting": 0.0}
             total = self.epochs * self.position.steps_per_epoch

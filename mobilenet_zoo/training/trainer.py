@@ -253,7 +253,7 @@ class _Training:
             self.position.step, self.position.history = last.step, list(last.facts["history"])
         saving = Saving(checkpoints, best, self.position, seconds, self.epochs, self.cluster)
         board = self._board() if chief else None
-        callbacks = [Log(self.position, self.folder, *self.pipelines, self._evaluate, board, saving)]
+        callbacks = [Log(self.position, self.folder, self.pipeline, self.held_out, self._evaluate, board, saving)]
         bar = ProgressBar(self.position, self.epochs, self.pipeline) if progress and chief else None
         callbacks += [bar] * (bar is not None) + [saving]
         try:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+from collections.abc import Callable
+from typing import Any
 
 from mobilenet_common.errors import ArgumentError
 from mobilenet_common.layers import ConvNormActivation, LayerScale
@@ -19,7 +21,7 @@ class Unit:
         normalization: Name of the part with scale, shift and statistics.
     """
 
-    layer: object
+    layer: Any
     convolution: str | None = None
     normalization: str | None = None
 
@@ -31,7 +33,7 @@ class Entry:
     `kind` is `"convolution"`, `"depthwise"`, `"dense"` or `"vector"`, which says how its axes are ordered elsewhere.
     """
 
-    variable: object
+    variable: Any
     name: str
     kind: str
 
@@ -59,19 +61,19 @@ class Layout:
     """
 
     name: str
-    entries: object
-    recognises: object
+    entries: Callable[..., Any]
+    recognises: Callable[..., Any]
     head: re.Pattern
     classifier: re.Pattern
     dropped: re.Pattern = re.compile(r"(?!)")
     torch_axes: bool = False
-    spelled: object = dict
+    spelled: Callable[..., Any] = dict
     flat: re.Pattern = re.compile(r"(?!)")
     normalization: str = "batch"
     in_order: bool = False
     background: bool = False
-    split: object = lambda tensors: (tensors, {})
-    classifier_of: object = lambda tensors: None
+    split: Callable[..., Any] = lambda tensors: (tensors, {})
+    classifier_of: Callable[..., Any] = lambda tensors: None
 
 
 TORCH_SUFFIXES = {
@@ -105,7 +107,7 @@ def blocks(model):
     return sorted(found, key=lambda block: block[:2])
 
 
-def part(model, name):
+def part(model, name) -> Any:
     """The model's layer called `name`, or None."""
     return next((layer for layer in model.layers if layer.name == name), None)
 

@@ -5,6 +5,7 @@ order in which Keras's models run, so that files with yet other names load by th
 """
 
 import re
+from typing import Any
 
 from mobilenet_common.checkpoints.layouts.base import (
     KERAS_SUFFIXES,
@@ -61,7 +62,9 @@ def _keras_v3_units(model):
 def _keras_inverted(layer, prefix, norm):
     if not isinstance(layer, InvertedResidual):
         raise unnamed(layer, "keras")
-    pairs = [(getattr(layer, step), f"{prefix}{step}", f"{prefix}{step}_{norm}") for step in ("expand", "depthwise")]
+    pairs: list[tuple[Any, ...]] = [
+        (getattr(layer, step), f"{prefix}{step}", f"{prefix}{step}_{norm}") for step in ("expand", "depthwise")
+    ]
     if layer.squeeze_excite is not None:
         pairs.append((layer.squeeze_excite.reduce, f"{prefix}squeeze_excite_conv"))
         pairs.append((layer.squeeze_excite.expand, f"{prefix}squeeze_excite_conv_1"))

@@ -5,15 +5,20 @@ compiler is good as it is, in a backend that is not known here. Every entry was 
 """
 
 import contextlib
+import importlib
+from typing import Any
 
 import keras
 
 from mobilenet_common.ops.formulations import keras_default
 
 _BACKEND = keras.backend.backend()
+native: Any
+exported: Any
+_FASTEST: dict[tuple[str, str], dict[str, Any]]
 
 if _BACKEND == "jax":
-    from mobilenet_common.ops.formulations import jax_native as native
+    native = importlib.import_module("mobilenet_common.ops.formulations.jax_native")
 
     _CPU = {
         "dense": native.dense,
@@ -31,7 +36,7 @@ if _BACKEND == "jax":
         ("tpu", "channels_first"): _ACCELERATOR,
     }
 elif _BACKEND == "tensorflow":
-    from mobilenet_common.ops.formulations import tensorflow_native as native
+    native = importlib.import_module("mobilenet_common.ops.formulations.tensorflow_native")
 
     _KERNELS = {
         "dense": native.dense,
@@ -54,7 +59,7 @@ elif _BACKEND == "tensorflow":
         ("cpu compiled by XLA", "channels_first"): {"depthwise": native.shifted_depthwise},
     }
 elif _BACKEND == "torch":
-    from mobilenet_common.ops.formulations import torch_native as native
+    native = importlib.import_module("mobilenet_common.ops.formulations.torch_native")
 
     _EVERYWHERE = {
         "dense": native.dense,
@@ -73,7 +78,7 @@ else:
 _AT_ONCE = {"mean_over": keras_default.mean_at_once, "moments": keras_default.moments_at_once}
 _EXPORTED = {}  # by what is written
 if _BACKEND == "tensorflow":
-    from mobilenet_common.ops.formulations import tensorflow_exported as exported
+    exported = importlib.import_module("mobilenet_common.ops.formulations.tensorflow_exported")
 
     _GRAPH = {
         "dense": exported.dense,
@@ -87,7 +92,7 @@ if _BACKEND == "tensorflow":
         "saved_model": _GRAPH,
     }
 elif _BACKEND == "torch":
-    from mobilenet_common.ops.formulations import torch_exported as exported
+    exported = importlib.import_module("mobilenet_common.ops.formulations.torch_exported")
 
     _GRAPH = {name: getattr(exported, name) for name in ("dense", "pointwise", "depthwise", "activate")} | _AT_ONCE
     _EXPORTED = {"onnx": _GRAPH | {"attend": exported.attend}, "torch": _GRAPH | {"attend": native.attend}}
@@ -96,7 +101,7 @@ elif _BACKEND == "torch":
     _FASTEST |= {("traced", "channels_last"): _TRACED, ("traced", "channels_first"): _TRACED}
 
 _target = None
-_shared = {}
+_shared: dict[str, Any] = {}
 
 
 @contextlib.contextmanager
@@ -144,11 +149,11 @@ def batch_shared(normalize_batch):
         _shared = before
 
 
-def fastest(operation, data_format):
+def fastest(operation, data_format) -> Any:
     """The function that computes `operation`, a name of `keras_default`, where the program that is traced will run."""
     if _target is not None:
         return _target.get(operation) or getattr(keras_default, operation)
     if operation in _shared:
         return _shared[operation]
-    platform = native.platform() if native else None
+    platform = native.platform() if native else ""
     return _FASTEST.get((platform, data_format), {}).get(operation) or getattr(keras_default, operation)

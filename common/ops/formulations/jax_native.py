@@ -16,7 +16,7 @@ _LAYOUTS = {"channels_last": ("NHWC", "HWIO", "NHWC"), "channels_first": ("NCHW"
 
 def platform():
     """`"cpu"`, `"gpu"` or `"tpu"`: where JAX puts what no device is named for."""
-    device = jax.config.jax_default_device
+    device = getattr(jax.config, "jax_default_device", None)
     return getattr(device, "platform", device) or jax.default_backend()
 
 
@@ -55,8 +55,9 @@ def _shifted_depthwise(x, kernel, stride, dilation, padding, data_format):
     return shifted.forward(x, kernel, stride, dilation, padding, data_format, lax.optimization_barrier)
 
 
-def _forward(x, kernel, *options):
-    return shifted.forward(x, kernel, *options, lax.optimization_barrier), (x, kernel)
+def _forward(x, kernel, stride, dilation, padding, data_format):
+    y = shifted.forward(x, kernel, stride, dilation, padding, data_format, lax.optimization_barrier)
+    return y, (x, kernel)
 
 
 def _backward(stride, dilation, padding, data_format, saved, g):

@@ -1,5 +1,7 @@
 """PyTorch: batch norm over a batch of which each process has a part."""
 
+from typing import Any
+
 import torch
 from torch import distributed
 
@@ -23,27 +25,28 @@ def normalize_batch(x, gamma, beta, epsilon, activation, data_format):
 
 class _SharedBatchNorm(torch.autograd.Function):
     @staticmethod
-    def forward(context, x, gamma, beta, epsilon):
+    def forward(ctx: Any, x, gamma, beta, epsilon):
         mean, variance, count = _statistics(x)
         y = torch.batch_norm(x, gamma, beta, mean, variance, False, 0.0, epsilon, torch.backends.cudnn.enabled)
-        context.save_for_backward(x, gamma, mean, variance, count)
-        context.epsilon = epsilon
-        context.mark_non_differentiable(mean, variance)
+        ctx.save_for_backward(x, gamma, mean, variance, count)
+        ctx.epsilon = epsilon
+        ctx.mark_non_differentiable(mean, variance)
         return y, mean, variance
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(context, g, *_):
-        x, gamma, mean, variance, count = context.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        g = grad_outputs[0]
+        x, gamma, mean, variance, count = ctx.saved_tensors
         wanted = (True, True, True)
         # As if the statistics were constants; what they add depends on the two sums over all processes.
         x_gradient, gamma_gradient, beta_gradient = torch.ops.aten.native_batch_norm_backward(
-            g, x, gamma, mean, variance, None, None, False, context.epsilon, wanted
+            g, x, gamma, mean, variance, None, None, False, ctx.epsilon, wanted
         )
         sums = torch.cat([gamma_gradient, beta_gradient])
         distributed.all_reduce(sums)
         along_g_x, along_g = (sums / count).chunk(2)
-        inverse = torch.rsqrt(variance + context.epsilon)
+        inverse = torch.rsqrt(variance + ctx.epsilon)
         slope = (gamma * inverse**2 * along_g_x)[:, None, None]
         offset = (gamma * inverse * along_g)[:, None, None] - slope * mean[:, None, None]
         x_gradient = x_gradient - (offset + slope * x).to(x.dtype)

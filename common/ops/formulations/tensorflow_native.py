@@ -1,6 +1,7 @@
 """TensorFlow: its fused batch norm, padding inside the convolutions, and the shifted form where XLA compiles."""
 
 import functools
+from typing import Any
 
 import tensorflow as tf
 
@@ -44,7 +45,7 @@ def _add_bias(x, bias):
     return x if bias is None else tf.nn.bias_add(x, bias)  # the form that the graph's optimiser puts into a convolution
 
 
-def _padding(kernel, stride, dilation, padding):
+def _padding(kernel, stride, dilation, padding) -> Any:
     size = kernel.shape[0]
     if padding == "same" or stride == 1 or size == 1:  # at stride 1 the two paddings are one
         return "SAME"

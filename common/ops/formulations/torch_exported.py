@@ -6,6 +6,7 @@ import keras
 import torch
 from torch.nn import functional
 
+from mobilenet_common.internals.torch_internals import TracerWarning, is_jit_tracing
 from mobilenet_common.ops.formulations.torch_native import activate as native_activate
 from mobilenet_common.ops.geometry import padding_widths
 
@@ -41,9 +42,9 @@ def _convolve(x, weight, bias, groups, stride, dilation, padding, data_format):
 
 def normalize(x, mean, variance, gamma, beta, epsilon, activation, data_format, overwrite):
     """PyTorch's batch norm with given statistics, and an activation."""
-    vectors = [_tensor(vector) for vector in (gamma, beta, mean, variance)]
+    gamma, beta, mean, variance = (_tensor(vector) for vector in (gamma, beta, mean, variance))
     y = x.permute(0, 3, 1, 2) if data_format == "channels_last" else x
-    y = torch.batch_norm(y, *vectors, False, 0.0, epsilon, False)
+    y = torch.batch_norm(y, gamma, beta, mean, variance, False, 0.0, epsilon, False)
     return activate(y.permute(0, 2, 3, 1) if data_format == "channels_last" else y, activation, False)
 
 
@@ -61,10 +62,10 @@ def attend(query, key, value, dropout):
 
 def _constants(sizes):
     """Sizes that no input changes, as integers: while `torch.jit` traces, all sizes are tensors."""
-    if not torch.jit.is_tracing():  # `torch.compile` can't look into `warnings`
+    if not is_jit_tracing():  # `torch.compile` can't look into `warnings`
         return list(sizes)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", TracerWarning)
         return [int(size) for size in sizes]
 
 

@@ -8,7 +8,7 @@ import keras
 import torch
 from torch.nn import functional
 
-from mobilenet_common.internals.torch_internals import is_view
+from mobilenet_common.internals.torch_internals import is_jit_tracing, is_view
 from mobilenet_common.ops.formulations import covariance, keras_default
 from mobilenet_common.ops.geometry import padding_widths
 
@@ -18,7 +18,7 @@ def platform():
 
     PyTorch itself chooses by the device of each tensor.
     """
-    return "traced" if torch.jit.is_tracing() or torch.compiler.is_exporting() else "any"
+    return "traced" if is_jit_tracing() or torch.compiler.is_exporting() else "any"
 
 
 def dense(x, kernel, bias, stride, dilation, padding, data_format):
@@ -118,22 +118,23 @@ class _BatchNormReLU(torch.autograd.Function):
         return y, mean, variance, *saved
 
     @staticmethod
-    def setup_context(context, inputs, output):
-        x, gamma, _, context.epsilon, context.limit = inputs
+    def setup_context(ctx, inputs, output):
+        x, gamma, _, ctx.epsilon, ctx.limit = inputs
         y, *statistics = output
-        context.mark_non_differentiable(*statistics)
-        context.set_materialize_grads(False)
-        context.save_for_backward(x, gamma, y, *statistics[2:])
+        ctx.mark_non_differentiable(*statistics)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, gamma, y, *statistics[2:])
 
     @staticmethod
-    def backward(context, g, *_):
+    def backward(ctx, *grad_outputs):
+        g = grad_outputs[0]
         if g is None:
             return None, None, None, None, None
-        x, gamma, y, mean, inverse = context.saved_tensors
-        g = _relu_gradient(g, y, context.limit)
-        wanted = context.needs_input_grad[:3]
+        x, gamma, y, mean, inverse = ctx.saved_tensors
+        g = _relu_gradient(g, y, ctx.limit)
+        wanted = ctx.needs_input_grad[:3]
         gradients = torch.ops.aten.native_batch_norm_backward(
-            g, x, gamma, None, None, mean, inverse, True, context.epsilon, wanted
+            g, x, gamma, None, None, mean, inverse, True, ctx.epsilon, wanted
         )
         return *gradients, None, None
 
@@ -164,14 +165,15 @@ class _OverwritingReLU(torch.autograd.Function):
         return torch.relu_(x) if limit is None else functional.hardtanh_(x, 0.0, limit)
 
     @staticmethod
-    def setup_context(context, inputs, output):
-        x, context.limit = inputs
-        context.mark_dirty(x)
-        context.save_for_backward(output)
+    def setup_context(ctx, inputs, output):
+        x, ctx.limit = inputs
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(output)
 
     @staticmethod
-    def backward(context, g):
-        return _relu_gradient(g, *context.saved_tensors, context.limit), None
+    def backward(ctx, *grad_outputs):
+        (y,) = ctx.saved_tensors
+        return _relu_gradient(grad_outputs[0], y, ctx.limit), None
 
 
 def _relu_gradient(g, y, limit):

@@ -48,7 +48,8 @@ class Augmentation:
         """The crop `(left, top, right, bottom)` of an image, in pixels; the centre where no drawn one fits."""
         low, high = map(math.log, self.crop_ratio)
         for _ in range(_TRIES):
-            area = width * height * rng.uniform(*self.crop_scale)
+            smallest, largest = self.crop_scale or (1.0, 1.0)
+            area = width * height * rng.uniform(smallest, largest)
             ratio = math.exp(rng.uniform(low, high))
             columns, rows = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < columns <= width and 0 < rows <= height:

@@ -49,7 +49,7 @@ class _Iterator(grain.DatasetIterator):
         self._reader, self._read, self._again = None, [], collections.deque()
 
     def __next__(self):
-        start, batch = time.perf_counter(), None
+        start, batch, made = time.perf_counter(), None, {}
         try:
             while batch is None:  # all images of an evaluation's batch may be damaged
                 made = self._again.popleft() if self._again else self._made()

@@ -117,7 +117,7 @@ class Pipeline:
         self.workers = integer("workers", workers, 0)
         self.damaged_limit = integer("damaged_limit", damaged_limit, 0)
         order = Order(examples.labels, batch_size, seed, balance == "sampling") if training else None
-        self.steps_per_epoch = order.steps_per_epoch if training else math.ceil(len(examples) / batch_size)
+        self.steps_per_epoch = order.steps_per_epoch if order is not None else math.ceil(len(examples) / batch_size)
         self._loader = Loader(
             examples,
             preprocessing,

@@ -20,7 +20,7 @@ class Hosts(NamedTuple):
     """The hosts of a run, and this one's place among them."""
 
     addresses: tuple[str, ...]  # "name:port"; the first is where the others report
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]  # hides tuple.index
 
     @property
     def first(self):

@@ -3,6 +3,8 @@
 One program sees the whole batch, so that gradients, metrics and batch norm are of all of it by themselves.
 """
 
+from typing import Any
+
 import jax
 import keras
 
@@ -46,12 +48,12 @@ def _configure(devices, hosts):
 
 
 def _initialize(hosts, timeout):
-    options = {"heartbeat_timeout_seconds": _HEARTBEAT, "shutdown_timeout_seconds": _LEAVING}
+    options: dict[str, Any] = {"heartbeat_timeout_seconds": _HEARTBEAT, "shutdown_timeout_seconds": _LEAVING}
     if hosts == "tpu":
         jax.distributed.initialize(initialization_timeout=timeout, **options)
         return
     name, port = hosts.first
-    place = {"num_processes": len(hosts.addresses), "process_id": hosts.index}
+    place: dict[str, Any] = {"num_processes": len(hosts.addresses), "process_id": hosts.index}
     # Where its own time is over, JAX aborts without a word on who is missing.
     with answering(hosts, timeout):
         jax.distributed.initialize(

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import time
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -129,7 +130,7 @@ def _sharing(make_train_function, model):
         made = model.train_function is None or force
         make_train_function(force)
         if made:
-            step = model.train_function
+            step: Any = model.train_function
 
             def shared(iterator):  # in the scope of all the threads that trace a replica each
                 with batch_shared(shared_tensorflow.normalize_batch):

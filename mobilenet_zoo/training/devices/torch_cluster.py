@@ -8,6 +8,7 @@ import contextlib
 import datetime
 import functools
 import os
+from typing import Any
 
 import keras
 import numpy as np
@@ -93,7 +94,7 @@ def average(tensors):
         bucket.append(tensor)
         size[tensor.dtype] = bucket, used + tensor.nbytes
     flats = [torch.cat([tensor.reshape(-1) for tensor in bucket]) for bucket in buckets]
-    works = [distributed.all_reduce(flat, async_op=True) for flat in flats]
+    works: list[Any] = [distributed.all_reduce(flat, async_op=True) for flat in flats]
     for bucket, flat, work in zip(buckets, flats, works, strict=True):
         work.wait()
         flat /= distributed.get_world_size()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 from mobilenet_common.errors import ArgumentError, integer, number, one_of, plain_value
 
@@ -20,7 +21,7 @@ class Allowed:
         null: Whether null is allowed too.
     """
 
-    kind: object
+    kind: Any
     low: float = 0
     high: float = _ANY
     low_open: bool = False
@@ -52,14 +53,14 @@ class Allowed:
             if pair[0] > pair[1]:
                 raise ArgumentError(f"{name}={list(value)} is not allowed: the smaller number comes first.")
             return pair
-        kinds = {"text": (str, "text"), "boolean": (bool, "true or false")}
+        kinds: dict[Any, tuple[type, str]] = {"text": (str, "text"), "boolean": (bool, "true or false")}
         kind, words = kinds.get(self.kind) or (self.kind, "a mapping of fields")
         value = plain_value(value)
         if not isinstance(value, kind):
             raise ArgumentError(f"{name}={value!r} is not allowed: it must be {words}.")
         return value
 
-    def __str__(self):
+    def __str__(self) -> str:
         if isinstance(self.kind, type):
             words = "fields"
         elif self.kind == "choice":
@@ -73,17 +74,18 @@ class Allowed:
             high = "" if self.high == _ANY else f", {'<' if self.high_open else '≤'} {self.high}"
             words = f"{'number' if self.kind == 'number' else 'two numbers'} {low}{high}"
         else:
-            words = self.kind
+            words = str(self.kind)
         return f"{words}, or null" if self.null else words
 
 
-def described(sentence, kind, default, **limits):
+def described(sentence, kind, default, **limits) -> Any:
     """A field of a part: what it is for, what it may hold (as in `Allowed`), and its default or the class of that."""
     allowed = Allowed(kind, **limits)
-    how = {"default_factory": default} if isinstance(default, type) else {"default": default}
+    how: dict[str, Any] = {"default_factory": default} if isinstance(default, type) else {"default": default}
     return dataclasses.field(metadata={"sentence": sentence, "allowed": allowed}, **how)
 
 
+@dataclasses.dataclass(frozen=True)
 class Part:
     """A group of fields: checks each when it is made."""
 

@@ -43,7 +43,7 @@ class _Source:
         return ArgumentError(f"{self.name}{f', line {line}' if line else ''}: {message}")
 
 
-def list_recipes() -> list[str]:
+def list_recipes() -> dict[str, str]:
     """`{name: one-line summary}` of the recipes that come with the library."""
     return {path.stem: load_recipe(path.stem).summary for path in sorted(FOLDER.glob("*.yaml"))}
 
