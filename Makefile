@@ -39,10 +39,12 @@ test-newest: $(VENV)-newest/.test ## the quick tests with the newest release of 
 test-oldest: $(VENV)-oldest/.test ## the quick tests with the lowest versions that pyproject.toml allows
 	$(VENV)-oldest/bin/python tests/run_all.py $(PYTEST_ARGS)
 
-lint: $(VENV)/.lint ## check style, formatting and declared dependencies
+lint: $(VENV)/.test ## check style, formatting, declared dependencies and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/deptry $(PACKAGES)
+	$(BIN)/basedpyright
+	$(BIN)/basedpyright --project tests/pyrightconfig.json
 
 format: $(VENV)/.lint ## mend style and formatting
 	$(BIN)/ruff check --fix .
@@ -107,5 +109,5 @@ $(VENV)/.bench: pyproject.toml constraints.txt | $(BIN)/pip
 	@touch $@
 
 $(VENV)/.lint: constraints.txt | $(BIN)/pip
-	$(PIP_INSTALL) ruff deptry
+	$(PIP_INSTALL) ruff
 	@touch $@

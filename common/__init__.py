@@ -1,6 +1,12 @@
 """What all four MobileNet generations share: architectures as data, layers, blocks, checkpoints and the one builder."""
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mobilenet_common.architecture import Architecture, Head
+    from mobilenet_common.errors import CheckpointError
+    from mobilenet_common.widths import make_divisible
 
 # Imported when first asked for: the errors and the reading of images must be had without Keras.
 _HOMES = {

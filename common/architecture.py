@@ -16,6 +16,7 @@ from mobilenet_common.rows import (
     Separable,
     Universal,
 )
+from mobilenet_common.types import Activation, PathLike
 from mobilenet_common.widths import ROUNDING, make_divisible, scale_filters
 
 __all__ = [
@@ -121,11 +122,11 @@ class Architecture:
         one_of("antialias", self.antialias, ANTIALIASING)
         put("minimum_size", integer("minimum_size", self.minimum_size, 1))
 
-    def blocks(self):
+    def blocks(self) -> list:
         """`(name, row)` of every block, in order."""
         return [(f"stage{i}_block{j}", row) for i, stage in enumerate(self.stages, 1) for j, row in enumerate(stage, 1)]
 
-    def scaled(self, width_multiplier=1.0):
+    def scaled(self, width_multiplier: float = 1.0) -> "Architecture":
         """The same architecture with every width written out for `width * width_multiplier`, and `width` 1.
 
         Raises:
@@ -136,7 +137,7 @@ class Architecture:
             return dataclasses.replace(self, width=1.0)
         return dataclasses.replace(self._mapped(_Scale(self, width).row), width=1.0)
 
-    def with_activation(self, activation):
+    def with_activation(self, activation: Activation) -> "Architecture":
         """The same architecture with `activation` in every place but the gates of squeeze-and-excitation."""
 
         def plain(row):
@@ -148,7 +149,7 @@ class Architecture:
             self._mapped(plain), activation=activation, squeeze_activation=self.squeeze_activation and activation
         )
 
-    def with_normalization(self, normalization):
+    def with_normalization(self, normalization: str | None) -> "Architecture":
         """The same architecture with `normalization` wherever it normalises."""
 
         def plain(row):
@@ -166,7 +167,7 @@ class Architecture:
         return dataclasses.replace(self, stem=stem, stages=stages, head=head)
 
     @classmethod
-    def from_yaml(cls, source):
+    def from_yaml(cls, source: PathLike) -> "Architecture":
         """Reads an architecture from YAML: this library's own format, or a `stage_params` configuration.
 
         Args:
@@ -180,7 +181,7 @@ class Architecture:
 
         return read(source)
 
-    def to_yaml(self):
+    def to_yaml(self) -> str:
         """The architecture as text that `from_yaml` reads back to an equal one."""
         from mobilenet_common.architecture_yaml import write
 

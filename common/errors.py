@@ -3,7 +3,7 @@
 import difflib
 import numbers
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 _LISTED = 40  # names in a message; more hide what it says
@@ -41,7 +41,15 @@ class CheckpointError(MobileNetError, ValueError):
         not_finite: Names of tensors that hold NaN or infinity.
     """
 
-    def __init__(self, message, *, missing=(), left_over=(), misshapen=None, not_finite=()):
+    def __init__(
+        self,
+        message: str,
+        *,
+        missing: Iterable[str] = (),
+        left_over: Iterable[str] = (),
+        misshapen: Mapping[str, Any] | None = None,
+        not_finite: Iterable[str] = (),
+    ):
         super().__init__(message)
         self.missing = tuple(missing)
         self.left_over = tuple(left_over)
@@ -56,7 +64,7 @@ class DownloadError(CheckpointError):
         absent: Whether it is known that there is no such file.
     """
 
-    def __init__(self, message, *, absent=False):
+    def __init__(self, message: str, *, absent: bool = False):
         super().__init__(message)
         self.absent = absent
 
@@ -72,7 +80,7 @@ class ExportError(MobileNetError, ValueError):
         report: The `ExportReport` of that file, or None.
     """
 
-    def __init__(self, message, *, rejected=None, block=None, report=None):
+    def __init__(self, message: str, *, rejected: Any = None, block: str | None = None, report: Any = None):
         super().__init__(message)
         self.rejected = rejected
         self.block = block

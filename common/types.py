@@ -1,7 +1,8 @@
 """Types that public signatures share."""
 
 import os
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias, Union
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, Union
 
 import numpy as np
 
@@ -11,3 +12,9 @@ if TYPE_CHECKING:
 PathLike: TypeAlias = str | os.PathLike[str]
 # An image: a file's path, its bytes, an open file, PIL's, or an array of pixels `(height, width[, channels])`.
 ImageLike: TypeAlias = Union[PathLike, bytes, BinaryIO, np.ndarray, "Image.Image"]
+# A tensor of the running backend, or Keras's symbolic one; their types have no base in common.
+Tensor: TypeAlias = Any
+# A batched shape, such as `(None, 224, 224, 3)`; None where an axis is free.
+Shape: TypeAlias = tuple[int | None, ...]
+# A name that `keras.activations.get` knows, a function of tensors, or None for none.
+Activation: TypeAlias = str | Callable[..., Any] | None

@@ -3,7 +3,7 @@
 import math
 
 
-def make_divisible(channels, divisor=8):
+def make_divisible(channels: float, divisor: int = 8) -> int:
     """Rounds `channels` to the nearest multiple of `divisor`, never below 90 % of it nor below `divisor`.
 
     The rule of the reference code of MobileNet V2 and V3; V4 keeps it.

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +46,7 @@ class Preprocessing:
         put("mean", mean)
         put("std", std)
 
-    def __call__(self, images):
+    def __call__(self, images: ImageLike | Sequence[ImageLike]) -> np.ndarray:
         """Float32 `(height, width, channels)` of one image, with the batch before it of several.
 
         Args:
@@ -60,9 +62,10 @@ class Preprocessing:
         """
         if not isinstance(images, (list, tuple)) and getattr(images, "ndim", 0) != 4:
             return self._one(images)
-        if not len(images):
+        several: Any = images
+        if not len(several):
             raise ArgumentError("There are no images: give at least one.")
-        return np.stack([self._one(image) for image in images])
+        return np.stack([self._one(image) for image in several])
 
     def _one(self, image):
         pixels = np.asarray(self.pixels(image)).reshape(*self.size, -1)

@@ -15,20 +15,20 @@ from mobilenet_common.widths import lcm_divisor
 
 
 def compact_architecture(
-    base,
-    expanded,
-    squeeze,
-    heads,
-    fused,
-    universal,
-    excite,
-    attention,
-    classifier=1024,
+    base: int,
+    expanded: int,
+    squeeze: int,
+    heads: int,
+    fused: int,
+    universal: int,
+    excite: int,
+    attention: int,
+    classifier: int = 1024,
     *,
-    dropout_rate=0.2,
-    downsampling=False,
-    name="mobilenetv4_compact",
-):
+    dropout_rate: float = 0.2,
+    downsampling: bool = False,
+    name: str = "mobilenetv4_compact",
+) -> Architecture:
     """An architecture of the compact family, from the columns of its table.
 
     The stem has stride 1, the rest comes in the order of the columns, and there is no shortcut. Every convolution but

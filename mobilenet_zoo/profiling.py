@@ -46,22 +46,22 @@ class Profile:
     rows: tuple[ProfileRow, ...]
 
     @property
-    def parameters(self):
+    def parameters(self) -> int:
         """Numbers that training changes."""
         return sum(row.parameters for row in self.rows)
 
     @property
-    def statistics(self):
+    def statistics(self) -> int:
         """Numbers of batch norm's moving statistics."""
         return sum(row.statistics for row in self.rows)
 
     @property
-    def macs(self):
+    def macs(self) -> int:
         """Multiply-accumulates for one image."""
         return sum(row.macs for row in self.rows)
 
     @property
-    def peak_activation_bytes(self):
+    def peak_activation_bytes(self) -> int:
         """The most memory that activations take at once, if each is freed after its last reader."""
         return max((row.peak_activation_bytes for row in self.rows), default=0)
 

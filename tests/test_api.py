@@ -65,6 +65,41 @@ def test_the_surface_is_the_one_written_down():
     assert list(surface()) == SURFACE.read_text(encoding="utf-8").splitlines()
 
 
+def functions_of(value):
+    """A function; of a class its constructor, public methods and properties, those of its own bases too."""
+    if not inspect.isclass(value):
+        return [value] if inspect.isfunction(value) else []
+    found = []
+    for owner in value.__mro__:
+        if not owner.__module__.startswith("mobilenet"):
+            continue
+        for name, member in vars(owner).items():
+            member = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+            if inspect.isfunction(member) and (not name.startswith("_") or name in ("__init__", "__call__")):
+                found.append(member)
+    return found
+
+
+def test_everything_public_has_types():
+    missing = []
+    for module in MODULES:
+        found = importlib.import_module(module)
+        for function in (function for name in found.__all__ for function in functions_of(getattr(found, name))):
+            function = inspect.unwrap(function)
+            if not function.__module__.startswith("mobilenet"):  # a dataclass's own constructor, made from its fields
+                continue
+            parameters = inspect.signature(function).parameters.values()
+            untyped = [each.name for each in parameters if each.annotation is each.empty and each.name != "self"]
+            if (
+                function.__name__ != "__init__"
+                and inspect.signature(function).return_annotation is inspect.Signature.empty
+            ):
+                untyped.append("return")
+            if set(untyped) - {"cls"}:
+                missing.append(f"{function.__module__}.{function.__qualname__}: {', '.join(untyped)}")
+    assert not missing, "\n".join(sorted(set(missing)))
+
+
 @pytest.mark.parametrize("generation", GENERATIONS[1:])
 def test_the_create_functions_differ_in_the_default_variant_alone(generation):
     first, other = (

@@ -1,6 +1,7 @@
 """The attention blocks: MobileNetV4's over positions, and the compact family's over channels."""
 
 import functools
+from typing import Any
 
 import keras
 
@@ -13,6 +14,7 @@ from mobilenet_common.layers.initialization import glorot, torch_default
 from mobilenet_common.layers.normalization import NormActivation
 from mobilenet_common.layers.quick import QuickLayer
 from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
+from mobilenet_common.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="mobilenet")
@@ -42,18 +44,18 @@ class MobileAttention(Block):
 
     def __init__(
         self,
-        filters,
-        heads,
-        key_size,
-        value_size=None,
+        filters: int,
+        heads: int,
+        key_size: int,
+        value_size: int | None = None,
         *,
-        multi_query=True,
-        kv_kernel_size=None,
-        kv_strides=1,
-        query_strides=1,
-        attention_dropout=0.0,
-        projection_dropout=0.0,
-        **kwargs,
+        multi_query: bool = True,
+        kv_kernel_size: int | None = None,
+        kv_strides: int = 1,
+        query_strides: int | tuple[int, int] = 1,
+        attention_dropout: float = 0.0,
+        projection_dropout: float = 0.0,
+        **kwargs: Any,
     ):
         super().__init__(filters, **kwargs)
         if self.strides != 1:
@@ -120,7 +122,7 @@ class MobileAttention(Block):
         return keras.layers.Dropout(rate, dtype=self.dtype_policy, name=name) if rate else None
 
     @property
-    def last_convolution(self):
+    def last_convolution(self) -> Any:
         """The output projection."""
         return self.output_projection
 
@@ -130,7 +132,7 @@ class MobileAttention(Block):
     def _value_path(self):
         return [layer for layer in (self.value_down, self.value) if layer is not None]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.norm.build(input_shape)
         if self.query_norm is not None:
             self.query_norm.build(input_shape)
@@ -146,7 +148,7 @@ class MobileAttention(Block):
         self.adds_shortcut = self.shortcut and self._keeps_shape(input_shape, self.compute_output_shape(input_shape))
         self._pass_on_trainable()
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         y = self.norm.call(x, training)
         y = self._attend(y, training)
         y = self.output_projection.call(y)
@@ -192,11 +194,11 @@ class MobileAttention(Block):
         batch, height, width, _ = split_shape(input_shape, self.data_format)
         return join_shape(batch, height, width, self.heads * self.value_size, self.data_format)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Any:
         batch, height, width, _ = split_shape(input_shape, self.data_format)
         return join_shape(batch, height, width, self.filters, self.data_format)
 
-    def costs(self, input_shape):
+    def costs(self, input_shape: Shape) -> list[Cost]:
         """As `Block.costs`. The attention product itself counts no MACs, as is the custom in published tables."""
         batch, height, width, channels = split_shape(input_shape, self.data_format)
         size = elements(input_shape)
@@ -224,7 +226,7 @@ class MobileAttention(Block):
             steps.append(Cost(0, 3 * size))
         return steps
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["strides"]
         return {
@@ -261,7 +263,15 @@ class ChannelAttention(QuickLayer):
     """
 
     def __init__(
-        self, heads, strides=1, *, downsample=None, dilation_rate=1, padding="same", data_format=None, **kwargs
+        self,
+        heads: int,
+        strides: int = 1,
+        *,
+        downsample: Any = None,
+        dilation_rate: int = 1,
+        padding: str = "same",
+        data_format: str | None = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.heads = integer("heads", heads, 1)
@@ -271,8 +281,8 @@ class ChannelAttention(QuickLayer):
         self.padding = padding
         self.data_format = data_format or keras.config.image_data_format()
 
-    def build(self, input_shape):
-        channels = input_shape[channel_axis(self.data_format)]
+    def build(self, input_shape: Shape) -> None:
+        channels: Any = input_shape[channel_axis(self.data_format)]
         if channels % self.heads:
             raise ArgumentError(
                 f"heads={self.heads} must divide the channels, {channels}: choose a divisor of {channels}."
@@ -307,7 +317,7 @@ class ChannelAttention(QuickLayer):
         paths = ((self.query, self.query_down), (self.key, self.kv_down), (self.value, self.kv_down))
         return [[layer for layer in path if layer is not None] for path in paths]
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         made = []
         for path in self._paths():
             y = x
@@ -316,12 +326,12 @@ class ChannelAttention(QuickLayer):
             made.append(y)
         return ops.channel_attention(*made, heads=self.heads, data_format=self.data_format)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Any:
         batch, height, width, channels = split_shape(input_shape, self.data_format)
         height, width = (ops.output_size(n, self.strides) for n in (height, width))
         return join_shape(batch, height, width, channels, self.data_format)
 
-    def costs(self, input_shape):
+    def costs(self, input_shape: Shape) -> list[Cost]:
         """As `Block.costs`; the attention product counts no MACs."""
         shape = self.compute_output_shape(input_shape)
         size, channels = elements(shape), shape[channel_axis(self.data_format)]
@@ -333,7 +343,7 @@ class ChannelAttention(QuickLayer):
             held += size
         return [*steps, Cost(0, 4 * size + channels * channels // self.heads)]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "heads": self.heads,

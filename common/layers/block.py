@@ -12,6 +12,7 @@ from mobilenet_common.layers.quick import QuickLayer
 from mobilenet_common.layers.regularization import DropPath, LayerScale
 from mobilenet_common.nesting import all_layers
 from mobilenet_common.ops.layout import channel_axis
+from mobilenet_common.types import Activation, Shape, Tensor
 
 
 class Block(QuickLayer):
@@ -39,23 +40,23 @@ class Block(QuickLayer):
 
     def __init__(
         self,
-        filters,
-        strides=1,
+        filters: int,
+        strides: int = 1,
         *,
-        dilation_rate=1,
-        activation="relu",
-        padding="same",
-        normalization="batch",
-        norm_epsilon=1e-3,
-        norm_momentum=0.99,
-        antialias=None,
-        use_bias=False,
-        shortcut=True,
-        layer_scale=None,
-        drop_path_rate=0.0,
-        data_format=None,
-        norm_trainable=True,
-        **kwargs,
+        dilation_rate: int = 1,
+        activation: Activation = "relu",
+        padding: str = "same",
+        normalization: str | None = "batch",
+        norm_epsilon: float = 1e-3,
+        norm_momentum: float = 0.99,
+        antialias: str | None = None,
+        use_bias: bool = False,
+        shortcut: bool = True,
+        layer_scale: float | None = None,
+        drop_path_rate: float = 0.0,
+        data_format: str | None = None,
+        norm_trainable: bool = True,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.filters = integer("filters", filters, 1)
@@ -82,12 +83,12 @@ class Block(QuickLayer):
             self.drop_path = DropPath(self.drop_path_rate, dtype=self.dtype_policy, name="drop_path")
 
     @property
-    def norm_trainable(self):
+    def norm_trainable(self) -> bool:
         """Whether the normalizations inside learn while the block does; settable, as that of `NormActivation`."""
         return self._norm_trainable
 
     @norm_trainable.setter
-    def norm_trainable(self, value):
+    def norm_trainable(self, value: bool) -> None:
         self._norm_trainable = flag("norm_trainable", value)
         for layer in all_layers(self):
             if isinstance(layer, NormActivation):
@@ -120,7 +121,7 @@ class Block(QuickLayer):
             "dtype": self.dtype_policy,
         }
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: Shape) -> None:
         shape = input_shape
         for layer in self._steps():
             layer.build(shape)
@@ -132,7 +133,7 @@ class Block(QuickLayer):
         axis = channel_axis(self.data_format)
         return self.strides == 1 and input_shape[axis] == output_shape[axis]
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         y = x
         for layer in self._steps():
             y = layer.call(y, training)
@@ -142,12 +143,12 @@ class Block(QuickLayer):
             y = self.drop_path(y, training=training)
         return x + y
 
-    def compute_output_shape(self, input_shape) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Any:
         for layer in self._steps():
             input_shape = layer.compute_output_shape(input_shape)
         return input_shape
 
-    def costs(self, input_shape) -> list[Cost]:
+    def costs(self, input_shape: Shape) -> list[Cost]:
         """`Cost`s of the block's steps, in order, for a batched `input_shape` with known height and width."""
         costs, shape = along(self._steps(), input_shape)
         if not self.adds_shortcut:
@@ -155,7 +156,7 @@ class Block(QuickLayer):
         size = elements(input_shape)
         return beside(costs, size) + [Cost(0, 2 * size + elements(shape))]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "filters": self.filters,

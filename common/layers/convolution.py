@@ -1,5 +1,7 @@
 """The unit under every block: convolution, normalisation and activation as one layer."""
 
+from typing import Any
+
 import keras
 
 from mobilenet_common import ops
@@ -11,6 +13,7 @@ from mobilenet_common.layers.initialization import he_fan_out, quick
 from mobilenet_common.layers.normalization import NormActivation
 from mobilenet_common.layers.records import record, warn_of_difference
 from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
+from mobilenet_common.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="mobilenet")
@@ -43,17 +46,17 @@ class ConvNormActivation(NormActivation):
 
     def __init__(
         self,
-        filters,
-        kernel_size=3,
-        strides=1,
+        filters: int,
+        kernel_size: int = 3,
+        strides: int = 1,
         *,
-        dilation_rate=1,
-        padding="same",
-        use_bias=False,
-        antialias=None,
-        kernel_initializer=None,
-        image_facts=None,
-        **kwargs,
+        dilation_rate: int = 1,
+        padding: str = "same",
+        use_bias: bool = False,
+        antialias: str | None = None,
+        kernel_initializer: Any = None,
+        image_facts: dict[str, Any] | None = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.filters = None if filters is None else integer("filters", filters, 1)
@@ -73,7 +76,7 @@ class ConvNormActivation(NormActivation):
             self.normalization,
         ) == (1, 1, False, "batch")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = input_shape[channel_axis(self.data_format)]
         window = (self.kernel_size, self.kernel_size)
         shape = (*window, channels, 1) if self.filters is None else (*window, channels, self.filters)
@@ -82,7 +85,7 @@ class ConvNormActivation(NormActivation):
             self.bias = self.add_weight(name="bias", shape=(self.filters or channels,), initializer="zeros")
         self._build_normalization(self.filters or channels)
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         if self._is_pointwise_batch_norm and self._norm_learns(training):
             return self._moved(*ops.pointwise_batch_norm_training(x, self.kernel, *self._batch_norm_options()))
         convolve = ops.depthwise_convolution if self.filters is None else ops.convolution
@@ -102,17 +105,17 @@ class ConvNormActivation(NormActivation):
             return ops.blur_pool(x, self.data_format, self.padding)
         return x
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)
         if self.name == "stem":
             record(self, store)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         super().load_own_variables(store)
         if self.name == "stem":
             warn_of_difference(self, store)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Any:
         batch, height, width, channels = split_shape(input_shape, self.data_format)
         if self.halves and self.antialias == "average":
             height, width = (None if n is None else n // 2 for n in (height, width))
@@ -120,7 +123,7 @@ class ConvNormActivation(NormActivation):
             height, width = (ops.output_size(n, self.strides) for n in (height, width))
         return join_shape(batch, height, width, self.filters or channels, self.data_format)
 
-    def costs(self, input_shape):
+    def costs(self, input_shape: Shape) -> list[Cost]:
         _, height, width, channels = split_shape(input_shape, self.data_format)
         if not self.halves:
             height, width = (ops.output_size(n, self.strides) for n in (height, width))
@@ -131,7 +134,7 @@ class ConvNormActivation(NormActivation):
             costs.append(Cost(0, outputs + elements(self.compute_output_shape(input_shape))))
         return costs
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         facts = {} if self.image_facts is None else {"image_facts": self.image_facts.as_config()}
         return {
             **super().get_config(),

@@ -1,10 +1,13 @@
 """The blocks of MobileNet V1, V2 and V3, and the fused bottleneck that opens V4."""
 
+from typing import Any
+
 import keras
 
 from mobilenet_common.errors import flag, integer, odd_kernel
 from mobilenet_common.layers.block import Block
 from mobilenet_common.layers.squeeze_excite import SqueezeExcite
+from mobilenet_common.types import Activation
 
 
 @keras.saving.register_keras_serializable(package="mobilenet")
@@ -21,7 +24,7 @@ class DepthwiseSeparable(Block):
         **kwargs: See `Block`.
     """
 
-    def __init__(self, filters, kernel_size=3, strides=1, *, shortcut=False, **kwargs):
+    def __init__(self, filters: int, kernel_size: int = 3, strides: int = 1, *, shortcut: bool = False, **kwargs: Any):
         super().__init__(filters, strides, shortcut=shortcut, **kwargs)
         self.kernel_size = odd_kernel("kernel_size", kernel_size)
         self.depthwise = self._convolution("depthwise", None, kernel_size, strides, dilation_rate=self.dilation_rate)
@@ -30,7 +33,7 @@ class DepthwiseSeparable(Block):
     def _steps(self):
         return [layer for layer in (self.depthwise, self.project, self.layer_scale) if layer is not None]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "kernel_size": self.kernel_size,
@@ -57,15 +60,15 @@ class InvertedResidual(Block):
 
     def __init__(
         self,
-        filters,
-        expanded_filters,
-        kernel_size=3,
-        strides=1,
+        filters: int,
+        expanded_filters: int | None,
+        kernel_size: int = 3,
+        strides: int = 1,
         *,
-        squeeze_filters=None,
-        squeeze_activation="relu",
-        squeeze_gate="hard_sigmoid",
-        **kwargs,
+        squeeze_filters: int | None = None,
+        squeeze_activation: Activation = "relu",
+        squeeze_gate: Activation = "hard_sigmoid",
+        **kwargs: Any,
     ):
         super().__init__(filters, strides, **kwargs)
         self.expanded_filters = None if expanded_filters is None else integer("expanded_filters", expanded_filters, 1)
@@ -92,7 +95,7 @@ class InvertedResidual(Block):
         path = (self.expand, self.depthwise, self.squeeze_excite, self.project, self.layer_scale)
         return [layer for layer in path if layer is not None]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "expanded_filters": self.expanded_filters,
@@ -122,13 +125,13 @@ class FusedInvertedBottleneck(Block):
 
     def __init__(
         self,
-        filters,
-        expanded_filters,
-        kernel_size=3,
-        strides=1,
+        filters: int,
+        expanded_filters: int | None,
+        kernel_size: int = 3,
+        strides: int = 1,
         *,
-        linear=True,
-        **kwargs,
+        linear: bool = True,
+        **kwargs: Any,
     ):
         super().__init__(filters, strides, **kwargs)
         self.expanded_filters = integer("expanded_filters", expanded_filters, 1)
@@ -142,7 +145,7 @@ class FusedInvertedBottleneck(Block):
     def _steps(self):
         return [layer for layer in (self.expand, self.project, self.layer_scale) if layer is not None]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "expanded_filters": self.expanded_filters,

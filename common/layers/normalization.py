@@ -1,5 +1,7 @@
 """Normalisation and activation as one layer, and the base of every convolution here."""
 
+from typing import Any
+
 import keras
 from keras import ops as keras_ops
 
@@ -9,6 +11,7 @@ from mobilenet_common.errors import flag, number, one_of
 from mobilenet_common.layers.costs import Cost, elements
 from mobilenet_common.layers.quick import QuickLayer
 from mobilenet_common.ops.layout import channel_axis
+from mobilenet_common.types import Activation, Shape, Tensor
 from mobilenet_common.widths import channels_per_group
 
 _HALF = ("float16", "bfloat16")
@@ -41,13 +44,13 @@ class NormActivation(QuickLayer):
     def __init__(
         self,
         *,
-        normalization="batch",
-        norm_epsilon=1e-3,
-        norm_momentum=0.99,
-        activation=None,
-        data_format=None,
-        norm_trainable=True,
-        **kwargs,
+        normalization: str | None = "batch",
+        norm_epsilon: float = 1e-3,
+        norm_momentum: float = 0.99,
+        activation: Activation = None,
+        data_format: str | None = None,
+        norm_trainable: bool = True,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self._norm_trainable = flag("norm_trainable", norm_trainable)
@@ -58,22 +61,22 @@ class NormActivation(QuickLayer):
         self.data_format = data_format or keras.config.image_data_format()
 
     @property
-    def norm_trainable(self):
+    def norm_trainable(self) -> bool:
         """Whether the normalization learns while the layer does; settable, `compile` the model again afterwards."""
         return self._norm_trainable
 
     @norm_trainable.setter
-    def norm_trainable(self, value):
+    def norm_trainable(self, value: bool) -> None:
         self._norm_trainable = flag("norm_trainable", value)
         self._set_norm_variables()
 
     @property
-    def trainable(self):
+    def trainable(self) -> bool:
         """Whether the layer learns, as every Keras layer has it; the normalization needs `norm_trainable` too."""
         return super().trainable
 
     @trainable.setter
-    def trainable(self, value):
+    def trainable(self, value: bool) -> None:
         keras.layers.Layer.trainable.fset(self, value)
         self._set_norm_variables()
 
@@ -86,19 +89,19 @@ class NormActivation(QuickLayer):
         """Whether a step of training moves the normalization, so that it takes the batch's own statistics."""
         return training and self.trainable and self._norm_trainable
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self._build_normalization(input_shape[channel_axis(self.data_format)])
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         return self._finish(x, training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Any:
         return tuple(input_shape)
 
-    def costs(self, input_shape):
+    def costs(self, input_shape: Shape) -> list[Cost]:
         return [Cost(0, 2 * elements(input_shape))]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "normalization": self.normalization,

@@ -1,5 +1,7 @@
 """Calling a layer without Keras's checks around it, where they have nothing to do."""
 
+from typing import Any
+
 import keras
 
 from mobilenet_common.internals.keras_internals import HAS_DIRECT_CALLS, is_direct_call, surrounding_training
@@ -23,7 +25,7 @@ class QuickLayer(keras.layers.Layer):
 
     if keras.backend.backend() == "torch" and HAS_DIRECT_CALLS:
 
-        def __call__(self, *args, **kwargs):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
             if not self._is_plain(args, kwargs):
                 return super().__call__(*args, **kwargs)
             training = kwargs.get("training")

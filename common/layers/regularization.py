@@ -1,5 +1,7 @@
 """Layer scale and stochastic depth."""
 
+from typing import Any
+
 import keras
 from keras import ops as keras_ops
 
@@ -7,6 +9,7 @@ from mobilenet_common.errors import integer, number
 from mobilenet_common.layers.costs import Cost, elements
 from mobilenet_common.layers.quick import QuickLayer
 from mobilenet_common.ops.layout import along_channels, channel_axis
+from mobilenet_common.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="mobilenet")
@@ -20,28 +23,28 @@ class LayerScale(QuickLayer):
         data_format: As everywhere here.
     """
 
-    def __init__(self, init_value=1e-5, *, data_format=None, **kwargs):
+    def __init__(self, init_value: float = 1e-5, *, data_format: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.init_value = float(init_value)
         self.data_format = data_format or keras.config.image_data_format()
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.gamma = self.add_weight(
             name="gamma",
             shape=(input_shape[channel_axis(self.data_format)],),
             initializer=keras.initializers.Constant(self.init_value),
         )
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         return x * along_channels(self.gamma, self.data_format)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Any:
         return tuple(input_shape)
 
-    def costs(self, input_shape):
+    def costs(self, input_shape: Shape) -> list[Cost]:
         return [Cost(0, 2 * elements(input_shape))]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "init_value": self.init_value, "data_format": self.data_format}
 
 
@@ -57,13 +60,13 @@ class DropPath(QuickLayer):
         seed: Of the random generator; None for a random one.
     """
 
-    def __init__(self, rate, *, seed=None, **kwargs):
+    def __init__(self, rate: float, *, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.rate = number("rate", rate, 0, 1, high_open=True)
         self.seed = None if seed is None else integer("seed", seed, 0)
         self.seed_generator = keras.random.SeedGenerator(self.seed) if self.rate else None
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         if not training or not self.rate:
             return x
         keep = 1.0 - self.rate
@@ -71,8 +74,8 @@ class DropPath(QuickLayer):
         mask = keras_ops.floor(keep + keras.random.uniform(shape, dtype="float32", seed=self.seed_generator))
         return x * keras_ops.cast(mask / keep, x.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Any:
         return tuple(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

@@ -1,9 +1,12 @@
 """Images of any size made one size inside a model."""
 
+from typing import Any
+
 import keras
 
 from mobilenet_common.errors import integer, one_of
 from mobilenet_common.ops.layout import join_shape, split_shape
+from mobilenet_common.types import Shape, Tensor
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
@@ -23,7 +26,9 @@ class Resize(keras.layers.Layer):
         data_format: `"channels_last"`, `"channels_first"`, or None for Keras's setting.
     """
 
-    def __init__(self, height, width, interpolation="bilinear", *, data_format=None, **kwargs):
+    def __init__(
+        self, height: int, width: int, interpolation: str = "bilinear", *, data_format: str | None = None, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.height = integer("height", height, 1)
         self.width = integer("width", width, 1)
@@ -31,15 +36,15 @@ class Resize(keras.layers.Layer):
         self.data_format = data_format or keras.config.image_data_format()
         self.built = True
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         size, options = (self.height, self.width), {"antialias": True, "data_format": self.data_format}
         return keras.ops.image.resize(x, size, self.interpolation, **options)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Any:
         batch, _, _, channels = split_shape(input_shape, self.data_format)
         return join_shape(batch, self.height, self.width, channels, self.data_format)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "height": self.height,

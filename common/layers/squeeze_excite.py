@@ -1,5 +1,7 @@
 """Squeeze-and-excitation."""
 
+from typing import Any
+
 import keras
 
 from mobilenet_common import ops
@@ -8,6 +10,7 @@ from mobilenet_common.layers.convolution import ConvNormActivation
 from mobilenet_common.layers.costs import Cost, along, beside, elements
 from mobilenet_common.layers.quick import QuickLayer
 from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
+from mobilenet_common.types import Activation, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="mobilenet")
@@ -24,15 +27,23 @@ class SqueezeExcite(QuickLayer):
         data_format: As everywhere here.
     """
 
-    def __init__(self, squeeze_filters, *, activation="relu", gate="hard_sigmoid", data_format=None, **kwargs):
+    def __init__(
+        self,
+        squeeze_filters: int | None,
+        *,
+        activation: Activation = "relu",
+        gate: Activation = "hard_sigmoid",
+        data_format: str | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.squeeze_filters = integer("squeeze_filters", squeeze_filters, 1)
         self.activation = keras.activations.get(activation)
         self.gate = keras.activations.get(gate)
         self.data_format = data_format or keras.config.image_data_format()
 
-    def build(self, input_shape):
-        channels = input_shape[channel_axis(self.data_format)]
+    def build(self, input_shape: Shape) -> None:
+        channels: Any = input_shape[channel_axis(self.data_format)]
         options = {
             "kernel_size": 1,
             "use_bias": True,
@@ -47,18 +58,18 @@ class SqueezeExcite(QuickLayer):
         self.expand.build(self.reduce.compute_output_shape(pooled))
         self._pass_on_trainable()
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         return x * self.expand.call(self.reduce.call(ops.mean_pool(x, self.data_format)))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Any:
         return tuple(input_shape)
 
-    def costs(self, input_shape):
+    def costs(self, input_shape: Shape) -> list[Cost]:
         size = elements(input_shape)
         gate, _ = along((self.reduce, self.expand), self._pooled_shape(input_shape))
         return beside([Cost(0, size), *gate], size) + [Cost(0, 2 * size)]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "squeeze_filters": self.squeeze_filters,

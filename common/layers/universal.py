@@ -1,5 +1,7 @@
 """The universal inverted bottleneck of MobileNetV4."""
 
+from typing import Any
+
 import keras
 
 from mobilenet_common.errors import ArgumentError, flag, integer, odd_kernel
@@ -42,15 +44,15 @@ class UniversalInvertedBottleneck(Block):
 
     def __init__(
         self,
-        filters,
-        expanded_filters,
-        start_kernel_size=None,
-        middle_kernel_size=3,
-        strides=1,
+        filters: int,
+        expanded_filters: int | None,
+        start_kernel_size: int | None = None,
+        middle_kernel_size: int | None = 3,
+        strides: int = 1,
         *,
-        end_kernel_size=None,
-        linear=True,
-        **kwargs,
+        end_kernel_size: int | None = None,
+        linear: bool = True,
+        **kwargs: Any,
     ):
         super().__init__(filters, strides, **kwargs)
         self.expanded_filters = integer("expanded_filters", expanded_filters, 1)
@@ -84,7 +86,7 @@ class UniversalInvertedBottleneck(Block):
         path = (self.start, self.expand, self.middle, self.project, self.end, self.layer_scale)
         return [layer for layer in path if layer is not None]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "expanded_filters": self.expanded_filters,

@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from mobilenet_runtime import reading
 from mobilenet_runtime.classifier import ExportedClassifier
 from mobilenet_runtime.evaluation.classes import match_classes
 from mobilenet_runtime.evaluation.metrics import Metrics, metrics
+from mobilenet_runtime.examples.examples import Examples
 from mobilenet_runtime.images import ImageError
 from mobilenet_runtime.transform import Preprocessing
 
@@ -64,10 +67,10 @@ class Evaluation:
     damaged: tuple[ImageError, ...]
     speed: Speed | None
     costs: dict
-    examples: object
+    examples: Any
     transform: Preprocessing
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """All figures as plain dicts, lists, strings and numbers; what is 0 / 0 is None."""
         found = self.metrics
         return {
@@ -91,7 +94,16 @@ class Evaluation:
         }
 
 
-def evaluate(model, examples, *, batch_size=32, transform=None, class_names=None, speed=True, progress=None):
+def evaluate(
+    model: Any,
+    examples: Examples,
+    *,
+    batch_size: int = 32,
+    transform: Preprocessing | None = None,
+    class_names: Sequence[str] | None = None,
+    speed: bool = True,
+    progress: Callable[[int, list], Any] | None = None,
+) -> Evaluation:
     """Runs a classifier on images with labels and measures its answers. Needs no Keras.
 
     Args:
@@ -113,17 +125,17 @@ def evaluate(model, examples, *, batch_size=32, transform=None, class_names=None
     """
     batch_size = integer("batch_size", batch_size, 1)
     classifier = ExportedClassifier(model) if isinstance(model, (str, os.PathLike)) else model
-    transform = transform or classifier.transform
+    prepare: Preprocessing = classifier.transform if transform is None else transform
     if not len(examples):
         raise ArgumentError("examples are empty: there has to be an image at least.")
-    blank = np.zeros((min(batch_size, len(examples)), *_shape(transform)), "float32")
+    blank = np.zeros((min(batch_size, len(examples)), *_shape(prepare)), "float32")
     outputs = classifier.answer(blank).shape[-1]  # which also warms it up
     names, numbers = match_classes(examples.class_names, class_names or classifier.class_names, outputs)
 
     indices, answers, damaged = [], [], []
     start = time.perf_counter()
     for good, values, failures in reading.run(
-        classifier.answer, lambda i: _prepared(examples, i, transform), range(len(examples)), batch_size
+        classifier.answer, lambda i: _prepared(examples, i, prepare), range(len(examples)), batch_size
     ):
         if good:
             indices.extend(good)
@@ -149,7 +161,7 @@ def evaluate(model, examples, *, batch_size=32, transform=None, class_names=None
         speed=Speed(len(indices) / seconds, *classifier.measured(blank[:1], RUNS)) if speed else None,
         costs=classifier.costs(),
         examples=examples,
-        transform=transform,
+        transform=prepare,
     )
 
 

@@ -4,14 +4,18 @@ import base64
 import html
 import io
 import string
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mobilenet_common.errors import integer, printable
+from mobilenet_common.types import PathLike
 from mobilenet_common.writing import write_text
 from mobilenet_runtime.evaluation import charts
+from mobilenet_runtime.evaluation.evaluating import Evaluation
 from mobilenet_runtime.evaluation.history import read_history
 from mobilenet_runtime.evaluation.metrics import confident_mistakes, confused_pairs
 from mobilenet_runtime.images import pillow
@@ -22,7 +26,15 @@ _SMALL = 96  # pixels up to which an image is kept without loss
 _FIRST, _SECOND = (11, 98, 196), (179, 84, 11)  # right and wrong, where an image can't ask the page
 
 
-def write_report(path, evaluation, *, history=None, overlays=None, facts=None, mistakes=12):
+def write_report(
+    path: PathLike,
+    evaluation: Evaluation,
+    *,
+    history: Sequence[Mapping[str, Any]] | None = None,
+    overlays: Mapping[int, Any] | None = None,
+    facts: Mapping[str, str] | None = None,
+    mistakes: int = 12,
+) -> Path:
     """Writes what an evaluation found as one HTML file, which needs nothing beside it.
 
     Args:
@@ -42,7 +54,7 @@ def write_report(path, evaluation, *, history=None, overlays=None, facts=None, m
     """
     path = Path(path)
     integer("mistakes", mistakes, 0)
-    facts = {"Model": evaluation.model, "Runtime": evaluation.runtime} | (facts or {})
+    facts = {"Model": evaluation.model, "Runtime": evaluation.runtime} | dict(facts or {})
     template = resources.files("mobilenet_runtime.evaluation").joinpath("report.html").read_text("utf-8")
     page = string.Template(template).substitute(
         title=_text(f"{evaluation.model}: evaluation"),

@@ -80,7 +80,7 @@ class Examples:
         object.__setattr__(self, "labels", labels.astype("int64"))
         object.__setattr__(self, "class_names", class_names)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
     def subset(self, indices: "Sequence[int] | range | np.ndarray") -> "Examples":

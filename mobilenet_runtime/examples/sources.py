@@ -1,7 +1,9 @@
 """Examples from what users have: folders, manifests, arrays, Hugging Face datasets."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +22,7 @@ _KINDS = (
 )
 
 
-def read_data(data, *, validation=None, validation_fraction=0.2, seed=0):
+def read_data(data: Any, *, validation: Any = None, validation_fraction: float = 0.2, seed: int = 0) -> Data:
     """Reads what to train on and what to validate with.
 
     Validation is the first of these that there is: `validation`; the part of `data` called validation; the one called
@@ -68,7 +70,7 @@ def _train_and_validation(data, validation, validation_fraction, seed):
     return split_examples(train, validation_fraction, seed)
 
 
-def read_examples(data, split=None, *, class_names=None):
+def read_examples(data: Any, split: str | None = None, *, class_names: Sequence[str] | None = None) -> Examples:
     """Reads all of `data`, or one of its parts, for evaluation.
 
     Args:

@@ -3,10 +3,10 @@
 import numpy as np
 
 from mobilenet_common.errors import integer, number
-from mobilenet_runtime.examples.examples import Data
+from mobilenet_runtime.examples.examples import Data, Examples
 
 
-def split(examples, fraction=0.2, seed=0):
+def split(examples: Examples, fraction: float = 0.2, seed: int = 0) -> Data:
     """Holds out about `fraction` of each class, drawn by `seed`.
 
     A class of two images or more has at least one in either part; a single image stays in training.

@@ -3,12 +3,14 @@
 import abc
 import contextlib
 import os
+from typing import Any
 
 import numpy as np
 
 from mobilenet_common.errors import ArgumentError, MobileNetError
 from mobilenet_common.libraries import import_library
 from mobilenet_common.notices import warn_once
+from mobilenet_common.types import PathLike
 from mobilenet_runtime.images import as_numpy
 from mobilenet_runtime.inputs import as_model_input
 from mobilenet_runtime.metadata import Metadata
@@ -81,7 +83,7 @@ class Exported(abc.ABC):
         metadata: The `Metadata` in the file, or None.
     """
 
-    def __init__(self, path, threads):
+    def __init__(self, path: PathLike, threads: int | None):
         self.path = os.fspath(path)
         self.threads = threads
         self.metadata: Metadata | None = None
@@ -126,7 +128,7 @@ class Exported(abc.ABC):
             )
 
     @property
-    def data_format(self):
+    def data_format(self) -> str:
         """`"channels_last"` or `"channels_first"`, as the input's axes are."""
         if self.metadata is not None:
             return "channels_last" if self.metadata.layout == "NHWC" else "channels_first"
@@ -134,18 +136,18 @@ class Exported(abc.ABC):
         return "channels_first" if first in (1, 3) and last not in (1, 3) else "channels_last"
 
     @property
-    def batch_size(self):
+    def batch_size(self) -> int | None:
         """Images that the file takes at once, or None for any number."""
         return self.input_shape[0]
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> tuple[int | None, ...]:
         """`(height, width, channels)` of an image; None where an axis is free."""
         _, *axes = self.input_shape
         return (*axes[1:], axes[0]) if self.data_format == "channels_first" else tuple(axes)
 
     @property
-    def size(self):
+    def size(self) -> tuple[int, int]:
         """`(height, width)` of an image.
 
         Raises:
@@ -159,7 +161,7 @@ class Exported(abc.ABC):
             )
         return height, width
 
-    def __call__(self, images):
+    def __call__(self, images: Any) -> np.ndarray | dict[str, np.ndarray]:
         """The answers to a batch of images.
 
         Args:
@@ -191,7 +193,7 @@ class Exported(abc.ABC):
             )
         return self.outputs(images.astype("float32"))
 
-    def outputs(self, images):
+    def outputs(self, images: np.ndarray) -> Any:
         """The answers to images in float32 that are right for the file already; see `__call__`."""
         self._check(images)
         first = self.data_format == "channels_first"

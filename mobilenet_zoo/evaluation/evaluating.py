@@ -3,13 +3,17 @@
 import contextlib
 import statistics
 import time
+from typing import Any
 
 import keras
+import numpy as np
 
 from mobilenet_common.errors import ArgumentError, integer
 from mobilenet_common.nesting import last_layer
 from mobilenet_runtime import evaluation
 from mobilenet_runtime.classifier import softmax
+from mobilenet_runtime.evaluation.evaluating import Evaluation
+from mobilenet_runtime.examples.examples import Examples
 from mobilenet_runtime.images import as_numpy
 from mobilenet_runtime.measure import peak_memory
 from mobilenet_zoo.evaluation.gradcam import grad_cam
@@ -22,7 +26,7 @@ _WARM_UP = 2
 _SHOWN = 512  # pixels of a photograph's longer side in a report
 
 
-def evaluate(model, examples, **options):
+def evaluate(model: Any, examples: Examples, **options: Any) -> Evaluation:
     """Runs a classifier on images with labels and measures its answers.
 
     Args:
@@ -48,7 +52,7 @@ class KerasClassifier:
     the call that runs.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model):
         if not isinstance(model.output_shape, tuple) or len(model.output_shape) != 2:
             raise ArgumentError(
                 f"{model.name} gives {model.output_shape}, not (batch, classes): a classifier is needed, which has "
@@ -63,11 +67,11 @@ class KerasClassifier:
         self.probabilities = softmax if logits else (lambda values: values)
         self._turn = lock_of(model) if keras.backend.backend() == "jax" else contextlib.nullcontext()
 
-    def answer(self, images):
+    def answer(self, images: np.ndarray) -> np.ndarray:
         with self._turn:
             return as_numpy(self.model.predict_on_batch(images))
 
-    def measured(self, image, runs):
+    def measured(self, image: np.ndarray, runs: int) -> tuple[float, int, float | None]:
         """`(latency_ms, latency_batch, peak_memory_mb)`, in this process."""
         peak, times = peak_memory(), []
         for _ in range(_WARM_UP + runs):
@@ -76,14 +80,14 @@ class KerasClassifier:
             times.append(time.perf_counter() - start)
         return 1e3 * statistics.median(times[_WARM_UP:]), len(image), None if peak is None else peak / 1e6
 
-    def costs(self):
+    def costs(self) -> dict[str, float]:
         transform, channels = self.transform, (self.transform.channels,)
         first = transform.data_format == "channels_first"
         counts = profile(self.model, (*channels, *transform.size) if first else (*transform.size, *channels))
         return {"parameters": counts.parameters, "macs": counts.macs}
 
 
-def heat_on_mistakes(model, found, count=12, batch_size=16):
+def heat_on_mistakes(model: keras.Model, found: Evaluation, count: int = 12, batch_size: int = 16) -> dict[int, Any]:
     """Overlays for a report: what the model looked at where it was surest and wrong.
 
     Args:

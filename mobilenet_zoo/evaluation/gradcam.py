@@ -3,15 +3,19 @@
 import contextlib
 import dataclasses
 import threading
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from mobilenet_common.errors import ArgumentError, is_integer, unknown_name
 from mobilenet_common.nesting import all_layers, last_layer
+from mobilenet_common.types import ImageLike
 from mobilenet_runtime.evaluation.overlays import photograph_overlay
 from mobilenet_runtime.images import open_image
 from mobilenet_runtime.inputs import as_model_input
+from mobilenet_runtime.transform import Preprocessing
 from mobilenet_zoo.locks import lock_of
 from mobilenet_zoo.preprocessing import preprocessing
 from mobilenet_zoo.pretrained import class_names_of
@@ -39,7 +43,9 @@ class Explanation:
     overlay: object
 
 
-def explain(model, image, class_index=None, *, transform=None):
+def explain(
+    model: keras.Model, image: ImageLike, class_index: int | None = None, *, transform: Preprocessing | None = None
+) -> Any:
     """Shows which part of an image speaks for a class.
 
     Args:
@@ -68,7 +74,9 @@ def explain(model, image, class_index=None, *, transform=None):
     return Explanation(number, probability, scaled(heat), transform.pixels(image), shown)
 
 
-def grad_cam(model, images, classes=None):
+def grad_cam(
+    model: keras.Model, images: Any, classes: Sequence[int] | np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The maps of a batch: the last feature maps, summed with the mean gradients of a class's logit as weights.
 
     Args:

@@ -1,6 +1,7 @@
 """What an export says about the file that it wrote."""
 
 import dataclasses
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +52,11 @@ class ExportReport:
     seconds: float = 0.0
 
     @property
-    def operation_count(self):
+    def operation_count(self) -> int | None:
         """How many operations the graph has."""
         return None if self.operations is None else sum(self.operations.values())
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """The report as plain dicts, lists, strings and numbers."""
         return dataclasses.asdict(self) | {"operation_count": self.operation_count}
 

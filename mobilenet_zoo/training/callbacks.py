@@ -24,7 +24,7 @@ class NotFinite(MobileNetError, ValueError):
         checkpoint: The step of the last good checkpoint, or None.
     """
 
-    def __init__(self, message, step, checkpoint):
+    def __init__(self, message: str, step: int, checkpoint: int | None):
         super().__init__(message)
         self.step, self.checkpoint = step, checkpoint
 
@@ -36,7 +36,7 @@ class Terminated(Agreed):
         step: How many steps had been trained.
     """
 
-    def __init__(self, message, step):
+    def __init__(self, message: str, step: int):
         super().__init__(message)
         self.step = step
 

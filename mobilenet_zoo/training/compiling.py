@@ -1,6 +1,8 @@
 """A model made ready for `fit` as a recipe says: optimizer, loss, precision, blocks computed twice to save memory."""
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -18,7 +20,16 @@ def make_loss(recipe: Recipe) -> keras.losses.Loss:
     return keras.losses.CategoricalCrossentropy(label_smoothing=recipe.loss.label_smoothing)
 
 
-def compile_model(model, recipe, steps_per_epoch, *, epochs=None, learning_rate=None, metrics=("accuracy",), **options):
+def compile_model(
+    model: Any,
+    recipe: Recipe,
+    steps_per_epoch: int,
+    *,
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+    metrics: Sequence[Any] = ("accuracy",),
+    **options: Any,
+) -> Any:
     """Compiles a model as a recipe says.
 
     Args:

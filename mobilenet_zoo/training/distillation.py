@@ -9,6 +9,7 @@ from keras import ops
 
 from mobilenet_common.errors import ArgumentError, number
 from mobilenet_common.nesting import last_layer
+from mobilenet_common.types import Tensor
 from mobilenet_runtime.transform import normalize
 from mobilenet_zoo.preprocessing import preprocessing
 
@@ -35,7 +36,9 @@ class Distiller(keras.Model):
         ValueError: An argument is out of its range, or the two don't fit.
     """
 
-    def __init__(self, student, teacher, temperature=1.0, weight=0.5, **kwargs):
+    def __init__(
+        self, student: keras.Model, teacher: keras.Model, temperature: float = 1.0, weight: float = 0.5, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.temperature = number("temperature", temperature, 0, float("inf"), low_open=True, high_open=True)
         self.weight = number("weight", weight, 0, 1, low_open=True)
@@ -59,10 +62,12 @@ class Distiller(keras.Model):
         self._teach = teach
         self.built = True
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         return self.student(self._floats(x), training=training)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool | None = True
+    ) -> Tensor:
         if not training:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         losses = distillation_loss(self._teach(x), _log(y_pred), self.temperature)

@@ -10,11 +10,14 @@ Keras's own optimizers do the arithmetic. What they lack, or do otherwise than t
 - Over TensorFlow's replicas gradients are summed before they are clipped, not after.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from mobilenet_common.internals.keras_internals import OptimizerHooks, batches_seen, variable_index
 from mobilenet_zoo.finetuning import discriminative_rates, rate_of
+from mobilenet_zoo.training.recipes.recipe import Recipe
 from mobilenet_zoo.training.schedules import make_schedule
 
 _TORCH = keras.backend.backend() == "torch"
@@ -101,7 +104,9 @@ _OPTIMIZERS = {
 _OWN = ("beta_1", "beta_2", "epsilon", "rho", "momentum", "nesterov")
 
 
-def make_optimizer(recipe, model, steps_per_epoch, *, epochs=None, learning_rate=None):
+def make_optimizer(
+    recipe: Recipe, model: Any, steps_per_epoch: int, *, epochs: int | None = None, learning_rate: float | None = None
+) -> keras.optimizers.Optimizer:
     """The optimizer of a recipe, for `compile`.
 
     Args:

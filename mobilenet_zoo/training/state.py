@@ -2,6 +2,8 @@
 
 import random
 import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,7 +24,13 @@ class StateError(MobileNetError, ValueError):
         misshapen: `{name: (shape found, shape needed)}`.
     """
 
-    def __init__(self, message, missing=(), left_over=(), misshapen=None):
+    def __init__(
+        self,
+        message: str,
+        missing: Iterable[str] = (),
+        left_over: Iterable[str] = (),
+        misshapen: Mapping[str, Any] | None = None,
+    ):
         super().__init__(message)
         self.missing, self.left_over = tuple(missing), tuple(left_over)
         self.misshapen = dict(misshapen or {})
@@ -66,7 +74,7 @@ def make_variables(model, classes, is_weighted):
     build_symbolically(model, batch if is_weighted else batch[:2])
 
 
-def capture(model):
+def capture(model: keras.Model) -> dict[str, np.ndarray]:
     """`{name: array}` of `variables_of(model)`, copied, and of the generators of random numbers of this process."""
     arrays = {name: numpy_of(each) for name, each in variables_of(model).items()}
     return arrays | random_state()
@@ -77,7 +85,7 @@ def numpy_of(variable):
     return np.array(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable)))
 
 
-def restore(model, arrays, groups=GROUPS):
+def restore(model: keras.Model, arrays: Mapping[str, np.ndarray], groups: Sequence[str] = GROUPS) -> None:
     """Puts what `capture` gave back, all of it or nothing.
 
     Args:

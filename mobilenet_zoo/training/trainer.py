@@ -7,7 +7,9 @@ import json
 import os
 import tempfile
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,6 +17,7 @@ import numpy as np
 from mobilenet_common.errors import ArgumentError, MobileNetWarning, integer, number
 from mobilenet_common.libraries import import_library
 from mobilenet_common.notices import warn
+from mobilenet_common.types import PathLike
 from mobilenet_runtime.evaluation import predictions
 from mobilenet_runtime.reading import skipped
 from mobilenet_zoo.evaluation import evaluate, heat_on_mistakes, write_report
@@ -35,7 +38,7 @@ from mobilenet_zoo.training.folder import RunFolder, check_same
 from mobilenet_zoo.training.models import build, norms_restored, set_head_alone
 from mobilenet_zoo.training.progress import ProgressBar
 from mobilenet_zoo.training.recipes import load_recipe
-from mobilenet_zoo.training.recipes.recipe import Distillation
+from mobilenet_zoo.training.recipes.recipe import Distillation, Recipe
 from mobilenet_zoo.training.state import make_variables, restore
 
 DEFAULT_MODEL, DEFAULT_RECIPE = "mobilenetv4_conv_small", "finetune"
@@ -61,27 +64,27 @@ class Run:
 
 
 def train(
-    data,
-    model=None,
-    output="run",
+    data: Any,
+    model: keras.Model | PathLike | None = None,
+    output: PathLike = "run",
     *,
-    recipe=None,
-    overrides=None,
-    weights=None,
-    validation=None,
-    validation_fraction=0.2,
-    teacher=None,
-    resume=False,
-    checkpoint_seconds=30.0,
-    keep=3,
-    workers=0,
-    damaged_limit=None,
-    devices=1,
-    hosts=None,
-    host_index=None,
-    progress=True,
-    report=True,
-):
+    recipe: Recipe | PathLike | Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | Iterable[str] | None = None,
+    weights: str | bool | None = None,
+    validation: Any = None,
+    validation_fraction: float = 0.2,
+    teacher: keras.Model | PathLike | None = None,
+    resume: bool = False,
+    checkpoint_seconds: float = 30.0,
+    keep: int = 3,
+    workers: int = 0,
+    damaged_limit: int | None = None,
+    devices: int | None = 1,
+    hosts: str | Sequence[str] | None = None,
+    host_index: int | None = None,
+    progress: bool = True,
+    report: bool = True,
+) -> "Run":
     """Trains a model on images, as a recipe says, in a folder from which a run that was interrupted goes on.
 
     The folder holds `run.json` (what was asked, versions, the command), `recipe.yaml` (resolved), `checkpoints/`,

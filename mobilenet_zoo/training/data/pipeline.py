@@ -4,13 +4,16 @@ import dataclasses
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from absl import flags  # Grain's own need
 
 from mobilenet_common.errors import ArgumentError, integer, one_of
+from mobilenet_runtime.examples.examples import Examples
 from mobilenet_runtime.images import ImageError
+from mobilenet_runtime.transform import Preprocessing
 from mobilenet_zoo.training.data.augmentation import Augmentation
 from mobilenet_zoo.training.data.batches import Batches, grain
 from mobilenet_zoo.training.data.loader import Loader
@@ -60,21 +63,21 @@ class Pipeline:
 
     def __init__(
         self,
-        examples,
-        preprocessing,
+        examples: Examples,
+        preprocessing: Preprocessing,
         *,
-        batch_size,
-        training,
-        seed=0,
-        augmentation=None,
-        mixing=None,
-        balance=None,
-        process_index=0,
-        process_count=1,
-        workers=0,
-        soft_targets=None,
-        damaged_limit=None,
-        data_format=None,
+        batch_size: int,
+        training: bool,
+        seed: int = 0,
+        augmentation: Augmentation | Mapping[str, Any] | None = None,
+        mixing: Mixing | Mapping[str, Any] | None = None,
+        balance: str | None = None,
+        process_index: int = 0,
+        process_count: int = 1,
+        workers: int = 0,
+        soft_targets: np.ndarray | None = None,
+        damaged_limit: int | None = None,
+        data_format: str | None = None,
     ):
         if not len(examples):
             raise ArgumentError("There are no images in examples: give at least one.")
@@ -135,7 +138,7 @@ class Pipeline:
         self._damaged = {}
         self.waited_s = 0.0
 
-    def batches(self, first_step=0):
+    def batches(self, first_step: int = 0) -> Any:
         """What `keras.Model.fit`, `evaluate` and `predict` take, and what a `for` loop may go over again and again.
 
         Gives `(images, targets)` or `(images, targets, weights)`: float32 `(n, height, width, channels)`, or
@@ -149,7 +152,7 @@ class Pipeline:
         """
         return Batches(self, integer("first_step", first_step, 0))
 
-    def dataset(self, first_step):
+    def dataset(self, first_step: int) -> Any:
         """The `grain.IterDataset` of what the loader gives for each step."""
         last = first_step + _ENDLESS if self.training else max(first_step, self.steps_per_epoch)
         threads = 1 if self.workers else min(_cores(), _MOST_THREADS)
@@ -162,17 +165,17 @@ class Pipeline:
         processes = grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=1)
         return made.mp_prefetch(processes, worker_init_fn=_light_start())
 
-    def indices(self, step):
+    def indices(self, step: int) -> list[int]:
         """The examples that this process's share of a step's batch is made of, where no image is damaged."""
         order, first = self._loader.order, step * self._loader.batch_size
         return [order(step, i) if order else first + i for i in self._loader.positions(step)]
 
     @property
-    def damaged(self):
+    def damaged(self) -> list[ImageError]:
         """An `ImageError` for each damaged image that was met so far, in the order of the images."""
         return [ImageError(message) for _, message in sorted(self._damaged.items())]
 
-    def note(self, damaged):
+    def note(self, damaged: Iterable[tuple[int, str]]) -> None:
         """Takes down the `(index, message)` of damaged images.
 
         Raises:

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -113,7 +115,13 @@ def exchange(value, gather_rows):
 
 
 @contextlib.contextmanager
-def open_cluster(devices=1, hosts=None, host_index=None, *, timeout=300):
+def open_cluster(
+    devices: int | None = 1,
+    hosts: str | Sequence[str] | None = None,
+    host_index: int | None = None,
+    *,
+    timeout: int = 300,
+) -> Iterator[Cluster]:
     """Joins the devices of a run, by what the running backend has for them.
 
     It comes before anything is computed: a backend fixes its devices when it is first used. Where a host doesn't answer
@@ -138,12 +146,13 @@ def open_cluster(devices=1, hosts=None, host_index=None, *, timeout=300):
         devices = integer("devices", devices, 1)
     timeout = integer("timeout", timeout, 1)
     backend = keras.backend.backend()
+    found: Any = hosts
     if hosts == "tpu":
         if backend != "jax":
             raise ArgumentError(f"hosts='tpu' is not offered by {backend}: set KERAS_BACKEND=jax.")
     else:
-        hosts = read_hosts(hosts, host_index)
-    cluster = _joined(backend, devices, hosts, timeout)
+        found = read_hosts(hosts, host_index)
+    cluster = _joined(backend, devices, found, timeout)
     try:
         yield cluster
     except BaseException as error:

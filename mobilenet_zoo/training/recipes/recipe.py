@@ -273,7 +273,7 @@ def parts(recipe_class=Recipe, path=""):
             yield from parts(kind, f"{path}{field.name}.")
 
 
-def difference(first, second):
+def difference(first: Recipe, second: Recipe) -> dict[str, tuple[Any, Any]]:
     """`{field: (value in first, value in second)}` of two recipes, empty where they are the same."""
     found = {}
 
