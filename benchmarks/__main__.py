@@ -86,7 +86,7 @@ def _print_goals(results):
 
 
 def machine():
-    """Names the machine and the versions that ran."""
+    """Return names the machine and the versions that ran."""
     versions = {}
     for library in LIBRARIES:
         try:

@@ -34,7 +34,7 @@ class Process:
         )
 
     def ask(self, **order):
-        """The answer to an order; see `benchmarks.worker`."""
+        """Return the answer to an order; see `benchmarks.worker`."""
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(order) + "\n")
             self.process.stdin.flush()
@@ -54,7 +54,7 @@ class Process:
 
 
 def compare(backend, job):
-    """Times a model's contenders against each other.
+    """Time a model's contenders against each other.
 
     Args:
         backend: The backend.
@@ -94,7 +94,7 @@ def compare(backend, job):
 
 
 def grow(backend, job):
-    """Times our model over batch, image size or width; rows as `compare`'s, with `axis`, `value` and `macs`."""
+    """Time our model over batch, image size or width; rows as `compare`'s, with `axis`, `value` and `macs`."""
     found, rates = [], []
     for value in job["values"]:  # a process each: the memory that one leaves would hide the next one's
         process = Process(backend)

@@ -55,7 +55,7 @@ REFERENCES = {TIMM: ALIKE}
 
 
 def names(model, backend, mode, measure):
-    """Who takes part in a measure, `"inference"` or `"training"`, of an entry of `MODELS`."""
+    """Return who takes part in a measure, `"inference"` or `"training"`, of an entry of `MODELS`."""
     found = [OURS, FUSED] if measure == "inference" else [OURS]
     if mode != "compiled":  # as one graph, PyTorch compiles neither Keras's training step nor the peers in Keras
         found += [KERAS] if model.keras_application else []
@@ -66,7 +66,7 @@ def names(model, backend, mode, measure):
 
 
 def build(name, model):
-    """The model of one contender, with random weights."""
+    """Return the model of one contender, with random weights."""
     import mobilenet_zoo
 
     makers = {
@@ -81,18 +81,18 @@ def build(name, model):
 
 
 def find(name):
-    """The entry of `MODELS` called `name`."""
+    """Return the entry of `MODELS` called `name`."""
     return next(model for model in MODELS if model.name == name)
 
 
 def create(model, **options):
-    """Our model, with the defaults of its create function."""
+    """Return our model, with the defaults of its create function."""
     module = importlib.import_module(f"mobilenet_v{model.generation}")
     return getattr(module, f"create_mobilenetv{model.generation}")(model.variant, **options)
 
 
 def create_keras_application(model):
-    """The same network of keras.applications, with random weights."""
+    """Return the same network of keras.applications, with random weights."""
     import keras
 
     options = {} if model.generation != 3 else {"include_preprocessing": False}
@@ -100,14 +100,14 @@ def create_keras_application(model):
 
 
 def create_zeromodels(model):
-    """The same network of zeromodels, with random weights."""
+    """Return the same network of zeromodels, with random weights."""
     from zeromodels.models.mobilenetv4 import MobileNetV4ImageClassify
 
     return MobileNetV4ImageClassify(model.zeromodels, image_size=IMAGE_SIZE, classifier_activation="softmax")
 
 
 def create_timm(model):
-    """Timm's model, a PyTorch module in channels-last memory, on the GPU if there is one."""
+    """Return Timm's model, a PyTorch module in channels-last memory, on the GPU if there is one."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -115,12 +115,12 @@ def create_timm(model):
 
 
 def is_installed(library):
-    """Whether `library` can be imported, without importing it."""
+    """Return whether `library` can be imported, without importing it."""
     return importlib.util.find_spec(library) is not None
 
 
 def import_timm():
-    """timm, also beside a CPU build of PyTorch.
+    """Return timm, also beside a CPU build of PyTorch.
 
     timm imports torchvision, whose wheel describes operators that only PyTorch's CUDA build lets it load. Declaring
     each that is missed, by name, is enough: no classification model calls one.

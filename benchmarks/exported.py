@@ -42,7 +42,7 @@ _BACKENDS = {KERAS: "tensorflow"}  # that writes the file; PyTorch the others
 
 
 def write(runtime, who, name, path):
-    """Writes the file of one contender."""
+    """Write the file of one contender."""
     model = next(each for each in MODELS if each.name == name)
     if who == KERAS:
         _write_keras(model, path)
@@ -62,7 +62,7 @@ def write(runtime, who, name, path):
 
 
 def _write_keras(model, path):
-    """keras.applications' model by TensorFlow's converter, with a fixed batch, which LiteRT's delegate needs."""
+    """Return keras.applications' model by TensorFlow's converter, with a fixed batch, which LiteRT's delegate needs."""
     import keras
     import tensorflow as tf
 
@@ -88,7 +88,7 @@ def _write_timm(model, path):
 
 
 def compare(runtime, peer, name, folder, threads, rounds, runs):
-    """A row: the times, sizes and operations of our file and the peer's."""
+    """Return a row: the times, sizes and operations of our file and the peer's."""
     ending = _ENDINGS[runtime.split()[0]]
     paths = {}
     for who in ("ours", peer):
@@ -121,7 +121,7 @@ def _bytes(path):
 
 
 def table(rows):
-    """The rows in Markdown."""
+    """Return the rows in Markdown."""
     lines = ["| runtime | model | peer | time ratio | in single rounds | size ratio |", "|---|---|---|---|---|---|"]
     for row in rows:
         span = f"{min(row['ratios']):.2f} to {max(row['ratios']):.2f}"

@@ -24,7 +24,7 @@ class Goal:
     ratios: tuple[float | None, ...]
 
     def reached(self, row):
-        """The ratio and the model of one comparison, or None where the goal is about others."""
+        """Return the ratio and the model of one comparison, or None where the goal is about others."""
         mine = (row["backend"], row["mode"]) == (self.backend, self.mode) and row["model"].startswith(self.models)
         if not mine or self.peer not in row["contenders"]:
             return None
@@ -54,7 +54,7 @@ GOALS = (
 
 
 def outcome(rows):
-    """What a run found of each goal.
+    """Return what a run found of each goal.
 
     Args:
         rows: The comparisons of `results.json`.

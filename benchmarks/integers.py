@@ -30,7 +30,7 @@ FORMATS = {"LiteRT": ".tflite", "ONNX Runtime": ".onnx", "OpenVINO": ".xml"}
 
 
 def train(create, variant, width, epochs):
-    """A model of `variant` that has learned the digits."""
+    """Return a model of `variant` that has learned the digits."""
     images, held_out, classes, held_out_classes = load_data()
     keras.utils.set_random_seed(0)
     model = create(
@@ -52,7 +52,7 @@ def train(create, variant, width, epochs):
 
 
 def measure(name, model, folder):
-    """A row for each format: sizes, latencies and accuracies before and after."""
+    """Return a row for each format: sizes, latencies and accuracies before and after."""
     images, held_out, classes, held_out_classes = load_data()
     rows = []
     # `export` holds a fifth out by itself; every figure here is of digits that neither training nor it has seen.
@@ -78,7 +78,7 @@ def measure(name, model, folder):
 
 
 def accuracy(path, images, classes):
-    """The share of images that an exported file gets right."""
+    """Return the fraction of images that an exported file gets right."""
     from mobilenet_runtime.measure import measure as run
 
     (answers,) = run(path, images)[1].values()
@@ -86,7 +86,7 @@ def accuracy(path, images, classes):
 
 
 def table(rows):
-    """The rows in Markdown."""
+    """Return the rows in Markdown."""
     lines = [
         "| model | runtime | float32 | int8 | difference, points | same class | size ratio | kept in float |",
         "|---|---|---|---|---|---|---|---|",
@@ -101,7 +101,7 @@ def table(rows):
 
 
 def draw(rows, path):
-    """Accuracy of each model in float32 and, in each runtime, in int8."""
+    """Draw the accuracy of each model in float32 and, in each runtime, in int8."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -110,24 +110,24 @@ def draw(rows, path):
     axis = figure.subplots()
     names = list(dict.fromkeys(row["model"] for row in rows))
     series = {"float32": ("accuracy", None, "#777777")}
-    colours = ("#4477aa", "#ee6677", "#228833")
-    series |= {f"int8, {runtime}": ("accuracy_int8", runtime, c) for runtime, c in zip(FORMATS, colours, strict=True)}
-    for i, (label, (key, runtime, colour)) in enumerate(series.items()):
+    colors = ("#4477aa", "#ee6677", "#228833")
+    series |= {f"int8, {runtime}": ("accuracy_int8", runtime, c) for runtime, c in zip(FORMATS, colors, strict=True)}
+    for i, (label, (key, runtime, color)) in enumerate(series.items()):
         values = [
             next(r[key] for r in rows if r["model"] == name and runtime in (None, r["runtime"])) for name in names
         ]
         places = np.arange(len(names)) + 0.2 * (i - 1.5)
-        bars = axis.bar(places, [100 * value for value in values], 0.18, label=label, color=colour)
+        bars = axis.bar(places, [100 * value for value in values], 0.18, label=label, color=color)
         axis.bar_label(bars, fmt="%.1f", fontsize=7, padding=1)
     axis.set_xticks(range(len(names)), names)
-    axis.set(ylabel="held-out digits right, %", ylim=(85, 101))
+    axis.set(ylabel="validation digits right, %", ylim=(85, 101))
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     figure.savefig(path, dpi=140)
 
 
 def main():
-    """Train, export, write."""
+    """Return train, export, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("bench_output/integers"))
     parser.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS), metavar="MODEL")

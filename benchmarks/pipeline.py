@@ -27,7 +27,7 @@ CLASSES = 10
 
 
 def write_images(folder, count):
-    """JPEGs of quality 90 in class folders: random parts of the photographs, 256 to 500 pixels a side."""
+    """Write JPEGs of quality 90 into class folders: random parts of the photographs, 256 to 500 pixels a side."""
     rng, photographs = np.random.default_rng(0), [Image.fromarray(image) for image in load_sample_images().images]
     for i in range(count):
         photograph = photographs[i % len(photographs)]
@@ -40,7 +40,7 @@ def write_images(folder, count):
 
 
 def shares(pipeline, paths, augmentation, size):
-    """Milliseconds of one core that each part of the work takes for an image."""
+    """Return milliseconds of one core that each part of the work takes for an image."""
     rng = np.random.default_rng(0)
     plain, whole = Augmentation(augmentation.crop_scale), lambda width, height: (0, 0, width, height)
     out = np.empty((*size, 3), "float32")
@@ -52,13 +52,13 @@ def shares(pipeline, paths, augmentation, size):
         ],
         "flip and RandAugment": lambda: [augmentation(crop, rng) for crop in crops],
         "flip": lambda: [plain(crop, rng) for crop in crops],
-        "normalise": lambda: [pipeline._loader._normalise(np.asarray(crop), out) for crop in crops],
+        "normalize": lambda: [pipeline._loader._normalize(np.asarray(crop), out) for crop in crops],
     }
     return {name: 1e3 * turn(part) / len(paths) for name, part in parts.items()}
 
 
 def training_rate(batch_size):
-    """Images a second that V4 conv_small trains on at 224, from one batch in memory."""
+    """Return images a second that V4 conv_small trains on at 224, from one batch in memory."""
     model = create_mobilenetv4("conv_small", num_classes=CLASSES)
     model.compile(keras.optimizers.AdamW(1e-3), "categorical_crossentropy")
     images = np.random.default_rng(0).normal(size=(batch_size, 224, 224, 3)).astype("float32")
@@ -67,7 +67,7 @@ def training_rate(batch_size):
 
 
 def pipeline_rate(pipeline, steps):
-    """Images a second that the pipeline gives, after the batches that it made ready while it started."""
+    """Return images a second that the pipeline gives, after the batches that it made ready while it started."""
     batches = iter(pipeline.batches())
     for _ in range(2 + 2 * cores()):
         next(batches)
@@ -79,7 +79,7 @@ def pipeline_rate(pipeline, steps):
 
 
 def main():
-    """Measure, and print what was measured."""
+    """Return measure, and print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=32)

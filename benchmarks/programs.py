@@ -7,7 +7,7 @@ from benchmarks import contenders
 
 
 def program(contender, model, mode, measure, batch_size):
-    """A contender's function for one measure of an entry of `contenders.MODELS`."""
+    """Return a contender's function for one measure of an entry of `contenders.MODELS`."""
     images, labels = batch(batch_size)
     built = contenders.build(contender, model)
     timms = contender == contenders.TIMM
@@ -17,7 +17,7 @@ def program(contender, model, mode, measure, batch_size):
 
 
 def inference(model, mode, images):
-    """A function without arguments that predicts for `images` (NumPy, channels last) and waits for the result."""
+    """Return a function that predicts for `images` (NumPy, channels last) and waits for the result."""
     backend = keras.backend.backend()
     if backend == "jax":
         return _jax_inference(model, images)
@@ -27,7 +27,7 @@ def inference(model, mode, images):
 
 
 def training(model, mode, images, labels):
-    """A function without arguments that trains one step by Keras's own loop, with plain SGD."""
+    """Return a function without arguments that trains one step by Keras's own loop, with plain SGD."""
     compiled = mode in ("jit", "compiled", "jit_compile")
     model.compile(optimizer=keras.optimizers.SGD(1e-3), loss="sparse_categorical_crossentropy", jit_compile=compiled)
     return lambda: model.train_on_batch(images, labels)
@@ -113,7 +113,7 @@ def _tensorflow_inference(model, mode, images):
 
 
 def batch(size, image_size=contenders.IMAGE_SIZE):
-    """Noise for images, and labels."""
+    """Return noise for images, and labels."""
     rng = np.random.default_rng(0)
     images = rng.standard_normal((size, image_size, image_size, 3), dtype="float32")
     return images, rng.integers(0, 1000, size)

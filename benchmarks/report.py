@@ -4,11 +4,11 @@ import json
 
 from benchmarks import goals
 
-COLOURS = {"keras.applications": "#4477aa", "zeromodels": "#228833", "timm": "#ee6677", "ours, fused": "#ccbb44"}
+COLORS = {"keras.applications": "#4477aa", "zeromodels": "#228833", "timm": "#ee6677", "ours, fused": "#ccbb44"}
 
 
 def write_report(results, folder):
-    """Writes `results.json`, `tables.md` and, where matplotlib is installed, the plots into `folder`."""
+    """Write `results.json`, `tables.md` and, where matplotlib is installed, the plots into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results, indent=1))
     (folder / "tables.md").write_text(tables(results))
@@ -17,7 +17,7 @@ def write_report(results, folder):
 
 
 def tables(results):
-    """The results as Markdown: the machine, a table for each backend and mode, and how time grows."""
+    """Return the results as Markdown: the machine, a table for each backend and mode, and how time grows."""
     lines = [machine_line(results["machine"]), "", f"Command: `{results['command']}`", ""]
     header, *rows = goal_table(results)
     if rows:
@@ -44,7 +44,7 @@ def tables(results):
 
 
 def goal_table(results):
-    """Rows of strings, the first of them the header: what was found of each goal, lowest and highest model."""
+    """Return rows of strings, the first of them the header: what was found of each goal, lowest and highest model."""
     rows = [["ours, peer", *(f"{measure}, batch {batch}" for measure, batch in goals.MEASURES)]]
     for goal, cells in goals.outcome(_comparisons(results)):
         rows.append([goal.name, *map(_goal_cell, cells)])
@@ -70,7 +70,7 @@ def _line(cells):
 
 
 def machine_line(machine):
-    """The machine and the versions in a sentence."""
+    """Return the machine and the versions in a sentence."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return f"{machine['processor']}, {machine['cores']} cores, {machine['system']}; {versions}."
 
@@ -96,7 +96,7 @@ def _memory(contender):
 
 
 def plot_ratios(results, path):
-    """A panel for each backend and mode: how many times as long as ours each peer takes."""
+    """Plot a panel for each backend and mode: how many times as long as ours each peer takes."""
     pyplot = _pyplot()
     groups = _by_mode(_comparisons(results))
     if pyplot is None or not groups:
@@ -105,7 +105,7 @@ def plot_ratios(results, path):
     size = (1.6 + 2.7 * len(groups), 0.26 * len(labels) + 1.6)
     figure, axes = pyplot.subplots(1, len(groups), figsize=size, squeeze=False, sharey=True)
     for axis, ((backend, mode), rows) in zip(axes[0], groups.items(), strict=True):
-        for name, colour in COLOURS.items():
+        for name, color in COLORS.items():
             found = [(labels.index(_label(row)), row["contenders"][name]) for row in rows if name in row["contenders"]]
             if not found:
                 continue
@@ -115,7 +115,7 @@ def plot_ratios(results, path):
                 [max(0.0, each["ratio"] - each["low"]) for each in found],
                 [max(0.0, each["high"] - each["ratio"]) for each in found],
             ]
-            axis.errorbar(middle, places, xerr=spread, fmt="o", color=colour, label=name, markersize=4, linewidth=1)
+            axis.errorbar(middle, places, xerr=spread, fmt="o", color=color, label=name, markersize=4, linewidth=1)
         axis.axvline(1.0, color="0.3", linewidth=1)
         axis.set_xscale("log")
         low, high = axis.get_xlim()
@@ -135,26 +135,26 @@ def plot_ratios(results, path):
 
 
 def plot_growth(results, path):
-    """Time and memory over batch, image size and width; dashed, the time of a matrix product with as many MACs."""
+    """Plot time and memory over batch, image size and width; dashed, a matrix product with as many MACs."""
     pyplot = _pyplot()
     rows = [row for row in results["rows"] if "axis" in row]
     if pyplot is None or not rows:
         return
     names = list(dict.fromkeys(row["axis"] for row in rows))
     figure, axes = pyplot.subplots(2, len(names), figsize=(3.8 * len(names), 6), squeeze=False)
-    colours = {"jax": "#4477aa", "torch": "#ee6677", "tensorflow": "#ccbb44"}
+    colors = {"jax": "#4477aa", "torch": "#ee6677", "tensorflow": "#ccbb44"}
     for column, name in enumerate(names):
         for backend in dict.fromkeys(row["backend"] for row in rows):
             mine = [row for row in rows if row["axis"] == name and row["backend"] == backend]
             values = [row["value"] for row in mine]
             ours = [row["contenders"]["ours"] for row in mine]
             rate = results["matrix_product_rate"][backend]
-            colour = colours[backend]
-            axes[0][column].plot(values, [each["ms"] for each in ours], "o-", color=colour, label=backend, markersize=3)
+            color = colors[backend]
+            axes[0][column].plot(values, [each["ms"] for each in ours], "o-", color=color, label=backend, markersize=3)
             limit = [1e3 * row["macs"] / rate for row in mine]
-            axes[0][column].plot(values, limit, "--", color=colour, linewidth=1)
+            axes[0][column].plot(values, limit, "--", color=color, linewidth=1)
             if all(each.get("memory") is not None for each in ours):
-                axes[1][column].plot(values, [each["memory"] for each in ours], "o-", color=colour, markersize=3)
+                axes[1][column].plot(values, [each["memory"] for each in ours], "o-", color=color, markersize=3)
         for axis, label in zip((axes[0][column], axes[1][column]), ("ms", "MiB"), strict=True):
             axis.set_xscale("log", base=2)
             _plain_ticks(axis.xaxis, sorted({row["value"] for row in rows if row["axis"] == name}))
@@ -187,7 +187,7 @@ def _label(row):
 
 
 def _plain_ticks(axis, values):
-    """Ticks at `values`, as plain numbers."""
+    """Return ticks at `values`, as plain numbers."""
     axis.set_major_locator(_ticker().FixedLocator(values))
     axis.set_major_formatter(_ticker().FormatStrFormatter("%g"))
     axis.set_minor_locator(_ticker().NullLocator())

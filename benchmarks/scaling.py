@@ -29,12 +29,12 @@ SIZES = (2**12, 2**16, 2**20, 2**23)  # bytes of the all-reduces that latency an
 
 
 def ring_seconds(devices, size, latency, bandwidth):
-    """An all-reduce of `size` bytes round a ring."""
+    """Return an all-reduce of `size` bytes round a ring."""
     return 2 * (devices - 1) * (latency + size / devices / bandwidth)
 
 
 def step_seconds(devices, compute, size, norms, latency, bandwidth, overlap):
-    """A step of training on `devices`, each of which computes for `compute` seconds.
+    """Return a step of training on `devices`, each of which computes for `compute` seconds.
 
     Args:
         devices: How many.
@@ -52,7 +52,7 @@ def step_seconds(devices, compute, size, norms, latency, bandwidth, overlap):
 
 
 def fit_link(times):
-    """Latency and bandwidth, at least 0 and above, that `{(processes, bytes): seconds}` of a ring come closest to.
+    """Return the latency and bandwidth that `{(processes, bytes): seconds}` of a ring come closest to.
 
     Relative errors count, so that the smallest message has its say.
     """
@@ -65,7 +65,7 @@ def fit_link(times):
 
 
 def measure(order):
-    """One process of a measurement; the first leaves it in the order's file."""
+    """Run one process of a measurement; the first leaves it in the order's file."""
     import keras
     import torch
     from torch import distributed
@@ -99,14 +99,14 @@ def measure(order):
 
 
 def timed(program):
-    """Seconds that a call takes."""
+    """Return seconds that a call takes."""
     start = time.perf_counter()
     program()
     return time.perf_counter() - start
 
 
 def draw(path, found, batch, links):
-    """Modelled images a second over devices: for each interconnect from no overlap to full."""
+    """Draw modeled images a second over devices: for each interconnect from no overlap to full."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -124,7 +124,7 @@ def draw(path, found, batch, links):
         ]  # fmt: skip
         line = axes.plot(devices, rates[1], label=name)[0]
         axes.fill_between(devices, *rates, color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.set(xscale="log", yscale="log", xlabel="devices", ylabel="images a second (modelled)")
+    axes.set(xscale="log", yscale="log", xlabel="devices", ylabel="images a second (modeled)")
     axes.set_xticks(devices, [str(n) for n in devices])
     axes.set_title("Bands: from no overlap to gradients hidden behind the backward pass", fontsize=9)
     axes.legend()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def interleaved(contenders, seconds=8.0, fewest=5, most=60):
-    """Lets `{name: function}` take turns; returns `{name: [seconds of each turn]}`.
+    """Let `{name: function}` take turns; return `{name: [seconds of each turn]}`.
 
     A function times its own turn and returns it. The order is reversed every other turn, so that no contender always
     follows the same one.
@@ -25,7 +25,7 @@ def interleaved(contenders, seconds=8.0, fewest=5, most=60):
 
 
 def turn(program, least=0.1, most=10):
-    """Seconds of a call of `program`: the median of as many as take `least` seconds, after one that warms up."""
+    """Return seconds of a call of `program`: the median of as many as take `least` seconds, after one that warms up."""
     start = time.perf_counter()
     program()
     calls = min(most, max(1, round(least / (time.perf_counter() - start))))
@@ -38,7 +38,7 @@ def turn(program, least=0.1, most=10):
 
 
 def summary(times, reference, others=()):
-    """For each contender: median milliseconds, and how many times as long as `reference` it took.
+    """Return for each contender: median milliseconds, and how many times as long as `reference` it took.
 
     Args:
         times: What `interleaved` returns.
@@ -64,7 +64,7 @@ def summary(times, reference, others=()):
 
 
 def peak_memory(program):
-    """MiB that a call takes at its peak beyond what the process holds before it, or None where that can't be read."""
+    """Return the MiB that a call takes at its peak beyond what the process holds before it; None if unreadable."""
     import keras
 
     if keras.backend.backend() == "torch":
@@ -88,7 +88,7 @@ _TRIES = 8
 
 
 def _growth(program):
-    """By how many MiB the process grows at most while the program runs; None where that can't be read."""
+    """Return by how many MiB the process grows at most while the program runs; None where that can't be read."""
     reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
     _return_free_memory()
     try:
@@ -113,7 +113,7 @@ def _field(status, name):
 
 
 def matrix_product_rate(size=2048, turns=5):
-    """Multiply-accumulates a second of a float32 matrix product in the backend that runs."""
+    """Return multiply-accumulates a second of a float32 matrix product in the backend that runs."""
     import numpy as np
     from keras import ops
 
@@ -127,5 +127,5 @@ def matrix_product_rate(size=2048, turns=5):
 
 
 def cores():
-    """Cores that the process may use."""
+    """Return cores that the process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

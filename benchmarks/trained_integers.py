@@ -164,7 +164,7 @@ def table(rows):
 
 
 def main():
-    """Export, measure, write."""
+    """Return export, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("bench_output/trained_integers"))
     parser.add_argument("--formats", nargs="*", choices=list(ENDINGS), default=list(ENDINGS), metavar="FORMAT")

@@ -29,7 +29,7 @@ OPTIONS = {
     "accumulation_steps=4": {"optimizer.accumulation_steps": 4},
     "clip_norm=1": {"optimizer.clip_norm": 1.0},
     "steps_per_execution=4": {"steps_per_execution": 4},
-    "rematerialisation": {"rematerialisation": True},
+    "rematerialization": {"rematerialization": True},
     "huge pages": {},
 }
 ENVIRONMENTS = {"huge pages": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}}
@@ -40,7 +40,7 @@ RECIPE = {
     "augmentation": {"crop_scale": None, "flip": 0.0},
 }
 CHECKPOINT_SECONDS, NEVER = 3.0, 1e9
-CROP = 0.875  # the share of an image that a model from scratch sees in evaluation
+CROP = 0.875  # the fraction of an image that a model from scratch sees in evaluation
 
 
 class Epochs(keras.callbacks.Callback):
@@ -58,7 +58,7 @@ class Epochs(keras.callbacks.Callback):
 
 
 def recipe_of(order, **changes):
-    """The recipe of an order, which trains on its images as they are."""
+    """Return the recipe of an order, which trains on its images as they are."""
     from mobilenet_zoo.training import load_recipe
 
     own = {"batch_size": order["batch_size"], "epochs": order["epochs"], "image_size": order["size"]}
@@ -66,7 +66,7 @@ def recipe_of(order, **changes):
 
 
 def images_of(order, size):
-    """uint8 images and their classes."""
+    """Return uint8 images and their classes."""
     rng = np.random.default_rng(0)
     count = order["batch_size"] * order["steps"]
     images = rng.integers(0, 256, (count, size, size, 3), "uint8")
@@ -74,7 +74,7 @@ def images_of(order, size):
 
 
 def bare(order):
-    """Images a second of each epoch of `model.fit` on arrays, and by how many MB the process grew in it."""
+    """Return images a second of each epoch of `model.fit` on arrays, and by how many MB the process grew in it."""
     import mobilenet_zoo
     from mobilenet_zoo.training import compile_model
 
@@ -90,7 +90,7 @@ def bare(order):
 
 
 def run(order):
-    """Images a second of each epoch of `train` on the same images, and how long each checkpoint stopped it."""
+    """Return images a second of each epoch of `train` on the same images, and how long each checkpoint stopped it."""
     from mobilenet_zoo.training import Data, Examples, train
     from mobilenet_zoo.training.callbacks import Saving
 
@@ -121,7 +121,7 @@ def run(order):
 
 
 def both(order):
-    """The rates of `fit` and `train` in one process, one after the other."""
+    """Return the rates of `fit` and `train` in one process, one after the other."""
     kinds = {"fit": bare, "train": run}
     return {name: kinds[name](order)["rates"] for name in order["turn"]}
 
@@ -136,7 +136,7 @@ def _peak():
 
 
 def in_a_process(kind, order, **environment):
-    """What `bare`, `run` or `both` returns, from a process of its own; None where it fails, which is told."""
+    """Return what `bare`, `run` or `both` returns, from a process of its own; None if it fails, with a message."""
     command = [sys.executable, "-m", "benchmarks.training", "--one", kind, json.dumps(order)]
     result = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
     if result.returncode:
@@ -146,7 +146,7 @@ def in_a_process(kind, order, **environment):
 
 
 def options(order, rounds, only):
-    """Prints a table of the options, next to none of them."""
+    """Print a table of the options, next to none of them."""
     found = {name: [] for name in OPTIONS if name in ("plain", *(only or OPTIONS))}
     for _ in range(rounds):
         for name in found:
@@ -165,7 +165,7 @@ def options(order, rounds, only):
 
 
 def overhead(order, rounds):
-    """Prints how a run compares with `fit` while no checkpoint is due, and how long a checkpoint stops it."""
+    """Print how a run compares with `fit` while no checkpoint is due, and how long a checkpoint stops it."""
     names = ["fit", "train"]
     found = {name: [] for name in names}
     for i in range(rounds):
@@ -185,7 +185,7 @@ def overhead(order, rounds):
 
 
 def main():
-    """Measure, and print what was measured."""
+    """Return measure, and print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="?", choices=["options", "overhead"])
     parser.add_argument("--rounds", type=int, default=2)

@@ -3,7 +3,7 @@
     python -m benchmarks.usage [--photographs 200]
 
 Prints how long `mobilenet_v4` takes to import beyond Keras, how long weights in the hub's cache take to load compared
-with building the model without any, and for which share of the time `mobilenet-zoo predict` keeps the model busy.
+with building the model without any, and for what fraction of the time `mobilenet-zoo predict` keeps the model busy.
 """
 
 import hashlib
@@ -59,7 +59,7 @@ def _import_seconds():
 
 
 def _loading(folder, repeats):
-    """Medians of building without weights and with those in the cache, by turns."""
+    """Return medians of building without weights and with those in the cache, by turns."""
     from mobilenet_v4 import create_mobilenetv4
 
     options = {"input_shape": (256, 256, 3)}
@@ -74,7 +74,7 @@ def _loading(folder, repeats):
 
 
 def _fill_cache(folder, model):
-    """A cache as the hub's client leaves it, with a file of the model's own weights."""
+    """Fill a cache as the hub's client leaves it, with a file of the model's own weights."""
     from mobilenet_common.checkpoints import state_dict, write
 
     repository = folder / "hub" / f"models--timm--{NAME}"
@@ -90,7 +90,7 @@ def _fill_cache(folder, model):
 
 
 def _busy(folder, count):
-    """The share of the time for which the model works, after its first batch."""
+    """Return the fraction of the time for which the model works, after its first batch."""
     import mobilenet_zoo
     from mobilenet_runtime.reading import run
 
@@ -116,7 +116,7 @@ def _busy(folder, count):
 
 
 def _photographs(folder, count):
-    """JPEG files of 640 by 427 pixels, turned and cut from the two that scikit-learn ships."""
+    """Write JPEG files of 640 by 427 pixels, turned and cut from the two that scikit-learn ships."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 

@@ -42,7 +42,7 @@ class Worker:
         return {"rate": timing.matrix_product_rate()}
 
     def grow(self, job):
-        """Times our model over batch, image size and width.
+        """Time our model over batch, image size and width.
 
         `job` is `{"model", "mode", "precision", "axis", "values", "turns"}`; `axis` is "batch", "image size" or
         "width".
@@ -67,7 +67,7 @@ class Worker:
 
 
 def main():
-    """Answers orders until the input ends."""
+    """Answer orders until the input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     worker = Worker()

@@ -123,11 +123,11 @@ class Architecture:
         put("minimum_size", integer("minimum_size", self.minimum_size, 1))
 
     def blocks(self) -> list:
-        """`(name, row)` of every block, in order."""
+        """Return `(name, row)` of every block, in order."""
         return [(f"stage{i}_block{j}", row) for i, stage in enumerate(self.stages, 1) for j, row in enumerate(stage, 1)]
 
     def scaled(self, width_multiplier: float = 1.0) -> "Architecture":
-        """The same architecture with every width written out for `width * width_multiplier`, and `width` 1.
+        """Return the same architecture with every width written out for `width * width_multiplier`, and `width` 1.
 
         Raises:
             ValueError: The multiplier is not in (0, 4].
@@ -138,7 +138,7 @@ class Architecture:
         return dataclasses.replace(self._mapped(_Scale(self, width).row), width=1.0)
 
     def with_activation(self, activation: Activation) -> "Architecture":
-        """The same architecture with `activation` in every place but the gates of squeeze-and-excitation."""
+        """Return the same architecture with `activation` in every place but the gates of squeeze-and-excitation."""
 
         def plain(row):
             if row is None or not hasattr(row, "activation"):
@@ -150,7 +150,7 @@ class Architecture:
         )
 
     def with_normalization(self, normalization: str | None) -> "Architecture":
-        """The same architecture with `normalization` wherever it normalises."""
+        """Return the same architecture with `normalization` wherever it normalizes."""
 
         def plain(row):
             if isinstance(row, Dense) and row.normalization is not None:
@@ -160,7 +160,7 @@ class Architecture:
         return dataclasses.replace(self._mapped(plain), normalization=normalization)
 
     def _mapped(self, function):
-        """The same architecture with `function` applied to every row."""
+        """Return the same architecture with `function` applied to every row."""
         stem = function(self.stem)
         stages = [[function(row) for row in stage] for stage in self.stages]
         head = self.head and Head(function(self.head.conv), function(self.head.dense))
@@ -168,7 +168,7 @@ class Architecture:
 
     @classmethod
     def from_yaml(cls, source: PathLike) -> "Architecture":
-        """Reads an architecture from YAML: this library's own format, or a `stage_params` configuration.
+        """Read an architecture from YAML: this library's own format, or a `stage_params` configuration.
 
         Args:
             source: A path, or the text itself.
@@ -182,14 +182,14 @@ class Architecture:
         return read(source)
 
     def to_yaml(self) -> str:
-        """The architecture as text that `from_yaml` reads back to an equal one."""
+        """Return the architecture as text that `from_yaml` reads back to an equal one."""
         from mobilenet_common.architecture_yaml import write
 
         return write(self)
 
 
 def check_activation(argument, value):
-    """Raises a `ValueError` unless Keras knows the activation `value`."""
+    """Raise a `ValueError` unless Keras knows the activation `value`."""
     if value is None or (isinstance(value, str) and value in ACTIVATIONS):
         return
     import keras  # takes seconds, and the tables of this library can be read without it
@@ -204,7 +204,7 @@ def check_activation(argument, value):
 
 
 def model_name(architecture, width_multiplier=1.0):
-    """The name of the model in timm's scheme, such as `mobilenetv4_conv_small_050`."""
+    """Return the name of the model in timm's scheme, such as `mobilenetv4_conv_small_050`."""
     percent = f"{round(architecture.width * width_multiplier * 100):03d}"
     if "{width}" in architecture.name:
         return architecture.name.replace("{width}", percent)

@@ -99,7 +99,7 @@ def _write_row(row):
 
 
 def _changed(instance, always=()):
-    """The fields of a dataclass that differ from their defaults, those without one, and those in `always`."""
+    """Return the fields of a dataclass that differ from their defaults, those without one, and those in `always`."""
     return {
         field.name: _plain(getattr(instance, field.name))
         for field in dataclasses.fields(instance)
@@ -264,7 +264,7 @@ def _items(node, what):
 
 
 def _fields(node, what):
-    """`{name: (key node, value node)}` of a mapping node."""
+    """Return `{name: (key node, value node)}` of a mapping node."""
     if not isinstance(node, yaml.MappingNode):
         raise ArgumentError(f"{_line(node)}expected fields and values for {what}.")
     fields = {}
@@ -276,7 +276,7 @@ def _fields(node, what):
 
 
 def _known_fields(fields, kind, what):
-    """`{name: value node}`, after a check that the dataclass `kind` has a field of each name."""
+    """Return `{name: value node}`, after a check that the dataclass `kind` has a field of each name."""
     known = [field.name for field in dataclasses.fields(kind)]
     for name, (key, _) in fields.items():
         if name not in known:
@@ -285,7 +285,7 @@ def _known_fields(fields, kind, what):
 
 
 def _make(kind, values, node, places=None):
-    """`kind(**values)`, with the line in front of what it finds wrong: the field's in `places`, or the node's."""
+    """Return `kind(**values)`; an error names the line of the field in `places`, or of the node."""
     try:
         return kind(**values)
     except (ValueError, TypeError) as error:

@@ -49,7 +49,7 @@ class Placement:
 
 
 def place_blocks(architecture, output_stride=32):
-    """The `Placement`s of the stem (if there is one) and of every block.
+    """Return the `Placement`s of the stem (if there is one) and of every block.
 
     From where the map would become smaller than `1 / output_stride`, strides become dilation of what follows; the
     first block of such a stage keeps the dilation before it. 32 stands for the published strides.
@@ -109,7 +109,7 @@ class ModelBuilder:
         }
 
     def body(self, x):
-        """Runs the stem and the stages on the Keras tensor `x`; returns the last map and `{level: map}`."""
+        """Run the stem and the stages on the Keras tensor `x`; return the last map and `{level: map}`."""
         levels = {}
         for place in self.placements:
             x = self.layer(place, x.shape[channel_axis(self.data_format)])(x)
@@ -118,14 +118,14 @@ class ModelBuilder:
         return x, levels
 
     def head_conv(self, x):
-        """The convolution between the stages and the pool, where the architecture has one."""
+        """Return the convolution between the stages and the pool, where the architecture has one."""
         head = self.architecture.head
         if head is None or head.conv is None:
             return x
         return self._convolution(Placement("head_conv", head.conv, head.conv.stride, 1, 0))(x)
 
     def classifier(self, x, num_classes, activation, dropout_rate):
-        """Pool, wide layer, dropout, classifier and, in float32 at least, its activation."""
+        """Add pool, wide layer, dropout, classifier and, in float32 at least, its activation."""
         x = keras.layers.GlobalAveragePooling2D(keepdims=True, name="pool", **self.bare)(x)
         dense = self.architecture.head and self.architecture.head.dense
         if dense:
@@ -143,7 +143,7 @@ class ModelBuilder:
         return classify(x, num_classes, activation, self.dtype)
 
     def layer(self, place, channels):
-        """The layer for one row; `channels` come in."""
+        """Return the layer for one row; `channels` come in."""
         return _LAYERS[type(place.row)](self, place, channels)
 
     def _convolution(self, place, channels=None):
@@ -247,7 +247,7 @@ _LAYERS = {
 
 
 def classify(x, num_classes, activation, dtype):
-    """The last dense layer and its activation, which is computed in the variables' type under mixed precision."""
+    """Return the last dense layer and its activation, computed in the variables' type under mixed precision."""
     x = keras.layers.Dense(
         num_classes,
         kernel_initializer=classifier_uniform(num_classes),

@@ -136,7 +136,7 @@ def _warn_of_conventions(state, padding, norm_epsilon):
 
 
 def fitting(architecture, width_multiplier, variants):
-    """Whether a published checkpoint's tensors are those of `architecture` at that width."""
+    """Return whether a published checkpoint's tensors are those of `architecture` at that width."""
     wanted = _table(architecture, width_multiplier)
     return lambda checkpoint: _table(variants[checkpoint.variant], checkpoint.width) == wanted
 
@@ -147,7 +147,7 @@ def _table(architecture, width):
 
 
 def find_variant(variant, variants):
-    """The architecture that `variant` names; `0.5`, `"0.5"` and `"0.50"` are one. An `Architecture` is itself."""
+    """Return the architecture that `variant` names (`0.5`, `"0.5"` and `"0.50"` are one), or `variant` itself."""
     if isinstance(variant, Architecture):
         return variant
     if isinstance(variant, str) and variant in variants:

@@ -70,13 +70,13 @@ class DownloadError(CheckpointError):
 
 
 class ExportError(MobileNetError, ValueError):
-    """A model that could not be exported, or whose file doesn't answer as the model does.
+    """A model that could not be exported, or whose file doesn't compute what the model does.
 
     What was at the path before is still there.
 
     Attributes:
         rejected: Where a file is that was written and then found wrong, or None.
-        block: The layer from which on the file departs from the model, or None.
+        block: The layer from which on the file deviates from the model, or None.
         report: The `ExportReport` of that file, or None.
     """
 
@@ -226,7 +226,7 @@ def pair(argument, value, minimum, names="a pair (rows, columns)") -> tuple[Any,
 
 
 def is_integer(value):
-    """Whether `value` is an integer of Python's or NumPy's, and not a bool."""
+    """Return whether `value` is an integer of Python's or NumPy's, and not a bool."""
     plain = plain_value(value)
     return isinstance(plain, numbers.Integral) and not isinstance(plain, bool)
 

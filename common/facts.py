@@ -7,7 +7,7 @@ a fresh classifier, a model of which this one is a part.
 import dataclasses
 import weakref
 
-from mobilenet_common.catalogue import HALF, PUBLISHED
+from mobilenet_common.catalog import HALF, PUBLISHED
 from mobilenet_common.choices import INTERPOLATIONS
 from mobilenet_common.errors import ArgumentError, integer, mean_and_std, number, one_of
 from mobilenet_common.nesting import inner_mobilenet, stem_of

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from mobilenet_common.catalogue import HALF
+from mobilenet_common.catalog import HALF
 from mobilenet_common.errors import ArgumentError, integer, pair, plain_value
 from mobilenet_common.layers.resizing import Resize
 from mobilenet_common.nesting import all_layers
@@ -12,7 +12,7 @@ from mobilenet_common.nesting import all_layers
 def resolve_input_shape(
     input_shape, input_tensor, data_format, architecture, default_size: int | None = 224, any_size=False
 ):
-    """The checked shape of one input, without the batch; `default_size` pixels a side if none is given.
+    """Return the checked shape of one input, without the batch; `default_size` pixels a side if none is given.
 
     With `any_size` it may be smaller than what the architecture needs.
 
@@ -58,7 +58,7 @@ def resolve_input_shape(
 
 
 def image_input(input_shape, input_tensor, dtype):
-    """`(inputs, x)`: what the model's inputs are, and the Keras tensor to build on."""
+    """Return `(inputs, x)`: what the model's inputs are, and the Keras tensor to build on."""
     if input_tensor is None:
         x = keras.Input(input_shape, dtype=_input_dtype(dtype), name="image")
         return x, x
@@ -66,7 +66,7 @@ def image_input(input_shape, input_tensor, dtype):
 
 
 def resize_target(include_preprocessing, architecture):
-    """Height and width that `include_preprocessing` asks for, or None for a flag.
+    """Return height and width that `include_preprocessing` asks for, or None for a flag.
 
     Raises:
         ValueError: It is neither a flag nor a size that the architecture takes.
@@ -134,7 +134,7 @@ def resized_inside(model):
 
 
 def for_channels(values, channels):
-    """Means or deviations of three colours for other channels: of grey their mean, of more than three in turns."""
+    """Return three colors' means or deviations for other channels: for gray their mean, for more than three in turn."""
     if channels == 1:
         return (sum(values) / len(values),)
     return tuple(values[i % len(values)] for i in range(channels))
@@ -156,18 +156,18 @@ def _tensor_shape(tensor, expected):
 
 
 def _sources(tensor):
-    """The inputs that `tensor` was computed from."""
+    """Return the inputs that `tensor` was computed from."""
     found = keras.utils.get_source_inputs(tensor)
     return found[0] if len(found) == 1 else found
 
 
 def _input_dtype(dtype):
-    """Images come in as the variables' type; a layer casts them down itself under mixed precision."""
+    """Return images come in as the variables' type; a layer casts them down itself under mixed precision."""
     return keras.dtype_policies.get(dtype or keras.config.dtype_policy()).variable_dtype
 
 
 def _wrong_side(shape, data_format, minimum):
-    """A hint where the shape would be fine with its channels on the other side."""
+    """Return a hint where the shape would be fine with its channels on the other side."""
     first, last = shape[0], shape[-1]
     turned = (shape[1], shape[2]) if data_format == "channels_last" else (shape[0], shape[1])
     edge = first if data_format == "channels_last" else last

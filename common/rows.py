@@ -52,7 +52,7 @@ class Separable(Row):
 class Inverted(Row):
     """`InvertedResidual`: V2 and V3, in the column order of V3's tables.
 
-    `expanded` None: no expansion. `squeeze`: squeeze-and-excitation's share of the expanded width, 0 for none.
+    `expanded` None: no expansion. `squeeze`: squeeze-and-excitation's fraction of the expanded width, 0 for none.
     """
 
     kernel: int

@@ -4,7 +4,7 @@ import math
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-    """Rounds `channels` to the nearest multiple of `divisor`, never below 90 % of it nor below `divisor`.
+    """Round `channels` to the nearest multiple of `divisor`, never below 90% of it nor below `divisor`.
 
     The rule of the reference code of MobileNet V2 and V3; V4 keeps it.
 
@@ -16,7 +16,7 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
 
 
 def truncate(channels):
-    """Drops the fraction, as MobileNet V1 does, but leaves at least one channel."""
+    """Drop the fraction, as MobileNet V1 does, but leave at least one channel."""
     return max(1, int(channels))
 
 
@@ -32,7 +32,7 @@ SCALING = (
 
 
 def scale_filters(filters, width, scaling, rounding, *, base_in=None, actual_in=None):
-    """The filters of one row at `width`; `base_in` and `actual_in` are its input channels before and after."""
+    """Return the filters of one row at `width`; `base_in` and `actual_in` are its input channels before and after."""
     if scaling == "fixed" or (scaling == "grow" and width <= 1):
         return filters
     if scaling == "follow" and base_in:
@@ -41,10 +41,10 @@ def scale_filters(filters, width, scaling, rounding, *, base_in=None, actual_in=
 
 
 def channels_per_group(channels, most=8):
-    """The channels that share a group norm's statistics: the largest divisor of `channels` up to `most`."""
+    """Return the channels that share a group norm's statistics: the largest divisor of `channels` up to `most`."""
     return next(size for size in range(most, 0, -1) if channels % size == 0)
 
 
 def lcm_divisor(heads):
-    """What a width must be divisible by so that groups of 8 channels and `heads` heads both come out even."""
+    """Return what a width must be divisible by so that groups of 8 channels and `heads` heads both come out even."""
     return math.lcm(8, heads)

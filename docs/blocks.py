@@ -24,34 +24,34 @@ class Canvas:
         self.axes.set_axis_off()
 
     def text(self, x, y, text, size=8.5, color=INK, **options):
-        """Words centred on a point."""
+        """Draw words centered on a point."""
         self.axes.text(x, y, text, **{"ha": "center", "va": "center", "fontsize": size, "color": color, **options})
 
     def panel(self, x, y, width, height, title, subtitle):
-        """A frame with a heading."""
+        """Draw a frame with a heading."""
         self._rounded(x, y, width, height, "#fafbfc", "#d5dae1", 8, zorder=1)
         self.text(x + width / 2, y + 18, title, 10, weight="bold")
         self.text(x + width / 2, y + 37, subtitle, 8, QUIET)
 
     def box(self, x, y, label, detail, kind, width=NARROW, height=HEIGHT):
-        """An operation, centred on a point."""
+        """Draw an operation, centered on a point."""
         self._rounded(x - width / 2, y - height / 2, width, height, *kind, 5)
         self.text(x, y - 8 if detail else y, label, 7.9)
         self.text(x, y + 8, detail, 6.9, QUIET)
 
     def swatch(self, x, y, kind):
-        """A sample of a kind's colours for the legend."""
+        """Draw a sample of a kind's colors for the legend."""
         self._rounded(x, y - 7, 17, 14, *kind, 3)
 
     def line(self, *points):
-        """An arrow through points."""
+        """Draw an arrow through points."""
         xs, ys = zip(*points, strict=True)
         self.axes.plot(xs, ys, color=QUIET, lw=1.1, zorder=2, solid_joinstyle="round")
         style = {"arrowstyle": "-|>", "color": QUIET, "lw": 1.1, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 8}
         self.axes.annotate("", xy=points[-1], xytext=points[-2], arrowprops=style, zorder=2)
 
     def node(self, x, y, sign):
-        """A round node that adds or multiplies."""
+        """Draw a round node that adds or multiplies."""
         from matplotlib.patches import Circle
 
         self.axes.add_patch(Circle((x, y), 9, fc="white", ec=QUIET, lw=1.1, zorder=3))
@@ -68,7 +68,7 @@ class Canvas:
 
 
 def draw_path(canvas, x, entry, steps, end, shortcut=None):
-    """Boxes `(y, label, detail, kind, width, height)` one under the other, from the input to the output.
+    """Draw boxes `(y, label, detail, kind, width, height)` one under the other, from input to output.
 
     `shortcut` is how far to the left the way round the boxes runs; without one there is none.
     """
@@ -83,7 +83,7 @@ def draw_path(canvas, x, entry, steps, end, shortcut=None):
 
 
 def draw_end(canvas, x, entry, last, end, shortcut):
-    """The sum with the input, where there is a shortcut, and the output."""
+    """Draw the sum with the input, where there is a shortcut, and the output."""
     if shortcut is not None:
         canvas.line((x, last), (x, end - 9))
         side = x - shortcut
@@ -95,7 +95,7 @@ def draw_end(canvas, x, entry, last, end, shortcut):
 
 
 def draw_blocks():
-    """The blocks of the four generations as one image."""
+    """Return the blocks of the four generations as one image."""
     canvas = Canvas(900, 890)
     _draw_legend(canvas, 22)
     _draw_first_row(canvas, 44)
@@ -104,7 +104,7 @@ def draw_blocks():
     canvas.text(
         450,
         868,
-        "Narrow boxes: the block's own channels; wide boxes: expanded channels. BN: batch normalisation. "
+        "Narrow boxes: the block's own channels; wide boxes: expanded channels. BN: batch normalization. "
         "The sum is there where stride and channels allow it.",
         7.6,
         QUIET,
@@ -121,7 +121,7 @@ def _draw_legend(canvas, y):
         "full convolution": DENSE,
         "squeeze-and-excitation": EXCITE,
         "attention product": ATTENTION,
-        "normalisation": NORM,
+        "normalization": NORM,
     }
     widths = [TextPath((0, 0), words, size=8).get_extents().width * 100 / 72 for words in kinds]
     gap = (880 - 24 * len(kinds) - sum(widths)) / (len(kinds) - 1)

@@ -34,7 +34,7 @@ GENERATIONS = (
 
 
 def profiles():
-    """`{(generation, variant): (profile at 224, profile at 64)}`, in the order of the tables."""
+    """Return `{(generation, variant): (profile at 224, profile at 64)}`, in the order of the tables."""
     found = {}
     for generation, function, module in GENERATIONS:
         create = getattr(module, function)
@@ -46,29 +46,29 @@ def profiles():
 
 
 def is_compact(variant):
-    """Whether a variant is of the compact family, whose images are small."""
+    """Return whether a variant is of the compact family, whose images are small."""
     return variant.startswith("compact_")
 
 
 def table(header, rows):
-    """A Markdown table; the columns whose header ends in `:` are aligned to the right."""
+    """Return a Markdown table; the columns whose header ends in `:` are aligned to the right."""
     rule = ["---:" if name.endswith(":") else "---" for name in header]
     lines = [[name.rstrip(":") for name in header], rule, *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def millions(count):
-    """`827,649,984` as `827.6 M`."""
+    """Return `827,649,984` as `827.6 M`."""
     return f"{count / 1e6:,.1f} M"
 
 
 def mebibytes(size):
-    """Bytes as MiB with two digits after the point."""
+    """Return bytes as MiB with two digits after the point."""
     return f"{size / 2**20:.2f} MiB"
 
 
 def readme_table(found):
-    """The README's table: V1 to V4 at 224×224, then the compact family at 64×64."""
+    """Return the README's table: V1 to V4 at 224×224, then the compact family at 64×64."""
     published, compact = [], []
     for (generation, variant), (full, small) in found.items():
         row = [generation, f'`"{variant}"`', f"`{full.model}`", f"{full.parameters:,}"]
@@ -87,7 +87,7 @@ def readme_table(found):
 
 
 def variants_tables(found):
-    """The tables of docs/variants.md, one a generation and one for the compact family."""
+    """Return the tables of docs/variants.md, one a generation and one for the compact family."""
     parts = []
     for generation, function, _ in GENERATIONS:
         rows = [
@@ -126,7 +126,7 @@ def variants_tables(found):
 
 
 def recipes_tables():
-    """The tables of docs/recipes.md: the recipes that come with the library, and every field."""
+    """Return the tables of docs/recipes.md: the recipes that come with the library, and every field."""
     shipped = [[f"`{name}`", summary, load_recipe(name).source] for name, summary in list_recipes().items()]
     fields = []
     for path, field in parts():
@@ -151,7 +151,7 @@ def _shown(default):
 
 
 def figures_table():
-    """The content of mobilenet_zoo/figures.tsv."""
+    """Return the content of mobilenet_zoo/figures.tsv."""
 
     def sizes_of(name):
         own = {name: (1000, [224])}
@@ -165,7 +165,7 @@ def figures_table():
 
 
 def with_tables(path, text):
-    """The content of `path` with `text` between its markers."""
+    """Return the content of `path` with `text` between its markers."""
     begin, end = "<!-- begin: docs/build.py -->", "<!-- end: docs/build.py -->"
     content = path.read_text(encoding="utf-8")
     if content.count(begin) != 1 or content.count(end) != 1:

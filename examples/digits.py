@@ -28,7 +28,7 @@ SIZE, BATCH, GOAL = 32, 64, 0.97
 
 
 def load_data():
-    """Training and held-out digits, (n, 32, 32, 1) in -1..1, with their classes."""
+    """Return training and validation digits, (n, 32, 32, 1) in -1..1, with their classes."""
     images, classes = load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8, 1).astype("float32") / 8 - 1
     images = keras.ops.image.resize(images, (SIZE, SIZE), interpolation="bilinear")
@@ -75,7 +75,7 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Show how well it does."""
-        text = f"epoch {epoch + 1}: loss {logs['loss']:.3f}, held-out accuracy {logs['val_accuracy']:.1%}"
+        text = f"epoch {epoch + 1}: loss {logs['loss']:.3f}, validation accuracy {logs['val_accuracy']:.1%}"
         self.bar.update(self.task, description=text)
         if not self.bar.console.is_terminal:
             print(text, flush=True)
@@ -86,7 +86,7 @@ class ProgressBar(keras.callbacks.Callback):
 
 
 def train(epochs):
-    """The trained model and the history of its training."""
+    """Return the trained model and the history of its training."""
     images, held_out, classes, held_out_classes = load_data()
     keras.utils.set_random_seed(0)
     # The moving statistics settle within the few hundred steps that there are.
@@ -110,7 +110,7 @@ def train(epochs):
 
 
 def predict_elsewhere(model_file, backend):
-    """The held-out probabilities that the saved model gives in a process of its own, under `backend`."""
+    """Return the validation probabilities that the saved model gives in a process of its own, under `backend`."""
     result = Path(model_file).with_suffix(f".{backend}.npy")
     command = [sys.executable, __file__, "--predict", str(model_file), str(result)]
     subprocess.run(command, check=True, env=os.environ | {"KERAS_BACKEND": backend})
@@ -120,7 +120,7 @@ def predict_elsewhere(model_file, backend):
 
 
 def draw_curves(history, path):
-    """Loss and accuracy by epoch, training and held out."""
+    """Draw loss and accuracy by epoch, for training and validation."""
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
@@ -132,14 +132,14 @@ def draw_curves(history, path):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0].set_ylim(0, 3)  # while the statistics settle, the first held-out losses can be huge
+    axes[0].set_ylim(0, 3)  # while the statistics settle, the first validation losses can be huge
     axes[1].set_ylim(0, 1.02)
     axes[1].legend(frameon=False, loc="lower right")
     figure.savefig(path, dpi=140)
 
 
 def draw_predictions(images, classes, probabilities, path):
-    """A grid of held-out digits, the wrong and the least certain ones first."""
+    """Draw a grid of validation digits, the wrong and the least certain ones first."""
     from matplotlib import pyplot as plt
 
     guesses, certainty = probabilities.argmax(1), probabilities.max(1)
@@ -154,16 +154,16 @@ def draw_predictions(images, classes, probabilities, path):
         )
         axis.set(xticks=[], yticks=[])
     wrong = int((guesses != classes).sum())
-    figure.suptitle(f"{wrong} of {len(classes)} held-out digits are wrong (red, first); then the least certain ones")
+    figure.suptitle(f"{wrong} of {len(classes)} validation digits are wrong (red, first); then the least certain ones")
     figure.savefig(path, dpi=140)
 
 
 def main():
-    """Train, save, load, draw, report."""
+    """Return train, save, load, draw, report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for model and images")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--goal", type=float, default=GOAL, help="held-out accuracy below which it ends in an error")
+    parser.add_argument("--goal", type=float, default=GOAL, help="validation accuracy below which it ends in an error")
     parser.add_argument("--predict", nargs=2, metavar=("MODEL", "RESULT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.predict:
@@ -194,7 +194,7 @@ def main():
     draw_predictions(held_out, classes, probabilities, options.output / "predictions.png")
 
     print(f"model            {mobilenet_zoo.profile(model).parameters:,} parameters, {model_file}")
-    print(f"held-out digits  {accuracy:.2%} right")
+    print(f"validation digits  {accuracy:.2%} right")
     print(f"loaded again     {there} backend, largest difference of a probability {difference:.1e}")
     print(f"images         {options.output / 'learning_curves.png'}, {options.output / 'predictions.png'}")
     print(f"time             {time.monotonic() - start:.0f} s")

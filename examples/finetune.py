@@ -1,4 +1,4 @@
-"""Fine-tune a model on few images: the classifier first, then everything at rates that fall towards the stem.
+"""Fine-tune a model on few images: the classifier first, then everything at rates that fall toward the stem.
 
     KERAS_BACKEND=jax python examples/finetune.py --output finetune_output
 
@@ -25,7 +25,7 @@ SIZE, FEW, BATCH = 32, 10, 50
 
 
 def digits(classes):
-    """The digits of `classes`, (n, 32, 32, 1) in -1..1, and their places in `classes`."""
+    """Return the digits of `classes`, (n, 32, 32, 1) in -1..1, and their places in `classes`."""
     images, labels = load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8, 1).astype("float32") / 8 - 1
     images = keras.ops.convert_to_numpy(keras.ops.image.resize(images, (SIZE, SIZE)))
@@ -34,7 +34,7 @@ def digits(classes):
 
 
 def few_and_rest(images, labels):
-    """`FEW` images of each class, drawn at random, and all the others."""
+    """Return `FEW` images of each class, drawn at random, and all the others."""
     random = np.random.default_rng(0)
     few = np.concatenate([random.permutation(np.flatnonzero(labels == label))[:FEW] for label in np.unique(labels)])
     rest = np.setdiff1d(np.arange(len(labels)), few)
@@ -42,19 +42,19 @@ def few_and_rest(images, labels):
 
 
 def build():
-    """A fresh model for five classes."""
+    """Return a fresh model for five classes."""
     return create_mobilenetv4("conv_small", 5, (SIZE, SIZE, 1), width_multiplier=0.5, norm_momentum=0.9)
 
 
 def fit(model, optimizer, data, held_out, epochs):
-    """Trains, and returns the held-out accuracy after each epoch."""
+    """Train, and return the validation accuracy after each epoch."""
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     history = model.fit(*data, batch_size=BATCH, epochs=epochs, validation_data=held_out, verbose=0)
     return [float(each) for each in history.history["val_accuracy"]]
 
 
 def learn_first(epochs):
-    """A model that tells 0 to 4 apart."""
+    """Return a model that tells 0 to 4 apart."""
     images, labels = digits(range(5))
     model = build()
     accuracy = fit(model, keras.optimizers.AdamW(2e-3), (images, labels), (images, labels), epochs)
@@ -69,19 +69,19 @@ def set_trainable(model, names):
 
 
 def fine_tune(model, data, held_out, epochs):
-    """Head first, then all of it; returns the held-out accuracies of both phases."""
+    """Train the head first, then everything; return the validation accuracies of both phases."""
     model = mobilenet_zoo.reset_classifier(model, 5)
     # What is fresh learns alone first: its first, wild gradients would spoil what the body knows.
     set_trainable(model, ("classifier", "head"))
     head = fit(model, keras.optimizers.AdamW(1e-2), data, held_out, epochs // 4)
-    # Then everything, ever more slowly towards the stem.
+    # Then everything, ever more slowly toward the stem.
     model.trainable = True
     optimizer = mobilenet_zoo.discriminative_rates(keras.optimizers.AdamW(2e-3), model, decay=0.7)
     return head, fit(model, optimizer, data, held_out, epochs - len(head))
 
 
 def draw(curves, path):
-    """Held-out accuracy by epoch, as an image."""
+    """Draw the validation accuracy by epoch."""
     from matplotlib import pyplot as plt
 
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
@@ -91,7 +91,7 @@ def draw(curves, path):
     axis.plot(epochs, head + rest, color="#cc3311", linewidth=2, label="fine-tuned")
     axis.axvline(len(head) + 0.5, color="#cc3311", linewidth=1, linestyle=":")
     axis.text(len(head) + 1, 0.02, "all layers train", color="#cc3311")
-    axis.set(xlabel="epoch of 50 images", ylabel="accuracy on 846 held-out digits", ylim=(0, 1))
+    axis.set(xlabel="epoch of 50 images", ylabel="accuracy on 846 validation digits", ylim=(0, 1))
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, loc="lower right")
@@ -99,7 +99,7 @@ def draw(curves, path):
 
 
 def main(arguments=None):
-    """Learn, fine-tune, learn the same from scratch, and compare."""
+    """Return learn, fine-tune, learn the same from scratch, and compare."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path("finetune_output"))
     parser.add_argument("--epochs", type=int, default=80, help="of the fine-tuning (default: 80)")

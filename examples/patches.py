@@ -16,14 +16,14 @@ from sklearn.datasets import load_sample_image
 
 
 def photographs():
-    """`{class: image}`, each `(height, width, 3)` of uint8."""
+    """Return `{class: image}`, each `(height, width, 3)` of uint8."""
     with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
         portrait = np.asarray(Image.open(file).convert("RGB"))
     return {"flower": load_sample_image("flower.jpg"), "portrait": portrait, "temple": load_sample_image("china.jpg")}
 
 
 def cut(image, size):
-    """Its patches of `size` pixels, row by row."""
+    """Return its patches of `size` pixels, row by row."""
     rows, columns = (side // size for side in image.shape[:2])
     return [
         image[row * size : (row + 1) * size, column * size : (column + 1) * size]

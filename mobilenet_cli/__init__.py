@@ -11,7 +11,7 @@ from mobilenet_common.errors import install_hint
 
 
 def main():
-    """Runs the command."""
+    """Run the command."""
     missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(f"mobilenet-zoo needs {' and '.join(missing)}: {install_hint('cli')}.")

@@ -5,11 +5,11 @@ from typing import Annotated
 import typer
 
 from mobilenet_cli.benchmark import bench
-from mobilenet_cli.catalogue import info, list_weights, plot
 from mobilenet_cli.conversion import convert
 from mobilenet_cli.evaluating import evaluate, explain
 from mobilenet_cli.exporting import export
-from mobilenet_cli.output import told
+from mobilenet_cli.listing import info, list_weights, plot
+from mobilenet_cli.output import report_errors
 from mobilenet_cli.predicting import features, predict
 from mobilenet_cli.quiet import quiet
 from mobilenet_cli.training import TrainCommand, train
@@ -45,7 +45,7 @@ app = typer.Typer(
 def options(
     version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
 ) -> None:
-    """What goes for all commands."""
+    """Set what goes for all commands."""
     if version:
         print(VERSION)
         raise typer.Exit
@@ -64,4 +64,4 @@ for name, command in {
     "export": quiet(export),
     "bench": quiet(bench),
 }.items():
-    app.command(name, cls=TrainCommand if name == "train" else None)(told(command))
+    app.command(name, cls=TrainCommand if name == "train" else None)(report_errors(command))

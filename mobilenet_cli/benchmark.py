@@ -49,7 +49,7 @@ def bench(
 
 
 def _measured(files, threads, runs, rounds):
-    """The records of the files that could be measured, in their order."""
+    """Return the records of the files that could be measured, in their order."""
     records = {file: [] for file in files}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:

@@ -51,7 +51,7 @@ def convert(
         str | None, typer.Option("--model", "-m", help="The model's name; needed unless IN is a .keras file.")
     ] = None,
 ) -> None:
-    """Carry weights from one library to another.
+    """Convert weights from one library's files to another's.
 
     `mobilenet-zoo convert flowers.keras flowers.safetensors --to timm`
 

@@ -5,7 +5,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-COLOURS = {"v1": "#e69f00", "v2": "#56b4e9", "v3": "#009e73", "v4": "#cc3311"}
+COLORS = {"v1": "#e69f00", "v2": "#56b4e9", "v3": "#009e73", "v4": "#cc3311"}
 MARKERS = {"v1": "s", "v2": "o", "v3": "^", "v4": "D"}
 _TICKS = {"macs": (30, 100, 300, 1000, 3000, 10000), "parameters": (0.5, 1, 2, 5, 10, 20, 40)}
 _AXES = {
@@ -15,7 +15,7 @@ _AXES = {
 
 
 def draw(rows, output):
-    """Draws the rows of `catalogue.rows()` and writes `output` as .png and .svg; returns the two paths."""
+    """Draw the rows of `listing.rows()` and write `output` as .png and .svg; return the two paths."""
     figure = Figure(figsize=(12, 5.5), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for panel, field in zip(panels, _AXES, strict=True):
@@ -31,13 +31,13 @@ def draw(rows, output):
 
 
 def _panel(panel, rows, field):
-    for generation, colour in COLOURS.items():
+    for generation, color in COLORS.items():
         mine = sorted((row for row in rows if row.generation == generation), key=lambda row: getattr(row, field))
         panel.scatter(
             [getattr(row, field) / 1e6 for row in mine],
             [row.top1 for row in mine],
             s=28,
-            color=colour,
+            color=color,
             marker=MARKERS[generation],
             alpha=0.75,
             linewidths=0,
@@ -48,7 +48,7 @@ def _panel(panel, rows, field):
             if row.top1 > best:
                 front.append(row)
                 best = row.top1
-        panel.plot([getattr(row, field) / 1e6 for row in front], [row.top1 for row in front], color=colour, lw=1)
+        panel.plot([getattr(row, field) / 1e6 for row in front], [row.top1 for row in front], color=color, lw=1)
     panel.set_xscale("log")
     panel.set_xticks(_TICKS[field])
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

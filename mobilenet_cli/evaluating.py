@@ -168,7 +168,7 @@ def explain(
 
 
 def _names(network):
-    """A name for each class of a Keras model: its own, ImageNet's, or the numbers."""
+    """Return a name for each class of a Keras model: its own, ImageNet's, or the numbers."""
     outputs, imagenet = network.output_shape[-1], [name for _, name in (BACKGROUND, *imagenet_classes())]
     known = imagenet[-outputs:] if outputs in (len(imagenet) - 1, len(imagenet)) else map(str, range(outputs))
     return zoo().class_names_of(network) or list(known)
@@ -183,7 +183,7 @@ def _number(class_name, names):
 
 
 def _places(paths, output, several):
-    """Where each overlay goes: names of images in different folders may be the same."""
+    """Return where each overlay goes: names of images in different folders may be the same."""
     if not several:
         return [output]
     stems = [Path(path).stem for path in paths]

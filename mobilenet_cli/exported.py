@@ -9,12 +9,12 @@ from mobilenet_runtime.runtimes import ENDINGS
 
 
 def is_exported_name(name):
-    """Whether `--model` names an exported file, be it there or not."""
+    """Return whether `--model` names an exported file, be it there or not."""
     return Path(name).suffix in ENDINGS or is_exported(name)
 
 
 def exported_classifier(path):
-    """The classifier in an exported file; what had to be assumed about it is told."""
+    """Return the classifier in an exported file; what had to be assumed about it is reported."""
     classifier = ExportedClassifier(path)
     if classifier.assumed:
         messages.print(classifier.assumed, soft_wrap=True, markup=False)

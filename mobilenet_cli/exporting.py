@@ -76,7 +76,7 @@ def export(
         str | None, typer.Option(metavar="N|HxW", help="Height and width of the images; the model's if left out.")
     ] = None,
     pixels: Annotated[
-        bool, typer.Option("--pixels/--no-pixels", help="Take pixels in 0..255 and normalise them in the file.")
+        bool, typer.Option("--pixels/--no-pixels", help="Take pixels in 0..255 and normalize them in the file.")
     ] = False,
     softmax: Annotated[
         bool | None,
@@ -101,7 +101,7 @@ def export(
         ),
     ] = False,
     no_metadata: Annotated[
-        bool, typer.Option("--no-metadata", help="Leave class names, normalisation and licence out of the files.")
+        bool, typer.Option("--no-metadata", help="Leave class names, normalization and license out of the files.")
     ] = False,
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Neither open the files nor compare them with the model.")
@@ -114,8 +114,8 @@ def export(
 
     `mobilenet-zoo export flowers.keras flowers.tflite --quantize int8 --calibrate photos/ --labels folders`
 
-    Each file is opened by its own runtime. One that doesn't answer as the model does is kept with .rejected after its
-    name, and is an error; what was written before stays.
+    Each file is opened by its own runtime. One that doesn't compute what the model does is an error: it is kept with
+    .rejected after its name, and what was written before stays.
     """
     if is_exported_name(name):
         raise ArgumentError(f"{name} is an exported file already, which can't be exported again: name a Keras model.")
@@ -203,7 +203,7 @@ def _whole(option, text, otherwise):
 
 
 def _size(text):
-    """Height and width, of a text such as `224` or `192x256`, or None."""
+    """Return height and width, of a text such as `224` or `192x256`, or None."""
     if text is None:
         return None
     parts = text.lower().split("x")
@@ -214,7 +214,7 @@ def _size(text):
 
 
 def _labels(source, images, model, places):
-    """The class of each of the images, as an array."""
+    """Return the class of each of the images, as an array."""
     import numpy as np
 
     if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
@@ -246,7 +246,7 @@ _TEXTS = ("file", "format", "opened by")
 
 
 def _print(reports):
-    """The table of the reports, without columns that are empty or don't fit, and the notes below it."""
+    """Print the table of the reports, without empty columns, and the notes below it."""
     console = Console()
     cells = {title: [cell(report) for report in reports] for title, (cell, _) in _COLUMNS.items()}
     cells = {title: texts for title, texts in cells.items() if any(texts)}

@@ -12,7 +12,7 @@ FOLDERS = "folders"
 
 
 def read_labels(source, images, class_names, outputs, places=None):
-    """The class of each image, as a number.
+    """Return the class of each image, as a number.
 
     Args:
         source: `"folders"`: an image's class is the name of its class folder. Else a file with a line
@@ -34,7 +34,7 @@ def read_labels(source, images, class_names, outputs, places=None):
 
 
 def _by_folders(places, class_names):
-    """`{image: its class}` by the folders between it and its place, which may itself be a class folder."""
+    """Return `{image: its class}` by the folders between it and its place, which may itself be a class folder."""
     found = {}
     for image, name in class_folders(places).items():
         name, own = printable(name), printable(Path(places[image]).absolute().name)
@@ -44,7 +44,7 @@ def _by_folders(places, class_names):
 
 
 def _listed(file, images):
-    """`{image: its class}` as a file says."""
+    """Return `{image: its class}` as a file says."""
     if not file.is_file():
         raise ArgumentError(f"--labels={file} is not a file: name one with lines image,class, or {FOLDERS!r}.")
     found = {}
@@ -69,7 +69,7 @@ def _listed(file, images):
 
 
 def _numbers(labels, class_names, outputs, source):
-    """`{label: number of the class}`."""
+    """Return `{label: number of the class}`."""
     if class_names is not None:
         known = {name: number for number, name in enumerate(class_names)}
     else:
@@ -102,7 +102,7 @@ def _sorted(labels, outputs):
 
 
 def _imagenet(outputs):
-    """Synsets and names of ImageNet's classes, where a model has as many, with or without one for the background."""
+    """Return synsets and names of ImageNet's classes for a model with as many, with or without a background class."""
     classes = imagenet_classes()
     first = outputs - len(classes)
     if first not in (0, 1):

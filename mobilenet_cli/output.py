@@ -18,8 +18,8 @@ from mobilenet_common.errors import MobileNetError, MobileNetWarning, printable
 messages = Console(stderr=True, highlight=False)
 
 
-def told(command):
-    """A command that this library's errors, which say what to do, end as a message in place of a traceback.
+def report_errors(command):
+    """Return a command that this library's errors, which say what to do, end as a message in place of a traceback.
 
     So do the system's own, about files and disks. Any other error is a bug, and keeps its traceback.
 
@@ -43,7 +43,7 @@ def told(command):
 
 
 def _options_of(command):
-    """`{name of a parameter: its option}` of a command."""
+    """Return `{name of a parameter: its option}` of a command."""
     found = {}
     for name, parameter in inspect.signature(command).parameters.items():
         for declared in getattr(parameter.annotation, "__metadata__", ()):
@@ -55,7 +55,7 @@ def _options_of(command):
 
 
 def _with_options(message, options):
-    """A message in which the arguments of a command are written as its options.
+    """Return a message in which the arguments of a command are written as its options.
 
     A name of one word may be any word elsewhere, and is taken for an argument where it begins the message only.
     """
@@ -97,7 +97,7 @@ def as_json(record, stream, **options):
 
 
 def _as_unicode(value):
-    """A record in which all texts are Unicode."""
+    """Return a record in which all texts are Unicode."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, (list, tuple)):

@@ -74,7 +74,7 @@ def predict(
     def keep(batch_paths, values):
         answers.extend(zip(batch_paths, classifier.probabilities(values), strict=True))
 
-    failed = absent + run(classifier.answer, classifier.transform, paths, batch_size, keep)
+    failed = absent + run(classifier.predict, classifier.transform, paths, batch_size, keep)
     found = [(path, decode_predictions(values, top, _names(classifier, len(values)))) for path, values in answers]
     if found:
         with _opened(output) as stream:
@@ -90,7 +90,7 @@ def features(
 ) -> None:
     """Write what the model sees in images: the vector after the pool, before the classifier.
 
-    The file holds `paths` and `features`, a row an image, for nearest neighbours, clustering or a classifier of your
+    The file holds `paths` and `features`, a row an image, for nearest neighbors, clustering or a classifier of your
     own:
 
     `mobilenet-zoo features photos/ -o photos.npz`
@@ -126,7 +126,7 @@ def check_name(argument, name):
 
 
 def load(name):
-    """The model that `--model` names."""
+    """Return the model that `--model` names."""
     check_name("model", name)
     mobilenet_zoo = zoo()
     if Path(name).suffix == ".keras":
@@ -139,7 +139,7 @@ def load(name):
 
 
 def feature_model(model):
-    """The part of `model` up to its pool, which gives a vector for each image."""
+    """Return the part of `model` up to its pool, which gives a vector for each image."""
     import keras
 
     from mobilenet_zoo.facts import facts_of, remember
@@ -151,7 +151,7 @@ def feature_model(model):
 
 
 def _features(model):
-    """The tensor of a model's features: what its last global pool gives, or what its MobileNet gives, pooled."""
+    """Return the tensor of a model's features: what its last global pool gives, or what its MobileNet gives, pooled."""
     import keras
 
     from mobilenet_common.nesting import as_functional, calls, stem_of
@@ -172,13 +172,13 @@ def _features(model):
 
 
 def keras_classifier(name):
-    """The Keras model that `--model` names, as a classifier."""
+    """Return the Keras model that `--model` names, as a classifier."""
     model = load(name)
     return importlib.import_module("mobilenet_zoo.evaluation").KerasClassifier(model)
 
 
 def _names(classifier, outputs):
-    """The names of the classes, or None for those of ImageNet."""
+    """Return the names of the classes, or None for those of ImageNet."""
     names, imagenet = classifier.class_names, len(imagenet_classes())
     if names is None and outputs not in (imagenet, imagenet + 1):
         names = [f"class {i}" for i in range(outputs)]
@@ -215,7 +215,7 @@ def find(places):
 
 
 def run(predict, transform, paths, batch_size, keep):
-    """Calls `keep(paths, outputs)` for each batch of images; returns how many could not be read."""
+    """Call `keep(paths, outputs)` for each batch of images; return how many could not be read."""
     failed = 0
     with progress() as bar:
         task = bar.add_task("images", total=len(paths))
@@ -230,7 +230,7 @@ def run(predict, transform, paths, batch_size, keep):
 
 
 def progress():
-    """A bar for how many images are done."""
+    """Return a bar for how many images are done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal)
 

@@ -150,12 +150,12 @@ def _descriptor(stream):
 
 
 def _is_a_frameworks(error):
-    """Whether an error, or the one that caused it, was raised in a framework."""
+    """Return whether an error, or the one that caused it, was raised in a framework."""
     return any(each is not None and _FRAMEWORKS & set(_origins(each)) for each in (error, error.__cause__))
 
 
 def _origins(error):
-    """The top-level modules of an error's class and of the code that raised it."""
+    """Return the top-level modules of an error's class and of the code that raised it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

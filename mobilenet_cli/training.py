@@ -37,14 +37,14 @@ class TrainCommand(typer.core.TyperCommand):
 
 
 def _field(name):
-    """The field of a recipe that an option is called after, or None."""
+    """Return the field of a recipe that an option is called after, or None."""
     fields = recipe_fields()
     name = name.replace("-", "_")
     return name if name in fields else next((each for each in fields if each.rpartition(".")[2] == name), None)
 
 
 def _setting(option, field, given):
-    """How to set a field in place of what was given."""
+    """Return how to set a field in place of what was given."""
     value = "VALUE"
     for text, following in zip(given, [*given[1:], None], strict=True):
         if text.startswith(f"{option}="):
@@ -88,12 +88,12 @@ def train(
     ] = None,
     validation: Annotated[str | None, typer.Option(help="Images to hold out, as DATA.")] = None,
     validation_fraction: Annotated[
-        float, typer.Option(help="Share of each class to hold out where DATA has no validation part.")
+        float, typer.Option(help="Fraction of each class to hold out where DATA has no validation part.")
     ] = 0.2,
     teacher: Annotated[
         str | None,
         typer.Option(
-            help="A model as --model, of the same classes, whose answers are learned too; or the .npz of them that "
+            help="A model as --model, of the same classes, whose predictions are learned too; or the .npz of them that "
             "`evaluate --predictions` wrote."
         ),
     ] = None,
@@ -104,7 +104,7 @@ def train(
     keep: Annotated[int, typer.Option(help="How many checkpoints stay, beside the best.")] = 3,
     workers: Annotated[int, typer.Option(help="Processes that read images; 0 for threads.")] = 0,
     damaged_limit: Annotated[
-        int | None, typer.Option(help="How many damaged images are skipped; 1 %, at least 10, if left out.")
+        int | None, typer.Option(help="How many damaged images are skipped; 1%, at least 10, if left out.")
     ] = None,
     devices: Annotated[int, typer.Option(help="Devices of this host, which share each batch.")] = 1,
     hosts: Annotated[
@@ -119,7 +119,7 @@ def train(
     `mobilenet-zoo train photos/ --model mobilenetv4_conv_small -o runs/first --set epochs=10`
 
     The run's folder holds checkpoints, the log, and in the end `model/`, which `predict`, `evaluate` and `export` take.
-    A run that was killed goes on with the same command and `--resume`; after SIGTERM it is saved, and the exit status
+    A run that was killed resumes with the same command and `--resume`; after SIGTERM it is saved, and the exit status
     is 75. Standard output has a line for each epoch, standard error the progress.
     """
     if recipes:
@@ -158,7 +158,7 @@ def train(
         messages.print(escape(str(error)), soft_wrap=True)
         raise typer.Exit(TERMINATED) from None
     print(
-        f"The best epoch is {run.best['epoch']}: {run.best['val_accuracy']:.1%} of the held-out images right. "
+        f"The best epoch is {run.best['epoch']}: {run.best['val_accuracy']:.1%} of the validation images right. "
         f"The model is in {run.folder / 'model'}."
     )
 

@@ -40,12 +40,12 @@ def _is_installed(name):
 
 
 def prepare_to_repeat():
-    """Lets TensorFlow, before it starts, run operations in one order, so that a run can be repeated to the last bit."""
+    """Let TensorFlow, before it starts, run operations in one order, so that a run can be repeated to the last bit."""
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 
 def begin_with_huge_pages():
-    """Starts this program anew, with the same process id, where glibc does not ask for huge pages yet.
+    """Start this program anew, with the same process id, where glibc does not ask for huge pages yet.
 
     A step of training takes hundreds of megabytes and gives them back, which in pages of 4 kB is a good part of its
     time (docs/benchmarks.md). glibc reads the variable when a program starts. One that is set already, also to
@@ -58,6 +58,6 @@ def begin_with_huge_pages():
 
 @functools.cache
 def zoo():
-    """The package `mobilenet_zoo`, under a backend that is installed."""
+    """Return the package `mobilenet_zoo`, under a backend that is installed."""
     choose_backend()
     return importlib.import_module("mobilenet_zoo")

@@ -1,4 +1,4 @@
-"""What runs where a model is used and Keras needn't be: images made ready, exported files run, answers named.
+"""What runs where a model is used and Keras needn't be: images made ready, exported files run, predictions named.
 
 Needs NumPy and Pillow, and for an exported file the library that runs its format.
 """

@@ -12,7 +12,7 @@ _CROP, _INTERPOLATION, _HALF = 0.875, "bicubic", 0.5  # as for a model that noth
 
 
 def softmax(values):
-    """Probabilities of logits, along the last axis."""
+    """Return probabilities of logits, along the last axis."""
     values = np.exp(values - values.max(-1, keepdims=True))
     return values / values.sum(-1, keepdims=True)
 
@@ -41,7 +41,7 @@ class ExportedClassifier:
         self.assumed = None
         if len(self.model.output_names) != 1:
             raise ArgumentError(
-                f"{path} gives {', '.join(self.model.output_names)}: a classifier gives one answer, the probabilities "
+                f"{path} gives {', '.join(self.model.output_names)}: a classifier gives one output, the probabilities "
                 "or logits of classes."
             )
         if self._metadata is None:
@@ -50,7 +50,7 @@ class ExportedClassifier:
             self.transform = Preprocessing(self.model.size, _CROP, _INTERPOLATION, half, half, channels or 3)
             self.class_names = None
             self.assumed = (
-                f"{path} has no metadata: its images are taken to be normalised to -1..1, its classes to be "
+                f"{path} has no metadata: its images are taken to be normalized to -1..1, its classes to be "
                 "ImageNet's if they are as many."
             )
         elif self._metadata.gives == "features":
@@ -59,8 +59,8 @@ class ExportedClassifier:
             self.transform = self._metadata.transform()
             self.class_names = None if _are_imagenet(self._metadata.class_names) else self._metadata.class_names
 
-    def answer(self, images):
-        """The file's answers to a batch of images, `(batch, classes)`."""
+    def predict(self, images):
+        """Return the file's outputs to a batch of images, `(batch, classes)`."""
         values = self.model(images)
         if isinstance(values, dict) or values.ndim != 2:
             raise self._no_classifier()
@@ -75,7 +75,7 @@ class ExportedClassifier:
         return values if given else softmax(values)
 
     def measured(self, image, runs):
-        """Measures the file in a process of its own.
+        """Measure the file in a process of its own.
 
         Args:
             image: `(1, height, width, channels)` in float32.
@@ -88,7 +88,7 @@ class ExportedClassifier:
         return record["latency_ms"], self.model.batch_size or 1, record["peak_memory_mb"]
 
     def costs(self):
-        """`{what: number}` of the file: its operations and its bytes."""
+        """Return `{what: number}` of the file: its operations and its bytes."""
         return {"operations": sum(self.model.operations().values()), "bytes": size_of(self.model.path)}
 
     def _no_classifier(self):

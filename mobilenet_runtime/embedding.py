@@ -17,7 +17,7 @@ LABELS = "labels.txt"
 
 
 def embed(path: PathLike, metadata: Metadata) -> None:
-    """Puts metadata into an exported file in place of those that it has; what it computes stays the same bit by bit.
+    """Put metadata into an exported file in place of those that it has; what it computes stays the same bit by bit.
 
     The file is written anew beside the old one and takes its place when it is whole.
 
@@ -69,7 +69,7 @@ def _litert(path, metadata, folder):
 
 
 def _litert_files(path, metadata):
-    """`{name: content}` of the files at the end of a `.tflite`: those that others put there stay."""
+    """Return `{name: content}` of the files at the end of a `.tflite`: those that others put there stay."""
     files: dict[str, str | bytes] = {}
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -80,7 +80,7 @@ def _litert_files(path, metadata):
 
 
 def _litert_outputs(model):
-    """`[(name, number of axes)]` of the outputs, by the names in the file's first signature, or those of tensors."""
+    """Return `[(name, number of axes)]` of the outputs, named by the file's first signature or its tensors."""
     graph, signatures = model.subgraphs[0], model.signatureDefs or []
     named = {each.tensorIndex: each.name for signature in signatures[:1] for each in signature.outputs}
     tensors = [(index, graph.tensors[index]) for index in graph.outputs]
@@ -88,7 +88,7 @@ def _litert_outputs(model):
 
 
 def _aligned(schema, buffer):
-    """The buffer with its data at a multiple of 16 bytes, as the schema demands and its Python code doesn't do."""
+    """Return the buffer with its data aligned to 16 bytes; the schema demands it, its Python code does not do it."""
 
     class Aligned(schema.BufferT):
         def Pack(self, builder):
@@ -111,16 +111,16 @@ def _aligned(schema, buffer):
 # the places of the fields in their tables there, and the members of its unions and enumerations.
 _FEATURES, _IMAGE = 1, 2  # ContentProperties
 _NORMALIZATION = 1  # ProcessUnitOptions
-_COLOURS = {1: 2, 3: 1}  # ColorSpaceType by the number of channels
+_COLORS = {1: 2, 3: 1}  # ColorSpaceType by the number of channels
 _AXIS_LABELS = 2  # AssociatedFileType
 
 
 def _litert_table(metadata, outputs):
-    """The bytes of a ModelMetadata."""
+    """Return the bytes of a ModelMetadata."""
     builder = imported("flatbuffers").Builder(1024)
 
     def table(*fields):
-        """A table of `(place, kind, value)`; other tables and strings must be written before."""
+        """Return a table of `(place, kind, value)`; other tables and strings must be written before."""
         builder.StartObject(max((place for place, _, _ in fields), default=-1) + 1)
         for place, kind, value in fields:
             add = {
@@ -154,7 +154,7 @@ def _litert_table(metadata, outputs):
     mean, std = ([0.0], [1.0]) if metadata.mean is None else 255 * np.array([metadata.mean, metadata.std])
     rows, columns = metadata.size
     size = table((0, "uint", columns), (1, "uint", rows))
-    image = table((0, "byte", _COLOURS.get(metadata.channels, 0)), (1, "offset", size))
+    image = table((0, "byte", _COLORS.get(metadata.channels, 0)), (1, "offset", size))
     normalization = table((0, "offset", numbers(mean)), (1, "offset", numbers(std)))
     unit = table((0, "byte", _NORMALIZATION), (1, "offset", normalization))
     entry = tensor(
@@ -176,8 +176,8 @@ def _litert_table(metadata, outputs):
         answers.append(tensor(name, description, content(_FEATURES, table()), *others))
     graph = table((2, "offset", offsets([entry])), (3, "offset", offsets(answers)))
     texts = {0: metadata.name, 1: _description(metadata), 2: metadata.generator.rpartition(" ")[2], 7: "1.0.0"}
-    if metadata.licence:
-        texts[5] = metadata.licence
+    if metadata.license:
+        texts[5] = metadata.license
     texts = {place: builder.CreateString(text) for place, text in texts.items()}
     graphs = offsets([graph])
     model = table(*((place, "offset", text) for place, text in texts.items()), (3, "offset", graphs))
@@ -202,7 +202,7 @@ def _onnx(path, metadata, folder):
         "interpolation": metadata.interpolation,
         "gives": metadata.gives,
         "source": metadata.source,
-        "license": metadata.licence,
+        "license": metadata.license,
     }
     others = {each.key: each.value for each in model.metadata_props if each.key not in plain}
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in plain.items()}
@@ -229,7 +229,7 @@ def _openvino(path, metadata, folder):
 
 
 def _model_api(metadata):
-    """What OpenVINO's Model API looks for; its numbers are for pixels in 0..255, handed over in RGB."""
+    """Return what OpenVINO's Model API looks for; its numbers are for pixels in 0..255, handed over in RGB."""
 
     def in_pixels(values):
         return " ".join(f"{255 * value:.9g}" for value in values or ())

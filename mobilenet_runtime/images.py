@@ -20,13 +20,13 @@ class ImageError(MobileNetError, ValueError):
 
 
 def open_image(image, channels=3):
-    """A PIL image, upright, in 8 bits a channel, grey or RGB; the given one itself where it is that already.
+    """Return a PIL image, upright, in 8 bits a channel, gray or RGB; the given one itself where it is that already.
 
     Args:
         image: A path, a PIL image, an array `(height, width[, 1, 3 or 4])` of pixels in 0..255, the bytes of an image
             file, or a file that is open for reading bytes. A file is read from its current position to its end, where
             it can seek put back to that position, and not closed.
-        channels: 1 for grey, 3 for RGB.
+        channels: 1 for gray, 3 for RGB.
 
     Raises:
         ImageError: It can't be read.
@@ -74,19 +74,19 @@ def decoded(image):
 
 
 def pillow(module):
-    """A module of Pillow, which is imported when first needed."""
+    """Return a module of Pillow, which is imported when first needed."""
     return import_library(f"PIL.{module}", "hub", "Reading images")
 
 
 def as_numpy(array):
-    """An array or tensor of any library as one of NumPy."""
+    """Return an array or tensor of any library as one of NumPy."""
     if hasattr(array, "detach"):  # PyTorch's may have a gradient, or be on a GPU
         array = array.detach().cpu()
     return np.asarray(array)
 
 
 def _content_of(image):
-    """The bytes of an encoded image, and what messages call it."""
+    """Return the bytes of an encoded image, and what messages call it."""
     if isinstance(image, (bytes, bytearray, memoryview)):
         if not len(image):
             raise ImageError("The bytes given are empty: give the content of an image file.")
@@ -117,7 +117,7 @@ def _content_of(image):
 
 
 def _from_file(file, path, image_module):
-    """The image in a file or at a path; messages call it `path`."""
+    """Return the image in a file or at a path; messages call it `path`."""
     try:
         image = image_module.open(file)
         _check_size(image, path)
@@ -163,7 +163,7 @@ def _from_array(array, image_module):
 
 
 def _eight_bits(image, image_module):
-    """16-bit grey in 8 bits, which Pillow itself would clip; and floats, which it would not round."""
+    """Return 16-bit gray in 8 bits, which Pillow itself would clip; and floats, which it would not round."""
     if image.mode == "F":
         values = np.nan_to_num(np.asarray(image))
         if 0 < values.max(initial=0) <= 1:

@@ -1,4 +1,4 @@
-"""What a classifier's answers mean."""
+"""What a classifier's predictions mean."""
 
 import functools
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Prediction(NamedTuple):
 def decode_predictions(
     probabilities: np.ndarray, top: int = 5, class_names: Sequence[str] | str | None = None
 ) -> list[Any]:
-    """The likeliest classes of each image.
+    """Return the likeliest classes of each image.
 
     Args:
         probabilities: `(batch, classes)`, or `(classes,)` of one image; of any backend.
@@ -72,7 +72,7 @@ def _decoded(row, top, classes):
 
 @functools.cache
 def imagenet_classes():
-    """`[(synset, name)]` of ImageNet-1k's classes, in the order of the classifier's outputs."""
+    """Return `[(synset, name)]` of ImageNet-1k's classes, in the order of the classifier's outputs."""
     text = resources.files("mobilenet_runtime").joinpath("imagenet1k_classes.tsv").read_text("utf-8")
     rows = [line.split("\t") for line in text.splitlines() if line]
     return [(row[1], row[2]) for row in rows if row[0].isdigit()]

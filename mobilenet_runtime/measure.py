@@ -31,7 +31,7 @@ _TOLD = 2  # exit status of a child that says itself what is wrong
 
 
 def measure(path, images=None, threads=None, runs=10, timeout=600):
-    """Measures an exported file in a child process, which needs no Keras.
+    """Measure an exported file in a child process, which needs no Keras.
 
     Args:
         path: What `mobilenet_runtime.load` takes.
@@ -44,7 +44,7 @@ def measure(path, images=None, threads=None, runs=10, timeout=600):
     Returns:
         `(record, answers)`: a dictionary with `runtime`, `operations`, `placement`, `input_shape`, `output_names`,
         `latency_ms`, `fastest_ms` (of the fastest run), `peak_memory_mb` (None where the system doesn't tell), `load_s`
-        (with importing the runtime) and `metadata`; and `{name: array}` of the answers to the images, or None without
+        (with importing the runtime) and `metadata`; and `{name: array}` of the outputs to the images, or None without
         them.
 
     Raises:
@@ -70,7 +70,7 @@ def measure(path, images=None, threads=None, runs=10, timeout=600):
 
 
 def _run(command, path, timeout):
-    """The record that a child prints."""
+    """Return the record that a child prints."""
     # The child finds this package where this process did.
     paths = [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
@@ -94,7 +94,7 @@ def _run(command, path, timeout):
 
 
 def _record(output):
-    """The JSON in the last line, or None: a runtime may print what it likes before."""
+    """Return the JSON in the last line, or None: a runtime may print what it likes before."""
     try:
         return json.loads(output.splitlines()[-1])
     except (IndexError, ValueError):
@@ -111,7 +111,7 @@ def _status(code):
 
 
 def _last_line(*outputs):
-    """The last line of standard error, or of standard output where that is empty."""
+    """Return the last line of standard error, or of standard output where that is empty."""
     for output in reversed(outputs):
         lines = (output or b"").decode(errors="replace").strip().splitlines()
         if lines:
@@ -120,7 +120,7 @@ def _last_line(*outputs):
 
 
 def size_of(path):
-    """Bytes of an exported file, with the weights beside it."""
+    """Return bytes of an exported file, with the weights beside it."""
     path = Path(path)
     if path.is_dir():
         return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
@@ -129,11 +129,11 @@ def size_of(path):
 
 
 def main(arguments=None):
-    """Measures the file in this process and prints the record."""
+    """Measure the file in this process and prints the record."""
     parser = argparse.ArgumentParser(prog=f"python -m {_MODULE}", description="Measure an exported file.")
     parser.add_argument("file", help="a .tflite, .onnx, .xml or .pt2 file, or the folder of a SavedModel")
     parser.add_argument("--images", help="an .npz file with images to answer, (batch, height, width, channels)")
-    parser.add_argument("--answers", help="the .npz file that the answers are written to")
+    parser.add_argument("--answers", help="the .npz file that the outputs are written to")
     parser.add_argument("--threads", type=int, help="how many the runtime may use")
     parser.add_argument("--runs", type=int, default=10, help="how many runs the latency is the median of")
     options = parser.parse_args(arguments)
@@ -181,7 +181,7 @@ def _measured(options):
 
 
 def _shape(path):
-    """The shape of the images in an .npz file, which are not read before the peak of memory is."""
+    """Return the shape of the images in an .npz file, which are not read before the peak of memory is."""
     with zipfile.ZipFile(path) as archive, archive.open("images.npy") as file:
         np.lib.format.read_magic(file)
         shape, _, _ = np.lib.format.read_array_header_1_0(file)
@@ -191,7 +191,7 @@ def _shape(path):
 
 
 def _save(path, answers):
-    """As `np.savez` does, which takes no array that is called `file`."""
+    """Save arrays as `np.savez` does, which takes no array called `file`."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in answers.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
@@ -199,7 +199,7 @@ def _save(path, answers):
 
 
 def peak_memory():
-    """The most bytes that this process has held, or None where the system doesn't tell."""
+    """Return the most bytes that this process has held, or None where the system doesn't tell."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))

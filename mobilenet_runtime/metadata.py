@@ -1,4 +1,4 @@
-"""What travels inside an exported file: how images are made ready for it, and what its answers mean."""
+"""What travels inside an exported file: how images are made ready for it, and what its outputs mean."""
 
 import dataclasses
 import json
@@ -25,14 +25,14 @@ class Metadata:
         name: Of the model.
         class_names: A name for each class, or None.
         size: Height and width of the images.
-        channels: 1 for grey images, 3 for RGB.
+        channels: 1 for gray images, 3 for RGB.
         layout: `"NHWC"` or `"NCHW"`, the order of the input's axes in the file.
-        crop: Share of the resized image's shorter side that the input takes.
+        crop: Fraction of the resized image's shorter side that the input takes.
         interpolation: How images are resized.
         mean, std: Of each channel, for pixels in 0..1; None where the model takes pixels in 0..255.
         gives: `"probabilities"`, `"logits"` or `"features"`.
         source: Name of the published weights, or None.
-        licence: Its identifier, or None.
+        license: Its identifier, or None.
         generator: What wrote the file.
 
     Raises:
@@ -50,13 +50,13 @@ class Metadata:
     std: tuple[float, ...] | None
     gives: str
     source: str | None = None
-    licence: str | None = None
+    license: str | None = None
     generator: str = f"mobilenet-zoo {VERSION}"
 
     def __post_init__(self):
         for field in ("name", "generator"):
             _text(field, getattr(self, field))
-        for field in ("source", "licence"):
+        for field in ("source", "license"):
             if getattr(self, field) is not None:
                 _text(field, getattr(self, field))
         size = tuple(integer("size", n, 1) for n in _sequence("size", self.size, 2))
@@ -77,12 +77,12 @@ class Metadata:
             object.__setattr__(self, field, value)
 
     def as_json(self) -> str:
-        """The text that `from_json` reads back to equal metadata."""
+        """Return the text that `from_json` reads back to equal metadata."""
         return json.dumps({"format": _FORMAT, **dataclasses.asdict(self)}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Metadata":
-        """The metadata in a text.
+        """Return the metadata in a text.
 
         Raises:
             ValueError: The text is damaged; the message names the field.
@@ -105,7 +105,7 @@ class Metadata:
         return cls(**record)
 
     def transform(self) -> Preprocessing:
-        """The `Preprocessing` of the model's images, channels last, as `Exported` takes them."""
+        """Return the `Preprocessing` of the model's images, channels last, as `Exported` takes them."""
         return Preprocessing(self.size, self.crop, self.interpolation, self.mean, self.std, self.channels)
 
 

@@ -32,12 +32,12 @@ _IGNORED = {
 
 
 def is_ignored(name):
-    """Whether a file or folder of this name is passed over where a folder is searched: hidden ones, and leftovers."""
+    """Return whether a search of a folder skips a file or folder of this name: hidden files and leftovers."""
     return name.startswith(".") or name.lower() in _IGNORED
 
 
 def find_images(places):
-    """The paths of the images in `places`: files as they are, folders with all below them, and patterns, in order.
+    """Return the paths of the images in `places`, in order: files, folders with everything below, patterns.
 
     In folders only files with the ending of an image count, and nothing below them that `is_ignored`. What is named
     itself is taken as it is. What isn't there is listed too, to fail when it is read. Links are followed, except links
@@ -59,7 +59,7 @@ def find_images(places):
 
 
 def _below(folder):
-    """The paths of the images in a folder and below it, in order."""
+    """Return the paths of the images in a folder and below it, in order."""
     image = pillow("Image")
     image.init()
     endings = tuple(ending for ending, kind in list(image.EXTENSION.items()) if kind in image.OPEN)
@@ -81,7 +81,7 @@ def _below(folder):
 
 
 def _contains(folder, places):
-    """Whether a folder is one of `places`, or one of them lies in it, so that following a link there would not end."""
+    """Return whether `places` has a folder or one inside it, so that following a link there would not end."""
     return any(place == folder or place.startswith(os.path.join(folder, "")) for place in places)
 
 
@@ -92,7 +92,7 @@ def _unreadable(error):
 
 
 def _is_left_out(path, pattern):
-    """Whether a match of a pattern has a part that `is_ignored` and that the pattern doesn't name itself."""
+    """Return whether a match of a pattern has a part that `is_ignored` and that the pattern doesn't name itself."""
     named = set(Path(pattern).parts)
     return any(is_ignored(part) for part in Path(path).parts if part not in named)
 
@@ -106,16 +106,16 @@ def skipped(failures, total, kind):
 
 
 def run(predict, transform, paths, batch_size):
-    """Yields `(paths, outputs, failures)` batch by batch.
+    """Yield `(paths, outputs, failures)` batch by batch.
 
     Args:
-        predict: Gives the answers to a batch of images, which always has one size.
+        predict: Gives the outputs to a batch of images, which always has one size.
         transform: A `Preprocessing`.
         paths: Of images.
         batch_size: How many images `predict` takes at once, at least 1.
 
     Yields:
-        The paths of a batch that could be read, the model's answers to them (None if there are none), and the
+        The paths of a batch that could be read, the model's outputs to them (None if there are none), and the
         `ImageError`s of those that could not be read.
     """
     batch_size = min(batch_size, len(paths))
@@ -129,7 +129,7 @@ def run(predict, transform, paths, batch_size):
 
 
 def batches(paths, transform, batch_size, workers=None):
-    """Yields `(paths, images, failures)` batch by batch.
+    """Yield `(paths, images, failures)` batch by batch.
 
     Args:
         paths: Of images.

@@ -1,4 +1,4 @@
-"""The evaluation transform of images: resized, cropped in the centre, normalised, as timm does it."""
+"""The evaluation transform of images: resized, cropped in the center, normalized, as timm does it."""
 
 import dataclasses
 import math
@@ -19,10 +19,10 @@ class Preprocessing:
 
     Attributes:
         size: Height and width of the result.
-        crop: Share of the resized image's shorter side that the result takes.
+        crop: Fraction of the resized image's shorter side that the result takes.
         interpolation: How the image is resized.
-        mean, std: Of each channel, for pixels in 0..1; None leaves pixels in 0..255, for a model that normalises.
-        channels: 1 makes images grey, 3 makes them RGB.
+        mean, std: Of each channel, for pixels in 0..1; None leaves pixels in 0..255, for a model that normalizes.
+        channels: 1 makes images gray, 3 makes them RGB.
         data_format: Of the result.
     """
 
@@ -47,7 +47,7 @@ class Preprocessing:
         put("std", std)
 
     def __call__(self, images: ImageLike | Sequence[ImageLike]) -> np.ndarray:
-        """Float32 `(height, width, channels)` of one image, with the batch before it of several.
+        """Return float32 `(height, width, channels)` of one image, with the batch before it of several.
 
         Args:
             images: A path, a PIL image, an array `(height, width[, channels])` of pixels in 0..255, a batch of
@@ -72,7 +72,7 @@ class Preprocessing:
         return self.normalized(pixels if self.data_format == "channels_last" else np.moveaxis(pixels, -1, 0))
 
     def normalized(self, pixels: np.ndarray) -> np.ndarray:
-        """Float32 as the model takes it, of pixels in 0..255 in the data format; they stay as they are without a mean.
+        """Return pixels in 0..255, in the data format, as the model takes them in float32; unchanged without a mean.
 
         Args:
             pixels: `(..., height, width, channels)`, or `(..., channels, height, width)`.
@@ -85,10 +85,10 @@ class Preprocessing:
         return normalize(pixels, mean, std)
 
     def pixels(self, image: ImageLike) -> np.ndarray:
-        """The PIL image of the crop, before it is normalised: what the model looks at."""
+        """Return the PIL image of the crop, before it is normalized: what the model looks at."""
         opened = open_image(image, self.channels)
         resized = _resized(opened, self.size, self.crop, self.interpolation)
-        return resized.crop(_centre_box(resized.width, resized.height, self.size))
+        return resized.crop(_center_box(resized.width, resized.height, self.size))
 
     def region(self, width: int, height: int) -> tuple[float, float, float, float]:
         """Return the part of an upright image that the model looks at.
@@ -102,7 +102,7 @@ class Preprocessing:
             image, and black is around it, they lie outside.
         """
         columns, rows = _resized_size(width, height, self.size, self.crop)
-        left, top, right, bottom = _centre_box(columns, rows, self.size)
+        left, top, right, bottom = _center_box(columns, rows, self.size)
         return left * width / columns, top * height / rows, right * width / columns, bottom * height / rows
 
 
@@ -118,7 +118,7 @@ def normalize(pixels, mean, std):
 
 
 def _resized(image, size, crop, interpolation):
-    """The image with its shorter side as long as the crop needs it; see timm's evaluation transform."""
+    """Return the image with its shorter side as long as the crop needs it; see timm's evaluation transform."""
     target = _resized_size(image.width, image.height, size, crop)
     if target == image.size:
         return image
@@ -126,7 +126,7 @@ def _resized(image, size, crop, interpolation):
 
 
 def _resized_size(width, height, size, crop):
-    """Width and height that an image is resized to."""
+    """Return width and height that an image is resized to."""
     rows, columns = (math.floor(n / crop) for n in size)
     if rows == columns:
         short, long = min(width, height), max(width, height)
@@ -136,8 +136,8 @@ def _resized_size(width, height, size, crop):
     return round(width / ratio), round(height / ratio)
 
 
-def _centre_box(width, height, size):
-    """The box of the centre of an image, which goes beyond it where it is too small."""
+def _center_box(width, height, size):
+    """Return the box of the center of an image, which goes beyond it where it is too small."""
     rows, columns = size
     left, top = round((width - columns) / 2), round((height - rows) / 2)
     if width < columns:

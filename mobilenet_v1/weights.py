@@ -2,11 +2,11 @@
 
 import functools
 
-from mobilenet_common import catalogue
-from mobilenet_common.catalogue import HALF, At
+from mobilenet_common import catalog
+from mobilenet_common.catalog import HALF, At
 
 _PAPER = "Howard et al., MobileNets, 2017, arXiv:1704.04861"
-_timm = functools.partial(catalogue.timm, paper=_PAPER, scale=HALF)
+_timm = functools.partial(catalog.timm, paper=_PAPER, scale=HALF)
 
 _TIMM = (
     _timm("mobilenetv1_100.ra4_e3600_r224_in1k", "1.0", At(224, 0.875, 75.388, 92.31), At(256, 0.95, 76.088, 93.006)),
@@ -40,7 +40,7 @@ _FILES = {"1.0": "1_0", "0.75": "7_5", "0.5": "5_0", "0.25": "2_5"}  # the width
 
 def _keras(variant, size, top1, top5):
     stem = f"mobilenet_{_FILES[variant]}_{size}_tf"
-    return catalogue.keras_application(
+    return catalog.keras_application(
         f"mobilenetv1_{round(100 * float(variant)):03d}.keras_r{size}",
         variant,
         At(size, 0.875, top1, top5),
@@ -54,4 +54,4 @@ def _keras(variant, size, top1, top5):
 
 _KERAS = (_keras(variant, size, *scores) for (variant, size), scores in _SCORES.items())
 
-WEIGHTS = catalogue.by_name(_TIMM, _KERAS)
+WEIGHTS = catalog.by_name(_TIMM, _KERAS)

@@ -6,7 +6,7 @@ from mobilenet_common.architecture import Architecture, Conv, Head, Inverted
 
 
 def _stages(rows, stem):
-    """The stages of the paper's table, whose rows are t (expansion), c (filters), n (repeats), s (first stride)."""
+    """Return the stages of the paper's table; its columns are t (expansion), c (filters), n (repeats), s (stride)."""
     stages, channels = [], stem
     for t, c, n, s in rows:
         stage = []

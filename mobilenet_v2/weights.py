@@ -2,12 +2,12 @@
 
 import functools
 
-from mobilenet_common import catalogue
-from mobilenet_common.catalogue import At
+from mobilenet_common import catalog
+from mobilenet_common.catalog import At
 
 _PAPER = "Sandler et al., MobileNetV2, 2018, arXiv:1801.04381"
-_timm = functools.partial(catalogue.timm, paper=_PAPER)
-_torchvision = functools.partial(catalogue.torchvision, paper=_PAPER, norm_epsilon=1e-5)
+_timm = functools.partial(catalog.timm, paper=_PAPER)
+_torchvision = functools.partial(catalog.torchvision, paper=_PAPER, norm_epsilon=1e-5)
 
 _TIMM = (
     _timm("mobilenetv2_050.lamb_in1k", "0.5", At(224, 0.875, 65.928, 86.114)),
@@ -51,7 +51,7 @@ _SCORES = {
 
 def _keras(variant, size, top1, top5):
     stem = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{variant}_{size}"
-    return catalogue.keras_application(
+    return catalog.keras_application(
         f"mobilenetv2_{round(100 * float(variant)):03d}.keras_r{size}",
         variant,
         At(size, 0.875, top1, top5),
@@ -65,4 +65,4 @@ def _keras(variant, size, top1, top5):
 
 _KERAS = (_keras(variant, size, *scores) for (variant, size), scores in _SCORES.items())
 
-WEIGHTS = catalogue.by_name(_TIMM, _TORCHVISION, _KERAS)
+WEIGHTS = catalog.by_name(_TIMM, _TORCHVISION, _KERAS)

@@ -9,7 +9,7 @@ SE = 0.25
 
 
 def _head(filters, **options):
-    """The wide layer after the pool, which grows with the width above 1."""
+    """Return the wide layer after the pool, which grows with the width above 1."""
     return Head(dense=Dense(filters, normalization=None, scaling="grow", **options))
 
 
@@ -79,7 +79,7 @@ SMALL = dataclasses.replace(
 
 
 def _minimalistic(architecture, name):
-    """Without squeeze-and-excitation, hard-swish and 5×5 kernels, for hardware that runs those badly."""
+    """Return it without squeeze-and-excitation, hard-swish and 5×5 kernels, for hardware that runs those badly."""
     stages = tuple(
         tuple(
             dataclasses.replace(row, kernel=3, squeeze=0, activation=RE) if isinstance(row, Inverted) else row

@@ -2,12 +2,12 @@
 
 import functools
 
-from mobilenet_common import catalogue
-from mobilenet_common.catalogue import HALF, IMAGENET_21K, UNIT, At
+from mobilenet_common import catalog
+from mobilenet_common.catalog import HALF, IMAGENET_21K, UNIT, At
 
 _PAPER = "Howard et al., Searching for MobileNetV3, 2019, arXiv:1905.02244"
-_timm = functools.partial(catalogue.timm, paper=_PAPER)
-_torchvision = functools.partial(catalogue.torchvision, paper=_PAPER, norm_epsilon=1e-3)
+_timm = functools.partial(catalog.timm, paper=_PAPER)
+_torchvision = functools.partial(catalog.torchvision, paper=_PAPER, norm_epsilon=1e-3)
 
 _TIMM = (
     _timm(
@@ -104,7 +104,7 @@ _TORCHVISION = (
 
 
 def _keras(name, variant, file, top1, md5, width=1.0):
-    return catalogue.keras_application(
+    return catalog.keras_application(
         f"{name}.keras_r224",
         variant,
         At(224, 0.875, top1),
@@ -165,4 +165,4 @@ _KERAS = (
     ),
 )
 
-WEIGHTS = catalogue.by_name(_TIMM, _TORCHVISION, _KERAS)
+WEIGHTS = catalog.by_name(_TIMM, _TORCHVISION, _KERAS)

@@ -29,7 +29,7 @@ def compact_architecture(
     downsampling: bool = False,
     name: str = "mobilenetv4_compact",
 ) -> Architecture:
-    """An architecture of the compact family, from the columns of its table.
+    """Return an architecture of the compact family, from the columns of its table.
 
     The stem has stride 1, the rest comes in the order of the columns, and there is no shortcut. Every convolution but
     those of squeeze-and-excitation and attention is followed by group norm and SiLU.

@@ -38,7 +38,7 @@ def create_mobilenetv4(
     dtype: str | keras.DTypePolicy | None = None,
     name: str | None = None,
 ) -> keras.Model:
-    """Builds a MobileNet V4 (Qin et al., 2024, arXiv:2404.10518), or one of the compact family.
+    """Build a MobileNet V4 (Qin et al., 2024, arXiv:2404.10518), or one of the compact family.
 
     Args:
         variant: A name of `VARIANTS`, or an `Architecture` of your own.
@@ -63,18 +63,18 @@ def create_mobilenetv4(
             keeps its stage.
         classifier_activation: Anything that Keras knows; None for logits. Used with the top only.
         dropout_rate: Before the classifier, in [0, 1); None for the published one. Used with the top only.
-        drop_path_rate: Stochastic depth, in [0, 1): the share of images that skip a residual path in training,
+        drop_path_rate: Stochastic depth, in [0, 1): the fraction of images that skip a residual path in training,
             growing linearly from 0 at the first block to this at the last.
-        include_preprocessing: Whether the model takes pixels in 0..255 and normalises them itself, as `weights` need
+        include_preprocessing: Whether the model takes pixels in 0..255 and normalizes them itself, as `weights` need
             it, else to -1..1. A size, one integer or `(height, width)`, also resizes them to that size inside;
             `input_shape` is then the images' own, by default of any height and width. Where the pixels matter,
             resize them by `mobilenet_zoo.preprocessing` instead.
         padding: `"same"` as TensorFlow pads, `"symmetric"` as PyTorch models do; None for what `weights` bring, else
             the variant's own.
         norm_epsilon: Added to variances, in (0, 1]; None for what `weights` bring, else the variant's own.
-        norm_momentum: Share of the old moving statistics that a training step keeps, in [0, 1).
+        norm_momentum: Fraction of the old moving statistics that a training step keeps, in [0, 1).
         activation: Replaces every activation but the gates of squeeze-and-excitation; anything that Keras knows.
-        normalization: Replaces every normalisation: `"batch"`, `"group"` or `"layer"`.
+        normalization: Replaces every normalization: `"batch"`, `"group"` or `"layer"`.
         input_tensor: A Keras tensor to build on, in place of a new input.
         data_format: `"channels_last"` or `"channels_first"`; None for `keras.config.image_data_format()`.
         dtype: A dtype policy such as `"mixed_bfloat16"`; None for Keras's global one.

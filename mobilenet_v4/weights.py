@@ -2,10 +2,10 @@
 
 import functools
 
-from mobilenet_common import catalogue
-from mobilenet_common.catalogue import HALF, IMAGENET_12K, At
+from mobilenet_common import catalog
+from mobilenet_common.catalog import HALF, IMAGENET_12K, At
 
-_timm = functools.partial(catalogue.timm, paper="Qin et al., MobileNetV4, 2024, arXiv:2404.10518")
+_timm = functools.partial(catalog.timm, paper="Qin et al., MobileNetV4, 2024, arXiv:2404.10518")
 
 _TIMM = (
     _timm(
@@ -131,4 +131,4 @@ _TIMM = (
     ),
 )
 
-WEIGHTS = catalogue.by_name(_TIMM)
+WEIGHTS = catalog.by_name(_TIMM)

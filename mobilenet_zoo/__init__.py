@@ -1,4 +1,4 @@
-"""Everything around the models: find one by name, load weights into it, feed it, read its answers, measure it.
+"""Everything around the models: find one by name, load weights into it, feed it, read its outputs, measure it.
 
 Importing this package registers the layers of all four generations, so that saved models load.
 """

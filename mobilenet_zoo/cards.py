@@ -8,19 +8,19 @@ from mobilenet_zoo.registry import WEIGHTS
 _TASKS = {True: "image-classification", False: "image-feature-extraction"}
 
 
-def model_card(model, facts, licence, description):
-    """The text of a model card, with the header that the Hugging Face Hub reads.
+def model_card(model, facts, license, description):
+    """Return the text of a model card, with the header that the Hugging Face Hub reads.
 
     Args:
         model: The model.
         facts: The record in `mobilenet.json`.
-        licence: Its identifier, or None.
+        license: Its identifier, or None.
         description: A paragraph, or None.
     """
     has_classes = facts["class_names"] is not None or is_classifier(model)
     return "\n".join(
         [
-            *_header(facts, licence, has_classes),
+            *_header(facts, license, has_classes),
             f"# {model.name}",
             "",
             *([description, ""] if description else []),
@@ -33,18 +33,18 @@ def model_card(model, facts, licence, description):
     )
 
 
-def _header(facts, licence, has_classes):
-    """YAML, of which JSON's strings and lists are a part."""
+def _header(facts, license, has_classes):
+    """Return YAML, of which JSON's strings and lists are a part."""
     lines = ["---", "library_name: keras", f"pipeline_tag: {_TASKS[has_classes]}", "tags: [mobilenet, mobilenet-zoo]"]
-    if licence:
-        lines.append(f"license: {json.dumps(licence)}")
+    if license:
+        lines.append(f"license: {json.dumps(license)}")
     if facts["base"]:
         lines.append(f"base_model: {json.dumps(_address(facts['base']))}")
     return [*lines, "---", ""]
 
 
 def _address(base):
-    """The repository of published weights where there is one, else their name."""
+    """Return the repository of published weights where there is one, else their name."""
     checkpoint = WEIGHTS.get(base)
     return checkpoint.repository if checkpoint and checkpoint.source == "timm" else base
 
@@ -87,14 +87,14 @@ def _use(has_classes):
 
 def _images(transform):
     rows, columns = transform["size"]
-    scaled = "left in 0..255, which the model normalises itself"
+    scaled = "left in 0..255, which the model normalizes itself"
     if transform["mean"] is not None:
-        scaled = f"scaled to 0..1, normalised by mean {transform['mean']} and deviation {transform['std']}"
+        scaled = f"scaled to 0..1, normalized by mean {transform['mean']} and deviation {transform['std']}"
     return [
         "## Images",
         "",
         f"{rows} × {columns} pixels: resized ({transform['interpolation']}) until the crop takes "
-        f"{transform['crop']:g} of them, cropped in the centre, {scaled}.",
+        f"{transform['crop']:g} of them, cropped in the center, {scaled}.",
         "",
     ]
 

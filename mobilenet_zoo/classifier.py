@@ -16,7 +16,7 @@ from mobilenet_zoo.facts import facts_of, remember
 def reset_classifier(
     model: keras.Model, num_classes: int, classifier_activation: str | Callable | EllipsisType | None = ...
 ) -> keras.Model:
-    """A model with the same body and a fresh classifier of `num_classes`.
+    """Return a model with the same body and a fresh classifier of `num_classes`.
 
     The body is shared and not copied: the layers up to the classifier, with their weights and their `trainable`
     settings, belong to both models afterwards.

@@ -20,7 +20,7 @@ _CONVENTIONS = {
 
 
 def export_checkpoint(model: keras.Model, path: PathLike, layout: str = "timm") -> dict[str, Any]:
-    """Writes a model's weights as a file that another library loads, every number as it is.
+    """Write a model's weights as a file that another library loads, every number as it is.
 
     timm loads it with `strict=True`: a model that was trained here goes on in PyTorch. With the result of this function
     it builds the model that the weights belong to:
@@ -29,7 +29,7 @@ def export_checkpoint(model: keras.Model, path: PathLike, layout: str = "timm") 
         theirs = timm.create_model(**arguments, checkpoint_path="flowers.safetensors")
 
     A `.safetensors` file also records how images are prepared, which this library reads back; other endings can't.
-    A model that includes preprocessing normalises outside of it afterwards, and softmax isn't part of theirs: their
+    A model that includes preprocessing normalizes outside of it afterwards, and softmax isn't part of theirs: their
     logits are what ours gives with `classifier_activation=None`.
 
     Args:
@@ -41,7 +41,7 @@ def export_checkpoint(model: keras.Model, path: PathLike, layout: str = "timm") 
 
     Returns:
         What `timm.create_model` needs to build the same model: `{"model_name", "num_classes", "in_chans"}` and, where
-        the model is not padded or normalised as timm's own of that name, `"pad_type"` and `"bn_eps"`. For a model that
+        the model is not padded or normalized as timm's own of that name, `"pad_type"` and `"bn_eps"`. For a model that
         is not called as timm's are, `"model_name"` is missing. For other layouts an empty dict.
 
     Raises:
@@ -60,7 +60,7 @@ def export_checkpoint(model: keras.Model, path: PathLike, layout: str = "timm") 
     if stem.padding != padding or stem.norm_epsilon not in epsilons:
         warn(
             f"{model.name} has padding={stem.padding!r} and norm_epsilon={stem.norm_epsilon:g}, but {layout}'s models "
-            f"have {padding!r} and {' or '.join(f'{each:g}' for each in epsilons)}: they will not answer the same."
+            f"have {padding!r} and {' or '.join(f'{each:g}' for each in epsilons)}: the outputs will differ."
         )
     return {}
 

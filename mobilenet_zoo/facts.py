@@ -9,7 +9,7 @@ __all__ = ["Facts", "facts_of", "is_classifier", "remember"]
 
 
 def is_classifier(model):
-    """Whether a model gives classes: it has a classifier, ends in softmax or sigmoid, or has names for its classes."""
+    """Return whether a model classifies: it has a classifier, class names, or ends in softmax or sigmoid."""
     outputs = getattr(model, "outputs", None) or ()
     if len(outputs) != 1 or len(outputs[0].shape) != 2:
         return False

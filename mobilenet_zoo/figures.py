@@ -22,14 +22,14 @@ class Figures(NamedTuple):
 
 @functools.cache
 def table():
-    """`{(name, size): Figures}` of every architecture at 224 pixels and of published weights at their sizes."""
+    """Return `{(name, size): Figures}` of every architecture at 224 pixels and of published weights at their sizes."""
     text = Path(__file__).with_name(FILE).read_text("utf-8")
     _, *rows = (line.split("\t") for line in text.splitlines())
     return {(name, int(size)): Figures(int(parameters), int(macs)) for name, size, parameters, macs in rows}
 
 
 def counted(names, sizes_of):
-    """The rows of the table, counted anew.
+    """Yield the rows of the table, counted anew.
 
     Args:
         names: Of models.

@@ -60,7 +60,7 @@ _OPTIMIZERS = {
 def discriminative_rates(
     optimizer: str | dict | keras.optimizers.Optimizer, model: keras.Model, decay: float = 0.7
 ) -> keras.optimizers.Optimizer:
-    """An optimizer that trains each stage of a model more slowly than the one behind it (Howard and Ruder, 2018).
+    """Return an optimizer that trains each stage more slowly than the next (Howard and Ruder, 2018).
 
     The classifier and the layers of the head learn at the optimizer's own rate, the last stage at `decay` times that,
     the one before at `decay ** 2` times, and so on to the stem. Layers of your own behind the model learn at the full

@@ -13,12 +13,12 @@ from mobilenet_zoo.facts import facts_of, remember
 
 
 def fuse(model: keras.Model, allow_training: bool = False) -> keras.Model:
-    """A copy of `model` that computes the same without batch norm.
+    """Return a copy of `model` that computes the same without batch norm.
 
     In inference batch norm is a factor and an offset per channel: the factor goes into the kernel of the convolution
     before it, the offset becomes the convolution's bias, and a layer scale goes into the projection that it follows.
-    Where no convolution comes before a batch norm, as in attention, the two stay as a normalisation of their own kind,
-    `"affine"`. Other normalisations are left as they are.
+    Where no convolution comes before a batch norm, as in attention, the two stay as a normalization of their own kind,
+    `"affine"`. Other normalizations are left as they are.
 
     The copy is an ordinary Keras model with the same layer names; it saves, and loads after `import mobilenet_zoo`.
     Outputs agree to about 1e-6 of the largest. `model` is left as it was.
@@ -64,7 +64,7 @@ def _fused_layer(layer):
 
 
 def _folds_layer_scale(layer):
-    """Whether nothing stands between a block's last convolution and its layer scale."""
+    """Return whether nothing stands between a block's last convolution and its layer scale."""
     if not isinstance(layer, Block) or layer.layer_scale is None or layer.normalization not in ("batch", None):
         return False
     last = layer.last_convolution
@@ -72,7 +72,7 @@ def _folds_layer_scale(layer):
 
 
 def _carry_over(old, new):
-    """Gives the layer `new` the weights of `old`, folded where `new` has no place for them."""
+    """Give the layer `new` the weights of `old`, folded where `new` has no place for them."""
     old_parts, new_parts = _parts(old), _parts(new)
     factors = {}
     if _folds_layer_scale(old):
@@ -88,7 +88,7 @@ def _carry_over(old, new):
 
 
 def _parts(layer):
-    """`{"/expand": {"kernel": variable, "gamma": variable, ...}, ...}`."""
+    """Return `{"/expand": {"kernel": variable, "gamma": variable, ...}, ...}`."""
     parts = {}
     for variable in layer.weights:
         part, _, name = _place(variable, layer).rpartition("/")
@@ -97,12 +97,12 @@ def _parts(layer):
 
 
 def _place(inner, layer):
-    """The path of something within a layer; that of the layer itself begins with the model it was built in."""
+    """Return the path of something within a layer; that of the layer itself begins with the model it was built in."""
     return inner.path.removeprefix(layer.path)
 
 
 def _folded(variables, factor, epsilon):
-    """What is left of a convolution, a batch norm and a `factor` after it: kernel and bias, or gamma and beta."""
+    """Return a convolution, a batch norm and a `factor` as one: kernel and bias, or gamma and beta."""
     values = {name: _numbers(variable) for name, variable in variables.items()}
     if "moving_mean" not in values and factor is None:
         return values

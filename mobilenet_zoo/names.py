@@ -60,7 +60,7 @@ class Entry:
 
 @functools.cache
 def registry():
-    """`{name: Entry}`, in the order of the generations."""
+    """Return `{name: Entry}`, in the order of the generations."""
     entries = {}
     for generation, variants in VARIANTS.items():
         for variant, architecture in variants.items():
@@ -118,7 +118,7 @@ def unknown_model(argument, name):
 
 
 def is_repository(name):
-    """Whether a name may be that of a user's repository on the Hugging Face Hub, with or without a scheme before it.
+    """Return whether a name can be a repository on the Hugging Face Hub, with or without a scheme before it.
 
     Of timm's own repositories only those in `WEIGHTS` hold MobileNets.
     """

@@ -1,4 +1,4 @@
-"""Images as a model was trained to see them: resized, cropped in the centre, normalised."""
+"""Images as a model was trained to see them: resized, cropped in the center, normalized."""
 
 import dataclasses
 from typing import Any
@@ -26,10 +26,10 @@ def preprocessing(
     crop: float | None = None,
     interpolation: str | None = None,
 ) -> Preprocessing:
-    """The evaluation transform that belongs to a model, as timm applies it.
+    """Return the evaluation transform that belongs to a model, as timm applies it.
 
-    An image is resized until its shorter side is `input_size / crop`, cropped to `input_size` in the centre, and
-    normalised. Files go through Pillow and are turned upright by their EXIF orientation.
+    An image is resized until its shorter side is `input_size / crop`, cropped to `input_size` in the center, and
+    normalized. Files go through Pillow and are turned upright by their EXIF orientation.
 
     Args:
         model_or_name: A model of this library, or the name of one or of published weights, such as
@@ -39,7 +39,7 @@ def preprocessing(
             model that normalizes itself, by `include_preprocessing` or by a `Rescaling` or `Normalization` of your
             own, gets pixels in 0..255.
         input_size: Height and width in pixels, an integer or a pair; None for the model's own.
-        crop: Share of the resized image that the input takes, in (0, 1]; None for that of the weights at this size.
+        crop: Fraction of the resized image that the input takes, in (0, 1]; None for that of the weights at this size.
         interpolation: `"nearest"`, `"bilinear"`, `"bicubic"` or `"lanczos"`; None for that of the weights.
 
     Returns:
@@ -140,7 +140,7 @@ def use_transform(model, transform, base=None):
 
 
 def _of_name(name):
-    """The facts, the input's shape and the data format of a model of that name."""
+    """Return the facts, the input's shape and the data format of a model of that name."""
     name = without_hub(name).partition("@")[0]
     if name not in WEIGHTS and name not in registry():
         raise unknown_name("model_or_name", name, [*registry(), *WEIGHTS], "mobilenet_zoo.list_models()")
@@ -150,7 +150,7 @@ def _of_name(name):
 
 
 def _of_model(model):
-    """As `_of_name`, and whether the model normalises, and the size that it resizes to, or None."""
+    """Return what `_of_name` does, whether the model normalizes, and the size that it resizes to, or None."""
     if not isinstance(model, keras.Model):
         raise ArgumentError(
             f"model_or_name of type {type(model).__name__} is not allowed: give a model of this library or the name "

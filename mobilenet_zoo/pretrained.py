@@ -41,10 +41,10 @@ def save_pretrained(
     transform: Preprocessing | None = None,
     dataset: str | None = None,
     metrics: Mapping[str, float] | None = None,
-    licence: str | None = None,
+    license: str | None = None,
     description: str | None = None,
 ) -> Path:
-    """Saves a model, with all that one needs to use it, as a folder.
+    """Save a model, with all that one needs to use it, as a folder.
 
     The folder holds Keras's own files (`config.json`, `metadata.json`, `model.weights.h5`), the same weights as
     `model.safetensors`, by timm's names where timm has such a model, `mobilenet.json` with what belongs to the model
@@ -60,7 +60,7 @@ def save_pretrained(
         transform: A `Preprocessing` that the model was evaluated with; None for `preprocessing(model)`.
         dataset: What it was trained on, for the card.
         metrics: `{name: number}`, what it scored, for the card: `{"top-1 accuracy": 0.93}`.
-        licence: An identifier such as `"apache-2.0"`, for the card; None for that of the weights it started from.
+        license: An identifier such as `"apache-2.0"`, for the card; None for that of the weights it started from.
         description: A paragraph for the card.
 
     Returns:
@@ -95,7 +95,7 @@ def save_pretrained(
         (part / "model.keras").unlink()
         write(part / TENSORS, tensors, {"format": "pt", "layout": layout, **header_of(plain)})
         _write_json(part / FACTS, facts)
-        card = model_card(model, facts, licence or _licence(base), description)
+        card = model_card(model, facts, license or _license(base), description)
         (part / "README.md").write_text(card, encoding="utf-8")
         files = sorted(part.iterdir())
         replace_all(files, [folder / file.name for file in files])
@@ -112,7 +112,7 @@ def push_to_hub(
     message: str | None = None,
     **described: Any,
 ) -> str:
-    """Saves a model as `save_pretrained` does, into a repository on the Hugging Face Hub, which is made if need be.
+    """Save a model as `save_pretrained` does, into a repository on the Hugging Face Hub, which is made if need be.
 
     Args:
         model: As for `save_pretrained`.
@@ -151,7 +151,7 @@ def push_to_hub(
 def from_pretrained(
     name_or_folder: PathLike, *, revision: str | None = None, token: str | bool | None = None, **options: Any
 ) -> keras.Model:
-    """Loads what `save_pretrained` or `push_to_hub` saved, what Keras saved to the hub, or published weights.
+    """Load what `save_pretrained` or `push_to_hub` saved, what Keras saved to the hub, or published weights.
 
     Files from the hub are checked as published weights are. Nothing that is in a file is run.
 
@@ -203,18 +203,18 @@ def from_pretrained(
     except DownloadError as error:
         if not Path(text).parent.is_dir():
             raise
-        # A folder whose name is misspelt looks like a repository.
+        # A folder whose name is misspelled looks like a repository.
         raise DownloadError(f"{text} is not a folder, and as a repository: {error}", absent=error.absent) from error
 
 
 def class_names_of(model: keras.Model) -> list[str] | None:
-    """The names of a model's outputs, as it was saved with them, or None."""
+    """Return the names of a model's outputs, as it was saved with them, or None."""
     facts = facts_of(model)
     return list(facts.class_names) if facts and facts.class_names else None
 
 
 def _load(source, find):
-    """The model whose files `find(name)` gives the paths of."""
+    """Return the model whose files `find(name)` gives the paths of."""
     facts = _optional(find, FACTS)
     record = _read_json(facts) if facts else None
     config = _read_json(find(CONFIG))
@@ -249,7 +249,7 @@ def _optional(find, file):
 
 
 def _tensors(model):
-    """The layout that has names for all of the model's variables, and the tensors by those names."""
+    """Return the layout that has names for all of the model's variables, and the tensors by those names."""
     for layout in ("timm", "compact"):
         try:
             return layout, state_dict(model, layout)
@@ -271,7 +271,7 @@ def _facts_record(model, transform, class_names, base):
 
 
 def _facts(record, source, model):
-    """The `Facts` in a `mobilenet.json`; the model's own are in its configuration, unless it is an older one."""
+    """Return the `Facts` in a `mobilenet.json`; the model's own are in its configuration, unless it is an older one."""
     try:
         if integer("format", record["format"], 1) > _FORMAT:
             raise CheckpointError(f"{source} was saved by a newer mobilenet-zoo: {UPDATE_HINT}.")
@@ -294,8 +294,8 @@ def _check_names(model, class_names):
         raise ArgumentError(f"class_names has {len(class_names)} names, but {model.name} has {outputs} outputs.")
 
 
-def _licence(base):
-    return WEIGHTS[base].licence.lower() if base in WEIGHTS else None
+def _license(base):
+    return WEIGHTS[base].license.lower() if base in WEIGHTS else None
 
 
 def _array(variable):

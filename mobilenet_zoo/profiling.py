@@ -66,7 +66,7 @@ class Profile:
         return max((row.peak_activation_bytes for row in self.rows), default=0)
 
     def as_dict(self) -> dict[str, Any]:
-        """The profile as plain dicts, lists, strings and integers."""
+        """Return the profile as plain dicts, lists, strings and integers."""
         return {
             "model": self.model,
             "input_shape": list(self.input_shape),
@@ -106,7 +106,7 @@ class Profile:
 
 
 def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Profile:
-    """Counts what `model` costs on one image.
+    """Count what `model` costs on one image.
 
     Args:
         model: A functional or `Sequential` model with layers of this library, or with models of it as layers: their
@@ -137,7 +137,7 @@ def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Pro
 
 
 def _rows(model, input_shapes, held, prefix, outside, counted, uncounted):
-    """The rows of a functional model, those of models within it in their place.
+    """Return the rows of a functional model, those of models within it in their place.
 
     Args:
         model: The model.
@@ -175,7 +175,7 @@ def _rows(model, input_shapes, held, prefix, outside, counted, uncounted):
 
 
 def _written(layer, inputs, given, outputs):
-    """The shapes of what a layer writes, for inputs of the shapes `given`."""
+    """Return the shapes of what a layer writes, for inputs of the shapes `given`."""
     if not isinstance(layer, keras.layers.Layer):  # a function of keras.ops
         stand_ins = {id(x): keras.KerasTensor(shape, x.dtype) for x, shape in zip(inputs, given, strict=True)}
         found = layer.compute_output_spec(*stand_ins.values())
@@ -212,7 +212,7 @@ def _row(layer, prefix, given, written, beside, counted, uncounted):
 
 
 def _costs(layer, given, written):
-    """The `Cost`s of a layer, or None where it isn't known what it multiplies."""
+    """Return the `Cost`s of a layer, or None where it isn't known what it multiplies."""
     if hasattr(layer, "costs"):
         return layer.costs(given[0])
     macs = 0

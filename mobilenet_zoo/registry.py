@@ -26,12 +26,12 @@ GENERATIONS = {
 
 
 def is_timm_name(name):
-    """Whether timm has a model of this name."""
+    """Return whether timm has a model of this name."""
     return name in registry() and bool(registry()[name].options)
 
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
-    """The names that `create_model` knows, sorted.
+    """Return the names that `create_model` knows, sorted.
 
     Args:
         pattern: As in a shell: `"*v4*"`, `"mobilenetv2_???"`. One without `*`, `?` and `[` matches anywhere in a name.
@@ -59,7 +59,7 @@ def check_weights_of(name, weights):
 
 
 def _offered(name, weights, width):
-    """The published weights that `weights` of a model may mean, and whether one of them fits it at that width."""
+    """Return the published weights that `weights` may mean, and whether one of them fits the model's width."""
     entry = registry()[name]
     _, variants, published = GENERATIONS[entry.generation]
     own = {key: value for key, value in published.items() if key.startswith(f"{name}.")}
@@ -68,7 +68,7 @@ def _offered(name, weights, width):
 
 @explains_arguments
 def create_model(name: str, **kwargs: Any) -> keras.Model:
-    """Builds a model by its name in timm, or by ours where timm has none.
+    """Build a model by its name in timm, or by ours where timm has none.
 
     A timm name brings timm's padding and epsilon: PyTorch's, and TensorFlow's for names that start with `tf_`. The
     other names build what the generation's create function builds. Weights from elsewhere than timm bring their own.

@@ -45,7 +45,7 @@ def quick_saved(backend):
     return [(QUICK_SAVED[turn], FORMATS[turn % 2])]
 
 
-def randomise(model):
+def randomize(model):
     """Weights and statistics that differ in every channel, made from the variables' paths."""
     for variable in model.weights:
         owner, _, name = variable.path.rpartition("/")
@@ -99,7 +99,7 @@ def gradients(folder, names=QUICK_TRAINED):
     for name in names:
         create, variant = TRAINED[name]
         model = create(variant, CLASSES, (SIZE, SIZE, 3), activation="silu", dropout_rate=0.0, norm_momentum=momentum)
-        randomise(model)
+        randomize(model)
         statistics = [v for v in model.weights if v.path.rpartition("/")[2].startswith("moving_")]
         old = [keras.ops.convert_to_numpy(v).copy() for v in statistics]
         loss, found = loss_and_gradients(model, x, y)
@@ -123,7 +123,7 @@ def write(folder, cases=None):
         create, variant = SAVED[name]
         x, shape = _formatted(data_format)
         model = create(variant, CLASSES, shape, data_format=data_format)
-        randomise(model)
+        randomize(model)
         stem = folder / f"{keras.backend.backend()}-{name}-{data_format}"
         model.save(f"{stem}.keras")
         np.save(f"{stem}.npy", infer(model, x))

@@ -58,7 +58,7 @@ def pytest_terminal_summary(terminalreporter, config):
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
     lines = list(tables(reports))
     if lines:
-        terminalreporter.section("deviations, as shares of each output's largest value")
+        terminalreporter.section("deviations, as fractions of each output's largest value")
     for line in lines:
         terminalreporter.line(line)
 

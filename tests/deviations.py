@@ -30,7 +30,7 @@ class Deviations:
 
 
 def relative(ours, theirs, floor=0.0):
-    """The largest difference as a share of the largest value of `theirs`, or of `floor` if that is more."""
+    """The largest difference as a fraction of the largest value of `theirs`, or of `floor` if that is more."""
     theirs = np.reshape(theirs, np.shape(ours))
     return float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), floor))
 

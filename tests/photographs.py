@@ -22,9 +22,9 @@ def modes():
     alpha = Image.fromarray((np.indices((427, 640)).sum(0) % 256).astype("uint8"))
     return {
         "rgb": image,
-        "grey": image.convert("L"),
+        "gray": image.convert("L"),
         "rgba": Image.merge("RGBA", (*image.split(), alpha)),
-        "grey and alpha": Image.merge("LA", (image.convert("L"), alpha)),
+        "gray and alpha": Image.merge("LA", (image.convert("L"), alpha)),
         "palette": image.convert("P", palette=Image.Palette.ADAPTIVE),
         "cmyk": image.convert("CMYK"),
         "black and white": image.convert("1"),
@@ -33,7 +33,7 @@ def modes():
 
 
 def sixteen_bit(image):
-    """A grey image with 16 bits a pixel."""
+    """A gray image with 16 bits a pixel."""
     values = np.asarray(image.convert("L")).astype("uint16") * 257
     return Image.fromarray(values)
 

@@ -17,7 +17,7 @@ def generator(name):
 def tensor(name, shape):
     """The tensor of a PyTorch parameter or buffer.
 
-    Kernels keep their input's variance, so that deep networks neither die nor explode; normalisation differs from
+    Kernels keep their input's variance, so that deep networks neither die nor explode; normalization differs from
     channel to channel, so that a wrong order shows.
     """
     draw = generator(name)

@@ -25,7 +25,7 @@ DILATED = (
     "mobilenetv4_conv_blur_medium",
     "mobilenetv4_hybrid_medium",
 )
-# In float64, but for the statistics of normalisation: in float32 rounding may take an activation across a kink.
+# In float64, but for the statistics of normalization: in float32 rounding may take an activation across a kink.
 GRADIENTS = 1e-5
 
 

@@ -260,6 +260,6 @@ def test_create_model_checks_its_width(width):
     refused("width_multiplier=", mobilenet_zoo.create_model, "mobilenetv4_conv_small_050", width_multiplier=width)
 
 
-def test_a_misspelt_argument_is_not_swallowed():
+def test_a_misspelled_argument_is_not_swallowed():
     with pytest.raises(TypeError, match="num_clases"):
         mobilenet_zoo.create_model("mobilenetv2_100", num_clases=3)

@@ -157,7 +157,7 @@ class TestInfo:
         name = "mobilenetv4_conv_small_050.e3000_r224_in1k"
         said = run("info", name).stdout
         checkpoint = WEIGHTS[name]
-        for value in (checkpoint.licence, checkpoint.paper, checkpoint.repository, str(checkpoint.best.top1)):
+        for value in (checkpoint.license, checkpoint.paper, checkpoint.repository, str(checkpoint.best.top1)):
             assert value in plain(said)
         code = said[said.index("import mobilenet_zoo") :]
         compile(code, "info", "exec")
@@ -180,8 +180,8 @@ def test_plot(tmp_path):
     assert said == [str(tmp_path / "new" / f"zoo.{ending}") for ending in ("png", "svg")]
     with Image.open(said[0]) as image:
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
-    colours = {tuple(colour) for colour in np.unique(pixels, axis=0)}
-    assert len(colours) > 100
+    colors = {tuple(color) for color in np.unique(pixels, axis=0)}
+    assert len(colors) > 100
     assert Path(said[1]).read_text().count("<use") > len(WEIGHTS), "a mark for each, in both panels"
 
 

@@ -26,14 +26,14 @@ from tests.test_cli import plain, run
 pytestmark = pytest.mark.across
 
 SIZE = 32
-COLOURS = ("blue", "green", "red")  # classes, in an order that is not that of the channels
+COLORS = ("blue", "green", "red")  # classes, in an order that is not that of the channels
 TINY = Architecture(
     name="tiny", stem=Conv(16, stride=2), stages=((Inverted(3, 48, 24, stride=2),), (Inverted(3, 48, 32, stride=2),))
 )
 
 
 def tiny_model():
-    """A classifier that finds the strongest colour of an image, without having been trained."""
+    """A classifier that finds the strongest color of an image, without having been trained."""
     return create_mobilenetv4(TINY, num_classes=3, input_shape=(SIZE, SIZE, 3))
 
 
@@ -48,15 +48,15 @@ def saved(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A folder with a folder for each colour, of eight images each."""
+    """A folder with a folder for each color, of eight images each."""
     folder = tmp_path_factory.mktemp("photos")
     random = np.random.default_rng(0)
-    for channel, colour in enumerate(("red", "green", "blue")):
-        (folder / colour).mkdir()
+    for channel, color in enumerate(("red", "green", "blue")):
+        (folder / color).mkdir()
         for i in range(8):
             pixels = random.integers(0, 128, (40, 50, 3))
             pixels[..., channel] += 127
-            Image.fromarray(pixels.astype("uint8")).save(folder / colour / f"{i}.png")
+            Image.fromarray(pixels.astype("uint8")).save(folder / color / f"{i}.png")
     return folder
 
 
@@ -116,7 +116,7 @@ def test_integers_with_images_and_labels(photos, tmp_path):
     """With a folder of save_pretrained, whose classes have the names of the folders of images."""
     model = tiny_model()
     remember(model, Facts((SIZE, SIZE), 0.9, "bilinear", class_names=("red", "green", "blue")))
-    folder = mobilenet_zoo.save_pretrained(model, tmp_path / "colours")
+    folder = mobilenet_zoo.save_pretrained(model, tmp_path / "colors")
     path = tmp_path / "tiny.onnx"
     options = ("--quantize", "int8", "--calibrate", str(photos), "--labels", "folders", "--keep-float", "stem")
     (said,) = json.loads(run("export", str(folder), str(path), *options, "--json").stdout)
@@ -179,7 +179,7 @@ class TestArguments:
         run("export", str(saved), "a.onnx", "--calibrate", str(photos), "--labels", "folders")
         images, labels = calls[0][2]["calibration"]
         assert labels.shape == (24,)
-        assert [COLOURS[label] for label in labels] == [Path(path).parent.name for path in images]
+        assert [COLORS[label] for label in labels] == [Path(path).parent.name for path in images]
 
     @pytest.mark.parametrize(
         "arguments, match",
@@ -309,12 +309,12 @@ class TestLabels:
 
     def test_nested_images_are_of_their_class_folder(self, calls, saved, photos, tmp_path):
         photos = shutil.copytree(photos, tmp_path / "photos")
-        inside = photos / COLOURS[0] / "inside"
+        inside = photos / COLORS[0] / "inside"
         inside.mkdir()
-        next((photos / COLOURS[0]).glob("*.*")).rename(inside / "0.png")
+        next((photos / COLORS[0]).glob("*.*")).rename(inside / "0.png")
         run("export", str(saved), "a.onnx", "--calibrate", str(photos), "--labels", "folders")
         images, labels = calls[0][2]["calibration"]
-        assert [COLOURS[label] for label in labels] == [Path(path).relative_to(photos).parts[0] for path in images]
+        assert [COLORS[label] for label in labels] == [Path(path).relative_to(photos).parts[0] for path in images]
 
     def test_folders_in_order_where_classes_have_no_names(self):
         assert read_labels("folders", ["b/1.jpg", "a/1.jpg", "c/1.jpg", "a/2.jpg"], None, 3) == [1, 0, 2, 0]

@@ -105,7 +105,7 @@ class TestWithoutKeras:
 LOGGING = """if True:
     import logging, os, subprocess, sys, warnings
     import typer
-    from mobilenet_cli.output import messages, told
+    from mobilenet_cli.output import messages, report_errors
     from mobilenet_cli.quiet import quiet
     from mobilenet_common.errors import ArgumentError
     from mobilenet_common.notices import warn
@@ -134,7 +134,7 @@ LOGGING = """if True:
             os.abort()
         print(os.environ.get("TF_CPP_MIN_LOG_LEVEL"))
 
-    typer.run(told(quiet(command)))
+    typer.run(report_errors(quiet(command)))
 """
 OURS = ["Warning: our own", "our message"]
 LOGGED = [

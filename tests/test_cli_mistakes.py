@@ -9,7 +9,7 @@ import typer.main
 
 import mobilenet_zoo
 from mobilenet_cli.app import app
-from mobilenet_cli.catalogue import _loading_lines
+from mobilenet_cli.listing import _loading_lines
 from mobilenet_common.errors import DownloadError, unknown_name
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.names import WEIGHTS, registry
@@ -80,7 +80,7 @@ class TestNamesOfModels:
             ("mobilenetv4_conv_small.e2400_r224", "mobilenetv4_conv_small.e2400_r224_in1k"),
         ],
     )
-    def test_a_misspelt_one_is_told_at_once_with_the_nearest(self, command, name, meant):
+    def test_a_misspelled_one_is_told_at_once_with_the_nearest(self, command, name, meant):
         if command == "convert" and "." in name:
             meant = meant.partition(".")[0]
         result = run(*with_model(command, name), code=2)

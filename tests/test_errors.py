@@ -13,7 +13,7 @@ import mobilenet_common.errors
 import mobilenet_runtime
 import mobilenet_zoo
 import mobilenet_zoo.training
-from mobilenet_cli.output import told
+from mobilenet_cli.output import report_errors
 from mobilenet_zoo import MobileNetError
 
 pytestmark = pytest.mark.across
@@ -88,7 +88,7 @@ def test_a_command_tells_errors_and_keeps_the_traceback_of_bugs(error, is_told):
         raise error
 
     app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(told(command))
+    app.command()(report_errors(command))
     result = CliRunner().invoke(app, [])
     if is_told:
         assert result.exit_code == 2 and "Error:" in result.stderr

@@ -155,10 +155,10 @@ class TestWhatIsAskedFor:
     @pytest.mark.parametrize("channels", [1, 2, 4, 6])
     def test_other_channels_adapt_the_stem(self, channels, small):
         model = create(input_shape=(64, 64, channels))
-        grey = seeded.image(64, 64)[..., :1]
-        answer = model.predict(np.repeat(grey, channels, -1), verbose=0)
-        expected = create().predict(np.repeat(grey, 3, -1), verbose=0)
-        if channels in (1, 6):  # a grey image in all channels is what three of it were
+        gray = seeded.image(64, 64)[..., :1]
+        answer = model.predict(np.repeat(gray, channels, -1), verbose=0)
+        expected = create().predict(np.repeat(gray, 3, -1), verbose=0)
+        if channels in (1, 6):  # a gray image in all channels is what three of it were
             np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-5)
         theirs = state_dict(SMALL)["conv_stem.weight"]
         wanted = (
@@ -193,7 +193,7 @@ class TestWhatIsAskedFor:
         with pytest.raises(ValueError, match=r"Did you mean 'mobilenetv4_conv_small.e2400_r224_in1k'"):
             mobilenet_zoo.create_model("mobilenetv4_conv_small.e240_r224_in1k")
 
-    def test_pixels_are_normalised_as_the_checkpoint_needs(self, small):
+    def test_pixels_are_normalized_as_the_checkpoint_needs(self, small):
         pixels = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
         checkpoint = WEIGHTS[SMALL]
         scaled = (pixels / 255 - np.array(checkpoint.mean)) / np.array(checkpoint.std)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mobilenet_zoo
-from mobilenet_common.catalogue import CLASSES
+from mobilenet_common.catalog import CLASSES
 from mobilenet_common.create import model_name
 from mobilenet_common.inputs import preprocess
 from mobilenet_zoo.registry import GENERATIONS, WEIGHTS
@@ -15,7 +15,7 @@ from tests import references
 
 pytestmark = pytest.mark.across
 
-TIMM = json.loads((references.FOLDER / "catalogue.json").read_text())
+TIMM = json.loads((references.FOLDER / "catalog.json").read_text())
 SOURCES = ("timm", "keras", "torchvision")
 
 
@@ -39,7 +39,7 @@ def test_facts_are_timms(name):
     assert (ours.mean, ours.std) == (tuple(theirs["mean"]), tuple(theirs["std"]))
     assert ours.interpolation == theirs["interpolation"]
     assert ours.num_classes == theirs["num_classes"]
-    assert ours.licence.lower() == theirs["license"]
+    assert ours.license.lower() == theirs["license"]
     crops = {theirs["input_size"][1]: theirs["crop_pct"]}
     if theirs["test_input_size"]:
         crops[theirs["test_input_size"][1]] = theirs["test_crop_pct"]
@@ -59,7 +59,7 @@ def test_a_checkpoint_fits_its_variant(name):
     assert checkpoint.source in SOURCES
     assert checkpoint.labels in CLASSES
     assert checkpoint.padding in ("same", "symmetric")
-    assert all(text.strip() for text in (checkpoint.paper, checkpoint.citation, checkpoint.licence))
+    assert all(text.strip() for text in (checkpoint.paper, checkpoint.citation, checkpoint.license))
     scored = [each for each in checkpoint.evaluations if each.top1 is not None]
     assert bool(scored) == (checkpoint.num_classes == 1000)
     assert checkpoint.best == (max(scored, key=lambda each: each.top1) if scored else None)
@@ -129,7 +129,7 @@ def test_pretrained_models_are_listed_with_their_tags():
 @pytest.mark.parametrize(
     "name", ["mobilenetv2_100.ra_in1k", "mobilenetv3_large_100.miil_in21k", "mobilenetv2_100.keras_r224"]
 )
-def test_pixels_are_normalised_as_the_checkpoint_was_fed(name, channels, data_format):
+def test_pixels_are_normalized_as_the_checkpoint_was_fed(name, channels, data_format):
     checkpoint = WEIGHTS[name]
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 5, 4, channels)).astype("float32")
     mean, std = (np.array(each) for each in (checkpoint.mean, checkpoint.std))

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import keras
 
-from mobilenet_common.catalogue import KERAS, TIMM
+from mobilenet_common.catalog import KERAS, TIMM
 from mobilenet_common.errors import ArgumentError, DownloadError
 from mobilenet_common.libraries import import_library
 from mobilenet_common.writing import folder_beside
 
 
 def download(checkpoint, include_top=True, revision=None):
-    """The path of a checkpoint's file, downloaded unless the cache has it whole.
+    """Return the path of a checkpoint's file, downloaded unless the cache has it whole.
 
     timm's come from the Hugging Face Hub by huggingface_hub, with its cache, its settings (`HF_HOME`, `HF_ENDPOINT`,
     `HF_TOKEN`, `HF_HUB_OFFLINE`) and its progress bar; the others as keras.applications and torchvision fetch theirs.
@@ -41,7 +41,7 @@ def download(checkpoint, include_top=True, revision=None):
 
 
 def download_from_hub(repository, file, revision=None, token=None):
-    """The path of `file` in a repository on the Hugging Face Hub, whole by the hash that the hub announced.
+    """Return the path of `file` in a repository on the Hugging Face Hub, whole by the hash that the hub announced.
 
     The hub's client compares sizes only. A file in its cache is therefore hashed at every use; a broken one is
     removed and fetched once more.
@@ -67,20 +67,20 @@ def download_from_hub(repository, file, revision=None, token=None):
 
 
 def hub_client():
-    """huggingface_hub, which is imported when first needed."""
+    """Import and return huggingface_hub."""
     for module in ("constants", "errors", "file_download"):
         _library(f"huggingface_hub.{module}", "hub")
     return _library("huggingface_hub", "hub")
 
 
 def discard(path):
-    """Removes a file from a cache, and what its link leads to."""
+    """Remove a file from a cache, and what its link leads to."""
     path.resolve().unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
 
 def _announced_hash(hub, path, address, token):
-    """The hash by which the hub knows a file, or None if it can't be known: offline, in a cache without links."""
+    """Return the hash of a file on the hub, or None where it can't be known: offline, in a cache without links."""
     blob = path.resolve()
     if blob.parent.name == "blobs":
         return blob.name
@@ -91,7 +91,7 @@ def _announced_hash(hub, path, address, token):
 
 
 def _hash(path, digits):
-    """What the hub calls a file by: the SHA-256 of a large one, the hash that Git gives a small one."""
+    """Return what the hub calls a file by: the SHA-256 of a large one, the hash that Git gives a small one."""
     digest = hashlib.sha256() if digits == 64 else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
     with open(path, "rb") as stream:
         while block := stream.read(1 << 20):
@@ -115,7 +115,7 @@ def _remove_leftovers(hub, repository):
 
 
 def reason(hub, error):
-    """Why the hub's client failed and what to do, from the error and those that caused it."""
+    """Return why the hub's client failed and what to do, from the error and its causes."""
     cache, endpoint = hub.constants.HF_HUB_CACHE, hub.constants.ENDPOINT
     chain = list(_causes(error))
     if any(isinstance(each, hub.errors.OfflineModeIsEnabled) for each in chain) or hub.constants.HF_HUB_OFFLINE:
@@ -178,7 +178,7 @@ def _first_line(error):
 
 
 def _from_keras(checkpoint, include_top):
-    """Downloads as keras.applications does, to where it keeps its files, but whole or not at all."""
+    """Download as keras.applications does, to where it keeps its files, but whole or not at all."""
     index = 0 if include_top else 1
     file = (checkpoint.file, checkpoint.no_top_file)[index]
     md5 = checkpoint.md5[index] if checkpoint.md5 else None
@@ -196,7 +196,7 @@ def _from_keras(checkpoint, include_top):
 
 
 def _from_torchvision(checkpoint):
-    """Downloads as torchvision does, to where it keeps its files; the name ends with the start of the SHA-256."""
+    """Download as torchvision does, to where it keeps its files; the name ends with the start of the SHA-256."""
     torch_hub = _library("torch.hub", "torch")
     prefix = checkpoint.file.rpartition("-")[2].partition(".")[0]
     target = Path(torch_hub.get_dir()) / "checkpoints" / checkpoint.file
@@ -212,7 +212,7 @@ def _from_torchvision(checkpoint):
 
 
 def _whole(target, fetch, setting):
-    """`target`, which `fetch(folder)` puts into a folder of its own first: no other process sees half of it."""
+    """Return `target`, which `fetch(folder)` puts into a folder of its own first: no other process sees half of it."""
     if target.exists():
         return target
     try:

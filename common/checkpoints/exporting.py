@@ -13,7 +13,7 @@ TORCH_LAYOUTS = tuple(name for name, layout in LAYOUTS.items() if layout.torch_a
 
 
 def state_dict(model, layout):
-    """`{name: array}` of all that a model of the other library holds, its counters of batches included.
+    """Return `{name: array}` of all that a model of the other library holds, its counters of batches included.
 
     Args:
         model: A model with top that a `create_mobilenet…` function built.
@@ -21,7 +21,7 @@ def state_dict(model, layout):
 
     Raises:
         ValueError: Another layout, or a model that the other library has no counterpart of: without top, fused, or
-            with blocks or normalisations that it lacks.
+            with blocks or normalizations that it lacks.
     """
     layout = LAYOUTS[one_of("layout", layout, TORCH_LAYOUTS)]
     check_is_mobilenet(model)
@@ -52,7 +52,7 @@ def _check_counterpart(model, layout):
 
 
 def _in_torch_axes(value, entry, layout):
-    """The inverse of what loading does."""
+    """Return the inverse of what loading does."""
     if entry.kind == "depthwise":
         return np.ascontiguousarray(value.transpose(2, 3, 0, 1))
     if entry.kind == "dense":

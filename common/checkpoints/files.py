@@ -43,7 +43,7 @@ def read(path):
 
 
 def write(path, tensors, metadata=None):
-    """Writes `{name: NumPy array}` as `.safetensors`, or as a PyTorch state dict, all or nothing.
+    """Write `{name: NumPy array}` as `.safetensors`, or as a PyTorch state dict, all or nothing.
 
     Args:
         path: Ends with `.safetensors`, `.pth`, `.pt` or `.bin`. An existing file is replaced when the new one is whole.
@@ -102,7 +102,7 @@ def _header(path):
 
 
 def as_array(value):
-    """A NumPy array of any backend's tensor; types of floats that NumPy lacks, as bfloat16, become float32."""
+    """Return a NumPy array of any backend's tensor; types of floats that NumPy lacks, as bfloat16, become float32."""
     if hasattr(value, "detach"):  # PyTorch
         value = value.detach().cpu()
         if value.is_floating_point() and str(value.dtype) not in ("torch.float16", "torch.float32", "torch.float64"):

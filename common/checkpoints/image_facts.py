@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenet_common.catalogue import HALF, IMAGENET, PUBLISHED, TIMM
+from mobilenet_common.catalog import HALF, IMAGENET, PUBLISHED, TIMM
 from mobilenet_common.checkpoints.files import own_options
 from mobilenet_common.checkpoints.keras_files import layer_configs
 from mobilenet_common.facts import Facts, facts_of, remember
@@ -121,7 +121,7 @@ def _recorded(path):
 
 
 def _timm_config(path):
-    """What `config.json` says that timm puts beside its weights, or None."""
+    """Return what `config.json` says that timm puts beside its weights, or None."""
     file = path.with_name("config.json")
     if path.name not in _HUB_FILES or not file.is_file() or file.stat().st_size > _MOST_BYTES:
         return None
@@ -143,7 +143,7 @@ def _timm_config(path):
 
 
 def _timm_facts(name, padding, norm_epsilon, file):
-    """What timm's published weights of a model have in common; a guess where they differ or there are none."""
+    """Return what timm's published weights of a model have in common; a guess where they differ or there are none."""
     own = [each for each in PUBLISHED.values() if each.source == TIMM and _plain_name(each) == name]
     own = [each for each in own if (each.padding, each.norm_epsilon) == (padding, norm_epsilon)] or own
     if len({(each.mean, each.std, each.interpolation) for each in own}) == 1:

@@ -21,7 +21,7 @@ _HEAD = ("head_conv", "head_dense", "classifier")  # in the order in which they 
 
 
 def load_checkpoint(model: keras.Model, source: PathLike | Mapping[str, Any], layout: str | None = None) -> keras.Model:
-    """Loads published or converted weights into a model of this library.
+    """Load published or converted weights into a model of this library.
 
     Every variable of the model must get a tensor, and every tensor of the network must have a place; PyTorch's batch
     counters are dropped, and for a model without top the classifier's tensors are not missed. Nothing is assigned
@@ -61,7 +61,7 @@ def load_checkpoint(model: keras.Model, source: PathLike | Mapping[str, Any], la
 
 
 def load_into(model, checkpoint, adapt=False):
-    """As `load_checkpoint`, for a `StateDict`.
+    """Load a `StateDict` as `load_checkpoint` does.
 
     With `adapt`, a classifier for another number of classes than the checkpoint's, and the layers of the head that the
     checkpoint lacks together with the classifier, keep their fresh weights; a stem for other channels than the
@@ -116,13 +116,13 @@ def check_is_mobilenet(model):
 
 
 def num_classes(model):
-    """Outputs of the model's classifier, or None without one."""
+    """Return outputs of the model's classifier, or None without one."""
     classifier = next((layer for layer in model.layers if layer.name == "classifier"), None)
     return None if classifier is None else classifier.kernel.shape[-1]
 
 
 def _claimed(model, checkpoint, wanted):
-    """What is beside the network in the checkpoint and belongs to `model`, which a user has extended in the same way.
+    """Return what the checkpoint holds beside the network for the layers a user has added to `model`.
 
     Layers of a user that happen to be called as those of the head don't belong to a model that isn't extended.
     """
@@ -136,7 +136,7 @@ def _claimed(model, checkpoint, wanted):
 
 
 def _in_order(tensors, entries, with_top):
-    """The tensors by the names of `entries`, layer by layer in order; as they are if there are not as many layers."""
+    """Return the tensors by the names of `entries`, layer by layer; unchanged if there are not as many layers."""
     theirs = list(dict.fromkeys(name.rpartition("/")[0] for name in tensors))
     ours = list(dict.fromkeys(entry.name.rpartition("/")[0] for entry in entries))
     if len(theirs) < len(ours) or (with_top and len(theirs) > len(ours)):
@@ -147,7 +147,7 @@ def _in_order(tensors, entries, with_top):
 
 
 def _adapted(checkpoint, entries):
-    """Tensors and entries that fit the model's own classes and channels, and the names of the layers left fresh."""
+    """Return tensors and entries that fit the model's own classes and channels, and the layers left fresh."""
     tensors = dict(checkpoint.tensors)
     bias = next((entry for entry in entries if entry.variable.path == "classifier/bias"), None)
     fresh = []
@@ -165,7 +165,7 @@ def _adapted(checkpoint, entries):
 
 
 def _lacking(tensors, entries):
-    """The layers of the head, from one of them to the classifier, of which a checkpoint has nothing."""
+    """Return the layers of the head, from one of them to the classifier, of which a checkpoint has nothing."""
     fresh = []
     for layer in reversed(_HEAD):
         names = [entry.name for entry in entries if _owner(entry) == layer]
@@ -176,7 +176,7 @@ def _lacking(tensors, entries):
 
 
 def _owner(entry):
-    """The name of the model's layer that has the variable."""
+    """Return the name of the model's layer that has the variable."""
     return entry.variable.path.partition("/")[0]
 
 
@@ -197,7 +197,7 @@ def _notify(checkpoint, classes, fresh, left):
 
 
 def _layers(names):
-    """The layers of variables called `layer/0`; PyTorch's names as they are."""
+    """Return the layers of variables called `layer/0`; PyTorch's names as they are."""
     return list(dict.fromkeys(name.rpartition("/")[0] or name for name in names))
 
 
@@ -207,7 +207,7 @@ def _listed(names):
 
 
 def with_channels(kernel, channels, axis):
-    """A convolution's kernel for another number of input channels, as timm makes it.
+    """Return a convolution's kernel for another number of input channels, as timm makes it.
 
     One channel gets the sum over the kernel's own; more get them in turns, scaled so that the output stays as large.
     """
@@ -220,7 +220,7 @@ def with_channels(kernel, channels, axis):
 
 
 def check_complete(model, entries, layout):
-    """Raises a `ValueError` if the layout has no name for one of the model's variables."""
+    """Raise a `ValueError` if the layout has no name for one of the model's variables."""
     named = {id(entry.variable) for entry in entries}
     for variable in model.weights:
         if id(variable) not in named:
@@ -230,7 +230,7 @@ def check_complete(model, entries, layout):
 
 
 def _in_our_axes(tensor, entry, torch_axes):
-    """The tensor as the variable holds it, or None if it can't be that."""
+    """Return the tensor as the variable holds it, or None if it can't be that."""
     if not np.issubdtype(tensor.dtype, np.number):
         return None
     shape = tuple(entry.variable.shape)
@@ -246,7 +246,7 @@ def _in_our_axes(tensor, entry, torch_axes):
 
 
 def _shape_there(entry, torch_axes):
-    """The shape that the checkpoint's tensor should have had."""
+    """Return the shape that the checkpoint's tensor should have had."""
     shape = tuple(entry.variable.shape)
     if not torch_axes or entry.kind == "vector":
         return shape

@@ -35,13 +35,13 @@ class Network:
     others: tuple = ()
 
 
-def find_network(contents, source, recognises):
+def find_network(contents, source, recognizes):
     """Return the `Network` in a checkpoint, averaged weights before others.
 
     Args:
         contents: A mapping of names to tensors and other things, among them further such mappings.
         source: For messages: the path.
-        recognises: Function of names that tells whether they are a network's.
+        recognizes: Function of names that tells whether they are a network's.
 
     Raises:
         CheckpointError: It holds something else than tensors, or several networks of which none goes first.
@@ -50,7 +50,7 @@ def find_network(contents, source, recognises):
         raise _no_state_dict(source, "it is an object of another kind")
     if not isinstance(contents, Mapping):
         raise _no_state_dict(source, f"it is a {type(contents).__name__}")
-    found = _search(_keyed(contents), recognises, {})
+    found = _search(_keyed(contents), recognizes, {})
     if not found:  # the caller says what its names are
         tensors = _arrays(_unwrapped(contents), source)
         if not tensors and contents:
@@ -73,9 +73,9 @@ class _Found:
     rank: tuple = ()
 
 
-def _search(contents, recognises, seen, depth=0):
+def _search(contents, recognizes, seen, depth=0):
     """Return the networks in `contents`, those that go first at the start."""
-    if recognises([name for name, value in contents.items() if not isinstance(value, Mapping)]):
+    if recognizes([name for name, value in contents.items() if not isinstance(value, Mapping)]):
         return [_Found(contents, {})]
     if depth == _DEEPEST:
         return []
@@ -84,7 +84,7 @@ def _search(contents, recognises, seen, depth=0):
         if id(inside) in seen:  # a pickle may hold itself
             continue
         seen[id(inside)] = inside
-        below = _search(_keyed(inside), recognises, seen, depth + 1)
+        below = _search(_keyed(inside), recognizes, seen, depth + 1)
         for each in below:
             each.place = f"{start}{separator if each.place else ''}{each.place}"
             each.rank = (rank, *each.rank)
@@ -161,7 +161,7 @@ def _arrays(tensors: Mapping[str, Any], source):
 
 
 def _has_not_read(value):
-    """Whether a value is, or a list holds, what a PyTorch file has beside tensors, such as a score of NumPy's."""
+    """Return whether a value is what PyTorch files hold beside tensors, such as a NumPy score, or a list of such."""
     if isinstance(value, (list, tuple)):
         return any(map(_has_not_read, value))
     return isinstance(value, NotRead)

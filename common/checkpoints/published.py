@@ -4,7 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from mobilenet_common.catalogue import IMAGENET_1K, Checkpoint
+from mobilenet_common.catalog import IMAGENET_1K, Checkpoint
 from mobilenet_common.checkpoints.download import discard, download
 from mobilenet_common.checkpoints.files import READERS
 from mobilenet_common.checkpoints.image_facts import identify
@@ -16,7 +16,7 @@ IMAGENET = "imagenet"
 
 
 def open_weights(weights, published, fits, include_top=True):
-    """The `StateDict` that a create function's `weights` stands for, downloaded if need be; None for None.
+    """Return the `StateDict` that a create function's `weights` stands for, downloaded if need be; None for None.
 
     Args:
         weights: As the create functions take it; an open `StateDict` is itself. A file with a published name that fits
@@ -57,7 +57,7 @@ def check_name(weights, published, fits):
 
 
 def is_named(weights, published):
-    """Whether `weights` is `"imagenet"`, or a name or a tag of one of `published`, with or without a revision."""
+    """Return whether `weights` is `"imagenet"`, or a name or tag in `published`, with or without a revision."""
     if not published or not isinstance(weights, str):
         return False
     name = without_hub(weights).partition("@")[0]
@@ -65,7 +65,7 @@ def is_named(weights, published):
 
 
 def find(name, published, fits):
-    """The `Checkpoint` that `name` stands for: its whole name, its tag, or `"imagenet"` for the best that fits."""
+    """Return the `Checkpoint` called `name`: a whole name, a tag, or `"imagenet"` for the best that fits."""
     fitting = [each for each in published.values() if fits(each)]
     if name == IMAGENET:
         scored = [each for each in fitting if each.labels == IMAGENET_1K]
@@ -86,7 +86,7 @@ def find(name, published, fits):
 
 
 def fetch(checkpoint, include_top=True, revision=None):
-    """A published checkpoint's tensors. A file that can't be read is removed and fetched once more."""
+    """Return a published checkpoint's tensors. A file that can't be read is removed and fetched once more."""
     path = download(checkpoint, include_top, revision)
     try:
         state = StateDict.open(path, checkpoint.source)
@@ -102,7 +102,7 @@ def _looks_like_a_file(weights):
 
 
 def _offer(name, published):
-    """Which variants and widths have these weights, in words."""
+    """Return which variants and widths have these weights, in words."""
     found = [each for each in published.values() if name in (IMAGENET, each.tag, each.name)]
     places = dict.fromkeys((each.variant, each.width) for each in found)
     said = [f"{variant!r}" + ("" if width == 1 else f" with width_multiplier={width:g}") for variant, width in places]

@@ -47,15 +47,15 @@ class StateDict:
 
     @classmethod
     def open(cls, source, layout=None):
-        """Reads `source`, a path or a mapping of names to arrays.
+        """Read `source`, a path or a mapping of names to arrays.
 
         Args:
             source: See `load_checkpoint`.
-            layout: A name of `LAYOUTS`; None to recognise it by the tensors' names.
+            layout: A name of `LAYOUTS`; None to recognize it by the tensors' names.
 
         Raises:
             ValueError: An unknown layout, or a source that is neither a path nor a mapping.
-            CheckpointError: The source can't be read, or its layout isn't recognised.
+            CheckpointError: The source can't be read, or its layout isn't recognized.
         """
         if layout is not None and layout not in LAYOUTS:
             raise unknown_name("layout", layout, LAYOUTS)
@@ -85,7 +85,7 @@ class StateDict:
         return opened if _pools_otherwise(source) else opened._with_users_classifier()
 
     def _with_users_classifier(self):
-        """This with the only layer that it has beside the body, if that can be nothing but the classifier."""
+        """Return this with the only layer it has beside the body as classifier, if it can be nothing else."""
         layers = {key.rpartition("/")[0] for key in self.left}
         name, features = self.layout.classifier_of(self.tensors) or (None, None)
         if name is None or len(layers) != 1 or self.num_classes is not None:
@@ -106,7 +106,7 @@ class StateDict:
         return None
 
     def for_classes(self, num_classes):
-        """This without the class for the background, if it is what `num_classes` outputs have no place for."""
+        """Return this without the background class, if `num_classes` outputs have no place for it."""
         if not self.layout.background or self.num_classes != num_classes + 1:
             return self
         tensors = {
@@ -122,7 +122,7 @@ class StateDict:
         return {name: own[name] for name in ("padding", "norm_epsilon") if name in own}
 
     def conventions(self, architecture):
-        """`padding` and `norm_epsilon` of the models that such a checkpoint comes from, as far as names tell."""
+        """Return `padding` and `norm_epsilon` of the models that such a checkpoint comes from, as far as names tell."""
         if self.checkpoint is not None:
             return {"padding": self.checkpoint.padding, "norm_epsilon": self.checkpoint.norm_epsilon}
         layout = self.layout.name
@@ -139,10 +139,10 @@ class StateDict:
 
 
 def _layout_of(names, layouts):
-    """The first of `layouts` that has such names, or None."""
+    """Return the first of `layouts` that has such names, or None."""
     names = list(names)
     numbered = [_numbered(name) for name in names]
-    return next((each for each in layouts if each.recognises(numbered if each.name == "keras" else names)), None)
+    return next((each for each in layouts if each.recognizes(numbered if each.name == "keras" else names)), None)
 
 
 def _notify_of_choice(source, network):
@@ -153,14 +153,14 @@ def _notify_of_choice(source, network):
 
 
 def _pools_otherwise(source):
-    """Whether a file describes a model in which something else than the average may go into a classifier."""
+    """Return whether a file describes a model in which something else than the average may go into a classifier."""
     if isinstance(source, Mapping):
         return False
     return any(kind in ("Flatten", "GlobalMaxPooling2D", "MaxPooling2D") for kind, _ in layer_configs(source))
 
 
 def _numbered(name):
-    """`conv1/kernel:0` and `conv1/conv1/kernel` as `conv1/0`: Keras's files number a layer's variables."""
+    """Return `conv1/kernel:0` and `conv1/conv1/kernel` as `conv1/0`: Keras's files number a layer's variables."""
     *path, last = name.removesuffix(":0").split("/")
     if not path or last not in _KERAS_INDEX:
         return name

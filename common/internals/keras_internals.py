@@ -239,7 +239,7 @@ class OptimizerHooks(_Base):
         update(gradients, variables, learning_rate)
 
     def update_averages(self, variables_and_averages: list) -> None:
-        """Move the averages of the weights towards the weights after a batch."""
+        """Move the averages of the weights toward the weights after a batch."""
         raise NotImplementedError
 
     # Keras's own names from here on.

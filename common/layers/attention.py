@@ -21,7 +21,7 @@ from mobilenet_common.types import Shape, Tensor
 class MobileAttention(Block):
     """Attention over the positions of a feature map, with a shortcut (Qin et al., 2024, section 4).
 
-    normalisation → 1×1 query, key and value projections → scaled dot-product attention → 1×1 output projection →
+    normalization → 1×1 query, key and value projections → scaled dot-product attention → 1×1 output projection →
     layer scale → shortcut. All projections are linear and without bias. Any height and width work, known or not.
 
     Input: `(batch, height, width, in)` or channels first. Output: `filters` channels at the same height and width.
@@ -33,7 +33,7 @@ class MobileAttention(Block):
         value_size: Channels of a head's value; None for `key_size`.
         multi_query: Whether all heads share one key and one value (Mobile MQA, the published form); False gives every
             head its own (multi-head attention).
-        kv_kernel_size: Kernel of a normalised depthwise convolution on the input of key and value each; None for none.
+        kv_kernel_size: Kernel of a normalized depthwise convolution on the input of key and value each; None for none.
         kv_strides: Stride of that convolution, which makes the map that is attended to smaller; 1 or 2.
         query_strides: An integer or `(rows, columns)`: the query is made from means over patches of this size, and
             the attention's result is enlarged again by bilinear interpolation.
@@ -199,7 +199,7 @@ class MobileAttention(Block):
         return join_shape(batch, height, width, self.filters, self.data_format)
 
     def costs(self, input_shape: Shape) -> list[Cost]:
-        """As `Block.costs`. The attention product itself counts no MACs, as is the custom in published tables."""
+        """Return the costs as `Block.costs`; the attention product counts no MACs, as is usual in published tables."""
         batch, height, width, channels = split_shape(input_shape, self.data_format)
         size = elements(input_shape)
         shortcut = size if self.adds_shortcut else 0
@@ -313,7 +313,7 @@ class ChannelAttention(QuickLayer):
         )
 
     def _paths(self):
-        """The layers that make the query, the key and the value, in the order in which they run."""
+        """Return the layers that make the query, the key and the value, in the order in which they run."""
         paths = ((self.query, self.query_down), (self.key, self.kv_down), (self.value, self.kv_down))
         return [[layer for layer in path if layer is not None] for path in paths]
 
@@ -332,7 +332,7 @@ class ChannelAttention(QuickLayer):
         return join_shape(batch, height, width, channels, self.data_format)
 
     def costs(self, input_shape: Shape) -> list[Cost]:
-        """As `Block.costs`; the attention product counts no MACs."""
+        """Return the costs as `Block.costs`; the attention product counts no MACs, as is usual in published tables."""
         shape = self.compute_output_shape(input_shape)
         size, channels = elements(shape), shape[channel_axis(self.data_format)]
         steps, held = [], 0

@@ -30,10 +30,10 @@ class Block(QuickLayer):
         activation: Of the path's inner convolutions.
         padding, normalization, norm_epsilon, norm_momentum, antialias: Of every convolution; see
             `ConvNormActivation`.
-        use_bias: Whether the convolutions that would be normalised have a bias, as those of a fused model do.
+        use_bias: Whether the convolutions that would be normalized have a bias, as those of a fused model do.
         shortcut: Whether the input may be added to the output.
         layer_scale: First value of the learned factors on the path's output (`LayerScale`), or None for none.
-        drop_path_rate: Share of images whose path is dropped in training (`DropPath`).
+        drop_path_rate: Fraction of images whose path is dropped in training (`DropPath`).
         data_format: `"channels_last"`, `"channels_first"`, or None for Keras's setting.
         norm_trainable: Whether the normalizations inside learn; see `NormActivation`.
     """
@@ -95,7 +95,7 @@ class Block(QuickLayer):
                 layer.norm_trainable = self._norm_trainable
 
     def _steps(self) -> list:
-        """The layers of the path, in the order in which they run."""
+        """Return the layers of the path, in the order in which they run."""
         raise TypeError(f"{type(self).__name__} must define _steps().")
 
     @property
@@ -104,7 +104,7 @@ class Block(QuickLayer):
         return [layer for layer in self._steps() if isinstance(layer, ConvNormActivation)][-1]
 
     def _convolution(self, name, filters, kernel_size=1, strides=1, **overrides):
-        """A `ConvNormActivation` with this block's options; `filters=None` for a depthwise one."""
+        """Return a `ConvNormActivation` with this block's options; `filters=None` for a depthwise one."""
         options = self._options() | {"activation": self.activation} | overrides
         return ConvNormActivation(filters, kernel_size, strides, name=name, **options)
 
@@ -149,7 +149,7 @@ class Block(QuickLayer):
         return input_shape
 
     def costs(self, input_shape: Shape) -> list[Cost]:
-        """`Cost`s of the block's steps, in order, for a batched `input_shape` with known height and width."""
+        """Return `Cost`s of the block's steps, in order, for a batched `input_shape` with known height and width."""
         costs, shape = along(self._steps(), input_shape)
         if not self.adds_shortcut:
             return costs

@@ -1,4 +1,4 @@
-"""The unit under every block: convolution, normalisation and activation as one layer."""
+"""The unit under every block: convolution, normalization and activation as one layer."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from mobilenet_common.types import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="mobilenet")
 class ConvNormActivation(NormActivation):
-    """2-D convolution, normalisation and activation in one layer, so that a backend can run the three as one.
+    """2-D convolution, normalization and activation in one layer, so that a backend can run the three as one.
 
     Input: `(batch, height, width, in)` or `(batch, in, height, width)`.
     Output: `(batch, ceil(height / strides), ceil(width / strides), filters)` or its channels-first counterpart;
@@ -30,8 +30,8 @@ class ConvNormActivation(NormActivation):
         strides: 1 or 2.
         dilation_rate: Distance between the kernel's taps, in pixels.
         padding: `"same"` as TensorFlow pads, `"symmetric"` as PyTorch models do (see `ops.convolution`).
-        use_bias: Whether a bias is added before the normalisation.
-        antialias: With strides 2, convolve at stride 1, normalise, activate, and then halve: `"average"` by an
+        use_bias: Whether a bias is added before the normalization.
+        antialias: With strides 2, convolve at stride 1, normalize, activate, and then halve: `"average"` by an
             unpadded 2×2 mean, `"blur"` by a 3×3 binomial filter (Zhang, 2019). None: the convolution strides.
         kernel_initializer: None for `he_fan_out()`.
         image_facts: For a model's stem: how the images were prepared that its weights were trained on, as

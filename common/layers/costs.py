@@ -17,17 +17,17 @@ class Cost:
     elements: int
 
     def holding(self, elements):
-        """The same step while `elements` more numbers are kept for a later one."""
+        """Return the same step while `elements` more numbers are kept for a later one."""
         return dataclasses.replace(self, elements=self.elements + elements)
 
 
 def elements(shape):
-    """Numbers in one image's tensor of a batched `shape`."""
+    """Return numbers in one image's tensor of a batched `shape`."""
     return math.prod(shape[1:])
 
 
 def along(path, shape):
-    """The costs of running the layers of `path` one after the other, and the shape that comes out."""
+    """Return the costs of running the layers of `path` one after the other, and the shape that comes out."""
     costs = []
     for layer in path:
         costs += layer.costs(shape)
@@ -36,5 +36,5 @@ def along(path, shape):
 
 
 def beside(costs, kept):
-    """`costs` while `kept` elements stay alive for a later step; the first step reads them itself."""
+    """Return `costs` while `kept` elements stay alive for a later step; the first step reads them itself."""
     return costs[:1] + [cost.holding(kept) for cost in costs[1:]]

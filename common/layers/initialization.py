@@ -12,7 +12,7 @@ _BLANK = contextvars.ContextVar("blank kernels", default=False)
 
 @contextlib.contextmanager
 def blank_kernels(blank=True):
-    """Within, kernels start as zeros instead of random values: those of a model whose weights come from a file.
+    """Let kernels start as zeros in this scope: those of a model whose weights come from a file.
 
     To draw them would be a tenth of the time that such a model takes to load.
     """
@@ -64,7 +64,7 @@ def classifier_uniform(num_classes):
 
 
 def quick(initializer):
-    """What a kernel starts with: zeros within `blank_kernels`, and else as the initializer says.
+    """Return what a kernel starts with: zeros within `blank_kernels`, and else as the initializer says.
 
     Under JAX, where the initializer allows, that is a function of the same distribution that NumPy draws.
 

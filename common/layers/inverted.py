@@ -12,7 +12,7 @@ from mobilenet_common.types import Activation
 
 @keras.saving.register_keras_serializable(package="mobilenet")
 class DepthwiseSeparable(Block):
-    """Depthwise convolution, then a pointwise one, both normalised and activated (Howard et al., 2017, section 3.1).
+    """Depthwise convolution, then a pointwise one, both normalized and activated (Howard et al., 2017, section 3.1).
 
     Input: `(batch, height, width, in)` or channels first. Output: `(batch, ceil(height / strides),
     ceil(width / strides), filters)` or channels first. V1 has no shortcut round it, so here it is off by default.

@@ -1,4 +1,4 @@
-"""Normalisation and activation as one layer, and the base of every convolution here."""
+"""Normalization and activation as one layer, and the base of every convolution here."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ _HALF = ("float16", "bfloat16")
 
 @keras.saving.register_keras_serializable(package="mobilenet")
 class NormActivation(QuickLayer):
-    """Normalises its input per channel and applies an activation.
+    """Normalizes its input per channel and applies an activation.
 
     Input and output: `(batch, height, width, channels)`, or `(batch, channels, height, width)`.
 
@@ -28,7 +28,7 @@ class NormActivation(QuickLayer):
             divisor of the channels below that), `"layer"` (over the channels of each position), `"affine"` (only the
             factor and the offset: what a fused model keeps of a batch norm that follows no convolution) or None.
         norm_epsilon: Added to the variance.
-        norm_momentum: Share of the old moving statistics that a training step of batch norm keeps.
+        norm_momentum: Fraction of the old moving statistics that a training step of batch norm keeps.
         activation: Anything that `keras.activations.get` takes; None for none.
         data_format: `"channels_last"`, `"channels_first"`, or None for `keras.config.image_data_format()`.
         norm_trainable: Whether the normalization learns. False keeps `gamma`, `beta` and the moving statistics as they
@@ -86,7 +86,7 @@ class NormActivation(QuickLayer):
                 getattr(self, name).trainable = self.trainable and self._norm_trainable
 
     def _norm_learns(self, training):
-        """Whether a step of training moves the normalization, so that it takes the batch's own statistics."""
+        """Return whether a step of training moves the normalization, so that it takes the batch's own statistics."""
         return training and self.trainable and self._norm_trainable
 
     def build(self, input_shape: Shape) -> None:
@@ -129,7 +129,7 @@ class NormActivation(QuickLayer):
             self._set_norm_variables()
 
     def _finish(self, x, training, overwrite=False):
-        """Normalisation and activation of `x`, in its place in memory where `overwrite` allows."""
+        """Return `x` normalized and activated, in place where `overwrite` allows."""
         if self.normalization == "batch":
             return self._batch_norm(x, training, overwrite)
         if self.normalization is not None:
@@ -159,11 +159,11 @@ class NormActivation(QuickLayer):
         )
 
     def _full(self, variable):
-        """The variable, in float32 where it is stored in half precision, as Keras's normalization layers have it."""
+        """Return the variable, cast to float32 if it is stored in half precision, as Keras's normalization does."""
         return keras_ops.cast(variable, "float32") if self._has_half_variables else variable
 
     def _moved(self, y, mean, variance):
-        """`y`, after the moving statistics have followed the batch's."""
+        """Return `y`, after the moving statistics have followed the batch's."""
         keep = self.norm_momentum
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             old = self._full(moving)

@@ -8,7 +8,7 @@ from mobilenet_common.ops.layout import join_shape, split_shape
 
 
 def spatial_attention(query, key, value, *, heads, multi_query, data_format, dropout=None):
-    """Scaled dot-product attention between the positions of feature maps.
+    """Return scaled dot-product attention between the positions of feature maps.
 
     With `multi_query` all heads of the query share one key and one value (Shazeer, 2019), which is what MobileNetV4
     uses (Qin et al., 2024, section 4). Any height and width work, known or not, and they may differ between query
@@ -42,7 +42,7 @@ def spatial_attention(query, key, value, *, heads, multi_query, data_format, dro
 
 
 def channel_attention(query, key, value, *, heads, data_format):
-    """Attention between the channels of each head, without scaling.
+    """Return attention between the channels of each head, without scaling.
 
     It is `softmax(Q Kᵀ) V` with Q, K, V channels × positions, and its cost grows with the positions only linearly. All
     arguments and the result are `(batch, height, width, channels)`, or channels first, with `channels` a multiple of
@@ -60,7 +60,7 @@ def channel_attention(query, key, value, *, heads, data_format):
 
 
 def _split_heads(x, heads, data_format):
-    """`(batch, heads, positions, channels of a head)`."""
+    """Return `(batch, heads, positions, channels of a head)`."""
     batch, height, width, channels = split_shape(ops.shape(x), data_format)
     size = channels // heads
     if data_format == "channels_last":

@@ -10,7 +10,7 @@ _LONG_SUM = 148  # products
 
 
 def convolution(x, kernel, bias=None, *, stride=1, dilation=1, padding="same", data_format="channels_last"):
-    """2-D convolution.
+    """Return 2-D convolution.
 
     Args:
         x: Images, `(batch, height, width, in)` or `(batch, in, height, width)`.
@@ -38,7 +38,7 @@ def convolution(x, kernel, bias=None, *, stride=1, dilation=1, padding="same", d
 
 
 def _parts(kernel):
-    """In how many groups of input channels a spatial convolution is added up.
+    """Return how many groups of input channels a spatial convolution is summed in.
 
     JAX and PyTorch sum all of a kernel's products one after the other on a CPU. In float32 a long sum loses digits,
     which networks without shortcuts amplify a hundredfold; a few shorter ones halve the loss. Published V1 to V4 stay
@@ -52,7 +52,7 @@ def _parts(kernel):
 
 
 def depthwise_convolution(x, kernel, bias=None, *, stride=1, dilation=1, padding="same", data_format="channels_last"):
-    """2-D convolution of every channel with a kernel of its own, `(rows, columns, channels, 1)`.
+    """Return 2-D convolution of every channel with a kernel of its own, `(rows, columns, channels, 1)`.
 
     The other arguments and the result are those of `convolution`.
     """

@@ -1,4 +1,4 @@
-"""Batch, group and layer normalisation as functions of tensors.
+"""Batch, group and layer normalization as functions of tensors.
 
 Statistics are computed in float32 whatever the input's type, and the result has the input's type.
 """
@@ -11,7 +11,7 @@ from mobilenet_common.ops.layout import along_channels, channel_axis, split_shap
 
 
 def batch_norm(x, mean, variance, gamma, beta, epsilon, activation, data_format, *, overwrite=False):
-    """`activation((x - mean) / sqrt(variance + epsilon) * gamma + beta)`, per channel.
+    """Return `activation((x - mean) / sqrt(variance + epsilon) * gamma + beta)`, per channel.
 
     `overwrite` says that nobody else reads `x`: the result may then take its place in memory.
     """
@@ -21,22 +21,22 @@ def batch_norm(x, mean, variance, gamma, beta, epsilon, activation, data_format,
 
 
 def batch_norm_training(x, gamma, beta, epsilon, activation, data_format):
-    """The same with mean and variance over batch and space, which it returns: `(y, mean, biased variance)`."""
+    """Return the same with mean and variance over batch and space, which it returns: `(y, mean, biased variance)`."""
     return fastest("normalize_batch", data_format)(x, gamma, beta, epsilon, activation, data_format)
 
 
 def pointwise_batch_norm_training(x, kernel, gamma, beta, epsilon, activation, data_format):
-    """The same of a 1×1 convolution's output: `(y, mean, biased variance)`, the last two of what is normalised."""
+    """Return the same of a 1×1 convolution's output: `(y, mean, biased variance)`."""
     return fastest("pointwise_normalize_batch", data_format)(x, kernel, gamma, beta, epsilon, activation, data_format)
 
 
 def activate(x, activation, data_format, *, overwrite=False):
-    """`activation(x)`, any function of Keras; `overwrite` as for `batch_norm`."""
+    """Return `activation(x)`, any function of Keras; `overwrite` as for `batch_norm`."""
     return fastest("activate", data_format)(x, activation, overwrite)
 
 
 def group_norm(x, gamma, beta, group_size, epsilon, data_format):
-    """Normalises every image over groups of `group_size` neighbouring channels and all positions (Wu & He, 2018)."""
+    """Normalize every image over groups of `group_size` neighboring channels and all positions (Wu & He, 2018)."""
     batch, height, width, channels = split_shape(ops.shape(x), data_format)
     groups = channels // group_size
     if data_format == "channels_last":
@@ -50,13 +50,13 @@ def group_norm(x, gamma, beta, group_size, epsilon, data_format):
 
 
 def layer_norm(x, gamma, beta, epsilon, data_format):
-    """Normalises every position over its channels, as ConvNeXt does."""
+    """Normalize every position over its channels, as ConvNeXt does."""
     y = as_float32(x)
     mean, variance = fastest("moments", data_format)(y, (channel_axis(data_format),))
     return ops.cast(affine((y - mean) * ops.rsqrt(variance + epsilon), gamma, beta, data_format), x.dtype)
 
 
 def affine(x, gamma, beta, data_format):
-    """`x * gamma + beta`, per channel, in the type of `x`."""
+    """Return `x * gamma + beta`, per channel, in the type of `x`."""
     y = as_float32(x) * along_channels(gamma, data_format) + along_channels(beta, data_format)
     return ops.cast(y, x.dtype)

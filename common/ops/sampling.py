@@ -10,12 +10,12 @@ from mobilenet_common.ops.layout import channel_axis, join_shape, spatial_axes, 
 
 
 def mean_pool(x, data_format):
-    """The mean over all positions, with the two spatial axes kept at size 1."""
+    """Return the mean over all positions, with the two spatial axes kept at size 1."""
     return fastest("mean_over", data_format)(x, spatial_axes(data_format))
 
 
 def average_pool(x, window, data_format, *, partial=False):
-    """Means of neighbouring `window = (rows, columns)` patches that don't overlap.
+    """Return means of neighboring `window = (rows, columns)` patches that don't overlap.
 
     A remainder of rows or columns is dropped, or, with `partial`, averaged over the pixels that there are.
     """
@@ -33,13 +33,13 @@ def average_pool(x, window, data_format, *, partial=False):
 
 
 def _patch_means(x, window, data_format):
-    """Means of whole patches, added up in float32: in half precision TensorFlow's and JAX's sums overflow."""
+    """Return means of whole patches, added up in float32: in half precision TensorFlow's and JAX's sums overflow."""
     y = ops.average_pool(as_float32(x), window, strides=window, padding="valid", data_format=data_format)
     return ops.cast(y, x.dtype)
 
 
 def blur_pool(x, data_format, padding="symmetric"):
-    """Halves a feature map with a 3×3 binomial filter at stride 2, zero-padded (Zhang, 2019)."""
+    """Halve a feature map with a 3×3 binomial filter at stride 2, zero-padded (Zhang, 2019)."""
     channels = x.shape[channel_axis(data_format)]
     row = np.array([0.25, 0.5, 0.25], "float32")
     kernel = np.repeat(np.outer(row, row)[:, :, None, None], channels, axis=2)
@@ -49,7 +49,7 @@ def blur_pool(x, data_format, padding="symmetric"):
 
 
 def upsample(x, factors, data_format):
-    """Enlarges by whole `factors = (rows, columns)` with bilinear interpolation between pixel centres.
+    """Enlarge by whole `factors = (rows, columns)` with bilinear interpolation between pixel centers.
 
     Written with shifts instead of a resize, so that unknown sizes work on every backend.
     """
@@ -69,9 +69,9 @@ def _upsample_axis(x, axis, factor):
     following = ops.concatenate([x[tuple(from_second)], x[tuple(last)]], axis)
     phases = []
     for phase in range(factor):
-        offset = (phase + 0.5) / factor - 0.5  # of the new pixel's centre from the old one's
-        neighbour = following if offset > 0 else previous
-        phases.append(x * (1 - abs(offset)) + neighbour * abs(offset))
+        offset = (phase + 0.5) / factor - 0.5  # of the new pixel's center from the old one's
+        neighbor = following if offset > 0 else previous
+        phases.append(x * (1 - abs(offset)) + neighbor * abs(offset))
     shape = list(ops.shape(x))
     shape[axis] = size * factor
     return ops.reshape(ops.stack(phases, axis + 1), shape)

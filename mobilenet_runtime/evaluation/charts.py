@@ -1,4 +1,4 @@
-"""Charts as SVG for a page: their colours are the page's, light or dark, and their words are text."""
+"""Charts as SVG for a page: their colors are the page's, light or dark, and their words are text."""
 
 import contextlib
 import html
@@ -37,10 +37,10 @@ _SETTINGS = {
 
 
 def curves(epochs, series, name, logarithmic=False):
-    """One chart of `{label: values by epoch}`, of which the second is dashed."""
+    """Return one chart of `{label: values by epoch}`, of which the second is dashed."""
     with _chart(f"{name} by epoch: {_told(series)}") as (axes, chart):
-        for (label, values), colour, style in zip(series.items(), (_FIRST, _SECOND), ("-", "--"), strict=False):
-            axes.plot(epochs, values, style, color=colour, label=label, marker="." if len(epochs) < 30 else None)
+        for (label, values), color, style in zip(series.items(), (_FIRST, _SECOND), ("-", "--"), strict=False):
+            axes.plot(epochs, values, style, color=color, label=label, marker="." if len(epochs) < 30 else None)
         axes.set(xlabel="epoch", ylabel=name)
         if logarithmic and min(map(min, series.values())) > 0:
             axes.set_yscale("log")
@@ -53,12 +53,12 @@ def curves(epochs, series, name, logarithmic=False):
 
 
 def reliability(calibration):
-    """The reliability diagram: the accuracy in each bin of confidence, next to what it should be."""
+    """Return the reliability diagram: the accuracy in each bin of confidence, next to what it should be."""
     middles = (calibration.edges[:-1] + calibration.edges[1:]) / 2
     width = 1 / len(middles)
     filled = calibration.counts > 0
-    told = f"Reliability diagram with an expected calibration error of {calibration.ece:.4f}"
-    with _chart(told) as (axes, chart):
+    title = f"Reliability diagram with an expected calibration error of {calibration.ece:.4f}"
+    with _chart(title) as (axes, chart):
         confidence, accuracy = calibration.confidence[filled], calibration.accuracy[filled]
         axes.bar(middles[filled], accuracy, 0.9 * width, color=_FIRST, alpha=0.6, label="accuracy")
         axes.vlines(confidence, confidence, accuracy, color=_SECOND, linewidth=2.5, label="gap to the confidence")
@@ -69,7 +69,7 @@ def reliability(calibration):
 
 
 def confidences(calibration):
-    """How many images have which confidence."""
+    """Return how many images have which confidence."""
     middles = (calibration.edges[:-1] + calibration.edges[1:]) / 2
     most = middles[calibration.counts.argmax()]
     with _chart(f"Histogram of confidence; most images have about {most:.0%}") as (axes, chart):
@@ -83,8 +83,8 @@ def _legend(axes):
 
 
 @contextlib.contextmanager
-def _chart(told):
-    """The axes to draw on, and a list that holds the SVG afterwards."""
+def _chart(title):
+    """Return the axes to draw on, and a list that holds the SVG afterwards."""
     chart = []
     with matplotlib("rc_context")(_SETTINGS):
         from matplotlib.figure import Figure
@@ -95,11 +95,11 @@ def _chart(told):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    for colour, variable in _VARIABLES.items():
-        text = text.replace(colour, f"var(--{variable})")
-    told = html.escape(told)
-    head = f'<svg role="img" aria-label="{told}" viewBox="0 0 360 230.4"'
-    chart.append(re.sub(r"<svg [^>]*?viewBox=\"[^\"]*\"[^>]*>", f"{head}><title>{told}</title>", text, count=1))
+    for color, variable in _VARIABLES.items():
+        text = text.replace(color, f"var(--{variable})")
+    title = html.escape(title)
+    head = f'<svg role="img" aria-label="{title}" viewBox="0 0 360 230.4"'
+    chart.append(re.sub(r"<svg [^>]*?viewBox=\"[^\"]*\"[^>]*>", f"{head}><title>{title}</title>", text, count=1))
 
 
 def _told(series):

@@ -11,7 +11,7 @@ _SHOWN = 10
 
 
 def match_classes(data_names, model_names, outputs):
-    """The model's class for each of the data's, by name, whatever the order of either.
+    """Return the model's class for each of the data's, by name, whatever the order of either.
 
     A model without names that has as many outputs as ImageNet-1k has classes, or one more for the background, has
     ImageNet's, by synset or by name. Any other model without names takes the data's classes in their order.
@@ -56,7 +56,7 @@ def match_classes(data_names, model_names, outputs):
 
 
 def _of_imagenet(outputs, data_names):
-    """ImageNet's names and `{synset: number}` where the model has as many outputs and the data is of these."""
+    """Return ImageNet's names and `{synset: number}` where the model has as many outputs and the data is of these."""
     classes = imagenet_classes()
     classes = [BACKGROUND, *classes][-outputs:] if outputs in (len(classes), len(classes) + 1) else []
     names, synsets = [name for _, name in classes], {synset: number for number, (synset, _) in enumerate(classes)}

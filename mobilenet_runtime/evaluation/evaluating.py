@@ -1,4 +1,4 @@
-"""A classifier on images with labels: its answers, how good they are, what they cost."""
+"""A classifier on images with labels: its outputs, how good they are, what they cost."""
 
 import dataclasses
 import os
@@ -25,7 +25,7 @@ class Speed:
     """How fast a classifier ran and how much memory that took, on this machine.
 
     Attributes:
-        images_per_second: Of all images from disk to answers, after a batch that warmed up.
+        images_per_second: Of all images from disk to prediction, after a batch that warmed up.
         latency_ms: Median of single runs of `latency_batch` images that were ready.
         latency_batch: 1, or the batch that an exported file is fixed to.
         peak_memory_mb: Most that the process held, in 1e6 bytes; None where the system doesn't tell. An exported file
@@ -71,7 +71,7 @@ class Evaluation:
     transform: Preprocessing
 
     def as_dict(self) -> dict[str, Any]:
-        """All figures as plain dicts, lists, strings and numbers; what is 0 / 0 is None."""
+        """Return all figures as plain dicts, lists, strings and numbers; what is 0 / 0 is None."""
         found = self.metrics
         return {
             "model": self.model,
@@ -104,7 +104,7 @@ def evaluate(
     speed: bool = True,
     progress: Callable[[int, list], Any] | None = None,
 ) -> Evaluation:
-    """Runs a classifier on images with labels and measures its answers. Needs no Keras.
+    """Run a classifier on images with labels and measure its outputs. Needs no Keras.
 
     Args:
         model: The path of an exported file, or an `ExportedClassifier`, or what has the same attributes.
@@ -129,13 +129,13 @@ def evaluate(
     if not len(examples):
         raise ArgumentError("examples are empty: there has to be an image at least.")
     blank = np.zeros((min(batch_size, len(examples)), *_shape(prepare)), "float32")
-    outputs = classifier.answer(blank).shape[-1]  # which also warms it up
+    outputs = classifier.predict(blank).shape[-1]  # which also warms it up
     names, numbers = match_classes(examples.class_names, class_names or classifier.class_names, outputs)
 
     indices, answers, damaged = [], [], []
     start = time.perf_counter()
     for good, values, failures in reading.run(
-        classifier.answer, lambda i: _prepared(examples, i, prepare), range(len(examples)), batch_size
+        classifier.predict, lambda i: _prepared(examples, i, prepare), range(len(examples)), batch_size
     ):
         if good:
             indices.extend(good)

@@ -9,7 +9,7 @@ from mobilenet_common.errors import ArgumentError
 
 
 def read_history(history):
-    """A record of numbers for each epoch.
+    """Return a record of numbers for each epoch.
 
     Args:
         history: Records by epoch, `[{"loss": 0.5, ...}]`; columns, `{"loss": [0.5, ...]}`, as Keras's `History` has

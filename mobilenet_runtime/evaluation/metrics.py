@@ -12,13 +12,13 @@ _LEAST = float(np.finfo("float32").eps)  # no probability counts for less in a l
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """The reliability diagram: how often answers of a given confidence are right (Guo et al., 2017, section 2).
+    """The reliability diagram: how often predictions of a given confidence are correct (Guo et al., 2017, section 2).
 
     Attributes:
         edges: `(bins + 1,)`, of equal width from 0 to 1; a bin holds its upper edge.
         counts: `(bins,)`, images whose confidence, the largest probability, lies in each bin.
         confidence: `(bins,)`, its mean in each bin; NaN where a bin is empty.
-        accuracy: `(bins,)`, share of right answers in each bin; NaN where a bin is empty.
+        accuracy: `(bins,)`, share of correct predictions in each bin; NaN where a bin is empty.
         ece: Expected calibration error, the mean distance of the two, weighed by the counts (equation 3).
     """
 
@@ -34,7 +34,7 @@ class Metrics:
     """What `metrics` finds.
 
     Attributes:
-        top1: Share of images whose likeliest class is the true one.
+        top1: Fraction of images whose likeliest class is the true one.
         top5: Share whose true class is among the five likeliest; None for five classes or fewer.
         log_loss: Mean of -log of the true class's probability, in nats.
         confusion: `(classes, classes)` int64: rows are true classes, columns predicted ones.
@@ -56,7 +56,7 @@ class Metrics:
 
 
 def metrics(probabilities: np.ndarray, labels: np.ndarray) -> Metrics:
-    """Measures a classifier's answers.
+    """Measure a classifier's predictions.
 
     Args:
         probabilities: `(n, classes)`, at least one image and two classes.
@@ -90,11 +90,11 @@ def metrics(probabilities: np.ndarray, labels: np.ndarray) -> Metrics:
 
 
 def calibration(confidences: np.ndarray, correct: np.ndarray, bins: int = BINS) -> Calibration:
-    """The reliability diagram and the expected calibration error (Guo et al., 2017, section 2).
+    """Return the reliability diagram and the expected calibration error (Guo et al., 2017, section 2).
 
     Args:
         confidences: `(n,)` in 0..1.
-        correct: `(n,)` booleans, whether the answers are right.
+        correct: `(n,)` booleans, whether the predictions are correct.
         bins: Of equal width, at least 1.
 
     Returns:
@@ -112,14 +112,14 @@ def calibration(confidences: np.ndarray, correct: np.ndarray, bins: int = BINS) 
 
 
 def confident_mistakes(probabilities: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Which images a model is most sure of and wrong about, the surest first: at most `count` indices."""
+    """Return which images a model is most sure of and wrong about, the surest first: at most `count` indices."""
     values, labels = _checked(probabilities, labels)
     wrong = np.flatnonzero(values.argmax(1) != labels)
     return wrong[np.argsort(-values[wrong].max(1), kind="stable")[: integer("count", count, 0)]]
 
 
 def confused_pairs(confusion, count):
-    """`[(true class, predicted class, images)]` of the most frequent mistakes, at most `count`."""
+    """Return `[(true class, predicted class, images)]` of the most frequent mistakes, at most `count`."""
     wrong = np.array(confusion)
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[: integer("count", count, 0)]
@@ -151,5 +151,5 @@ def _checked(probabilities, labels):
 
 
 def _share(part, whole):
-    """`part / whole`, NaN where nothing is shared out."""
+    """Return `part / whole`, NaN where nothing is shared out."""
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)

@@ -14,13 +14,13 @@ from mobilenet_runtime.transform import Preprocessing
 if TYPE_CHECKING:
     from PIL import Image
 
-_STRENGTH = 0.65  # of the heat's colour where it is hottest
+_STRENGTH = 0.65  # of the heat's color where it is hottest
 _DIMMED = 0.4  # brightness of what the model did not see
 _LONGEST = 2048  # pixels of an overlay's longer side
 
 
 def overlay(image: "Image.Image", heat: np.ndarray, region: Sequence[float] | None = None) -> "Image.Image":
-    """An image with heat on it: where there is none it stays as it is.
+    """Return an image with heat on it: where there is none it stays as it is.
 
     Args:
         image: PIL image.
@@ -35,17 +35,17 @@ def overlay(image: "Image.Image", heat: np.ndarray, region: Sequence[float] | No
     heat = np.asarray(heat, "float32")
     heat = heat / max(float(heat.max()), np.finfo("float32").tiny)
     heat = _placed(heat, image.size, region).clip(0, 1)
-    colours = 255 * matplotlib("colormaps")["inferno"](heat)[..., :3]
+    colors = 255 * matplotlib("colormaps")["inferno"](heat)[..., :3]
     share = _STRENGTH * heat[..., None]
     seen = _placed(np.ones((1, 1), "float32"), image.size, region)[..., None]
     pixels = np.asarray(image.convert("RGB"), "float32") * (_DIMMED + (1 - _DIMMED) * seen)
-    return pil.fromarray(np.rint((1 - share) * pixels + share * colours).astype("uint8"))
+    return pil.fromarray(np.rint((1 - share) * pixels + share * colors).astype("uint8"))
 
 
 def photograph_overlay(
     image: ImageLike, heat: np.ndarray, transform: Preprocessing, longest: int = _LONGEST
 ) -> "Image.Image":
-    """A photograph with heat on the part of it that a model saw.
+    """Return a photograph with heat on the part of it that a model saw.
 
     Args:
         image: As `Preprocessing` takes it.
@@ -73,7 +73,7 @@ def photograph_overlay(
 
 
 def _placed(values, size, region):
-    """`values`, an array, stretched over a region of an image of `size`, and 0 around it."""
+    """Return `values`, an array, stretched over a region of an image of `size`, and 0 around it."""
     pil = pillow("Image")
     left, top, right, bottom = region
     columns, rows = values.shape[1] / (right - left), values.shape[0] / (bottom - top)
@@ -83,5 +83,5 @@ def _placed(values, size, region):
 
 
 def matplotlib(name):
-    """Something of matplotlib, which is imported when first needed."""
+    """Import matplotlib and return something of it."""
     return getattr(import_library("matplotlib", "cli", "Drawing"), name)

@@ -1,4 +1,4 @@
-"""A classifier's answers in a file: what a student learns from when its teacher is not there."""
+"""A classifier's predictions in a file: what a student learns from when its teacher is not there."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ _SHOWN = 5
 def save_predictions(
     path: PathLike, probabilities: np.ndarray, names: Sequence[str], class_names: Sequence[str] | None = None
 ) -> None:
-    """Writes a classifier's answers to a `.npz` that `read_predictions` reads.
+    """Write a classifier's predictions to a `.npz` that `read_predictions` reads.
 
     Args:
         path: Of the file.
@@ -46,7 +46,7 @@ def save_predictions(
 
 
 def read_predictions(path: PathLike, names: Sequence[str], class_names: Sequence[str] | None = None) -> np.ndarray:
-    """A classifier's saved probabilities `(n, classes)` for examples, in the order of their names.
+    """Return a classifier's saved probabilities `(n, classes)` for examples, in the order of their names.
 
     Args:
         path: Of the file.
@@ -72,7 +72,7 @@ def read_predictions(path: PathLike, names: Sequence[str], class_names: Sequence
     if missing:
         raise ArgumentError(
             f"predictions={str(path)!r} lack {len(missing)} of {len(names)} examples, the first {missing[0]!r}: "
-            "let the teacher answer for the same data."
+            "let the teacher predict for the same data."
         )
     rows = probabilities[[place[str(name)] for name in names]]
     if class_names is None:
@@ -81,7 +81,7 @@ def read_predictions(path: PathLike, names: Sequence[str], class_names: Sequence
 
 
 def _columns(path, saved, wanted, count):
-    """Where each of the `wanted` classes is."""
+    """Return where each of the `wanted` classes is."""
     if saved is None and len(wanted) == count:
         return list(range(count))
     if saved is None or sorted(saved) != sorted(wanted):

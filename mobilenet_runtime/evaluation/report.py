@@ -35,7 +35,7 @@ def write_report(
     facts: Mapping[str, str] | None = None,
     mistakes: int = 12,
 ) -> Path:
-    """Writes what an evaluation found as one HTML file, which needs nothing beside it.
+    """Write what an evaluation found as one HTML file, which needs nothing beside it.
 
     Args:
         path: Of the file; its folder is made if need be, and a file that is there is replaced when this one is whole.
@@ -105,12 +105,14 @@ def _curves(history):
 def _confusion(evaluation):
     names, matrix = evaluation.class_names, evaluation.metrics.confusion
     shares = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
-    note = "<p>Rows are true classes, columns what the model said. The colour is the share of the row.</p>"
+    note = "<p>Rows are true classes, columns what the model said. The color is the fraction of the row.</p>"
     if len(names) <= _CELLS:
         drawn = _confusion_table(names, matrix, shares)
     else:
-        told = f"Confusion matrix of {len(names)} classes: right answers on the diagonal in blue, mistakes in orange"
-        drawn = f'<img class="matrix" src="{_embedded(_heat_map(shares))}" alt="{told}">'
+        description = (
+            f"Confusion matrix of {len(names)} classes: correct predictions on the diagonal in blue, mistakes in orange"
+        )
+        drawn = f'<img class="matrix" src="{_embedded(_heat_map(shares))}" alt="{description}">'
         note += "<p>Classes are in the order of the table below.</p>"
     pairs = confused_pairs(matrix, _PAIRS)
     if pairs:
@@ -135,10 +137,10 @@ def _confusion_table(names, matrix, shares):
 
 
 def _heat_map(shares):
-    """An image of the matrix, clear where nothing is, so that it suits a light page and a dark one."""
-    colours = np.where(np.eye(len(shares), dtype=bool)[..., None], _FIRST, _SECOND)
+    """Return an image of the matrix, clear where nothing is, so that it suits a light page and a dark one."""
+    colors = np.where(np.eye(len(shares), dtype=bool)[..., None], _FIRST, _SECOND)
     alpha = 255 * np.sqrt(shares)[..., None]  # so that rare mistakes are seen
-    pixels = np.concatenate([colours, alpha], -1).round().astype("uint8")
+    pixels = np.concatenate([colors, alpha], -1).round().astype("uint8")
     scale = max(1, 800 // len(shares))
     return pillow("Image").fromarray(pixels.repeat(scale, 0).repeat(scale, 1))
 
@@ -152,11 +154,11 @@ def _classes(evaluation):
 
 
 def _calibration(found):
-    told = (
+    description = (
         f"<p>The expected calibration error is {found.ece:.4f}: the mean distance of confidence and accuracy over "
         f"{len(found.counts)} bins (Guo et al., 2017). Where bars end below the dashed line the model is too sure.</p>"
     )
-    return _section("Calibration", told + _side_by_side([charts.reliability(found), charts.confidences(found)]))
+    return _section("Calibration", description + _side_by_side([charts.reliability(found), charts.confidences(found)]))
 
 
 def _mistakes(evaluation, overlays, count):
@@ -193,7 +195,7 @@ def _speed(evaluation):
     if speed is not None:
         of = "one image" if speed.latency_batch == 1 else f"a batch of {speed.latency_batch}"
         rows += [
-            ("images per second, from disk to answer", f"{speed.images_per_second:,.1f}"),
+            ("images per second, from disk to prediction", f"{speed.images_per_second:,.1f}"),
             (f"latency of {of}, median", f"{speed.latency_ms:,.2f} ms"),
         ]
         if speed.peak_memory_mb is not None:
@@ -221,7 +223,7 @@ def _side_by_side(drawn):
 
 
 def _table(heads, rows, words, sortable=False):
-    """A table whose first `words` columns are text, the others numbers; its cells are escaped already."""
+    """Return a table whose first `words` columns are text, the others numbers; its cells are escaped already."""
     head = "".join(f'<th scope="col"{"" if i < words else _NUMBER}>{each}</th>' for i, each in enumerate(heads))
     lines = []
     for first, *rest in rows:

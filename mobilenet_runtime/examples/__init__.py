@@ -1,4 +1,4 @@
-"""Images with labels, from whatever users have them in. Without Keras, so that exported models can be judged too."""
+"""Images with labels, from whatever users have them in. Without Keras, so that exported models can be evaluated too."""
 
 from mobilenet_runtime.examples.examples import Data, Examples
 from mobilenet_runtime.examples.sources import read_data, read_examples

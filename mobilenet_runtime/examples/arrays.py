@@ -31,7 +31,7 @@ class _Names(Sequence):
 
 
 def read(path):
-    """`({part: Part}, class names or None)` of an `.npz`.
+    """Return `({part: Part}, class names or None)` of an `.npz`.
 
     Raises:
         ValueError: It can't be read without unpickling, lacks an array, or an array is no images or no labels.

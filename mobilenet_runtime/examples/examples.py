@@ -84,7 +84,7 @@ class Examples:
         return len(self.images)
 
     def subset(self, indices: "Sequence[int] | range | np.ndarray") -> "Examples":
-        """The examples at `indices`, in their order, of the same classes."""
+        """Return the examples at `indices`, in their order, of the same classes."""
         indices = np.asarray(indices, "int64")
         if isinstance(self.images, (list, tuple)):
             images = [self.images[i] for i in indices]
@@ -94,7 +94,7 @@ class Examples:
         return Examples(images, self.labels[indices], self.class_names, names)
 
     def name_of(self, i: int) -> str:
-        """What messages and reports call image `i`: its name, else its path, else its number."""
+        """Return what messages and reports call image `i`: its name, else its path, else its number."""
         if self.names is not None:
             return str(self.names[i])
         image = self.images[i]
@@ -107,7 +107,7 @@ class Examples:
 
 
 class Data(NamedTuple):
-    """What a model trains on, and what it is judged by meanwhile."""
+    """What a model trains on, and what it is evaluated on meanwhile."""
 
     train: Examples
     validation: Examples

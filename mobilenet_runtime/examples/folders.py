@@ -10,7 +10,7 @@ from mobilenet_runtime.reading import find_images, is_ignored
 
 
 def read(folder):
-    """`({part: Part}, class names)` of a folder.
+    """Return `({part: Part}, class names)` of a folder.
 
     Raises:
         ValueError: There are no class folders, or one of them has no image.
@@ -45,7 +45,7 @@ def class_folders(places):
 
 
 def _root(place):
-    """The folder from which the class folders of a place go down, or None."""
+    """Return the folder from which the class folders of a place go down, or None."""
     place = Path(place)
     if place.is_dir():
         return place

@@ -36,18 +36,18 @@ class _Images(Sequence):
 
 
 def is_dataset(data):
-    """Whether `data` is an object of the library, which is not imported to find out."""
+    """Return whether `data` is an object of the library, which is not imported to find out."""
     library = sys.modules.get("datasets")
     return library is not None and isinstance(data, (library.Dataset, library.DatasetDict))
 
 
 def is_saved(folder):
-    """Whether `save_to_disk` wrote this folder."""
+    """Return whether `save_to_disk` wrote this folder."""
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
 def load(folder):
-    """As `read`, of a folder that `save_to_disk` wrote."""
+    """Read a folder that `save_to_disk` wrote, as `read`."""
     try:
         return read(_datasets().load_from_disk(str(folder)), str(folder))
     except (OSError, KeyError) as error:
@@ -55,7 +55,7 @@ def load(folder):
 
 
 def download(name):
-    """As `read`, of a dataset that is published under that name."""
+    """Read a published dataset of that name, as `read`."""
     try:
         return read(_datasets().load_dataset(name), PREFIX + name)
     except (OSError, RuntimeError) as error:
@@ -63,7 +63,7 @@ def download(name):
 
 
 def read(data, name="the dataset"):
-    """`({part: Part}, class names or None)` of a `Dataset` or `DatasetDict`."""
+    """Return `({part: Part}, class names or None)` of a `Dataset` or `DatasetDict`."""
     splits = dict(data) if isinstance(data, dict) else {WHOLE: data}
     read_splits = {part_name(split): _part(dataset, name, split) for split, dataset in splits.items()}
     class_names = {names for _, names in read_splits.values()}

@@ -11,13 +11,13 @@ _INTEGER = re.compile(r"[+-]?\d+")
 
 
 def class_names_of(labels):
-    """The classes that `labels` name, sorted: by number where all are numbers, else by the alphabet."""
+    """Return the classes that `labels` name, sorted: by number where all are numbers, else by the alphabet."""
     names = {label_name(label) for label in labels}
     return tuple(sorted(names, key=int if all(map(_INTEGER.fullmatch, names)) else None))
 
 
 def label_numbers(labels, class_names, place_of):
-    """`(n,)` int64: the number of each label's class.
+    """Return `(n,)` int64: the number of each label's class.
 
     Args:
         labels: Names or numbers. A number is a place in `class_names`, unless all of those are numbers themselves.
@@ -50,7 +50,7 @@ def label_numbers(labels, class_names, place_of):
 
 
 def label_name(label: Any) -> str:
-    """A label as a name: numbers as their digits.
+    """Return a label as a name: numbers as their digits.
 
     Raises:
         ValueError: It is missing, negative or no label.

@@ -12,7 +12,7 @@ _SHOWN = 5
 
 
 def read(manifest):
-    """`({part: Part}, None)` of a manifest. Paths are relative to its folder.
+    """Return `({part: Part}, None)` of a manifest. Paths are relative to its folder.
 
     Raises:
         ValueError: A line is wrong (the message says which) or images are missing (how many, and the first few).

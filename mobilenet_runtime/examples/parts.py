@@ -26,5 +26,5 @@ class Part:
 
 
 def part_name(name):
-    """The name that a part goes by here, whatever its source calls it."""
+    """Return the name that a part goes by here, whatever its source calls it."""
     return _NAMES.get(str(name).lower(), str(name).lower())

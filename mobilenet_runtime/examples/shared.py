@@ -42,7 +42,7 @@ def shared_images(train, validation):
 
 
 def _is_held(images):
-    """Whether images are paths or arrays at hand, so that looking at one decodes nothing."""
+    """Return whether images are paths or arrays at hand, so that looking at one decodes nothing."""
     if isinstance(images, Picked):
         return _is_held(images.items)
     if isinstance(images, Joined):
@@ -51,7 +51,7 @@ def _is_held(images):
 
 
 def _kind(image):
-    """Size of a file, or shape and type of an array; None for anything else."""
+    """Return size of a file, or shape and type of an array; None for anything else."""
     if isinstance(image, np.ndarray):
         return (image.shape, str(image.dtype)) if image.size and image.dtype != object else None
     if isinstance(image, (str, os.PathLike)):

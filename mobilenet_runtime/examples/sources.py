@@ -23,17 +23,17 @@ _KINDS = (
 
 
 def read_data(data: Any, *, validation: Any = None, validation_fraction: float = 0.2, seed: int = 0) -> Data:
-    """Reads what to train on and what to validate with.
+    """Read what to train on and what to validate with.
 
     Validation is the first of these that there is: `validation`; the part of `data` called validation; the one called
-    test; a share of each class, drawn by `seed`.
+    test; a fraction of each class, drawn by `seed`.
 
     Args:
         data: A folder of class folders (or with train/ and validation/, val/ or test/ in it), a manifest (`.csv` or
             `.jsonl` with path, label and perhaps split), an `.npz`, a Hugging Face dataset (`"hf:user/name"`, a folder
             that `save_to_disk` wrote, or the object), or `Examples`.
         validation: The same, for validation; None for a part of `data`.
-        validation_fraction: Share of each class to hold out where no validation is given, in [0, 1).
+        validation_fraction: Fraction of each class to hold out where no validation is given, in [0, 1).
         seed: Of that draw, at least 0.
 
     Returns:
@@ -71,7 +71,7 @@ def _train_and_validation(data, validation, validation_fraction, seed):
 
 
 def read_examples(data: Any, split: str | None = None, *, class_names: Sequence[str] | None = None) -> Examples:
-    """Reads all of `data`, or one of its parts, for evaluation.
+    """Read all of `data`, or one of its parts, for evaluation.
 
     Args:
         data: As for `read_data`.
@@ -95,7 +95,7 @@ def read_examples(data: Any, split: str | None = None, *, class_names: Sequence[
 
 
 def _read(data):
-    """`({name: Part}, class names or None)`."""
+    """Return `({name: Part}, class names or None)`."""
     if isinstance(data, Examples):
         labels = [data.class_names[i] for i in data.labels]
         return {WHOLE: Part(data.images, labels, data.name_of, data.names)}, data.class_names
@@ -118,7 +118,7 @@ def _read(data):
 
 
 def _examples(data, parts, class_names):
-    """The `Examples` of all `parts`, in terms of `class_names`, or of what their labels name."""
+    """Return the `Examples` of all `parts`, in terms of `class_names`, or of what their labels name."""
     parts = [part for part in parts if len(part.images)]
     if not parts:
         raise ArgumentError(f"{_shown(data)} has no images.")
@@ -134,7 +134,7 @@ def _examples(data, parts, class_names):
 
 
 def _checked(parts):
-    """The names of all labels; an error says where a wrong one is."""
+    """Yield the names of all labels; an error says where a wrong one is."""
     for part in parts:
         for i, label in enumerate(part.labels):
             try:

@@ -7,13 +7,13 @@ from mobilenet_runtime.examples.examples import Data, Examples
 
 
 def split(examples: Examples, fraction: float = 0.2, seed: int = 0) -> Data:
-    """Holds out about `fraction` of each class, drawn by `seed`.
+    """Hold out about `fraction` of each class, drawn by `seed`.
 
     A class of two images or more has at least one in either part; a single image stays in training.
 
     Args:
         examples: `Examples`.
-        fraction: Share that is held out, in [0, 1); 0 holds out none.
+        fraction: Fraction that is held out, in [0, 1); 0 holds out none.
         seed: Of the draw, at least 0.
 
     Returns:

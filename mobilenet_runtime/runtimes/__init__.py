@@ -19,13 +19,13 @@ ENDINGS = tuple(filter(None, _RUNTIMES))
 
 
 def is_exported(path: PathLike) -> bool:
-    """Whether a path is one that `load` takes, by its name and by what is there."""
+    """Return whether a path is one that `load` takes, by its name and by what is there."""
     path = Path(path)
     return (path / "saved_model.pb").is_file() if path.is_dir() else path.suffix in _RUNTIMES and path.is_file()
 
 
 def load(path: PathLike, threads: int | None = None) -> Exported:
-    """An exported model, ready to run.
+    """Return an exported model, ready to run.
 
     Args:
         path: A `.tflite`, `.onnx`, `.xml` or `.pt2` file, or the folder of a SavedModel.
@@ -46,7 +46,7 @@ def load(path: PathLike, threads: int | None = None) -> Exported:
 
 
 def ending_of(path):
-    """The ending of an exported file, or `""` for the folder of a SavedModel.
+    """Return the ending of an exported file, or `""` for the folder of a SavedModel.
 
     Raises:
         ValueError: There is no such file, or its kind is unknown.

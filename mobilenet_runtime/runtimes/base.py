@@ -1,4 +1,4 @@
-"""What all runtimes have in common: a file that is opened, images that go in, answers that come out."""
+"""What all runtimes have in common: a file that is opened, images that go in, outputs that come out."""
 
 import abc
 import contextlib
@@ -26,7 +26,7 @@ class RuntimeFailure(MobileNetError, ValueError):
 
 
 def imported(module, extra="export"):
-    """A module of a runtime, which is imported when first needed.
+    """Return a module of a runtime, which is imported when first needed.
 
     Raises:
         RuntimeMissing: It is not installed.
@@ -62,7 +62,7 @@ def failures(path, runtime, shape):
 
 
 def _reason(error):
-    """The first line that says something: OpenVINO's begin with places in its source."""
+    """Return the first line that says something: OpenVINO's begin with places in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = [line for line in lines if not line.startswith(("Exception from ", "Check '"))]
     return (said or lines or [type(error).__name__])[0].rstrip(".!")
@@ -79,7 +79,7 @@ class Exported(abc.ABC):
         runtime: Name and version of the library that runs it.
         threads: How many the runtime may use, or None for its own choice.
         input_shape: `(batch, height, width, channels)` in the file's own order; None where an axis is free.
-        output_names: Of the answers, in their order.
+        output_names: Of the outputs, in their order.
         metadata: The `Metadata` in the file, or None.
     """
 
@@ -93,7 +93,7 @@ class Exported(abc.ABC):
         self.output_names: list[str]
 
     def _describe(self, input_shapes, output_names):
-        """Sets what the file takes and gives, from the shapes of its inputs with None or -1 for a free axis.
+        """Set what the file takes and give, from the shapes of its inputs with None or -1 for a free axis.
 
         Raises:
             RuntimeFailure: It takes something else than one batch of images.
@@ -108,7 +108,7 @@ class Exported(abc.ABC):
         self.output_names = list(output_names)
 
     def _keep(self, text):
-        """Sets the metadata from the text in the file, if it has one.
+        """Set the metadata from the text in the file, if it has one.
 
         Raises:
             RuntimeFailure: They are damaged, or another model's.
@@ -162,7 +162,7 @@ class Exported(abc.ABC):
         return height, width
 
     def __call__(self, images: Any) -> np.ndarray | dict[str, np.ndarray]:
-        """The answers to a batch of images.
+        """Return the outputs to a batch of images.
 
         Args:
             images: `(batch, height, width, channels)`, floats that are normalized as the model wants them, or
@@ -194,7 +194,7 @@ class Exported(abc.ABC):
         return self.outputs(images.astype("float32"))
 
     def outputs(self, images: np.ndarray) -> Any:
-        """The answers to images in float32 that are right for the file already; see `__call__`."""
+        """Return the outputs to images in float32 that are right for the file already; see `__call__`."""
         self._check(images)
         first = self.data_format == "channels_first"
         if first:
@@ -222,7 +222,7 @@ class Exported(abc.ABC):
             )
 
     def _example_shape(self):
-        """A shape of one batch in the file's own order, of one image where any number goes in.
+        """Return a shape of one batch in the file's own order, of one image where any number goes in.
 
         Raises:
             ValueError: Height, width or channels are free.
@@ -232,12 +232,12 @@ class Exported(abc.ABC):
 
     @abc.abstractmethod
     def run(self, batch: np.ndarray) -> list[np.ndarray]:
-        """The answers to one batch in the file's own layout and size, as a list of arrays by `output_names`."""
+        """Return the outputs for one batch in the file's own layout and size, as a list of arrays by `output_names`."""
 
     @abc.abstractmethod
     def operations(self) -> dict[str, int]:
-        """`{operation's name: how many}` of the graph, as the format names them."""
+        """Return `{operation's name: how many}` of the graph, as the format names them."""
 
     @abc.abstractmethod
     def placement(self) -> dict[str, int]:
-        """`{who computes: how many operations}`, as far as the runtime tells."""
+        """Return `{who computes: how many operations}`, as far as the runtime reports it."""

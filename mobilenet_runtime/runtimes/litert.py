@@ -16,7 +16,7 @@ from mobilenet_runtime.runtimes.pool import Pool, parallel_calls
 class LiteRtModel(Exported):
     """A model in a `.tflite` file.
 
-    Numbers go in and come out as float32: where the file takes or gives integers, they are quantised on the way in and
+    Numbers go in and come out as float32: where the file takes or gives integers, they are quantized on the way in and
     made real on the way out, by the scale and zero point in the file.
 
     An interpreter serves one thread at a time, so each call has one for itself: there are as many as calls have run at
@@ -40,7 +40,7 @@ class LiteRtModel(Exported):
             self._keep(associated_file(self.path, FILE))
 
     def _names(self, interpreter):
-        """The outputs' names in the file's first signature, which are those its maker gave, or the tensors' own."""
+        """Return the outputs' names in the file's first signature, or the tensors' own."""
         names = {}
         for signature in list(interpreter.get_signature_list())[:1]:
             details = interpreter.get_signature_runner(signature).get_output_details()
@@ -67,7 +67,7 @@ class LiteRtModel(Exported):
         return taken | ({"interpreter": left} if left else {})
 
     def left_over(self):
-        """`{operation's name: how many}` of those that XNNPACK did not take over."""
+        """Return `{operation's name: how many}` of those that XNNPACK did not take over."""
         nodes, delegates = self._prepared()
         inputs = {node["index"]: node["inputs"] for node in nodes}
         makers = {tensor: node["index"] for node in nodes for tensor in node["outputs"]}
@@ -85,7 +85,7 @@ class LiteRtModel(Exported):
         return dict(collections.Counter(node["op_name"] for node in nodes if node["index"] not in taken))
 
     def _prepared(self):
-        """The graph's nodes and those of delegates, of which there are none before the tensors are allocated."""
+        """Return the graph's nodes and those of delegates, of which there are none before the tensors are allocated."""
         with self._pool.borrow(_Instance.is_allocated) as instance:
             if not instance.is_allocated():
                 shape = self._example_shape()
@@ -112,14 +112,14 @@ class _Instance:
             self.shape = shape
 
     def nodes(self):
-        """`(nodes of the graph, nodes of delegates)`."""
+        """Return `(nodes of the graph, nodes of delegates)`."""
         nodes = graph_operations(self.interpreter)
         delegates = [node for node in nodes if node["op_name"] == "DELEGATE"]
         return [node for node in nodes if node["op_name"] != "DELEGATE"], delegates
 
 
 def _quantized(values, details):
-    """Real numbers as the tensor holds them."""
+    """Return real numbers as the tensor holds them."""
     kind = np.dtype(details["dtype"])
     if kind.kind not in "iu":
         return values.astype(kind)
@@ -136,7 +136,7 @@ def _real(values, details):
 
 
 def associated_file(path, name):
-    """A text file that travels at the end of a `.tflite`, as LiteRT's metadata keep them, or None."""
+    """Return a text file that travels at the end of a `.tflite`, as LiteRT's metadata keep them, or None."""
     if not zipfile.is_zipfile(path):
         return None
     with zipfile.ZipFile(path) as archive:

@@ -40,7 +40,7 @@ class OpenvinoModel(Exported):
 
     def run(self, batch):
         with self._requests.borrow() as request:
-            answers = request.infer(batch, share_inputs=True)  # the answers are copies
+            answers = request.infer(batch, share_inputs=True)  # the outputs are copies
         return [answers[i] for i in range(len(self.output_names))]
 
     def operations(self):

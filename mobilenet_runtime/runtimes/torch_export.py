@@ -59,7 +59,7 @@ class TorchProgram(Exported):
 
 
 def load_program(path, files):
-    """A program, with the texts of the `files` that travel with it, by name; what isn't there stays as it is.
+    """Return a program, with the texts of the `files` that travel with it, by name; what isn't there stays as it is.
 
     An archive may hold pickles, which can run anything: they are read as tensors alone, or refused.
     """

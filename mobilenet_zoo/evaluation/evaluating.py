@@ -27,7 +27,7 @@ _SHOWN = 512  # pixels of a photograph's longer side in a report
 
 
 def evaluate(model: Any, examples: Examples, **options: Any) -> Evaluation:
-    """Runs a classifier on images with labels and measures its answers.
+    """Run a classifier on images with labels and measure its outputs.
 
     Args:
         model: A Keras model of this library with its classifier, or the path of an exported file (`.tflite`, `.onnx`,
@@ -48,7 +48,7 @@ def evaluate(model: Any, examples: Examples, **options: Any) -> Evaluation:
 class KerasClassifier:
     """A Keras model as a classifier; see `mobilenet_runtime.classifier.ExportedClassifier`.
 
-    Several threads may call `answer` at once. Under JAX they take turns, since Keras hands the weights' memory over to
+    Several threads may call `predict` at once. Under JAX they take turns, since Keras hands the weights' memory over to
     the call that runs.
     """
 
@@ -67,16 +67,16 @@ class KerasClassifier:
         self.probabilities = softmax if logits else (lambda values: values)
         self._turn = lock_of(model) if keras.backend.backend() == "jax" else contextlib.nullcontext()
 
-    def answer(self, images: np.ndarray) -> np.ndarray:
+    def predict(self, images: np.ndarray) -> np.ndarray:
         with self._turn:
             return as_numpy(self.model.predict_on_batch(images))
 
     def measured(self, image: np.ndarray, runs: int) -> tuple[float, int, float | None]:
-        """`(latency_ms, latency_batch, peak_memory_mb)`, in this process."""
+        """Return `(latency_ms, latency_batch, peak_memory_mb)`, in this process."""
         peak, times = peak_memory(), []
         for _ in range(_WARM_UP + runs):
             start = time.perf_counter()
-            self.answer(image)
+            self.predict(image)
             times.append(time.perf_counter() - start)
         return 1e3 * statistics.median(times[_WARM_UP:]), len(image), None if peak is None else peak / 1e6
 
@@ -88,7 +88,7 @@ class KerasClassifier:
 
 
 def heat_on_mistakes(model: keras.Model, found: Evaluation, count: int = 12, batch_size: int = 16) -> dict[int, Any]:
-    """Overlays for a report: what the model looked at where it was surest and wrong.
+    """Return overlays for a report: what the model looked at where it was surest and wrong.
 
     Args:
         model: The Keras model that was evaluated.

@@ -46,7 +46,7 @@ class Explanation:
 def explain(
     model: keras.Model, image: ImageLike, class_index: int | None = None, *, transform: Preprocessing | None = None
 ) -> Any:
-    """Shows which part of an image speaks for a class.
+    """Show which part of an image speaks for a class.
 
     Args:
         model: A classifier of this library, or another with a global pool over its last feature map; its body may be
@@ -77,7 +77,7 @@ def explain(
 def grad_cam(
     model: keras.Model, images: Any, classes: Sequence[int] | np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The maps of a batch: the last feature maps, summed with the mean gradients of a class's logit as weights.
+    """Return the maps of a batch: the last feature maps, summed with the mean gradients of a class's logit as weights.
 
     Args:
         model: As for `explain`.
@@ -118,12 +118,12 @@ def grad_cam(
 
 
 def scaled(heat):
-    """A map with its largest value as 1, or all 0."""
+    """Return a map with its largest value as 1, or all 0."""
     return heat / heat.max() if heat.max() > 0 else heat
 
 
 def _as_input(images, model):
-    """Images as floats that the model takes; another library's model says nothing about that."""
+    """Return images as floats that the model takes; another library's model says nothing about that."""
     try:
         transform = preprocessing(model)
     except ArgumentError:
@@ -132,7 +132,7 @@ def _as_input(images, model):
 
 
 def _tensorflow_gradients(model, pool, images, score):
-    """What goes into the pool, the score's gradients by it, and the logits."""
+    """Return what goes into the pool, the score's gradients by it, and the logits."""
     import tensorflow as tf
 
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -180,7 +180,7 @@ _GRADIENTS = {"tensorflow": _tensorflow_gradients, "jax": _jax_gradients, "torch
 
 @contextlib.contextmanager
 def _tapped(pool, tap):
-    """Has what goes into the pool go through `tap` first; yields the list of what came out of that."""
+    """Pass the input of the pool through `tap` first; yield the list of its outputs."""
     seen, call = [], pool.call
 
     def tapped(x, *args, **kwargs):
@@ -192,7 +192,7 @@ def _tapped(pool, tap):
 
 
 def _logits_of(layer):
-    """Has the model's last layer give logits in place of probabilities."""
+    """Let the model's last layer give logits in place of probabilities."""
     if isinstance(layer, keras.layers.Softmax):
         return _replaced(layer, "call", lambda x, *args, **kwargs: x, layer.call)
     if getattr(layer, "activation", None) not in (None, keras.activations.linear):
@@ -223,7 +223,7 @@ def _replaced(layer, name, function, usual):
 
 
 def _pool(model):
-    """The last global pool, be it in a model within the model."""
+    """Return the last global pool, be it in a model within the model."""
     layers = all_layers(model) if isinstance(model, keras.Model) else ()
     pools = [layer for layer in layers if isinstance(layer, _POOLS)]
     output = getattr(model, "output_shape", None)

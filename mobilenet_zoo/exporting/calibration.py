@@ -35,7 +35,7 @@ class Images:
 
 
 def made_up(shape, scaling, batch_size):
-    """Smooth random images of `(height, width, channels)`, for a file that needs no calibration.
+    """Return smooth random images of `(height, width, channels)`, for a file that needs no calibration.
 
     Args:
         shape: Of an image.
@@ -54,7 +54,7 @@ def made_up(shape, scaling, batch_size):
 
 
 def read_calibration(calibration, transform, model):
-    """The user's images, a fifth of them held out.
+    """Return the user's images, a fifth of them held out.
 
     Args:
         calibration: A folder, paths or patterns; an array `(n, height, width, channels)` of floats as the model takes
@@ -111,12 +111,12 @@ def read_calibration(calibration, transform, model):
 
 
 def _is_whole(image):
-    """Whether it is an image of any size, and not an array."""
+    """Return whether it is an image of any size, and not an array."""
     return is_encoded(image) or isinstance(image, pillow("Image").Image)
 
 
 def _from_files(paths, transform):
-    """The images that can be read, and which of the paths they are."""
+    """Return the images that can be read, and which of the paths they are."""
     arrays, kept, failures, place = [], [], [], {path: i for i, path in enumerate(paths)}
     for good, read, failed in batches(paths, transform, 16) if paths else []:
         if good:

@@ -57,7 +57,7 @@ def equalize(model, images, levels):
 
 
 def _is_scalable(layer):
-    """Whether the channels that a layer gives can be scaled by its own weights."""
+    """Return whether the channels that a layer gives can be scaled by its own weights."""
     return (
         isinstance(layer, ConvNormActivation)
         and layer.use_bias

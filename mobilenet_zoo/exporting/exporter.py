@@ -32,7 +32,7 @@ def export(
     reduce_range: bool = False,
     progress: Callable[[ExportStep], object] | None = None,
 ) -> ExportReport:
-    """Writes a model for another runtime, opens the file there, and compares its answers with the model's.
+    """Write a model for another runtime, opens the file there, and compares its outputs with the model's.
 
     The backend that writes a format best does so in a process of its own, whichever runs here: TensorFlow writes
     LiteRT and SavedModel, PyTorch ONNX, OpenVINO and torch.export. Batch norm is folded into the convolutions first.
@@ -53,14 +53,14 @@ def export(
             compare with. A folder, paths, an array `(n, height, width, channels)`, a list of PIL images, bytes or open
             files, or a pair of one of these and the class of each image. An array of integers has pixels in 0..255,
             one of floats is as the model takes it.
-        include_preprocessing: Whether the file takes pixels in 0..255 and normalises them. A model that does so
+        include_preprocessing: Whether the file takes pixels in 0..255 and normalizes them. A model that does so
             keeps it.
         include_softmax: Whether the file gives probabilities (True) or logits (False); None for what the model gives.
-        metadata: Whether class names, normalisation, source and licence go into the file.
-        verify: Whether the file is opened and compared. A number is the deviation to allow, as a share of the largest
-            output, in place of 2e-4 for float32 and 5e-2 for float16.
-        float_blocks: For quantisation: names of layers to keep in float. None: none, unless `"int8"` costs more than a
-            point of accuracy on the held-out images (without labels, three points of agreement); then those layers
+        metadata: Whether class names, normalization, source and license go into the file.
+        verify: Whether the file is opened and compared. A number is the deviation to allow, as a fraction of the
+            largest output, in place of 2e-4 for float32 and 5e-2 for float16.
+        float_blocks: For quantization: names of layers to keep in float. None: none, unless `"int8"` costs more than a
+            point of accuracy on the validation images (without labels, three points of agreement); then those layers
             that lose most, which a search finds. `()` leaves none in float32 and skips the search.
         reduce_range: For `"int8"`, ONNX and OpenVINO: whether kernels keep to 7 bits. Pass True for a file that will
             run on x86 processors without VNNI (before about 2019), whose 16-bit sums full 8-bit kernels can overflow.
@@ -75,7 +75,7 @@ def export(
         ValueError: An argument is wrong.
         ExportError: A library is missing, the images don't do, nothing could be written, or the file does not answer
             as the model does. It is then kept beside the path, with `.rejected` after its name, and the message says
-            from which block on it departs.
+            from which block on it deviates.
     """
     options = locals()
     del options["model"], options["path"], options["format"]
@@ -84,18 +84,18 @@ def export(
 
 
 def export_all(model, paths, **options):
-    """`export` to several paths: `{path: format or None}`; the processes that write are shared.
+    """Yield `export` to several paths: `{path: format or None}`; the processes that write are shared.
 
     Yields:
         An `ExportReport` for each path.
     """
     from mobilenet_zoo.exporting.formats import find_format
     from mobilenet_zoo.exporting.places import check_place
-    from mobilenet_zoo.exporting.plan import Plan
+    from mobilenet_zoo.exporting.plan import make_plan
     from mobilenet_zoo.exporting.progress import Progress, steps_of
     from mobilenet_zoo.exporting.session import write
 
-    plan = Plan(model, **options)
+    plan = make_plan(model, **options)
     formats = {Path(path): find_format(path, name) for path, name in paths.items()}
     for path, format in formats.items():
         plan.check(format)

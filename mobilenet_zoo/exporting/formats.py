@@ -18,7 +18,7 @@ class Format:
         backend: The backend of Keras that writes it, with its extra.
         libraries: What has to be installed beside it, to write it and to run it.
         data_format: Of its images.
-        quantizations: What it can be quantised to, with the libraries that each needs.
+        quantizations: What it can be quantized to, with the libraries that each needs.
         any_batch: Whether it takes batches of any size.
         companions: Endings of files that belong to the first.
         reduces_range: Whether `reduce_range` is offered, as the runtime adds 8-bit products in 16 bits on processors
@@ -37,12 +37,12 @@ class Format:
     reduces_range: bool = False
 
     def files(self, path):
-        """The paths of all files that an export to `path` writes."""
+        """Return the paths of all files that an export to `path` writes."""
         path = Path(path)
         return [path, *(path.with_suffix(ending) for ending in self.companions)]
 
     def check_installed(self, quantization=None):
-        """Raises an `ExportError` that names what to install where something is missing."""
+        """Raise an `ExportError` that names what to install where something is missing."""
         needed = (self.backend, *self.libraries, *(self.quantizations[quantization] if quantization else ()))
         missing = [name for name in needed if not is_installed(name)]
         if missing:
@@ -82,7 +82,7 @@ FORMATS = {
 
 
 def find_format(path, name=None):
-    """The `Format` of `name`, or of the path's ending.
+    """Return the `Format` of `name`, or of the path's ending.
 
     Raises:
         ValueError: Neither is known, or the two contradict each other.

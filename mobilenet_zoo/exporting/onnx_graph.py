@@ -9,7 +9,7 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def finish(graph_model):
-    """Makes a dense layer one operation, names nodes after their layers, and takes out where they were traced.
+    """Make a dense layer one operation, names nodes after their layers, and take out where they were traced.
 
     Args:
         graph_model: An `onnx_ir.Model`, which is changed.
@@ -30,6 +30,6 @@ def finish(graph_model):
 
 
 def _layer(scopes):
-    """The name of a layer in the list of scopes that PyTorch keeps as text, or nothing."""
+    """Return the name of a layer in the list of scopes that PyTorch keeps as text, or nothing."""
     parts = scopes.partition("'layer.")[2]
     return parts.partition("'")[0].partition(".")[0]

@@ -7,7 +7,7 @@ from mobilenet_common.writing import folder_beside
 
 
 def check_place(path, format):
-    """Raises a `ValueError` where something lies at `path` that an export must not replace."""
+    """Raise a `ValueError` where something lies at `path` that an export must not replace."""
     if format.ending and path.is_dir():
         raise ArgumentError(f"path={str(path)!r} is a folder: name a file in it that ends with {format.ending}.")
     if not format.ending and path.exists():
@@ -19,7 +19,7 @@ def check_place(path, format):
 
 @contextlib.contextmanager
 def beside(path):
-    """A temporary folder on the disk of `path`, so that what is whole takes its place at once.
+    """Yield a temporary folder on the disk of `path`, from which a file can be moved there in one step.
 
     Raises:
         ExportError: Nothing can be written there.
@@ -36,6 +36,6 @@ def beside(path):
 
 
 def size_on_disk(paths):
-    """Bytes of files and of all that is in folders."""
+    """Return bytes of files and of all that is in folders."""
     files = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*"))]
     return sum(file.stat().st_size for file in files if file.is_file())

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +14,10 @@ from mobilenet_common.nesting import all_layers, as_functional
 from mobilenet_common.ops.layout import split_shape
 from mobilenet_runtime.labels import imagenet_classes
 from mobilenet_runtime.metadata import Metadata
+from mobilenet_runtime.transform import Preprocessing
 from mobilenet_zoo.exporting.calibration import made_up, read_calibration
+from mobilenet_zoo.exporting.formats import Format
+from mobilenet_zoo.exporting.job import Job
 from mobilenet_zoo.exporting.prepared import data_format_of, ends_in_softmax
 from mobilenet_zoo.exporting.reference import Reference
 from mobilenet_zoo.exporting.verification import deviation
@@ -21,85 +26,42 @@ from mobilenet_zoo.preprocessing import preprocessing
 from mobilenet_zoo.registry import WEIGHTS
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Plan:
-    """The checked arguments of `export`, and what follows from them."""
+    """The checked arguments of `export`, and what follows from them; see `make_plan`.
+
+    Attributes:
+        model: A functional model.
+        modules: To import before the model is loaded in another process.
+        transform: The `Preprocessing` of its images at the file's size, channels last as images are compared.
+        normalizes: Whether the model itself normalizes.
+        scaling: `(mean, std)` that the file applies to pixels in 0..255, or None.
+        batch_size, quantization, calibration, include_softmax, metadata, verify, float_blocks, reduce_range, progress:
+            The arguments of `export`.
+    """
 
     model: keras.Model
-    batch_size: int | None = 1
-    image_size: tuple | int | None = None
-    quantization: str | None = None
-    calibration: object = None
-    include_preprocessing: bool = False
-    include_softmax: bool | None = None
-    metadata: bool = True
-    verify: bool | float = True
-    float_blocks: tuple | None = None
-    reduce_range: bool = False
-    progress: Callable | None = None
+    modules: tuple[str, ...]
+    transform: Preprocessing
+    normalizes: bool
+    scaling: tuple[tuple[float, ...], tuple[float, ...]] | None
+    batch_size: int | None
+    quantization: str | None
+    calibration: Any
+    include_softmax: bool | None
+    metadata: bool
+    verify: bool | float
+    float_blocks: tuple[str, ...] | None
+    reduce_range: bool
+    progress: Callable | None
 
-    def __post_init__(self):
-        known = facts_of(self.model) if isinstance(self.model, keras.Model) else None
-        model = self.model = remember(as_functional(self.model, "export"), known)
-        if len(model.inputs) != 1:
-            raise ArgumentError(
-                f"export takes a functional keras.Model with one input, and {model.name} has {len(model.inputs)}."
-            )
-        if self.batch_size is not None:
-            self.batch_size = integer("batch_size", self.batch_size, 1)
-        one_of("quantization", self.quantization, (None, "float16", "dynamic", "int8"))
-        for name in ("include_preprocessing", "metadata", "reduce_range"):
-            setattr(self, name, one_of(name, getattr(self, name), (True, False)))
-        self.include_softmax = one_of("include_softmax", self.include_softmax, (None, True, False))
-        self.verify = plain_value(self.verify)
-        if not isinstance(self.verify, bool):
-            self.verify = number("verify", self.verify, 0, float("inf"))
-        if self.include_softmax is not None and (len(model.outputs) != 1 or len(model.outputs[0].shape) != 2):
-            raise ArgumentError(
-                f"include_softmax={self.include_softmax} is for classifiers, and {model.name} gives features: leave it "
-                "out."
-            )
-        if self.quantization == "int8" and self.calibration is None:
-            raise ArgumentError(
-                'quantization="int8" needs calibration: a folder or an array of images such as the model will see.'
-            )
-        names = [layer.name for layer in model.layers]
-        for name in self.float_blocks or ():
-            if name not in names:
-                raise unknown_name("float_blocks", name, names)
-        if self.float_blocks and self.quantization is None:
-            raise ArgumentError("float_blocks is for quantisation: pass quantization too, or leave it out.")
-        if self.reduce_range and self.quantization != "int8":
-            raise ArgumentError(
-                f'reduce_range=True is for quantization="int8", and quantization={self.quantization!r}: leave it out.'
-            )
-        if self.progress is not None and not callable(self.progress):
-            raise ArgumentError(
-                f"progress must be a function that takes an ExportStep, or None, got {self.progress!r}."
-            )
-        self.modules = _modules_of(model)
-        transform = preprocessing(model, input_size=self._size())
-        self.transform = dataclasses.replace(transform, data_format="channels_last")  # as images are compared
-        self.size = self.transform.size
-        self.data_format = data_format_of(model)
-        self.normalises = self.transform.mean is None
-        self.scaling = None
-        if self.include_preprocessing and not self.normalises:
-            self.scaling = (self.transform.mean, self.transform.std)
-
-    def _size(self) -> tuple[int, int]:
-        _, height, width, _ = split_shape(self.model.inputs[0].shape, data_format_of(self.model))
-        if self.image_size is not None:
-            return pair("image_size", self.image_size, 1, "a pair (height, width)")
-        if height is None or width is None:
-            raise ArgumentError(
-                f"{self.model.name} takes images of any size, and an exported file one: pass image_size, such as "
-                "image_size=224."
-            )
-        return int(height), int(width)
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the file's images."""
+        return self.transform.size
 
     def check(self, format):
-        """Raises a `ValueError` or `ExportError` if the file can't be written in `format`."""
+        """Raise a `ValueError` or `ExportError` if the file can't be written in `format`."""
         if self.quantization is not None and self.quantization not in format.quantizations:
             offered = ", ".join(map(repr, format.quantizations)) or "none"
             raise ArgumentError(
@@ -122,12 +84,12 @@ class Plan:
         if self.calibration is not None:
             return read_calibration(self.calibration, self.transform, self.model)
         shape = (*self.size, self.transform.channels)
-        scaling = None if self.normalises else (self.transform.mean, self.transform.std)
+        scaling = None if self.normalizes else (self.transform.mean, self.transform.std)
         return made_up(shape, scaling, self.batch_size)
 
     @functools.cached_property
     def reference(self):
-        """The model's own answers."""
+        """The model's own outputs."""
         try:
             return Reference(self.model, self.size, self.include_softmax)
         except (ValueError, TypeError) as error:
@@ -136,19 +98,19 @@ class Plan:
 
     @functools.cached_property
     def expected(self):
-        """The model's answers to the images that are compared."""
+        """The model's outputs to the images that are compared."""
         return self.reference(self.images.checked)
 
     @functools.cached_property
     def sensitivity(self):
-        """How far the model's outputs move, as a share of the largest, when its images move by 1e-6."""
+        """How far the model's outputs move, as a fraction of the largest, when its images move by 1e-6."""
         images = self.images.checked
         noise = np.random.default_rng(0).standard_normal(images.shape)
         moved = self.reference((images * (1 + 1e-6 * noise)).astype("float32"))
         return max(deviation(y, expected) for y, expected in zip(moved, self.expected, strict=True))
 
     def fed(self, images):
-        """Images as the model takes them, as the file takes them."""
+        """Return images as the model takes them, as the file takes them."""
         if self.scaling is None:
             return images
         mean, std = (np.asarray(each, "float32") for each in self.scaling)
@@ -164,7 +126,7 @@ class Plan:
         if has_classes:
             soft = ends_in_softmax(model) if self.include_softmax is None else self.include_softmax
             gives = "probabilities" if soft else "logits"
-        inside = self.normalises or self.scaling is not None
+        inside = self.normalizes or self.scaling is not None
         return Metadata(
             name=model.name,
             class_names=_class_names(facts, model.outputs[0].shape[-1]) if has_classes else None,
@@ -177,30 +139,114 @@ class Plan:
             std=None if inside else transform.std,
             gives=gives,
             source=base,
-            licence=WEIGHTS[base].licence if base in WEIGHTS else None,
+            license=WEIGHTS[base].license if base in WEIGHTS else None,
         )
 
-    def job(self, path, format, calibration, **changes):
-        """What the process that writes is told; see `worker.write`."""
-        return {
-            "path": str(path),
-            "format": format.name,
-            "batch_size": self.batch_size,
-            "image_size": list(self.size),
-            "scaling": self.scaling,
-            "softmax": self.include_softmax,
-            "quantization": self.quantization,
-            "calibration": calibration,
-            "float_blocks": list(self.float_blocks or ()),
-            "reduce_range": self.reduce_range,
-            "blocks": False,
-            "metadata": self.record.as_json() if self.metadata else None,
-            **changes,
-        }
+    def job(self, path: Path, format: Format, calibration: str | None, **changes: Any) -> Job:
+        """Return the order for the process that writes; `changes` are fields of `Job`."""
+        job = Job(
+            path=str(path),
+            format=format.name,
+            batch_size=self.batch_size,
+            image_size=self.size,
+            scaling=self.scaling,
+            softmax=self.include_softmax,
+            quantization=self.quantization,
+            calibration=calibration,
+            float_blocks=self.float_blocks or (),
+            reduce_range=self.reduce_range,
+            metadata=self.record.as_json() if self.metadata else None,
+        )
+        return dataclasses.replace(job, **changes)
+
+
+def make_plan(
+    model: keras.Model,
+    *,
+    batch_size: int | None = 1,
+    image_size: tuple[int, int] | int | None = None,
+    quantization: str | None = None,
+    calibration: Any = None,
+    include_preprocessing: bool = False,
+    include_softmax: bool | None = None,
+    metadata: bool = True,
+    verify: bool | float = True,
+    float_blocks: Sequence[str] | None = None,
+    reduce_range: bool = False,
+    progress: Callable | None = None,
+) -> Plan:
+    """Check the arguments of `export`; see there."""
+    known = facts_of(model) if isinstance(model, keras.Model) else None
+    model = remember(as_functional(model, "export"), known)
+    if len(model.inputs) != 1:
+        raise ArgumentError(
+            f"export takes a functional keras.Model with one input, and {model.name} has {len(model.inputs)}."
+        )
+    if batch_size is not None:
+        batch_size = integer("batch_size", batch_size, 1)
+    one_of("quantization", quantization, (None, "float16", "dynamic", "int8"))
+    include_preprocessing = one_of("include_preprocessing", include_preprocessing, (True, False))
+    metadata = one_of("metadata", metadata, (True, False))
+    reduce_range = one_of("reduce_range", reduce_range, (True, False))
+    include_softmax = one_of("include_softmax", include_softmax, (None, True, False))
+    verify = plain_value(verify)
+    if not isinstance(verify, bool):
+        verify = number("verify", verify, 0, float("inf"))
+    if include_softmax is not None and (len(model.outputs) != 1 or len(model.outputs[0].shape) != 2):
+        raise ArgumentError(
+            f"include_softmax={include_softmax} is for classifiers, and {model.name} gives features: leave it out."
+        )
+    if quantization == "int8" and calibration is None:
+        raise ArgumentError(
+            'quantization="int8" needs calibration: a folder or an array of images such as the model will see.'
+        )
+    names = [layer.name for layer in model.layers]
+    for name in float_blocks or ():
+        if name not in names:
+            raise unknown_name("float_blocks", name, names)
+    if float_blocks and quantization is None:
+        raise ArgumentError("float_blocks is for quantization: pass quantization too, or leave it out.")
+    if reduce_range and quantization != "int8":
+        raise ArgumentError(
+            f'reduce_range=True is for quantization="int8", and quantization={quantization!r}: leave it out.'
+        )
+    if progress is not None and not callable(progress):
+        raise ArgumentError(f"progress must be a function that takes an ExportStep, or None, got {progress!r}.")
+    modules = _modules_of(model)
+    transform = preprocessing(model, input_size=_size(model, image_size))
+    mean, std = transform.mean, transform.std
+    scaling = (mean, std) if include_preprocessing and mean is not None and std is not None else None
+    return Plan(
+        model=model,
+        modules=tuple(modules),
+        transform=dataclasses.replace(transform, data_format="channels_last"),
+        normalizes=mean is None,
+        scaling=scaling,
+        batch_size=batch_size,
+        quantization=quantization,
+        calibration=calibration,
+        include_softmax=include_softmax,
+        metadata=metadata,
+        verify=verify,
+        float_blocks=None if float_blocks is None else tuple(float_blocks),
+        reduce_range=reduce_range,
+        progress=progress,
+    )
+
+
+def _size(model, image_size) -> tuple[int, int]:
+    _, height, width, _ = split_shape(model.inputs[0].shape, data_format_of(model))
+    if image_size is not None:
+        return pair("image_size", image_size, 1, "a pair (height, width)")
+    if height is None or width is None:
+        raise ArgumentError(
+            f"{model.name} takes images of any size, and an exported file one: pass image_size, such as image_size=224."
+        )
+    return int(height), int(width)
 
 
 def _modules_of(model):
-    """The modules that have to be imported before the model is loaded elsewhere.
+    """Return the modules that have to be imported before the model is loaded elsewhere.
 
     Raises:
         ExportError: Another process can't import one.
@@ -217,7 +263,7 @@ def _modules_of(model):
 
 
 def _class_names(facts, count):
-    """The names of a classifier's outputs, or None."""
+    """Return the names of a classifier's outputs, or None."""
     if facts and facts.class_names:
         return facts.class_names
     names = [name for _, name in imagenet_classes()]

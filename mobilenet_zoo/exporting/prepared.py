@@ -18,7 +18,7 @@ _TURN = frozenset(
 
 
 def prepare(model, *, batch_size, image_size, data_format, scaling=None, softmax=None):
-    """A copy of `model` for inference alone, with the same weights.
+    """Return a copy of `model` for inference alone, with the same weights.
 
     Args:
         model: A functional model with one input.
@@ -68,22 +68,22 @@ def prepare(model, *, batch_size, image_size, data_format, scaling=None, softmax
 
 
 def with_blocks(model):
-    """The prepared `model` with the output of every layer, in order, as `{layer's name: tensor}`."""
+    """Return the prepared `model` with the output of every layer, in order, as `{layer's name: tensor}`."""
     return keras.Model(model.inputs, block_outputs(model), name=model.name)
 
 
 def blocks(model):
-    """The layers of a prepared model that compute something, in order."""
+    """Return the layers of a prepared model that compute something, in order."""
     return [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
 
 
 def block_outputs(model):
-    """`{layer's name: what it writes}` of the layers of a functional model that compute something, in order."""
+    """Return `{layer's name: what it writes}` of the layers of a functional model that compute something, in order."""
     return {layer.name: outputs[0] for layer, _, outputs in calls(model)}
 
 
 def without_softmax(model):
-    """A copy of a functional `model`, with the same weights, that gives logits in place of probabilities."""
+    """Return a copy of a functional `model`, with the same weights, that gives logits in place of probabilities."""
     last = _last_activation(model)
 
     def copied(layer):
@@ -102,7 +102,7 @@ def without_softmax(model):
 
 
 def output_names(model):
-    """The names of a prepared model's outputs, in order."""
+    """Return the names of a prepared model's outputs, in order."""
     if isinstance(model.output, dict):
         return list(model.output)
     names = ["predictions" if len(each.shape) == 2 else "features" for each in model.outputs]
@@ -110,18 +110,18 @@ def output_names(model):
 
 
 def data_format_of(model):
-    """`"channels_last"` or `"channels_first"`, as the first layer says that has one."""
+    """Return `"channels_last"` or `"channels_first"`, as the first layer says that has one."""
     layers = (layer for layer in all_layers(model) if hasattr(layer, "data_format"))
     return next((layer.data_format for layer in layers), keras.config.image_data_format())
 
 
 def ends_in_softmax(model):
-    """Whether the model's last layer, be it in a model within the model, gives probabilities."""
+    """Return whether the model's last layer, be it in a model within the model, gives probabilities."""
     return _last_activation(model) is not None
 
 
 def _last_activation(model):
-    """The layer that ends a model by a softmax, or None."""
+    """Return the layer that ends a model by a softmax, or None."""
     last = last_layer(model)
     is_softmax = isinstance(last, keras.layers.Softmax) or getattr(last, "activation", 0) is keras.activations.softmax
     return last if is_softmax else None
@@ -137,7 +137,7 @@ def _turns(layer):
 
 
 def _copied(layer, data_format, dropped):
-    """A layer with the configuration of `layer`, in float32 and in `data_format`; `dropped` gets no softmax."""
+    """Return a layer with the configuration of `layer`, in float32 and in `data_format`; `dropped` gets no softmax."""
     if isinstance(layer, keras.Model):  # which isn't turned, nor is what it is a layer of
         inner = as_functional(layer, "export")
         return keras.models.clone_model(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mobilenet_common.errors import ExportError
+from mobilenet_zoo.exporting.job import Result
 
 _TIMEOUT = 1800  # seconds
 _POLL = 0.1  # seconds between two looks at what the process has reported
@@ -28,7 +29,7 @@ def run(backend, model_file, modules, jobs, folder, progress=None):
         backend: Of Keras.
         model_file: Where the model was saved.
         modules: Names of modules to import before it is loaded.
-        jobs: See `worker.write`.
+        jobs: `Job`s.
         folder: For the messages between the two processes, and for all temporary files of the tools.
         progress: Called with `(job's number, text)` for each step that begins, or None.
 
@@ -36,7 +37,10 @@ def run(backend, model_file, modules, jobs, folder, progress=None):
         ExportError: The process failed, died or took half an hour.
     """
     order = Path(folder) / "order.json"
-    order.write_text(json.dumps({"model": str(model_file), "modules": modules, "jobs": jobs}), encoding="utf-8")
+    order.write_text(
+        json.dumps({"model": str(model_file), "modules": modules, "jobs": [job.as_json() for job in jobs]}),
+        encoding="utf-8",
+    )
     answer, steps = order.with_name("answer.json"), order.with_name("steps.txt")
     answer.unlink(missing_ok=True)
     steps.write_text("", encoding="utf-8")
@@ -60,7 +64,7 @@ def run(backend, model_file, modules, jobs, folder, progress=None):
     result = json.loads(answer.read_text(encoding="utf-8"))
     if "error" in result:
         raise ExportError(result["error"])
-    return result["written"]
+    return [Result.from_json(record) for record in result["written"]]
 
 
 def _watch(child, steps, progress: Callable | None):

@@ -58,7 +58,7 @@ def quantize_litert(source, path, quantization, images, float_blocks, reduce_ran
 
 
 def quantize_onnx(source, path, quantization, images, float_blocks, reduce_range=False):
-    """An ONNX file with weights in float16 or 8 bits, or, for `"int8"`, with integers between Q and DQ nodes.
+    """Write an ONNX file with weights in float16 or 8 bits, or, for `"int8"`, with integers between Q and DQ nodes.
 
     The arguments are those of `quantize_litert`.
     """
@@ -234,7 +234,7 @@ class _Reader:
 
 
 def _store_halves(model):
-    """Stores kernels as float16 and casts them back where they are used, which a runtime does once, when it loads."""
+    """Store kernels as float16 and casts them back where they are used, which a runtime does once, when it loads."""
     from onnx import TensorProto, helper, numpy_helper
 
     casts = []

@@ -1,4 +1,4 @@
-"""What the model itself answers, under the backend that runs here, in float32 or better."""
+"""What the model itself computes, under the backend that runs here, in float32 or better."""
 
 import functools
 
@@ -26,7 +26,7 @@ class Reference:
         self.softmax = softmax
 
     def __call__(self, images):
-        """The outputs, in order."""
+        """Return the outputs, in order."""
         gives_probabilities = ends_in_softmax(self.model)
         drops_softmax = gives_probabilities and self.softmax is False
         answers = self._run(without_softmax(self.model) if drops_softmax else self.model, images)
@@ -35,7 +35,7 @@ class Reference:
         return answers
 
     def block_outputs(self, images):
-        """`{layer's name: its output}`, in order."""
+        """Return `{layer's name: its output}`, in order."""
         outputs = block_outputs(self.model)
         answers = self._run(keras.Model(self.model.inputs, list(outputs.values())), images)
         return dict(zip(outputs, answers, strict=True))
@@ -57,7 +57,7 @@ class Reference:
 
 
 def softmax(logits):
-    """Probabilities, along the last axis."""
+    """Return probabilities, along the last axis."""
     values = np.exp(logits - logits.max(-1, keepdims=True))
     return values / values.sum(-1, keepdims=True)
 
@@ -75,7 +75,7 @@ def _answers(model, batch):
 
 
 def _of_size(model, size, data_format):
-    """`model`, or one with its weights that takes images of `size` and doesn't round to 16 bits on the way."""
+    """Return `model`, or one with its weights that takes images of `size` and doesn't round to 16 bits on the way."""
     _, *own, channels = split_shape(model.inputs[0].shape, data_format)
     fits = all(n in (None, wanted) for n, wanted in zip(own, size, strict=True))
     if fits and not any(map(_is_half, [model, *all_layers(model)])):

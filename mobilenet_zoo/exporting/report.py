@@ -18,12 +18,12 @@ class ExportReport:
         quantization: What was asked for.
         float_blocks: The layers that were kept in float by name.
         bytes: Size of the file, or of all files.
-        float_bytes: Size before it was quantised.
+        float_bytes: Size before it was quantized.
         runtime: Who opened the file, with the version.
-        deviation: Largest difference from the model's output, as a share of the largest.
-        agreement: Share of the images for which file and model have the same first class.
+        deviation: Largest difference from the model's output, as a fraction of the largest.
+        agreement: Fraction of the images for which file and model have the same first class.
         images: How many were compared.
-        accuracy, float_accuracy: Share of labelled images that file and model get right.
+        accuracy, float_accuracy: Fraction of labeled images that file and model get right.
         latency_ms: Median time of a call, in milliseconds.
         operations: `{operation: how many}` as the format names them.
         placement: `{who computes: how many operations}`.
@@ -57,7 +57,7 @@ class ExportReport:
         return None if self.operations is None else sum(self.operations.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as plain dicts, lists, strings and numbers."""
+        """Return the report as plain dicts, lists, strings and numbers."""
         return dataclasses.asdict(self) | {"operation_count": self.operation_count}
 
     def __str__(self):

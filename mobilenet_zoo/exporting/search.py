@@ -17,7 +17,7 @@ _PASSES = 6  # over as many images as layers are ranked with, which an improveme
 
 
 def search(session, part, format, facts, comparison, report):
-    """Leave those layers in float32 that lose most by integers, as few as are needed.
+    """Leave the layers in float32 that lose most in integers, as few as needed.
 
     One simulation ranks all layers without writing a file. Files are then written for the first layer, the first two
     and so on; all of them share the ranges of one calibration where the format's tool allows it.
@@ -26,7 +26,7 @@ def search(session, part, format, facts, comparison, report):
         session: The `Session` that wrote the file.
         part: The file, which is replaced by the best that is found.
         format: Its `Format`.
-        facts: What `worker.write` returned for it.
+        facts: The `Result` of writing it.
         comparison: Of the file in integers alone.
         report: Of the same file.
 
@@ -38,10 +38,10 @@ def search(session, part, format, facts, comparison, report):
     session.progress.extend(1 + _TRIALS, seconds)
     session.progress.step(report.path, "rank layers to leave in float32", _announcement(comparison, seconds))
     plain = str(part.with_name(f"float_{part.name}"))
-    (ranking,) = session.run([session.plan.job(part, format, session.calibration, plain=plain, rank=names)])
+    (ranking,) = session.run([session.plan.job(part, format, session.calibration, plain=plain, rank=tuple(names))])
     best, tried = (part, comparison, report), 0
     for counts in _COUNTS:
-        choices = [tuple(ranking["ranked"][:count]) for count in counts if count <= len(names)]
+        choices = [ranking.ranked[:count] for count in counts if count <= len(names)]
         for trial in _trials(session, part, format, report, choices, plain) if choices else ():
             tried += 1
             if score(trial[1]) > score(best[1]):
@@ -60,7 +60,7 @@ def _trials(session, part, format, report, choices, plain):
     """Write a file for each choice of layers that stay in float32, and yield `(file, comparison, report)` of each."""
     paths = [part.with_name(f"trial_{len(names)}_{part.name}") for names in choices]
     jobs = [
-        session.plan.job(path, format, session.calibration, float_blocks=list(names), plain=plain)
+        session.plan.job(path, format, session.calibration, float_blocks=names, plain=plain)
         for path, names in zip(paths, choices, strict=True)
     ]
     session.run(jobs)
@@ -72,8 +72,8 @@ def _trials(session, part, format, report, choices, plain):
 
 def _seconds(facts, layers):
     """Estimate what a search takes, from what the first file took."""
-    ranking = layers * facts.get("improving_seconds", 0.0) / _PASSES
-    return ranking + _TRIALS * facts.get("seconds", 0.0) + (1 + len(_COUNTS)) * _START
+    ranking = layers * facts.improving_seconds / _PASSES
+    return ranking + _TRIALS * facts.seconds + (1 + len(_COUNTS)) * _START
 
 
 def _announcement(comparison, seconds):

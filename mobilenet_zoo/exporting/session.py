@@ -23,7 +23,7 @@ _ROUNDINGS = 20  # how much more than a rounding of the images those of all laye
 
 
 def write(plan, backend, wanted, progress):
-    """Yields the reports of `wanted`, `[(path, format)]`, which one process under `backend` writes."""
+    """Yield the reports of `wanted`, `[(path, format)]`, which one process under `backend` writes."""
     start = time.monotonic()
     with contextlib.ExitStack() as stack:
         folders = [stack.enter_context(beside(path)) for path, _ in wanted]
@@ -52,7 +52,7 @@ def write(plan, backend, wanted, progress):
 
 
 class Session:
-    """A model that was saved for one process that writes, and what that process has to be told."""
+    """A model that was saved for one process that writes, and the orders of that process."""
 
     def __init__(self, plan, backend, model_file, folder, calibration, progress):
         self.plan = plan
@@ -66,7 +66,7 @@ class Session:
         """Run jobs in the other process; return the result of each.
 
         Args:
-            jobs: See `worker.write`.
+            jobs: `Job`s.
             paths: What each job is for, where its steps are to be reported.
         """
         options = {}
@@ -75,7 +75,7 @@ class Session:
         return process.run(self.backend, self.model_file, self.plan.modules, jobs, self.folder, **options)
 
     def checked(self, part, path, format, facts):
-        """The report of the file `part`, which is to become `path`, after a look at its answers where that is wanted.
+        """Return the report of the file `part`, which becomes `path`, after comparing its outputs where asked to.
 
         Raises:
             ExportError: They are not the model's.
@@ -84,12 +84,12 @@ class Session:
         report = ExportReport(
             path=str(path),
             format=format.name,
-            input_shape=_file_shape(plan, facts["layout"]),
-            layout=facts["layout"],
+            input_shape=_file_shape(plan, facts.layout),
+            layout=facts.layout,
             quantization=plan.quantization,
             float_blocks=tuple(plan.float_blocks or ()),
             bytes=size_on_disk(format.files(part)),
-            float_bytes=facts["float_bytes"],
+            float_bytes=facts.float_bytes,
             notes=_notes(plan, format),
         )
         if plan.verify is False:
@@ -116,7 +116,7 @@ class Session:
         self._reject(part, path, format, report)
 
     def compared(self, part, report):
-        """The `Comparison` of a file's answers with the model's, and the report with what it shows."""
+        """Return the `Comparison` of a file's outputs with the model's, and the report with what it shows."""
         plan = self.plan
         record, found = measure(part, plan.fed(plan.images.checked))
         found = _in_order(found, plan.model)
@@ -135,16 +135,16 @@ class Session:
         )
 
     def _reject(self, part, path, format, report):
-        """Keeps a wrong file aside and says where it departs from the model."""
+        """Keep a wrong file aside and says where it deviates from the model."""
         block, where = None, ""
-        if self.plan.quantization in TOLERANCES:  # 8 bits depart a little in every layer
+        if self.plan.quantization in TOLERANCES:  # 8 bits deviate a little in every layer
             try:
                 block, where = self._departure(part, format)
             except (ExportError, RuntimeFailure) as error:
                 where = f" Where it begins to could not be found out: {error}"
         rejected = _set_aside(part, path, format)
         raise ExportError(
-            f"{path} was not written: what {report.runtime} answers deviates from the model by "
+            f"{path} was not written: the output of {report.runtime} deviates from the model by "
             f"{report.deviation:.1e} of the largest output.{where} The file is kept as {rejected}.",
             rejected=rejected,
             block=block,
@@ -152,7 +152,7 @@ class Session:
         )
 
     def _departure(self, part, format):
-        """The first block whose output is not the model's, and a sentence about it."""
+        """Return the first block whose output is not the model's, and a sentence about it."""
         plan = self.plan
         probe = part.with_name(f"blocks_{part.name}")
         self.run([plan.job(probe, format, None, blocks=True, metadata=None)])
@@ -162,11 +162,11 @@ class Session:
         departure = first_departure(found, plan.reference.block_outputs(images), allowed)
         if departure is None:
             return None, " No block alone deviates by more than is allowed."
-        return departure[0], f" The first layer that departs is {departure[0]}, by {departure[1]:.1e}."
+        return departure[0], f" The first layer that deviates is {departure[0]}, by {departure[1]:.1e}."
 
 
 def _in_order(found, model):
-    """The answers of a file in the order of the model's outputs; a file may have another."""
+    """Return the outputs of a file in the order of the model's outputs; a file may have another."""
     names = output_names(model)
     if isinstance(model.output, dict):
         names = keras.tree.flatten({name: name for name in names})
@@ -174,7 +174,7 @@ def _in_order(found, model):
 
 
 def _set_aside(part, path, format):
-    """Keeps a file that is not to become `path` beside it; returns where."""
+    """Keep a file that is not to become `path` beside it; return where."""
     rejected = [Path(f"{name}.rejected") for name in format.files(path)]
     replace_all(format.files(part), rejected)
     return str(rejected[0])

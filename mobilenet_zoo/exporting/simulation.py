@@ -169,7 +169,7 @@ class Simulation:
 
     @contextlib.contextmanager
     def _rounding(self, float_names):
-        """Within, the model rounds all but the layers of these names."""
+        """Let the model round all layers but those of these names, in this scope."""
         kept = {
             id(part) for layer in self.model.layers if layer.name in float_names for part in (layer, *all_layers(layer))
         }
@@ -197,7 +197,7 @@ class Simulation:
 
 
 def _has_sums(layer):
-    """Whether nothing stands between a convolution's sums and its activation, and its bias can be corrected."""
+    """Return whether nothing stands between a convolution's sums and its activation, and its bias can be corrected."""
     return layer.use_bias and layer.normalization is None and not layer.halves
 
 
@@ -246,7 +246,7 @@ def _run(model, images, change=lambda x: x):
 
 @contextlib.contextmanager
 def _hooked(convolution, block):
-    """Within, `convolution(layer, x, call)` runs in place of every convolution, `block(layer, y)` after every block."""
+    """Run `convolution(layer, x, call)` for every convolution, `block(layer, y)` after every block, in this scope."""
     kinds = [ConvNormActivation, *(kind for kind in (Block, *_subclasses(Block)) if "call" in vars(kind))]
     plain = {kind: kind.call for kind in kinds}
 

@@ -12,7 +12,7 @@ from mobilenet_zoo.exporting.prepared import output_names
 
 
 def write_saved_model(model, path, target="saved_model"):
-    """Writes the prepared `model` as a folder with one signature, `serving_default`, its weights constants."""
+    """Write the prepared `model` as a folder with one signature, `serving_default`, its weights constants."""
     specification = tf.TensorSpec(model.inputs[0].shape, tf.float32, name="image")
     names = output_names(model)
 
@@ -36,7 +36,7 @@ def write_saved_model(model, path, target="saved_model"):
 
 
 def write_litert(model, path, target="litert"):
-    """Writes the prepared `model` as a LiteRT file."""
+    """Write the prepared `model` as a LiteRT file."""
     with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
         write_saved_model(model, folder, target)
         content = tf.lite.TFLiteConverter.from_saved_model(folder).convert()

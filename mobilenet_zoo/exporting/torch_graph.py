@@ -18,7 +18,7 @@ _VIEWS = {aten.permute.default, aten.t.default, aten.transpose.int, aten.view.de
 
 
 def simplify(program):
-    """Takes out assertions and casts to the type that a tensor has, and turns weights once and for all.
+    """Take out assertions and casts to the type that a tensor has, and turn weights once and for all.
 
     What says where the program was traced goes too.
 
@@ -65,7 +65,7 @@ def _replace(graph, node, source):
 
 
 def _turn(program, key, source, view):
-    """Stores what `view` makes of the tensor that is stored as `key`."""
+    """Store what `view` makes of the tensor that is stored as `key`."""
     tensors = program.state_dict if key in program.state_dict else program.constants
     old = tensors[key]
     turned = view.target(old.detach(), *view.args[1:], **view.kwargs).contiguous()

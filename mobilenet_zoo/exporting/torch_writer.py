@@ -19,12 +19,12 @@ OPSET = 18
 
 
 def write_program(model, path, target="torch"):
-    """Writes the prepared `model` as a program of torch.export."""
+    """Write the prepared `model` as a program of torch.export."""
     torch.export.save(program(model, target), path)
 
 
 def write_onnx(model, path, target="onnx"):
-    """Writes the prepared `model` as an ONNX file, its nodes named after the model's layers."""
+    """Write the prepared `model` as an ONNX file, its nodes named after the model's layers."""
     exported = program(model, target)
     dynamic = {"image": {0: "batch"}} if model.inputs[0].shape[0] is None else None
     with warnings.catch_warnings(), _quiet("torch.onnx"):
@@ -44,7 +44,7 @@ def write_onnx(model, path, target="onnx"):
 
 
 def write_openvino(model, path, target="onnx"):
-    """Writes the prepared `model` as OpenVINO's intermediate representation, from its ONNX form."""
+    """Write the prepared `model` as OpenVINO's intermediate representation, from its ONNX form."""
     import openvino
 
     with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
@@ -54,7 +54,7 @@ def write_openvino(model, path, target="onnx"):
 
 
 def program(model, target):
-    """The exported program of a prepared model."""
+    """Return the exported program of a prepared model."""
     shape = [2 if n is None else n for n in model.inputs[0].shape]
     dynamic = {"image": {0: torch.export.Dim("batch")}} if model.inputs[0].shape[0] is None else None
     with traced_for(target), torch.no_grad(), warnings.catch_warnings():
@@ -92,7 +92,7 @@ class _Layer(torch.nn.Module):
 
 @contextlib.contextmanager
 def _quiet(name):
-    """Nothing below an error is logged in this scope."""
+    """Log nothing below an error in this scope."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)

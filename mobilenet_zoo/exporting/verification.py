@@ -1,12 +1,12 @@
-"""Whether a file answers as its model does, and if not, where it begins to depart."""
+"""Whether a file computes what its model does, and if not, where it begins to deviate."""
 
 import dataclasses
 
 import numpy as np
 
-# How far a right file may be from the model, as a share of the largest output. Rounding to 8 bits has no such bound.
+# How far a right file may be from the model, as a fraction of the largest output. Rounding to 8 bits has no such bound.
 TOLERANCES = {None: 2e-4, "float16": 5e-2}
-_LEAST_LIKENESS = 0.8  # of the answers of an 8-bit file to the model's, as a cosine
+_LEAST_LIKENESS = 0.8  # of the outputs of an 8-bit file to the model's, as a cosine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,9 +14,9 @@ class Comparison:
     """Answers of a file next to the model's.
 
     Attributes:
-        deviation: Largest difference, as a share of the largest value, over all outputs.
+        deviation: Largest difference, as a fraction of the largest value, over all outputs.
         likeness: Mean cosine between the two answers to an image, the least of all outputs.
-        agreement: Share of the images with the same first class, or None for features.
+        agreement: Fraction of the images with the same first class, or None for features.
         accuracy, expected_accuracy: Share that file and model get right, or None without labels.
         images: How many there were.
     """
@@ -29,7 +29,7 @@ class Comparison:
     images: int
 
     def is_right(self, quantization, allowed=None):
-        """Whether the file may pass for the model."""
+        """Return whether the file may pass for the model."""
         if not np.isfinite(self.deviation):
             return False
         if allowed is None:
@@ -38,7 +38,7 @@ class Comparison:
 
 
 def compare(found, expected, labels=None):
-    """A `Comparison` of lists of arrays, each `(images, ...)`."""
+    """Return a `Comparison` of lists of arrays, each `(images, ...)`."""
     agreement = accuracy = expected_accuracy = None
     if len(expected) == 1 and expected[0].ndim == 2 and expected[0].shape[1] > 1:
         classes, expected_classes = found[0].argmax(1), expected[0].argmax(1)
@@ -52,14 +52,14 @@ def compare(found, expected, labels=None):
 
 
 def deviation(found, expected):
-    """The largest difference as a share of the largest expected value."""
+    """Return the largest difference as a fraction of the largest expected value."""
     if found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf")
     return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
 
 
 def first_departure(found, expected, allowed):
-    """The first layer of `expected`, `{name: output}` in order, whose output in `found` deviates by more than allowed.
+    """Return the first layer of `expected`, `{name: output}`, that deviates in `found` by more than allowed.
 
     Returns:
         `(name, deviation)`, or None.

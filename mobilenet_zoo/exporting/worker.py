@@ -9,6 +9,7 @@ import importlib
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from mobilenet_runtime.embedding import embed
 from mobilenet_runtime.metadata import Metadata
 from mobilenet_zoo.exporting.formats import FORMATS
 from mobilenet_zoo.exporting.integers import improve, seen
+from mobilenet_zoo.exporting.job import Job, Result
 from mobilenet_zoo.exporting.places import size_on_disk
 from mobilenet_zoo.exporting.prepared import data_format_of, prepare, with_blocks
 from mobilenet_zoo.exporting.progress import steps_of
@@ -39,7 +41,7 @@ _RANKING = 16  # images that layers are ranked with
 
 
 def main(order):
-    """Does what the file at `order` says, and writes `answer.json` beside it."""
+    """Do what the file at `order` says, and write `answer.json` beside it."""
     order = Path(order)
     record = json.loads(order.read_text(encoding="utf-8"))
     answer: dict[str, Any] = {"written": []}
@@ -48,47 +50,40 @@ def main(order):
             importlib.import_module(name)
         model = keras.saving.load_model(record["model"], compile=False)
         with open(order.with_name("steps.txt"), "a", encoding="utf-8") as steps:
-            for number, job in enumerate(record["jobs"]):
+            for number, job in enumerate(map(Job.from_json, record["jobs"])):
                 report = functools.partial(print, number, sep="\t", file=steps, flush=True)
-                answer["written"].append(write(model, job, report))
+                answer["written"].append(write(model, job, report).as_json())
     except (ExportError, OSError) as error:
         answer["error"] = str(error)
     order.with_name("answer.json").write_text(json.dumps(answer), encoding="utf-8")
 
 
-def write(model, job, report=lambda text: None):
+def write(model: keras.Model, job: Job, report: Callable[[str], Any] = lambda text: None) -> Result:
     """Write one file, or rank the layers that could stay in float32.
 
     Args:
         model: As it was saved.
-        job: `path`, `format`, `batch_size`, `image_size`, `scaling`, `softmax`, `quantization`, `calibration` (a file
-            of images as the new file takes them, or None), `float_blocks`, `reduce_range`, `blocks` (whether the
-            output of every block is to be one), `metadata` (JSON, in which the layout is set, or None) and, if they
-            are there already, `plain` (the file before it is quantized) and, in place of writing, `rank` (names of
-            layers).
+        job: A `Job`.
         report: Called with each step that begins.
-
-    Returns:
-        `{"layout": of the images, "float_bytes": size of the file before it was quantized, "seconds": of the last
-        step, "improving_seconds": of the equalization}`, or `{"ranked": names}`.
     """
-    format, path, quantization = FORMATS[job["format"]], Path(job["path"]), job["quantization"]
+    format, path, quantization = FORMATS[job.format], Path(job.path), job.quantization
     steps = iter(steps_of(format, quantization, False))
-    plain = path if quantization is None else Path(job.get("plain") or path.with_name("float_" + path.name))
+    plain = path if quantization is None else Path(job.plain or path.with_name("float_" + path.name))
     is_new = not plain.exists()
     if is_new:
         report(next(steps))
-    prepared = _prepared(model, job, job["batch_size"])
+    prepared = _prepared(model, job, job.batch_size)
     layout = "NHWC" if data_format_of(prepared) == "channels_last" else "NCHW"
     images, improving = None, 0.0
     if quantization == "int8":
-        images = np.load(job["calibration"])
+        images = np.load(str(job.calibration))
         if layout == "NCHW":
             images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         weights = plain.with_name(f"{plain.name}.weights.npz")
-        levels = REDUCED if job["reduce_range"] else FULL
-        if job.get("rank"):
-            return {"ranked": _ranked(_prepared(model, job, None), weights, images, levels, job["rank"])}
+        levels = REDUCED if job.reduce_range else FULL
+        if job.rank:
+            ranked = _ranked(_prepared(model, job, None), weights, images, levels, job.rank)
+            return Result(layout, ranked=tuple(ranked))
         if is_new:
             report(next(steps))
             start = time.monotonic()
@@ -99,29 +94,24 @@ def write(model, job, report=lambda text: None):
             improving = time.monotonic() - start
     if is_new:
         report(next(steps))
-        _write_float(with_blocks(prepared) if job["blocks"] else prepared, plain, format, quantization)
+        _write_float(with_blocks(prepared) if job.blocks else prepared, plain, format, quantization)
     start = time.monotonic()
     if quantization is not None:
         report(next(steps) if is_new else "quantize")
-        QUANTIZERS[format.name](plain, path, quantization, images, job["float_blocks"], job["reduce_range"])
-    if job["metadata"]:
-        embed(path, dataclasses.replace(Metadata.from_json(job["metadata"]), layout=layout))
-    return {
-        "layout": layout,
-        "float_bytes": size_on_disk(format.files(plain)),
-        "seconds": time.monotonic() - start,
-        "improving_seconds": improving,
-    }
+        QUANTIZERS[format.name](plain, path, quantization, images, list(job.float_blocks), job.reduce_range)
+    if job.metadata:
+        embed(path, dataclasses.replace(Metadata.from_json(job.metadata), layout=layout))
+    return Result(layout, size_on_disk(format.files(plain)), time.monotonic() - start, improving)
 
 
 def _prepared(model, job, batch_size):
     return prepare(
         model,
         batch_size=batch_size,
-        image_size=job["image_size"],
-        data_format=FORMATS[job["format"]].data_format,
-        scaling=job["scaling"],
-        softmax=job["softmax"],
+        image_size=job.image_size,
+        data_format=FORMATS[job.format].data_format,
+        scaling=job.scaling,
+        softmax=job.softmax,
     )
 
 

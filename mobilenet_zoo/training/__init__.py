@@ -12,7 +12,7 @@ from mobilenet_runtime.evaluation import read_predictions, save_predictions
 from mobilenet_zoo.training.averaging import averaged_weights
 from mobilenet_zoo.training.callbacks import NotFinite, Terminated
 from mobilenet_zoo.training.checkpoints import Checkpoint, Checkpoints
-from mobilenet_zoo.training.compiling import compile_model, make_loss, rematerialise
+from mobilenet_zoo.training.compiling import compile_model, make_loss, rematerialize
 from mobilenet_zoo.training.data import Data, Examples, Pipeline, read_data, read_examples, split
 from mobilenet_zoo.training.distillation import Distiller, blend_targets
 from mobilenet_zoo.training.optimization import make_optimizer
@@ -44,7 +44,7 @@ __all__ = [
     "read_data",
     "read_examples",
     "read_predictions",
-    "rematerialise",
+    "rematerialize",
     "restore",
     "save_predictions",
     "split",

@@ -11,7 +11,7 @@ from mobilenet_zoo.training.state import numpy_of
 
 @contextlib.contextmanager
 def averaged_weights(model: keras.Model) -> Iterator[None]:
-    """Within it the model has the average of its weights, afterwards its own again, to the last bit.
+    """Give the model the average of its weights in this scope, and its own again afterwards, to the last bit.
 
     Keras's `SwapEMAWeights` swaps by adding and subtracting under TensorFlow, which rounds. Nothing happens to a model
     whose optimizer keeps no average, or has made no step yet.

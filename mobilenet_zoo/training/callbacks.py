@@ -1,4 +1,4 @@
-"""What happens between the steps of a run: it is saved, watched, stopped and told about."""
+"""What happens between the steps of a run: it is saved, watched, stopped and reported."""
 
 import math
 import signal
@@ -53,11 +53,11 @@ class Position:
         return self.step // self.steps_per_epoch
 
     def is_within_an_epoch(self):
-        """Whether some of an epoch's steps are trained, and some are not."""
+        """Return whether some of an epoch's steps are trained, and some are not."""
         return self.step % self.steps_per_epoch != 0
 
     def is_looked_at(self):
-        """Whether what the step gave is looked at: after each tenth, and after the last of an epoch."""
+        """Return whether what the step gave is looked at: after each tenth, and after the last of an epoch."""
         return self.step % _LOOK_EVERY == 0 or not self.is_within_an_epoch()
 
 
@@ -93,7 +93,7 @@ class Saving(keras.callbacks.Callback):
         self.phase, self.blocked_s = 0, 0.0
 
     def begin(self, model, phase, checkpoint=None):
-        """Before the `fit` of a phase: puts back what the checkpoint has of it, if there is one.
+        """Restore what the checkpoint has of a phase, if there is one, before its `fit`.
 
         Of an earlier phase's those are the weights alone.
         """
@@ -137,14 +137,14 @@ class Saving(keras.callbacks.Callback):
             self.save()
             self.checkpoints.wait()
             raise Terminated(
-                f"The run was asked to end. It is saved at step {self.position.step}; --resume goes on from there.",
+                f"The run was asked to end. It is saved at step {self.position.step}; resume it with --resume.",
                 self.position.step,
             )
         if due:
             self.save()
 
     def _agreed(self, seconds):
-        """Whether to stop, by any process's wish, and whether to save, by the first's clock: alike for all."""
+        """Return whether to stop, by any process's wish, and whether to save, by the first's clock: alike for all."""
         if self._cluster.process_count > 1 and not self.position.is_looked_at():
             return False, False
         due = time.monotonic() - self._saved_at >= seconds
@@ -152,7 +152,7 @@ class Saving(keras.callbacks.Callback):
         return any(stop for stop, _ in answers), answers[0][1]
 
     def save(self):
-        """Writes a checkpoint of this moment. Every process calls it: under JAX reading the state takes all of them."""
+        """Write a checkpoint of this moment. Every process calls it: under JAX reading the state takes all of them."""
         start = time.monotonic()
         arrays = capture(self.model)
         if bad := not_finite(arrays):
@@ -163,8 +163,8 @@ class Saving(keras.callbacks.Callback):
         self.blocked_s += self._saved_at - start
 
     def save_best(self):
-        """Keeps the weights that were just evaluated, the averages where there are some, as the best; as `save`."""
-        # A run that goes on from before its best epoch comes to it again.
+        """Keep the weights that were just evaluated, the averages where there are some, as the best; as `save`."""
+        # A run resumed from before its best epoch comes to it again.
         if not self._cluster.broadcast_value(self._writes and self.position.step not in self.best.steps()):
             return
         with averaged_weights(self.model):
@@ -173,7 +173,7 @@ class Saving(keras.callbacks.Callback):
             self.best.save(self.position.step, arrays, {"row": self.position.history[-1]})
 
     def close(self):
-        """Waits for what is being written; SIGTERM ends the process again as before."""
+        """Wait for what is being written; SIGTERM ends the process again as before."""
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
             self._before = None
@@ -201,7 +201,7 @@ class Log(keras.callbacks.Callback):
         folder: `RunFolder`, or None for a process that doesn't write.
         pipeline: Of training, whose `waited_s` is logged.
         held_out: That of validation; the damaged images of both are counted.
-        evaluate: A function that gives `{metric: value}` on the held-out images.
+        evaluate: A function that gives `{metric: value}` on the validation images.
         board: A `tensorboardX.SummaryWriter`, or None.
         saving: `Saving`.
     """
@@ -242,11 +242,11 @@ class Log(keras.callbacks.Callback):
 
 
 def goodness(row):
-    """What makes one epoch better than another: held-out accuracy, and where that is equal a lower held-out loss."""
+    """Return the key by which epochs are ranked: validation accuracy, then the lower validation loss."""
     return row.get("val_accuracy", 0.0), -row.get("val_loss", row["loss"])
 
 
 def rate(model):
-    """The learning rate of the next step."""
+    """Return the learning rate of the next step."""
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))

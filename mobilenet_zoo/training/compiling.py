@@ -16,7 +16,7 @@ from mobilenet_zoo.training.recipes.recipe import Recipe
 
 
 def make_loss(recipe: Recipe) -> keras.losses.Loss:
-    """The cross-entropy of a recipe, between probabilities and one-hot (or mixed) targets."""
+    """Return the cross-entropy of a recipe, between probabilities and one-hot (or mixed) targets."""
     return keras.losses.CategoricalCrossentropy(label_smoothing=recipe.loss.label_smoothing)
 
 
@@ -30,7 +30,7 @@ def compile_model(
     metrics: Sequence[Any] = ("accuracy",),
     **options: Any,
 ) -> Any:
-    """Compiles a model as a recipe says.
+    """Compile a model as a recipe says.
 
     Args:
         model: Of this library, or a `Distiller`. It computes in `recipe.precision` if it was made so: a create
@@ -51,8 +51,8 @@ def compile_model(
     optimizer = make_optimizer(recipe, model, steps_per_epoch, epochs=epochs, learning_rate=learning_rate)
     if recipe.precision == "mixed_float16":  # Keras does so only for models whose own policy says it
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    if recipe.rematerialisation:
-        rematerialise(model)
+    if recipe.rematerialization:
+        rematerialize(model)
     if keras.backend.backend() == "torch":
         if recipe.steps_per_execution > 1:
             raise ArgumentError(
@@ -69,8 +69,8 @@ def compile_model(
     return model
 
 
-def rematerialise(model: keras.Model) -> int:
-    """Makes the blocks of a model forget what is inside them, and compute it again going backwards (Chen et al., 2016).
+def rematerialize(model: keras.Model) -> int:
+    """Make the blocks of a model forget what is inside them, and compute it again going backwards (Chen et al., 2016).
 
     Keras's own `RematScope` can't do it for layers with state: under PyTorch it moves batch norm's statistics twice and
     draws other dropped paths going backwards, and under JAX and TensorFlow it raises. Here a block's state goes in and

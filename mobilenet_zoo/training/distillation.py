@@ -1,4 +1,4 @@
-"""A student that learns from a teacher: its answers as they are asked for, or as they were saved."""
+"""A student that learns from a teacher: its outputs as they are asked for, or as they were saved."""
 
 import dataclasses
 from typing import Any
@@ -17,13 +17,13 @@ _LEAST = 1e-30  # a probability below it counts as it; its logarithm still has a
 
 
 class Distiller(keras.Model):
-    """A student in `fit` whose loss has a teacher's answers in it (Hinton et al., 2015, section 2).
+    """A student in `fit` whose loss has a teacher's predictions in it (Hinton et al., 2015, section 2).
 
     The loss is `(1 - weight) · H(y, p) + weight · T² · KL(teacher at T ‖ student at T)` with the compiled loss as H and
     the temperature T. The factor T² keeps the gradient's size as T grows. Evaluation has the compiled loss alone.
 
     The teacher answers as in inference, and isn't part of the model: its weights are not in `variables`, so neither
-    trained nor saved nor averaged. It gets the student's images, normalised and resized as it wants them. Integers
+    trained nor saved nor averaged. It gets the student's images, normalized and resized as it wants them. Integers
     are pixels in 0..255, which are normalized for the student first.
 
     Args:
@@ -79,7 +79,7 @@ class Distiller(keras.Model):
 
 
 def distillation_loss(teacher, student, temperature=1.0):
-    """`T² · KL(teacher ‖ student)` of each example, `(batch,)`, from logits or logarithms of probabilities.
+    """Return `T² · KL(teacher ‖ student)` of each example, `(batch,)`, from logits or logarithms of probabilities.
 
     Args:
         teacher: `(batch, classes)`; a constant added to a row changes nothing.
@@ -92,9 +92,9 @@ def distillation_loss(teacher, student, temperature=1.0):
 
 
 def blend_targets(targets: Any, predictions: Any, weight: float, temperature: float = 1.0) -> Any:
-    """Targets that hold saved answers of a teacher, for training without the teacher.
+    """Return targets that hold saved predictions of a teacher, for training without the teacher.
 
-    With cross-entropy as loss and temperature 1 their gradient is that of a `Distiller`. Saved answers are to whole
+    With cross-entropy as loss and temperature 1 their gradient is that of a `Distiller`. Saved predictions are to whole
     images: train on the same crop of them, without mixing.
 
     Args:
@@ -131,7 +131,7 @@ def _is_softmax(model):
 
 
 def _floats_for(student):
-    """A function that normalizes integers as the student takes its images, and leaves floats as they are."""
+    """Return a function that normalizes integers as the student takes its images, and leaves floats as they are."""
     try:
         transform = preprocessing(student)
     except ArgumentError:  # a model from elsewhere, which takes what it takes
@@ -153,7 +153,7 @@ def _floats_for(student):
 
 
 def _images_for(student, teacher):
-    """A function that makes the student's images the teacher's: other mean and spread, size, channels, axes."""
+    """Return a function that makes the student's images the teacher's: other mean and spread, size, channels, axes."""
     try:
         ours, theirs = preprocessing(student), preprocessing(teacher)
     except ArgumentError:  # a model from elsewhere, which takes what the student takes
@@ -169,7 +169,7 @@ def _images_for(student, teacher):
         )
     if dataclasses.replace(ours, crop=theirs.crop, interpolation=theirs.interpolation) == theirs:
         return lambda x: x
-    # pixels / 255 = x · std + mean, or x / 255 where the model normalises inside; the teacher's the other way round
+    # pixels / 255 = x · std + mean, or x / 255 where the model normalizes inside; the teacher's the other way round
     mean, std = (0.0, 1 / 255) if ours.mean is None else _arrays(ours.mean, ours.std)
     their_mean, their_std = (0.0, 1 / 255) if theirs.mean is None else _arrays(theirs.mean, theirs.std)
     first = {"channels_first": (0, 2, 3, 1), "channels_last": (0, 1, 2, 3)}[ours.data_format]

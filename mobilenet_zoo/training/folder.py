@@ -68,11 +68,11 @@ class RunFolder:
             self._lock.release()
 
     def is_begun(self):
-        """Whether a run has been here."""
+        """Return whether a run has been here."""
         return (self.path / RUN).is_file()
 
     def begin(self, asked, recipe):
-        """Writes down what is asked for.
+        """Write down what is asked for.
 
         Args:
             asked: `{name: value}`, as JSON holds it, of what makes a run what it is.
@@ -96,15 +96,15 @@ class RunFolder:
         self.write(RUN, json.dumps(record, indent=2) + "\n")
 
     def asked(self):
-        """What `begin` was given."""
+        """Return what `begin` was given."""
         return json.loads((self.path / RUN).read_text(encoding="utf-8"))["asked"]
 
     def write(self, name, text):
-        """A file of the run, whole or not at all."""
+        """Write a file of the run, whole or not at all."""
         write_text(self.path / name, text)
 
     def log(self, history):
-        """Writes the table of the epochs, a dictionary each, in CSV."""
+        """Write the table of the epochs, a dictionary each, in CSV."""
         columns = list(dict.fromkeys(name for row in history for name in row))
         with whole_file(self.path / LOG) as part, open(part, "w", encoding="utf-8", newline="") as stream:
             writer = csv.DictWriter(stream, columns)
@@ -113,7 +113,7 @@ class RunFolder:
 
 
 def check_same(folder, before, now):
-    """Raises the `ValueError` that says what differs between the run in a folder and the one that is to go on.
+    """Raise the `ValueError` that says what differs between the run in a folder and the one that is to go on.
 
     Args:
         folder: Of the run.
@@ -125,5 +125,5 @@ def check_same(folder, before, now):
     if names:
         found = "; ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in names[:_SHOWN])
         raise ArgumentError(
-            f"The run in {folder} can't go on as another one: {found}. Ask for the same, or begin anew."
+            f"The run in {folder} can't be resumed as another one: {found}. Ask for the same, or begin anew."
         )

@@ -19,7 +19,7 @@ _HEAD = ("classifier", "head", "predictions")
 
 
 def build(model, class_names, recipe, weights):
-    """A model with a class for each of `class_names`.
+    """Return a model with a class for each of `class_names`.
 
     Args:
         model: As in `train`.

@@ -73,11 +73,11 @@ class _Trained(OptimizerHooks):
             average.assign(kept * average + (1 - kept) * variable)
 
     def finalize_variable_values(self, var_list):
-        """Leaves the model its own weights at the end of `fit`, since another one may go on with them."""
+        """Leave the model its own weights at the end of `fit`, since another one may go on with them."""
 
 
 def decays(variable, depthwise=True):
-    """Whether weight decay takes a variable: kernels do; norms, biases and layer scales, which are vectors, don't.
+    """Return whether weight decay applies to a variable: to kernels, not to norms, biases and layer scales.
 
     Args:
         variable: Of a model.
@@ -107,7 +107,7 @@ _OWN = ("beta_1", "beta_2", "epsilon", "rho", "momentum", "nesterov")
 def make_optimizer(
     recipe: Recipe, model: Any, steps_per_epoch: int, *, epochs: int | None = None, learning_rate: float | None = None
 ) -> keras.optimizers.Optimizer:
-    """The optimizer of a recipe, for `compile`.
+    """Return the optimizer of a recipe, for `compile`.
 
     Args:
         recipe: A `Recipe`.

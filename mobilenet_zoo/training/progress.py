@@ -15,7 +15,7 @@ class ProgressBar(keras.callbacks.Callback):
     Args:
         position: The run's `Position`.
         epochs: Of the whole run.
-        pipeline: Whose `waited_s` is told.
+        pipeline: Whose `waited_s` is shown.
         console: Where the bar is shown; None for standard error.
     """
 
@@ -70,7 +70,7 @@ class ProgressBar(keras.callbacks.Callback):
         for name, words, form in (
             ("loss", "loss", ".4f"),
             ("accuracy", "accuracy", ".1%"),
-            ("val_loss", "held out: loss", ".4f"),
+            ("val_loss", "validation: loss", ".4f"),
             ("val_accuracy", "accuracy", ".1%"),
         ):
             if name in row:
@@ -83,7 +83,7 @@ class ProgressBar(keras.callbacks.Callback):
             print(line, flush=True)
 
     def close(self):
-        """Takes the bar away."""
+        """Take the bar away."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -59,7 +59,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
             raise ArgumentError(f"warmup_steps={warmup_steps} is not allowed: there are {total_steps} steps in all.")
 
     def __call__(self, step):
-        """The rate, float32, at batch `step`, an integer from 0."""
+        """Return the rate, float32, at batch `step`, an integer from 0."""
         step = ops.cast(ops.floor_divide(ops.cast(step, "int32"), self.accumulation_steps), "float32")
         after = ops.maximum(step - self.warmup_steps, 0.0)
         if self.name == "constant":
@@ -89,7 +89,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def make_schedule(recipe, steps_per_epoch, *, epochs=None, learning_rate=None):
-    """The learning rate of a recipe's run.
+    """Return the learning rate of a recipe's run.
 
     Args:
         recipe: A `Recipe`.

@@ -1,4 +1,4 @@
-"""All that a run is between two steps, as arrays by name, so that another process can go on with it."""
+"""All that a run is between two steps, as arrays by name, so that another process can resume it."""
 
 import random
 import sys
@@ -37,7 +37,7 @@ class StateError(MobileNetError, ValueError):
 
 
 def variables_of(model):
-    """`{name: variable}` of weights, random seeds, metrics, and optimizer (with its schedule's step and averages).
+    """Return `{name: variable}` of weights, seeds, metrics and optimizer (with its schedule's step and averages).
 
     Args:
         model: A compiled `keras.Model` whose optimizer is built.
@@ -62,7 +62,7 @@ def variables_of(model):
 
 
 def make_variables(model, classes, is_weighted):
-    """Makes those of the optimizer and of metrics, which `fit` under TensorFlow makes in its first step only.
+    """Make those of the optimizer and of metrics, which `fit` under TensorFlow makes in its first step only.
 
     Args:
         model: A compiled `keras.Model` with one input.
@@ -75,18 +75,18 @@ def make_variables(model, classes, is_weighted):
 
 
 def capture(model: keras.Model) -> dict[str, np.ndarray]:
-    """`{name: array}` of `variables_of(model)`, copied, and of the generators of random numbers of this process."""
+    """Return `{name: array}` of `variables_of(model)`, copied, and of this process's random generators."""
     arrays = {name: numpy_of(each) for name, each in variables_of(model).items()}
     return arrays | random_state()
 
 
 def numpy_of(variable):
-    """A copy of a variable's value; of one that TensorFlow's strategies have on several devices, the one value."""
+    """Return a copy of a variable's value; of one on several devices, the one value."""
     return np.array(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable)))
 
 
 def restore(model: keras.Model, arrays: Mapping[str, np.ndarray], groups: Sequence[str] = GROUPS) -> None:
-    """Puts what `capture` gave back, all of it or nothing.
+    """Put what `capture` gave back, all of it or nothing.
 
     Args:
         model: As for `variables_of`.
@@ -115,7 +115,7 @@ def restore(model: keras.Model, arrays: Mapping[str, np.ndarray], groups: Sequen
 
 
 def not_finite(arrays):
-    """The names of the arrays that hold NaN or infinity."""
+    """Return the names of the arrays that hold NaN or infinity."""
     return [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
 
 
@@ -131,7 +131,7 @@ def _difference(missing, left_over, misshapen):
 
 
 def random_state():
-    """`{name: array}` of the generators of Python and NumPy, and of PyTorch, whose own layers draw from that.
+    """Return `{name: array}` of the generators of Python and NumPy, and of PyTorch, whose own layers draw from that.
 
     The seeds of Keras's layers are variables.
     """
@@ -151,7 +151,7 @@ def random_state():
 
 
 def restore_random_state(state):
-    """Puts back what `random_state` gave, from among other arrays too."""
+    """Put back what `random_state` gave, from among other arrays too."""
     has_gauss, gauss = state["random/python_gauss"]
     random.setstate((3, tuple(int(each) for each in state["random/python"]), float(gauss) if has_gauss else None))
     position, has_gauss, cached = state["random/numpy_position"]

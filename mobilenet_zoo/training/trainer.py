@@ -85,7 +85,7 @@ def train(
     progress: bool = True,
     report: bool = True,
 ) -> "Run":
-    """Trains a model on images, as a recipe says, in a folder from which a run that was interrupted goes on.
+    """Train a model on images, as a recipe says, in a folder from which an interrupted run resumes.
 
     The folder holds `run.json` (what was asked, versions, the command), `recipe.yaml` (resolved), `checkpoints/`,
     `best/`, `log.csv` (a row an epoch), `tensorboard/`, and in the end `model/`, as `save_pretrained` writes it, with
@@ -105,22 +105,22 @@ def train(
         overrides: `{"optimizer.learning_rate": 1e-3}`: fields that differ from the recipe.
         weights: That a named model starts from: "imagenet", a tag, or False for none; None for "imagenet" where the
             recipe begins with the head alone.
-        validation: More data, held out; None for what `data` brings, or a share of it.
+        validation: More data, held out; None for what `data` brings, or a fraction of it.
         validation_fraction: That share, of each class.
-        teacher: A model, or a name as for `model`, whose answers are learned too; see `Distiller`. Or the `.npz` of
-            its answers that `save_predictions` (`mobilenet-zoo evaluate --predictions`) wrote; see `blend_targets`.
-        resume: Whether to go on with the run in the folder; where there is none one begins, so that a job which is
+        teacher: A model, or a name as for `model`, whose predictions are learned too; see `Distiller`. Or the `.npz` of
+            its outputs that `save_predictions` (`mobilenet-zoo evaluate --predictions`) wrote; see `blend_targets`.
+        resume: Whether to resume the run in the folder; where there is none one begins, so that a job which is
             started again and again needs one command.
         checkpoint_seconds: From one checkpoint to the next; one is also written when SIGTERM comes.
         keep: How many checkpoints stay.
         workers: Processes that read images; 0 for threads.
-        damaged_limit: How many damaged images are skipped; None for 1 %, at least 10.
+        damaged_limit: How many damaged images are skipped; None for 1%, at least 10.
         devices: Of this host; see `open_cluster`. The recipe's batch is shared among all devices of all hosts. Under
             PyTorch several need a process each, which `launch` starts.
         hosts: As `open_cluster`; all of them see the run's folder.
         host_index: As `open_cluster`.
         progress: Whether a bar is shown.
-        report: Whether `report.html` is written in the end, from the held-out images. Several hosts under JAX or
+        report: Whether `report.html` is written in the end, from the validation images. Several hosts under JAX or
             TensorFlow write none: `mobilenet-zoo evaluate` does.
 
     Returns:
@@ -204,12 +204,12 @@ def _fresh_classifier_ignored(is_ignored):
 
 
 def _before(folder, resume):
-    """What was asked for when the run in a folder began; None for a run that begins."""
+    """Return what was asked for when the run in a folder began; None for a run that begins."""
     if not folder.is_begun():
         return None
     if not resume:
         raise ArgumentError(
-            f"{folder.path} has a run already: go on with it (resume=True, --resume), or name another folder."
+            f"{folder.path} has a run already: resume it (resume=True, --resume), or name another folder."
         )
     return folder.asked()
 
@@ -284,7 +284,7 @@ class _Training:
         )
 
     def _phases(self):
-        """The epochs of each phase: the head alone, if at all, and then everything."""
+        """Return the epochs of each phase: the head alone, if at all, and then everything."""
         head = self.recipe.head_epochs
         return [(0, head), (head, self.epochs)]
 
@@ -313,7 +313,7 @@ class _Training:
             )
 
     def _evaluate(self):
-        """`{metric: value}` on the held-out images, with the average of the weights where there is one."""
+        """Return `{metric: value}` on the validation images, with the average of the weights where there is one."""
         # Keras's own validation keeps an iterator from epoch to epoch, which data whose length it can't tell exhaust.
         with averaged_weights(self.trained):
             batches = self.cluster.feed(self.held_out.batches())
@@ -321,7 +321,7 @@ class _Training:
 
 
 def _saved_answers(teacher, examples, recipe):
-    """Targets that hold a teacher's answers where those were saved, or None; and the teacher that is to be asked."""
+    """Return targets that hold a teacher's saved predictions, or None; and the teacher that is still to be asked."""
     if not isinstance(teacher, (str, os.PathLike)) or Path(teacher).suffix != predictions.ENDING:
         return None, teacher
     names = [examples.name_of(i) for i in range(len(examples))]
@@ -331,7 +331,7 @@ def _saved_answers(teacher, examples, recipe):
 
 
 def _pipelines(data, model, recipe, cluster, soft_targets, workers, damaged_limit):
-    """For training and for evaluation."""
+    """Return the pipelines for training and for evaluation."""
     transform = preprocessing(model)
     cluster.share(recipe.batch_size)  # raises where it can't be divided
     common = {"batch_size": recipe.batch_size, "workers": workers, "damaged_limit": damaged_limit}
@@ -349,7 +349,7 @@ def _pipelines(data, model, recipe, cluster, soft_targets, workers, damaged_limi
 
 
 def fingerprint(data):
-    """What tells data sets apart, wherever they lie: the images' names and classes, in their order."""
+    """Return what tells data sets apart, wherever they lie: the images' names and classes, in their order."""
     digest = hashlib.sha256()
     for examples in data:
         names = [Path(examples.name_of(i)).name for i in range(len(examples))]
@@ -358,7 +358,7 @@ def fingerprint(data):
 
 
 def _flat(values, prefix=""):
-    """Nested dictionaries as one, by dotted names."""
+    """Return nested dictionaries as one, by dotted names."""
     flat = {}
     for name, value in values.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}

@@ -106,7 +106,7 @@ def test_every_variant_comes_back_equal(name):
         VARIANTS["mobilenet_v3-small"].scaled(0.3),
         VARIANTS["mobilenet_v4-compact_nano"].with_activation("relu").with_normalization("batch"),
     ],
-    ids=["everything", "body", "unnormalised", "dense", "scaled", "overridden"],
+    ids=["everything", "body", "unnormalized", "dense", "scaled", "overridden"],
 )
 def test_architectures_of_ones_own_come_back_equal(architecture):
     assert Architecture.from_yaml(architecture.to_yaml()) == architecture

@@ -217,7 +217,7 @@ def test_an_unknown_layout_names_the_known_ones(model, state):
         load_checkpoint(model, state, layout="timmm")
 
 
-def test_unrecognisable_names_say_so(model):
+def test_unrecognizable_names_say_so(model):
     with pytest.raises(CheckpointError, match="does not look like a MobileNet"):
         load_checkpoint(model, {"encoder.weight": np.zeros(3)})
 

@@ -176,7 +176,7 @@ class TestHuggingFace:
         return state_dict(build(num_classes=1001, input_shape=(32, 32, 3), **options), "huggingface")
 
     @pytest.mark.parametrize("build", [create_mobilenetv1, create_mobilenetv2])
-    def test_it_is_recognised_and_brings_padding_epsilon_and_classes(self, build):
+    def test_it_is_recognized_and_brings_padding_epsilon_and_classes(self, build):
         tensors = self.tensors(build, variant="0.5")
         state = StateDict.open(tensors)
         assert (state.layout.name, state.num_classes) == ("huggingface", 1001)

@@ -175,7 +175,7 @@ def test_batch_norm_and_activation_agree_with_keras(shape, data_format, activati
         train = lambda x, g, b: our_ops.batch_norm_training(x, g, b, 1e-3, function, data_format)[part]  # noqa: B023,E731
         default = lambda x, g, b: keras_default.normalize_batch(x, g, b, 1e-3, function, data_format)[part]  # noqa: B023,E731
         close(run(train, x, gamma, beta, compiled=compiled), run(default, x, gamma, beta), 1e-5)
-    if shape[0] * shape[1] * shape[2] > 3:  # three numbers, normalised, are at a kink of ReLU6
+    if shape[0] * shape[1] * shape[2] > 3:  # three numbers, normalized, are at a kink of ReLU6
         # Squared, so that every second derivative is there.
         y = lambda f: lambda x, g, b: ops.square(f(x, g, b, 1e-3, function, data_format)[0])  # noqa: E731
         fast, default = y(our_ops.batch_norm_training), y(keras_default.normalize_batch)
@@ -203,7 +203,7 @@ def test_pointwise_batch_norm_agrees_with_keras(shape, filters, data_format, act
         fast = lambda *a: our_ops.pointwise_batch_norm_training(*a, *rest)[part]  # noqa: B023,E731
         default = lambda *a: keras_default.pointwise_normalize_batch(*a, *rest)[part]  # noqa: B023,E731
         close(run(fast, *arrays, compiled=compiled), run(default, *arrays), 2e-5)
-    if shape[0] > 1:  # of one number the normalised one is zero, a kink
+    if shape[0] > 1:  # of one number the normalized one is zero, a kink
         y = lambda f: lambda *a: ops.square(f(*a, *rest)[0])  # noqa: E731
         fast, default = y(our_ops.pointwise_batch_norm_training), y(keras_default.pointwise_normalize_batch)
         once_is_enough = shape[1] > 5 or data_format == "channels_first"

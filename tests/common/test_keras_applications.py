@@ -49,7 +49,7 @@ QUICK = ("v1-0.35", "v2-0.35", "v3-small", "v3-small-minimalistic")
 SIZES = {"even": lambda odd: (224, 224), "odd": lambda odd: odd}
 
 
-def randomise(model):
+def randomize(model):
     """Random weights with statistics that differ per channel; returns `{path: array}`."""
     state = {}
     for variable in model.weights:
@@ -76,7 +76,7 @@ def test_same_output_as_keras_applications(peer, size, deviation):
     their_model = theirs(
         weights=None, input_shape=shape, classes=17, classifier_activation=None, include_top=True, **their_options
     )
-    state = randomise(their_model)
+    state = randomize(their_model)
     name, *multiplier = variant
     ours = create(name, 17, shape, *multiplier, classifier_activation=None)
     mobilenet_zoo.load_checkpoint(ours, state, layout="keras")
@@ -90,7 +90,7 @@ def test_same_output_as_keras_applications(peer, size, deviation):
 def test_keras_files_load_in_every_format(ending, tmp_path, deviation):
     shape = (64, 64, 3)
     theirs = APPLICATIONS.MobileNetV3Small(weights=None, input_shape=shape, classes=5, classifier_activation=None, **V3)
-    randomise(theirs)
+    randomize(theirs)
     path = tmp_path / f"small{ending}"
     if ending == ".weights.h5":
         theirs.save_weights(path)
@@ -148,7 +148,7 @@ def test_published_files_in_the_format_of_keras_2(key, file_with_top, include_to
     theirs, options, create, variant, named = OLD[key]
     shape = {"input_shape": (64, 64, 3), "classifier_activation": None}
     model = theirs(weights=None, include_top=file_with_top, classes=5, **shape, **options)
-    randomise(model)
+    randomize(model)
     write_in_the_format_of_keras_2(model, tmp_path / "weights.h5", named)
     ours = create(variant, include_top=include_top, weights=tmp_path / "weights.h5", **shape)
     if file_with_top and not include_top:
@@ -162,7 +162,7 @@ def test_published_files_in_the_format_of_keras_2(key, file_with_top, include_to
 def test_the_names_of_legacy_mappings_are_understood():
     theirs = APPLICATIONS.MobileNet(weights=None, alpha=0.25, input_shape=(32, 32, 3), classes=5)
     state = {}
-    for path, value in randomise(theirs).items():
+    for path, value in randomize(theirs).items():
         layer, name = path.split("/")
         name = "depthwise_kernel" if layer.startswith("conv_dw") and name == "kernel" else name
         state[f"{layer}/{layer}/{name}:0"] = value

@@ -62,7 +62,7 @@ def patch_means(x, rows, columns):
 
 
 def enlarge(x, factor, axis):
-    """Bilinear interpolation between pixel centres along one axis, the edge's value beyond the edge."""
+    """Bilinear interpolation between pixel centers along one axis, the edge's value beyond the edge."""
     size = x.shape[axis]
     position = np.clip((np.arange(size * factor) + 0.5) / factor - 0.5, 0, size - 1)
     low = np.floor(position).astype(int)

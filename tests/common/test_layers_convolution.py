@@ -137,7 +137,7 @@ def test_a_kernel_is_distributed_as_keras_draws_it(initializer, filters):
     assert error < 0.08 * theirs.std()
 
 
-# --- normalisation ----------------------------------------------------------------------------------------------------
+# --- normalization ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -14,7 +14,7 @@ from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
 from tests import seeded
-from tests.common.test_keras_applications import old_name, randomise
+from tests.common.test_keras_applications import old_name, randomize
 from tests.references import TOLERANCE, infer
 
 APPLICATIONS, LAYERS = keras.applications, keras.layers
@@ -38,7 +38,7 @@ BODIES = {
 def their_body(key, **options):
     application, own, _, _ = BODIES[key]
     body = application(weights=None, input_shape=SHAPE, include_top=False, **own, **options)
-    randomise(body)
+    randomize(body)
     return body
 
 
@@ -92,7 +92,7 @@ def saved(model, path):
     return path
 
 
-def randomised(model):
+def randomized(model):
     """Give what is new in a user's model other values than zeros; return the model."""
     for layer in model.layers:
         if isinstance(layer, LAYERS.Dense):
@@ -174,7 +174,7 @@ def test_a_frozen_body_in_the_format_of_keras_2(key, frozen, tmp_path, deviation
     ],
 )
 def test_a_dense_layer_behind_the_pool_is_the_classifier(key, form, tmp_path, deviation):
-    theirs = randomised(FORMS[form](their_body(key)))
+    theirs = randomized(FORMS[form](their_body(key)))
     path = saved(theirs, tmp_path / "flowers.keras")
     ours, said = said_by(our_model, key, weights=path, classifier_activation=None)
     layer = theirs.layers[-1].name
@@ -295,7 +295,7 @@ def test_a_body_of_this_library(ending, tmp_path, deviation):
 def test_a_model_that_a_user_extended_loads_its_own_file(tmp_path):
     body = create_mobilenetv4("conv_small", input_shape=SHAPE, width_multiplier=0.35, include_top=False)
     for model in (nested(body), flat(body)):
-        path = saved(randomised(model), tmp_path / "extended.weights.h5")
+        path = saved(randomized(model), tmp_path / "extended.weights.h5")
         expected = model.get_weights()
         for variable in model.weights:
             variable.assign(np.zeros(variable.shape))

@@ -14,8 +14,8 @@ NAMES = ("rose", "lily", "oak", "elm", "fern")
 def images(count=12, size=8, seed=5):
     """Pixels that differ enough for a tiny classifier to see several classes."""
     random = np.random.default_rng(seed)
-    colours = random.integers(0, 256, (count, 1, 1, 3))
-    return list(((colours + random.integers(0, 120, (count, size, size, 3))) // 2 * 1).clip(0, 255).astype("uint8"))
+    colors = random.integers(0, 256, (count, 1, 1, 3))
+    return list(((colors + random.integers(0, 120, (count, size, size, 3))) // 2 * 1).clip(0, 255).astype("uint8"))
 
 
 def examples(names=NAMES, count=12, **options):
@@ -40,5 +40,5 @@ def exported(kind, place, **changes):
 
 
 def expected(given, kind="onnx"):
-    """The tiny classifier's answers, by NumPy."""
+    """The tiny classifier's predictions, by NumPy."""
     return tiny.expected(metadata(kind).transform()(list(given)))["probabilities"]

@@ -237,7 +237,7 @@ class TestExplain:
         with pytest.raises(ValueError, match="no names for its classes"):
             explain(made("hybrid"), image, "dog")
 
-    def test_grey_images(self):
+    def test_gray_images(self):
         model = seeded.randomized(create_mobilenetv4(HYBRID, 5, (64, 64, 1)))
         found = explain(model, Image.fromarray(np.arange(4096, dtype="uint32").reshape(64, 64).astype("uint8")))
         assert found.image.mode == "L" and found.overlay.mode == "RGB"

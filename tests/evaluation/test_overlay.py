@@ -16,7 +16,7 @@ TRANSFORMS = {
     "wide": Preprocessing((48, 96), 0.8, "bilinear", None, None),
     "tall": Preprocessing((96, 64), 1.0, "bilinear", None, None),
     "large": Preprocessing((224, 224), 0.95, "bicubic", None, None),
-    "grey": Preprocessing((32, 32), 0.875, "bicubic", None, None, channels=1),
+    "gray": Preprocessing((32, 32), 0.875, "bicubic", None, None, channels=1),
 }
 SIZES = ((640, 427), (301, 427), (200, 200), (1000, 333))
 
@@ -68,7 +68,7 @@ def test_a_photograph_that_exif_turns(orientation):
 
 
 @pytest.mark.parametrize("mode", photographs.modes())
-def test_every_mode_is_drawn_in_colour_as_it_is(mode):
+def test_every_mode_is_drawn_in_color_as_it_is(mode):
     """Where there is no heat the photograph stays, and what the model did not see is dimmed."""
     transform, image = TRANSFORMS["square"], photographs.modes()[mode]
     found = np.asarray(photograph_overlay(image, np.zeros((7, 7)), transform)).astype(float)
@@ -103,6 +103,6 @@ def test_the_region_is_what_the_input_shows(transform, size):
         seen = np.asarray(transform.pixels(Image.fromarray(values.astype("uint8"))).convert("L")).astype(float)
         profile = seen.mean(1 - axis)
         cells = len(profile)
-        centres = (first + (np.arange(cells) + 0.5) * (last - first) / cells - 0.5) * 255 / (length - 1)
+        centers = (first + (np.arange(cells) + 0.5) * (last - first) / cells - 0.5) * 255 / (length - 1)
         # Resampling is one-sided at the edges of the photograph.
-        np.testing.assert_allclose(profile[2:-2], centres[2:-2], atol=1.5)
+        np.testing.assert_allclose(profile[2:-2], centers[2:-2], atol=1.5)

@@ -185,9 +185,9 @@ def test_it_can_be_read_by_all(tmp_path):
     assert "loss by epoch: training ends at 0.25, validation ends at 0.5" in [each["aria-label"] for each in charts]
 
 
-def luminance(colour):
+def luminance(color):
     """Relative luminance (WCAG 2.2)."""
-    values = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    values = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
 
 
@@ -202,7 +202,7 @@ def test_contrast_is_enough_in_light_and_dark(tmp_path):
                 assert (bright + 0.05) / (dark + 0.05) >= 4.5, (ink, ground)
 
 
-def test_colours_are_the_pages(tmp_path):
+def test_colors_are_the_pages(tmp_path):
     text = write_report(tmp_path / "report.html", evaluation(), history=HISTORY).read_text("utf-8")
     assert "#0102" not in text and text.count("var(--first)") > 10
 

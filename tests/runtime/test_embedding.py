@@ -1,4 +1,4 @@
-"""Metadata go into a finished file and come out of it, others' tools find them, and the answers stay bit by bit."""
+"""Metadata go into a finished file and come out of it, others' tools find them, and the outputs stay bit by bit."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ METADATA = Metadata(
     std=(0.229, 0.224, 0.225),
     gives="probabilities",
     source="mobilenetv2_100.ra_in1k",
-    licence="apache-2.0",
+    license="apache-2.0",
 )
 
 
@@ -77,7 +77,7 @@ class TestEveryFormat:
         embed(path, metadata_for(kind))
         assert mobilenet_runtime.load(path).metadata == metadata_for(kind)
         assert_same_answers(path, before)
-        bare = metadata_for(kind, class_names=None, mean=None, std=None, source=None, licence=None, gives="features")
+        bare = metadata_for(kind, class_names=None, mean=None, std=None, source=None, license=None, gives="features")
         embed(path, bare)
         assert mobilenet_runtime.load(path).metadata == bare, "the new in place of the old"
         assert_same_answers(path, before)
@@ -253,7 +253,7 @@ class TestLiteRt:
             assert archive.read("labels.txt").decode().splitlines() == list(NAMES)
             assert {each.compress_type for each in archive.infolist()} == {zipfile.ZIP_STORED}
 
-    def test_pixels_and_grey_images(self, copied):
+    def test_pixels_and_gray_images(self, copied):
         path = copied("tflite")
         embed(path, metadata_for("tflite", mean=None, std=None, channels=1))
         (image,) = self.table(path)["subgraph_metadata"][0]["input_tensor_metadata"]
@@ -262,7 +262,7 @@ class TestLiteRt:
         assert image["stats"] == {"min": [0], "max": [255]}
 
     @pytest.mark.parametrize("integers", ["int8", "uint8"])
-    def test_a_quantised_file_answers_the_same(self, integers, copied):
+    def test_a_quantized_file_answers_the_same(self, integers, copied):
         path = copied("tflite", integers=integers, outputs=("logits",))
         before = answers(path)
         operations = mobilenet_runtime.load(path).placement()

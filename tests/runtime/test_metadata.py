@@ -23,7 +23,7 @@ FULL = Metadata(
     std=(0.229, 0.224, 0.225),
     gives="probabilities",
     source="mobilenetv2_100.ra_in1k",
-    licence="apache-2.0",
+    license="apache-2.0",
 )
 BARE = Metadata("body", None, (32, 32), 1, "NHWC", 1, "bilinear", None, None, "features")
 
@@ -75,7 +75,7 @@ def test_lists_and_numpys_numbers_are_taken():
         ("std", [1, 1, 0]),
         ("gives", "scores"),
         ("source", 3),
-        ("licence", []),
+        ("license", []),
         ("generator", None),
         ("format", 0),
         ("format", "1"),

@@ -1,4 +1,4 @@
-"""One loaded file serves any number of threads, each with the answers to its own images."""
+"""One loaded file serves any number of threads, each with the outputs to its own images."""
 
 import os
 import threading
@@ -97,7 +97,7 @@ def test_a_classifier_in_threads(kind, written):
     def work(i):
         own = images(i, 2)
         expected = tiny.expected(own)["probabilities"]
-        found = [classifier.probabilities(classifier.answer(own)) for _ in range(ROUNDS)]
+        found = [classifier.probabilities(classifier.predict(own)) for _ in range(ROUNDS)]
         return max(np.abs(values - expected).max() for values in found)
 
     assert max(in_threads(4, work)) <= 1e-4

@@ -36,7 +36,7 @@ def transform(size=32, crop=0.875, interpolation="bicubic"):
     return Preprocessing(size, crop, interpolation, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
-def assert_within_one_grey_level(ours, theirs):
+def assert_within_one_gray_level(ours, theirs):
     ours, theirs = np.asarray(ours).astype(int), np.asarray(theirs).astype(int)
     assert ours.shape == theirs.shape
     assert np.abs(ours - theirs).max() <= 1
@@ -71,16 +71,16 @@ class TestAgainstTimm:
         name, size, crop, interpolation = CASES[case]
         photographs.photograph(name).save(tmp_path / "image.png")
         found = transform(size, crop, interpolation).pixels(tmp_path / "image.png")
-        assert_within_one_grey_level(found, theirs[case])
+        assert_within_one_gray_level(found, theirs[case])
 
     @pytest.mark.parametrize("mode", MODES)
     def test_every_mode(self, mode, theirs):
-        assert_within_one_grey_level(transform(40).pixels(MODES[mode]), theirs[f"mode {mode}"])
+        assert_within_one_gray_level(transform(40).pixels(MODES[mode]), theirs[f"mode {mode}"])
 
-    def test_normalising(self, theirs):
+    def test_normalizing(self, theirs):
         found = transform(32)(photographs.photograph())
         assert found.dtype == np.float32
-        np.testing.assert_allclose(found, theirs["normalised"].transpose(1, 2, 0), atol=1 / 255 / 0.224 + 1e-5)
+        np.testing.assert_allclose(found, theirs["normalized"].transpose(1, 2, 0), atol=1 / 255 / 0.224 + 1e-5)
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])
@@ -95,9 +95,9 @@ def test_images_that_say_how_they_are_turned_are_turned_upright(orientation, tmp
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
 def test_16_bits_become_8(format, tmp_path):
-    grey = photographs.photograph().convert("L")
-    photographs.sixteen_bit(grey).save(tmp_path / "deep", format)
-    np.testing.assert_array_equal(transform()(tmp_path / "deep"), transform()(grey))
+    gray = photographs.photograph().convert("L")
+    photographs.sixteen_bit(gray).save(tmp_path / "deep", format)
+    np.testing.assert_array_equal(transform()(tmp_path / "deep"), transform()(gray))
 
 
 def test_arrays_are_images_too():
@@ -244,9 +244,9 @@ class TestFloatsUpToOne:
         assert not recwarn.list
 
     def test_floats_in_a_pil_image_are_pixels(self):
-        grey = photographs.photograph().convert("L")
-        floats = Image.fromarray(np.asarray(grey, "float32") + 0.4)
-        np.testing.assert_array_equal(transform()(floats), transform()(grey))
+        gray = photographs.photograph().convert("L")
+        floats = Image.fromarray(np.asarray(gray, "float32") + 0.4)
+        np.testing.assert_array_equal(transform()(floats), transform()(gray))
 
 
 def test_no_images():

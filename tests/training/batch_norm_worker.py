@@ -33,7 +33,7 @@ def arrays(data_format="channels_last"):
 
 
 def normalized(x, kernel, gamma, beta, data_format):
-    """A convolution and both operations of the library that normalise by a batch."""
+    """A convolution and both operations of the library that normalize by a batch."""
     options = (EPSILON, keras.activations.relu, data_format)
     y, mean, variance = ops.pointwise_batch_norm_training(x, kernel, gamma, beta, *options)
     z, *_ = ops.batch_norm_training(y, gamma, beta, EPSILON, keras.activations.hard_silu, data_format)

@@ -31,7 +31,7 @@ DEFAULTS = {
     "wait_at": None,  # the step at which every process waits for SIGTERM, agrees on it and leaves with status 3
 }
 CLASSES, SIZE, BATCHES = 5, 32, 4
-# Pointwise convolutions that double their channels, ones that don't, depthwise ones, and a normalisation by itself.
+# Pointwise convolutions that double their channels, ones that don't, depthwise ones, and a normalization by itself.
 TINY = Architecture(
     name="tiny",
     stem=Conv(8, stride=2),

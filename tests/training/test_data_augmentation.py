@@ -14,7 +14,7 @@ pytestmark = pytest.mark.across
 
 IMAGE = photographs.photograph().resize((48, 32))
 PIXELS = np.asarray(IMAGE).astype(float)
-GREY = np.asarray(IMAGE.convert("L")).astype(float)
+GRAY = np.asarray(IMAGE.convert("L")).astype(float)
 NOTHING = {"crop_scale": None, "flip": 0.0}
 
 
@@ -27,7 +27,7 @@ def blend(degenerate, factor):
 
 
 def sampled(dx, dy):
-    """The image read at x + dx, y + dy, in whole pixels, with mid grey outside."""
+    """The image read at x + dx, y + dy, in whole pixels, with mid gray outside."""
     rows, columns = np.indices(PIXELS.shape[:2])
     rows, columns = rows + dy, columns + dx
     inside = (rows >= 0) & (rows < 32) & (columns >= 0) & (columns < 48)
@@ -44,8 +44,8 @@ EXPECTED = {
     ("posterize", -0.5): PIXELS // 4 * 4,
     ("brightness", 1.0): np.clip(PIXELS * 1.9, 0, 255),
     ("brightness", -1.0): PIXELS * 0.1,
-    ("color", -0.5): blend(GREY[..., None], 0.55),
-    ("contrast", 0.5): blend(np.full((1, 1, 1), round(GREY.mean())), 1.45),
+    ("color", -0.5): blend(GRAY[..., None], 0.55),
+    ("contrast", 0.5): blend(np.full((1, 1, 1), round(GRAY.mean())), 1.45),
     ("sharpness", -1.0): blend(np.asarray(IMAGE.filter(ImageFilter.SMOOTH)).astype(float), 0.1),
     ("rotate", 1.0): np.asarray(IMAGE.rotate(30, Image.Resampling.BILINEAR, fillcolor=(128,) * 3)),
     ("translate_x", 10 / (0.45 * 48)): sampled(10, 0),
@@ -72,7 +72,7 @@ class TestOperations:
             np.testing.assert_array_equal(applied(name, 0.0), PIXELS, name)
 
     @pytest.mark.parametrize("name", OPERATIONS)
-    def test_grey(self, name):
+    def test_gray(self, name):
         assert applied(name, 0.8, IMAGE.convert("L")).shape == (32, 48)
 
 
@@ -190,7 +190,7 @@ class TestAugmentation:
     def test_jitter_stays_within_its_factors(self):
         flat, rng = Image.new("RGB", (4, 4), (100, 100, 100)), np.random.default_rng(0)
         settings = Augmentation(**NOTHING, color_jitter=0.4)
-        found = np.array([settings(flat, rng)[0, 0, 0] for _ in range(300)])  # flat grey knows brightness only
+        found = np.array([settings(flat, rng)[0, 0, 0] for _ in range(300)])  # flat gray knows brightness only
         assert found.min() >= 60 and found.min() < 65 and found.max() <= 140 and found.max() > 135
 
     def test_erasing(self):

@@ -136,14 +136,14 @@ class TestBatches:
         assert batch[0].dtype == np.float32
         np.testing.assert_allclose(batch[0], expected, rtol=1e-5, atol=1e-5)
 
-    def test_grey(self):
+    def test_gray(self):
         transform = Preprocessing((16, 16), 0.875, "bilinear", (0.5,), (0.25,), channels=1)
-        grey = Examples(examples().images[..., 0], examples().labels, tuple("abc"))
-        (batch,) = take(pipeline(grey, preprocessing=transform, **FULL, data_format="channels_first"), 1)
+        gray = Examples(examples().images[..., 0], examples().labels, tuple("abc"))
+        (batch,) = take(pipeline(gray, preprocessing=transform, **FULL, data_format="channels_first"), 1)
         assert batch[0].shape == (8, 1, 16, 16)
 
     def test_every_kind_of_image(self, tmp_path):
-        """Each comes out as the same image in RGB or grey does."""
+        """Each comes out as the same image in RGB or gray does."""
         paths = []
         for name, opened in photographs.modes().items():
             paths.append(tmp_path / f"{name}.{'jpg' if name in ('cmyk', 'ycbcr') else 'png'}")
@@ -160,8 +160,8 @@ class TestBatches:
         found = {Path(paths[i]).stem: image for i, image in zip(made.indices(0), batch[0], strict=True)}
         for name in ("rgba", "palette", "cmyk", "ycbcr", "turned"):
             assert np.abs(found[name] - found["rgb"]).mean() < 0.12, name
-        for name in ("grey and alpha", "16"):
-            assert np.abs(found[name] - found["grey"]).mean() < 0.02, name
+        for name in ("gray and alpha", "16"):
+            assert np.abs(found[name] - found["gray"]).mean() < 0.02, name
 
     def test_waiting_is_counted(self):
         made = pipeline()

@@ -41,7 +41,7 @@ def check(folder, devices, cuts, data_format):
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", pytest.param("channels_first", marks=pytest.mark.slow)])
-def test_two_devices_normalise_as_one(tmp_path, backend, data_format):
+def test_two_devices_normalize_as_one(tmp_path, backend, data_format):
     if backend == "jax" or (backend, data_format) == ("tensorflow", "channels_first"):
         pytest.skip("JAX's program sees the whole batch; TensorFlow has no such convolution on a CPU")
     check(tmp_path, 2, [0, 4, 8], data_format)
@@ -55,7 +55,7 @@ def test_processes_may_have_unlike_numbers_of_images(tmp_path, backend):
 
 
 @pytest.mark.slow
-def test_four_devices_normalise_as_one(tmp_path, backend):
+def test_four_devices_normalize_as_one(tmp_path, backend):
     if backend == "jax":
         pytest.skip("JAX's program sees the whole batch")
     check(tmp_path, 4, [0, 2, 4, 6, 8], "channels_last")

@@ -23,7 +23,7 @@ def answers(model, x, training=False):
 
 
 def teacher_of(**options):
-    """One that is sure of itself: a fresh model's answers are nearly even."""
+    """One that is sure of itself: a fresh model's outputs are nearly even."""
     model = tiny(**options)
     kernel, bias = model.get_layer("classifier").trainable_variables
     random = np.random.default_rng(3)
@@ -95,14 +95,14 @@ def test_a_student_follows_its_teacher():
 
 
 def test_a_teacher_gets_images_as_it_wants_them():
-    """Twice the size, pixels in 0..255 and grey, from a student's 16 by 16 in -1..1."""
+    """Twice the size, pixels in 0..255 and gray, from a student's 16 by 16 in -1..1."""
     x = np.repeat(np.repeat(images(size=8)[0], 2, axis=1), 2, axis=2).clip(-1, 1)
     teacher = teacher_of(include_preprocessing=True)
     found = Distiller(tiny(), teacher)._teach(x)
     expected = np.log(answers(teacher, (x + 1) * 127.5))
     np.testing.assert_allclose(keras.ops.convert_to_numpy(found), expected, rtol=1e-3, atol=1e-4)
     large = teacher_of(size=32)
-    flat = np.broadcast_to(x[:, :1, :1], x.shape)  # of one colour, so that resizing changes nothing
+    flat = np.broadcast_to(x[:, :1, :1], x.shape)  # of one color, so that resizing changes nothing
     found = keras.ops.convert_to_numpy(Distiller(tiny(), large)._teach(flat))
     expected = np.log(answers(large, np.broadcast_to(flat[:, :1, :1], (len(x), 32, 32, 3))))
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)

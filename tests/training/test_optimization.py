@@ -9,7 +9,7 @@ import pytest
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.training.averaging import EvaluateAverages, averaged_weights
-from mobilenet_zoo.training.compiling import compile_model, rematerialise
+from mobilenet_zoo.training.compiling import compile_model, rematerialize
 from mobilenet_zoo.training.optimization import decays, make_optimizer
 from mobilenet_zoo.training.recipes import load_recipe
 from mobilenet_zoo.training.schedules import Schedule, make_schedule
@@ -294,12 +294,12 @@ def fitted(overrides, made=None, **options):
 def test_blocks_computed_twice_give_the_same():
     """Statistics of batch norm and dropped paths too, which Keras's own way moves and draws twice."""
     plain, losses = fitted({}, {"drop_path_rate": 0.5})
-    found, again = fitted({"rematerialisation": True}, {"drop_path_rate": 0.5})
+    found, again = fitted({"rematerialization": True}, {"drop_path_rate": 0.5})
     for (path, value), (_, other) in zip(plain, found, strict=True):
         np.testing.assert_allclose(other, value, rtol=1e-4, atol=1e-5, err_msg=path)
     assert again["loss"] == pytest.approx(losses["loss"], rel=1e-4)
     model = tiny()
-    assert (rematerialise(model), rematerialise(model)) == (3, 0)
+    assert (rematerialize(model), rematerialize(model)) == (3, 0)
 
 
 def test_several_batches_an_execution_give_the_same(backend):

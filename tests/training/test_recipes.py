@@ -88,13 +88,13 @@ def test_overrides_of_all_kinds():
         "augmentation.randaugment.magnitude=7",
         "augmentation.crop_scale=[0.5, 1]",
         "distillation={temperature: 4}",
-        "rematerialisation=true",
+        "rematerialization=true",
         "name=mine",
     ]
     recipe = load_recipe("mobilenetv3", texts)
     assert recipe.optimizer.learning_rate == 1e-3 and recipe.ema is None and recipe.name == "mine"
     assert recipe.augmentation.randaugment.magnitude == 7 and recipe.augmentation.randaugment.operations == 2
-    assert recipe.augmentation.crop_scale == (0.5, 1.0) and recipe.rematerialisation is True
+    assert recipe.augmentation.crop_scale == (0.5, 1.0) and recipe.rematerialization is True
     assert dataclasses.asdict(recipe.distillation) == {"temperature": 4.0, "weight": 0.5}
     same = {"optimizer.learning_rate": 1e-3, "mixing": Mixing(mixup=0.3)}
     assert load_recipe("finetune", same).mixing.mixup == 0.3
@@ -148,7 +148,7 @@ def test_a_file_extends_a_shipped_recipe_and_one_beside_it(tmp_path):
         ("mixing: {mixup: 0, cutmix: 0}\n", ("mixing.mixup=0", "null")),
         ("optimizer: {name: sgd, beta_1: 0.9}\n", ("optimizer.beta_1=0.9", "sgd takes momentum, nesterov")),
         ("epochs: 3\nschedule: {warmup_epochs: 3}\n", ("schedule.warmup_epochs=3", "epochs=3")),
-        ("rematerialisation: 1\n", ("line 1", "true or false")),
+        ("rematerialization: 1\n", ("line 1", "true or false")),
         ("name: 3\n", ("line 1", "name=3", "text")),
         ("epochs: [3\n", ("line 2", "not YAML")),
         ("epochs: 3\n\tseed: 1\n", ("line 2", "not YAML")),

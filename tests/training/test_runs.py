@@ -144,7 +144,7 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_again(through, inter
 def test_sigterm_saves_and_ends(through, interrupt, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     interrupt(6, lambda saving: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(Terminated, match="saved at step 6; --resume goes on") as caught:
+    with pytest.raises(Terminated, match="saved at step 6; resume it with --resume") as caught:
         run(tmp_path / "run", checkpoint_seconds=1000)
     assert caught.value.step == 6
     assert signal.getsignal(signal.SIGTERM) is before
@@ -248,7 +248,7 @@ def test_damaged_images_are_counted_in_log_report_and_warning(tmp_path):
 class TestTheFolder:
     def test_a_second_run_does_not_overwrite_the_first(self, through):
         before = (through.folder / "run.json").read_bytes()
-        with pytest.raises(ValueError, match="has a run already: go on with it"):
+        with pytest.raises(ValueError, match="has a run already: resume it"):
             run(through.folder)
         assert (through.folder / "run.json").read_bytes() == before
 

@@ -34,7 +34,7 @@ def model():
 
 
 def examples(count):
-    """Images whose colour says the class, in noise."""
+    """Images whose color says the class, in noise."""
     random = np.random.default_rng(count)
     labels = np.arange(count) % len(CLASSES)
     images = random.integers(0, 120, (count, SIZE, SIZE, 3))

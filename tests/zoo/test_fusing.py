@@ -101,7 +101,7 @@ def test_options_are_kept(options):
 
 @pytest.mark.across
 def test_unusual_blocks():
-    """Biases under a batch norm, a depthwise end, an activated projection with layer scale, plain normalisations."""
+    """Biases under a batch norm, a depthwise end, an activated projection with layer scale, plain normalizations."""
     architecture = Architecture(
         stem=Conv(8, stride=2),
         stages=(

@@ -13,7 +13,7 @@ from mobilenet_zoo.evaluation import evaluate, explain, grad_cam
 from mobilenet_zoo.exporting.plan import Plan
 from mobilenet_zoo.exporting.prepared import ends_in_softmax, prepare
 from mobilenet_zoo.exporting.reference import Reference
-from mobilenet_zoo.training import Distiller, compile_model, load_recipe, rematerialise
+from mobilenet_zoo.training import Distiller, compile_model, load_recipe, rematerialize
 from mobilenet_zoo.training.models import set_head_alone
 from tests.created import array, close, images, randomize
 from tests.training import tiny
@@ -287,7 +287,7 @@ def test_what_training_puts_around_it(make):
     recipe = load_recipe({"optimizer": {"layer_decay": 0.5}})
     compile_model(model, recipe, 2, metrics=())
     assert Distiller(model, made(make)).student is model
-    assert rematerialise(model) == 2
+    assert rematerialize(model) == 2
 
 
 # --- what doesn't, and says so ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A model's images come in as its weights want them: by a transform that belongs to it, or normalised inside."""
+"""A model's images come in as its weights want them: by a transform that belongs to it, or normalized inside."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def test_every_checkpoint_of_timm(name, deviation):
         for image in images_of_all_kinds():
             expected = pipeline(image.convert("RGB")).numpy().transpose(1, 2, 0)
             levels = np.abs(ours(image) - expected) * np.array(config.std) * 255
-            deviation.keep(name, "grey levels of 255", levels.max())
+            deviation.keep(name, "gray levels of 255", levels.max())
             assert levels.max() <= 1 + 1e-3
 
 
@@ -76,7 +76,7 @@ class TestWhatBelongsToAModel:
         assert (found.size, found.crop, found.mean, found.std) == ((64, 80), 0.875, (0.5,) * 3, (0.5,) * 3)
         assert mobilenet_zoo.preprocessing("mobilenetv2_035").size == (224, 224)
 
-    def test_channels_first_and_grey(self):
+    def test_channels_first_and_gray(self):
         model = create_mobilenetv2("0.35", 4, (1, 32, 48), data_format="channels_first")
         found = mobilenet_zoo.preprocessing(model)(photographs.photograph())
         assert found.shape == (1, 32, 48)
@@ -93,7 +93,7 @@ class TestWhatBelongsToAModel:
 @pytest.mark.neutral
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_model_that_normalises_gets_pixels_and_answers_the_same(data_format, channels):
+def test_a_model_that_normalizes_gets_pixels_and_answers_the_same(data_format, channels):
     shape = (40, 40, channels) if data_format == "channels_last" else (channels, 40, 40)
     options = {"input_shape": shape, "data_format": data_format, "name": NAME}
     plain = create_mobilenetv2(TINY, 4, **options)
@@ -103,9 +103,9 @@ def test_a_model_that_normalises_gets_pixels_and_answers_the_same(data_format, c
     pixels = mobilenet_zoo.preprocessing(inside)(image)
     assert pixels.min() >= 0 and pixels.max() > 100
     if channels == 3:  # of published means there are three
-        normalised = (pixels / 255 - 0.5) / 0.5
+        normalized = (pixels / 255 - 0.5) / 0.5
         np.testing.assert_allclose(
-            keras.ops.convert_to_numpy(inside(pixels)), keras.ops.convert_to_numpy(plain(normalised)), atol=1e-5
+            keras.ops.convert_to_numpy(inside(pixels)), keras.ops.convert_to_numpy(plain(normalized)), atol=1e-5
         )
     assert mobilenet_zoo.preprocessing(plain)(image).max() < 5
 
@@ -132,7 +132,7 @@ def test_a_model_can_resize(data_format):
     assert model.input_shape[1:].count(None) == 2
     found = keras.ops.convert_to_numpy(model(image))
     expected = keras.ops.convert_to_numpy(sized(resized))
-    assert np.abs(found - expected).max() <= 0.02 * np.abs(expected).max(), "Pillow rounds to whole grey levels"
+    assert np.abs(found - expected).max() <= 0.02 * np.abs(expected).max(), "Pillow rounds to whole gray levels"
     assert mobilenet_zoo.preprocessing(model).size == (40, 48)
 
 

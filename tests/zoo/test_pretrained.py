@@ -28,7 +28,7 @@ DESCRIBED = {
     "class_names": NAMES,
     "dataset": "300 photographs of three flowers",
     "metrics": {"top-1 accuracy": 0.875},
-    "licence": "cc-by-4.0",
+    "license": "cc-by-4.0",
     "description": "Tells three flowers apart.",
 }
 

@@ -60,7 +60,7 @@ def costs(row, **options):
             8 + 2 * 8,
             64 * (40 + 40) + 16 * 2 * (36 + 20),
         ),
-        # the query comes from 4×4 means, which are normalised once more
+        # the query comes from 4×4 means, which are normalized once more
         (Attention(4, 2, 5, query_stride=2), 8 + 8 + 40 + 20 + 20 + 40, 16, 16 * 40 + 64 * (20 + 20 + 40)),
     ],
     ids=["conv", "separable", "inverted", "squeeze", "fused", "universal", "attention", "kv_stride", "query_stride"],

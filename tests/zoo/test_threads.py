@@ -31,10 +31,10 @@ def images(thread):
 
 def test_a_classifier_answers_each_thread(model):
     classifier = KerasClassifier(model)
-    found = in_threads(4, lambda i: [classifier.answer(images(i)) for _ in range(4)])
+    found = in_threads(4, lambda i: [classifier.predict(images(i)) for _ in range(4)])
     for i, several in enumerate(found):
         for values in several:
-            np.testing.assert_allclose(values, classifier.answer(images(i)), rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(values, classifier.predict(images(i)), rtol=1e-4, atol=1e-6)
 
 
 def test_explanations_at_once_give_what_they_give_alone(model):

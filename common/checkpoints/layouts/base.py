@@ -45,7 +45,7 @@ class Layout:
     Attributes:
         name: What users call it.
         entries: Function of a model that lists its `Entry`s.
-        recognises: Function of a checkpoint's names that tells whether they are this library's.
+        recognizes: Function of a checkpoint's names that tells whether they are this library's.
         head: Pattern of names that belong to pool and classifier, which a model without top does not need.
         classifier: Pattern of the name of the classifier's bias.
         dropped: Pattern of names that hold nothing to load.
@@ -62,7 +62,7 @@ class Layout:
 
     name: str
     entries: Callable[..., Any]
-    recognises: Callable[..., Any]
+    recognizes: Callable[..., Any]
     head: re.Pattern
     classifier: re.Pattern
     dropped: re.Pattern = re.compile(r"(?!)")
@@ -98,7 +98,7 @@ _IN_NORMALIZATION = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 def blocks(model):
-    """`(stage, block, layer)` of the model's blocks, counted from 1, in the order in which they run."""
+    """Return `(stage, block, layer)` of the model's blocks, counted from 1, in the order in which they run."""
     found = []
     for layer in model.layers:
         match = BLOCK_NAME.fullmatch(layer.name)
@@ -108,17 +108,17 @@ def blocks(model):
 
 
 def part(model, name) -> Any:
-    """The model's layer called `name`, or None."""
+    """Return the model's layer called `name`, or None."""
     return next((layer for layer in model.layers if layer.name == name), None)
 
 
 def units_of(pairs):
-    """`Unit`s for those `(layer, convolution, normalization)` whose layer is there."""
+    """Return `Unit`s for those `(layer, convolution, normalization)` whose layer is there."""
     return [Unit(*pair) for pair in pairs if pair[0] is not None]
 
 
 def entries_of(units, suffixes):
-    """The entries of a model, made from its `Unit`s and the endings of the variables' names."""
+    """Return the entries of a model, made from its `Unit`s and the endings of the variables' names."""
 
     def entries(model):
         found = []
@@ -144,19 +144,19 @@ def _kernel_kind(layer):
 
 
 def ends_in_convolution(model):
-    """Whether the stages end in a convolution of their own, as V3's do; V2 has it in the head."""
+    """Return whether the stages end in a convolution of their own, as V3's do; V2 has it in the head."""
     layers = [layer for _, _, layer in blocks(model)]
     return bool(layers) and isinstance(layers[-1], ConvNormActivation)
 
 
 def unnamed(layer, layout):
-    """The error for a block that no model in `layout` has."""
+    """Return the error for a block that no model in `layout` has."""
     return ArgumentError(
         f"layout={layout!r} has no name for {layer.name}, a {type(layer).__name__}: no model in that layout has one."
     )
 
 
 def any_matches(pattern):
-    """A function of names that tells whether one of them starts with `pattern`."""
+    """Return a function of names that tells whether one of them starts with `pattern`."""
     regex = re.compile(pattern)
     return lambda names: any(regex.match(name) for name in names)

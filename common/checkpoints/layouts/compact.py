@@ -39,7 +39,7 @@ def _compact_units(model):
 
 def _compact_block(layer, prefix):
     def sequence(word, steps):
-        """Convolution, normalisation and activation take a number each."""
+        """Convolution, normalization and activation take a number each."""
         steps = [step for step in steps if step is not None]
         return [Unit(step, f"{prefix}{word}.{3 * i}", f"{prefix}{word}.{3 * i + 1}") for i, step in enumerate(steps)]
 
@@ -66,7 +66,7 @@ def _compact_block(layer, prefix):
 COMPACT = Layout(
     name="compact",
     entries=entries_of(_compact_units, TORCH_SUFFIXES),
-    recognises=any_matches(r"features\.\d+\.\d+\.(stem|fused_ib|uib|extra_dw|SE)\."),
+    recognizes=any_matches(r"features\.\d+\.\d+\.(stem|fused_ib|uib|extra_dw|SE)\."),
     head=re.compile(r"classificator\."),
     classifier=re.compile(r"classificator\.6\.bias$"),
     dropped=TORCH_COUNTERS,

@@ -38,7 +38,7 @@ def _v1_units(model):
 
 
 def _v2_units(model):
-    """The first block, which doesn't expand, belongs to the stem."""
+    """Return the first block, which doesn't expand, belongs to the stem."""
     units = _named(part(model, "stem"), "mobilenet_v2.conv_stem.first_conv")
     for i, (_, _, layer) in enumerate(blocks(model)):
         if not isinstance(layer, InvertedResidual) or layer.squeeze_excite is not None:
@@ -55,7 +55,7 @@ def _named(layer, name):
 
 
 def _with_prefix(tensors):
-    """The tensors of a model without classifier, as its names are in one that has it."""
+    """Return the tensors of a model without classifier, as its names are in one that has it."""
     if any(name.startswith("mobilenet_v") for name in tensors):
         return tensors
     prefix = "mobilenet_v2." if "conv_stem.first_conv.convolution.weight" in tensors else "mobilenet_v1."
@@ -65,7 +65,7 @@ def _with_prefix(tensors):
 HUGGINGFACE = Layout(
     name="huggingface",
     entries=entries_of(_huggingface_units, TORCH_SUFFIXES),
-    recognises=any_matches(r"mobilenet_v[12]\.|conv_stem\.(first_conv\.)?convolution\."),
+    recognizes=any_matches(r"mobilenet_v[12]\.|conv_stem\.(first_conv\.)?convolution\."),
     head=re.compile(r"(classifier|mobilenet_v2\.conv_1x1)\."),
     classifier=re.compile(r"classifier\.bias"),
     dropped=TORCH_COUNTERS,

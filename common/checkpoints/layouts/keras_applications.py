@@ -72,7 +72,7 @@ def _keras_inverted(layer, prefix, norm):
 
 
 def _spelled(tensors):
-    """The tensors by Keras 3's names, if all names of V3's layers are those from before."""
+    """Return the tensors by Keras 3's names, if all names of V3's layers are those from before."""
     if not any("/BatchNorm/" in name for name in tensors):
         return tensors
     names = {}
@@ -88,7 +88,7 @@ def _spelled(tensors):
 
 
 def _split(tensors):
-    """The layers of Keras's models, and those that users put before or behind them, whatever they are called."""
+    """Return the layers of Keras's models, and those that users put before or behind them, whatever they are called."""
     if not any(name in tensors for name in _FIRST_BLOCK):  # named as no model is; loaded by the order
         return tensors, {}
     head, features = _classifier_of(tensors)
@@ -102,7 +102,7 @@ def _takes(kernel, features):
 
 
 def _classifier_of(tensors):
-    """Its name, and the number of features that go into it; None for those where the layer before it is missing."""
+    """Return the name of the classifier and how many features go into it; None if the layer before it is missing."""
     if "conv_dw_1/0" in tensors:
         last = tensors.get("conv_pw_13_bn/0")
         return "conv_preds", None if last is None else last.shape[0]
@@ -124,7 +124,7 @@ _OWN = re.compile(
 KERAS = Layout(
     name="keras",
     entries=entries_of(_keras_units, KERAS_SUFFIXES),
-    recognises=any_matches(r"(conv_dw_1|expanded_conv_depthwise|expanded_conv/depthwise)/0$"),
+    recognizes=any_matches(r"(conv_dw_1|expanded_conv_depthwise|expanded_conv/depthwise)/0$"),
     head=re.compile(r"(conv_preds|predictions|Conv_1|Conv_1_bn|conv_2|logits)/"),
     classifier=re.compile(r"(conv_preds|predictions|logits|Logits)/1$"),
     spelled=_spelled,

@@ -10,7 +10,7 @@ _OWN = re.compile(r"(stem|stage\d+_block\d+|head_conv|head_dense|classifier)/")
 
 
 def _native_entries(model):
-    """A layer's place and the number of the variable in it, which is how Keras's files keep them."""
+    """Return a layer's place and the number of the variable in it, which is how Keras's files keep them."""
     found, counts, seen = [], {}, set()
     for layer in _layers(model):
         for variable in layer.weights:
@@ -25,13 +25,13 @@ def _native_entries(model):
 
 
 def _split(tensors):
-    """The layers of this library, and those that users put before or behind them."""
+    """Return the layers of this library, and those that users put before or behind them."""
     own = {name: value for name, value in tensors.items() if _OWN.match(name)}
     return own, {name: value for name, value in tensors.items() if name not in own}
 
 
 def _layers(model):
-    """The layers of a model, those of models within it in their place."""
+    """Yield the layers of a model, those of models within it in their place."""
     for layer in model.layers:
         if isinstance(layer, keras.Model) and getattr(layer, "outputs", None):
             yield from _layers(layer)
@@ -42,7 +42,7 @@ def _layers(model):
 NATIVE = Layout(
     name="native",
     entries=_native_entries,
-    recognises=any_matches(r"(stem|stage\d+_block\d+)/"),
+    recognizes=any_matches(r"(stem|stage\d+_block\d+)/"),
     head=re.compile(r"(head_conv|head_dense|classifier)/"),
     classifier=re.compile(r"classifier/1$"),
     split=_split,

@@ -103,7 +103,7 @@ def _timm_block(layer, prefix):
 TIMM = Layout(
     name="timm",
     entries=entries_of(_timm_units, TORCH_SUFFIXES),
-    recognises=any_matches(r"conv_stem\.|blocks\.\d+\.\d+\."),
+    recognizes=any_matches(r"conv_stem\.|blocks\.\d+\.\d+\."),
     head=re.compile(r"(classifier|conv_head|norm_head|bn2)\."),
     classifier=re.compile(r"classifier\.bias$"),
     dropped=TORCH_COUNTERS,

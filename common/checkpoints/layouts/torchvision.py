@@ -63,7 +63,7 @@ def _torchvision_v3_block(layer, prefix):
 TORCHVISION = Layout(
     name="torchvision",
     entries=entries_of(_torchvision_units, TORCH_SUFFIXES),
-    recognises=any_matches(r"features\.0\.0\.weight|features\.\d+\.(conv|block)\."),
+    recognizes=any_matches(r"features\.0\.0\.weight|features\.\d+\.(conv|block)\."),
     head=re.compile(r"classifier\."),
     classifier=re.compile(r"classifier\.[13]\.bias$"),
     dropped=TORCH_COUNTERS,

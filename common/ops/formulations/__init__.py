@@ -106,7 +106,7 @@ _shared: dict[str, Any] = {}
 
 @contextlib.contextmanager
 def traced_for(target):
-    """While a program is traced in this scope, operations take the form that `target`'s converter handles best.
+    """Let operations take the form that `target`'s converter handles best, for a program traced in this scope.
 
     Args:
         target: `"litert"`, `"litert of integers"` or `"saved_model"` under TensorFlow, `"onnx"` or `"torch"` under
@@ -121,13 +121,13 @@ def traced_for(target):
 
 
 def is_traced_for_export():
-    """Whether the program that is traced now leaves for another runtime."""
+    """Return whether the program that is traced now leaves for another runtime."""
     return _target is not None or (native is not None and native.platform() == "traced")
 
 
 @contextlib.contextmanager
 def batch_shared(normalize_batch):
-    """In this scope batch norm in training takes its statistics over all devices that share a batch.
+    """Let batch norm in training take its statistics over all devices that share a batch, in this scope.
 
     Inference never asks for them, and so is the same inside and out. JAX, which sees the whole batch, needs no scope.
 
@@ -150,7 +150,7 @@ def batch_shared(normalize_batch):
 
 
 def fastest(operation, data_format) -> Any:
-    """The function that computes `operation`, a name of `keras_default`, where the program that is traced will run."""
+    """Return the function for `operation`, a name of `keras_default`, on the platform that is traced for."""
     if _target is not None:
         return _target.get(operation) or getattr(keras_default, operation)
     if operation in _shared:

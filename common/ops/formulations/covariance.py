@@ -2,7 +2,7 @@
 
 A pointwise convolution is a product `y = x W` for every pixel, so that the mean of `y` is `mean(x) W`, and its variance
 the diagonal of `Wᵀ cov(x) W`. Where the convolution makes many channels of few, as every inverted bottleneck begins,
-the covariance of the few costs much less than reading the many twice. The normalisation then goes into the weights, so
+the covariance of the few costs much less than reading the many twice. The normalization then goes into the weights, so
 that nothing before it is kept for the backward pass, and the gradients follow by the chain rule, again in terms of `x`.
 """
 
@@ -17,7 +17,7 @@ MOST_CHANNELS, MOST_COMPILED = 64, 256
 
 
 def formulation(pointwise, normalize_batch, most):
-    """`keras_default.pointwise_normalize_batch` by way of the statistics of the input, where that pays.
+    """Return `keras_default.pointwise_normalize_batch` by way of the statistics of the input, where that pays.
 
     Args:
         pointwise: The convolution as it is fastest here.
@@ -36,14 +36,14 @@ def formulation(pointwise, normalize_batch, most):
 
 
 def pays(x, kernel, data_format, most):
-    """Whether to take the statistics from `x`: for up to `most` channels that become twice as many, in float32 only."""
+    """Return whether to take the statistics from `x`: in float32, for up to `most` channels that at least double."""
     channels, filters = kernel.shape[2:]
     single = keras.backend.standardize_dtype(x.dtype) == "float32"
     return single and data_format == "channels_last" and _LEAST_EXPANSION * channels <= filters and channels <= most
 
 
 def fold(x, kernel, gamma, beta, epsilon):
-    """What makes the convolution of `x`, channels last, come out normalised.
+    """Return what makes the convolution of `x`, channels last, come out normalized.
 
     Returns:
         `(kernel, bias, mean, variance)`: a pointwise kernel and a bias in place of the convolution and its batch norm,

@@ -15,13 +15,13 @@ _LAYOUTS = {"channels_last": ("NHWC", "HWIO", "NHWC"), "channels_first": ("NCHW"
 
 
 def platform():
-    """`"cpu"`, `"gpu"` or `"tpu"`: where JAX puts what no device is named for."""
+    """Return `"cpu"`, `"gpu"` or `"tpu"`: where JAX puts what no device is named for."""
     device = getattr(jax.config, "jax_default_device", None)
     return getattr(device, "platform", device) or jax.default_backend()
 
 
 def dense(x, kernel, bias, stride, dilation, padding, data_format):
-    """A full convolution with its padding inside."""
+    """Return a full convolution with its padding inside."""
     if padding == "same" or stride == 1:
         widths = "SAME"
     else:
@@ -38,7 +38,7 @@ def dense(x, kernel, bias, stride, dilation, padding, data_format):
 
 
 def pointwise(x, kernel, bias, stride, dilation, padding, data_format):
-    """A 1×1 convolution as a matrix product over the channels."""
+    """Return a 1×1 convolution as a matrix product over the channels."""
     kernel = jnp.asarray(kernel, x.dtype)[0, 0]
     if data_format == "channels_last":
         y = x[:, ::stride, ::stride] @ kernel
@@ -74,6 +74,6 @@ _one_program = jax.jit(_shifted_depthwise, static_argnums=(2, 3, 4, 5), inline=T
 
 
 def shifted_depthwise(x, kernel, bias, stride, dilation, padding, data_format):
-    """A depthwise convolution in the form that XLA's CPU back end makes one loop of."""
+    """Return a depthwise convolution in the form that XLA's CPU back end makes one loop of."""
     y = _one_program(x, jnp.asarray(kernel, x.dtype), stride, dilation, padding, data_format)
     return add_bias(y, bias, data_format)

@@ -15,7 +15,7 @@ from mobilenet_common.ops.layout import (
 
 
 def dense(x, kernel, bias, stride, dilation, padding, data_format):
-    """A full convolution, its kernel `(rows, columns, in, out)`, its bias `(out,)` or None."""
+    """Return a full convolution, its kernel `(rows, columns, in, out)`, its bias `(out,)` or None."""
     if lacks_channels_first() and data_format == "channels_first":
         return to_channels_first(dense(to_channels_last(x), kernel, bias, stride, dilation, padding, "channels_last"))
     if stride > 1 and dilation > 1 and keras.backend.backend() == "tensorflow":
@@ -27,7 +27,7 @@ pointwise = dense  # a full convolution whose kernel is one pixel
 
 
 def depthwise(x, kernel, bias, stride, dilation, padding, data_format):
-    """A convolution of each channel with its own kernel, `(rows, columns, channels, 1)`."""
+    """Return a convolution of each channel with its own kernel, `(rows, columns, channels, 1)`."""
     return _convolve(ops.depthwise_conv, x, kernel, bias, stride, dilation, padding, data_format)
 
 
@@ -46,7 +46,7 @@ def _convolve(convolve, x, kernel, bias, stride, dilation, padding, data_format)
 
 
 def _dilated_and_strided(x, kernel, bias, stride, dilation, padding, data_format):
-    """A full convolution at every pixel, then each `stride`-th one: TensorFlow takes no stride with dilation."""
+    """Return a full convolution at every pixel, then each `stride`-th one: TensorFlow takes no stride with dilation."""
     widths, kept = [(0, 0)] * 4, [slice(None)] * 4
     for axis, rows in zip(spatial_axes(data_format), kernel.shape[:2], strict=True):
         widths[axis] = padding_widths(ops.shape(x)[axis], rows, stride, dilation, padding)
@@ -57,12 +57,12 @@ def _dilated_and_strided(x, kernel, bias, stride, dilation, padding, data_format
 
 
 def add_bias(x, bias, data_format):
-    """`x` plus a number per channel, or `x` where `bias` is None."""
+    """Return `x` plus a number per channel, or `x` where `bias` is None."""
     return x if bias is None else x + along_channels(bias, data_format)
 
 
 def normalize(x, mean, variance, gamma, beta, epsilon, activation, data_format, overwrite):
-    """Batch norm with given statistics, and an activation; `x` and the result of any float type, the rest float32.
+    """Return batch norm with given statistics, and an activation; `x` of any float type, the rest float32.
 
     With `overwrite` nobody else reads `x`, so that a framework may put the result in its place.
     """
@@ -73,7 +73,7 @@ def normalize(x, mean, variance, gamma, beta, epsilon, activation, data_format, 
 
 
 def normalize_batch(x, gamma, beta, epsilon, activation, data_format):
-    """Batch norm with the batch's own statistics, and an activation; returns `(y, mean, biased variance)`."""
+    """Return batch norm with the batch's own statistics, and an activation, as `(y, mean, biased variance)`."""
     axes = (0, *spatial_axes(data_format))
     mean, variance = moments(as_float32(x), axes)
     mean, variance = ops.squeeze(mean, axes), ops.squeeze(variance, axes)
@@ -82,18 +82,18 @@ def normalize_batch(x, gamma, beta, epsilon, activation, data_format):
 
 
 def pointwise_normalize_batch(x, kernel, gamma, beta, epsilon, activation, data_format):
-    """A 1×1 convolution and `normalize_batch` of its output."""
+    """Return a 1×1 convolution and `normalize_batch` of its output."""
     y = pointwise(x, kernel, None, 1, 1, "same", data_format)
     return normalize_batch(y, gamma, beta, epsilon, activation, data_format)
 
 
 def activate(x, activation, overwrite):
-    """`activation(x)`; `overwrite` as for `normalize`."""
+    """Return `activation(x)`; `overwrite` as for `normalize`."""
     return activation(x)
 
 
 def attend(query, key, value, dropout):
-    """`softmax(query keyᵀ / sqrt(key_size)) value` over the last two axes of each, `dropout` on the weights or None."""
+    """Return `softmax(query keyᵀ / sqrt(key_size)) value` over the last two axes; `dropout` acts on the weights."""
     # Scaled before the product, which could overflow in float16.
     weights = ops.matmul(query * query.shape[-1] ** -0.5, ops.swapaxes(key, -1, -2))
     weights = ops.cast(ops.softmax(as_float32(weights)), value.dtype)
@@ -103,7 +103,7 @@ def attend(query, key, value, dropout):
 
 
 def moments(x, axes):
-    """Mean and biased variance over `axes`, which stay with size 1.
+    """Return mean and biased variance over `axes`, which stay with size 1.
 
     One axis at a time: TensorFlow adds up several in one long float32 sum, which loses two digits on large maps.
     """
@@ -112,23 +112,23 @@ def moments(x, axes):
 
 
 def mean_over(x, axes):
-    """The mean over `axes`, which stay with size 1, taken one axis at a time."""
+    """Return the mean over `axes`, which stay with size 1, taken one axis at a time."""
     for axis in reversed(axes):
         x = ops.mean(x, axis=axis, keepdims=True)
     return x
 
 
 def mean_at_once(x, axes):
-    """`mean_over` as one operation."""
+    """Return `mean_over` as one operation."""
     return ops.mean(x, axis=tuple(axes), keepdims=True)
 
 
 def moments_at_once(x, axes):
-    """`moments` in as few operations as there can be."""
+    """Return `moments` in as few operations as there can be."""
     mean = mean_at_once(x, axes)
     return mean, mean_at_once(ops.square(x - mean), axes)
 
 
 def as_float32(x):
-    """`x` in float32; float64 stays."""
+    """Return `x` in float32; float64 stays."""
     return x if "float64" in str(x.dtype) else ops.cast(x, "float32")

@@ -7,7 +7,7 @@ from mobilenet_common.ops.layout import spatial_axes
 
 
 def normalize_batch(x, gamma, beta, epsilon, activation, data_format):
-    """`keras_default.normalize_batch` with the statistics of all replicas; called in a replica's context."""
+    """Return `keras_default.normalize_batch` with the statistics of all replicas; called in a replica's context."""
     axes = (0, *spatial_axes(data_format))
     single = keras_default.as_float32(x)
     mean = _mean_over_replicas(keras_default.mean_over(single, axes))

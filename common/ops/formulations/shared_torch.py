@@ -11,7 +11,7 @@ _AXES = (0, 2, 3)
 
 
 def normalize_batch(x, gamma, beta, epsilon, activation, data_format):
-    """`torch_native.normalize_batch` with the statistics of all processes; their numbers of images may differ.
+    """Return `torch_native.normalize_batch` with the statistics of all processes; their numbers of images may differ.
 
     One collective forward (of each process's mean, variance and count) and one backward; the arithmetic is that of
     PyTorch's SyncBatchNorm, which runs on CUDA alone.
@@ -54,7 +54,7 @@ class _SharedBatchNorm(torch.autograd.Function):
 
 
 def _statistics(x):
-    """Mean, biased variance and number of the values of each channel, over all processes."""
+    """Return mean, biased variance and number of the values of each channel, over all processes."""
     single = x if x.dtype == torch.float64 else x.float()
     variance, mean = torch.var_mean(single, _AXES, correction=0)
     count = mean.new_full((1,), x.numel() // x.shape[1])

@@ -13,12 +13,12 @@ from mobilenet_common.ops.layout import along_channels, join_shape, spatial_axes
 
 
 def as_is(x):
-    """In place of an operation that makes the compiler write a tensor to memory."""
+    """Return `x`, in place of an operation that makes the compiler write a tensor to memory."""
     return x
 
 
 def forward(x, kernel, stride, dilation, padding, data_format, materialize=as_is):
-    """The convolution; arguments and result as in `keras_default.depthwise`.
+    """Return the convolution; arguments and result as in `keras_default.depthwise`.
 
     `materialize` is applied to the padded image: where the compiler has one, an operation that keeps the padding out
     of the sum's loop, which would else test for the edge at every tap.
@@ -36,7 +36,7 @@ def forward(x, kernel, stride, dilation, padding, data_format, materialize=as_is
 
 
 def input_gradient(g, kernel, size, stride, dilation, padding, data_format, materialize=as_is):
-    """The gradient of an input of `size = (height, width)`, from the output's gradient `g`.
+    """Return the gradient of an input of `size = (height, width)`, from the output's gradient `g`.
 
     At stride 2 the input's even and odd rows and columns each get the taps that reach them, and are then interleaved:
     nothing is multiplied by the zeros between the strides.
@@ -70,7 +70,7 @@ def input_gradient(g, kernel, size, stride, dilation, padding, data_format, mate
 
 
 def _phase(padded, kernel, phase, counts, reach, stride, dilation, data_format):
-    """Every `stride`-th row and column of the padded input's gradient, from row and column `phase` on."""
+    """Return every `stride`-th row and column of the padded input's gradient, from row and column `phase` on."""
     total = None
     for i, j in _taps(kernel.shape):
         offsets = [tap * dilation - p for tap, p in zip((i, j), phase, strict=True)]
@@ -85,7 +85,7 @@ def _phase(padded, kernel, phase, counts, reach, stride, dilation, data_format):
 
 
 def kernel_gradient(x, g, kernel_size, stride, dilation, padding, data_format, materialize=as_is):
-    """The gradient of a kernel of `kernel_size = (rows, columns)`, in float32; float64 stays.
+    """Return the gradient of a kernel of `kernel_size = (rows, columns)`, in float32; float64 stays.
 
     A loop over the output's rows, in which every tap adds up its products. The batch stays an axis until the loop is
     over: a sum that runs over images would need all of them on one device.
@@ -129,7 +129,7 @@ def _taps(kernel_size):
 
 
 def _window(x, start, counts, stride, data_format):
-    """`counts` rows and columns of `x`, from `start` on, each `stride` further."""
+    """Return `counts` rows and columns of `x`, from `start` on, each `stride` further."""
     cut = [slice(None)] * 4
     for axis, first, count in zip(spatial_axes(data_format), start, counts, strict=True):
         cut[axis] = slice(first, first + (count - 1) * stride + 1, stride)

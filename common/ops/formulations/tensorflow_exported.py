@@ -9,12 +9,12 @@ __all__ = ["activate", "activate_integers", "dense", "depthwise"]
 
 
 def activate(x, activation, overwrite):
-    """`activation(x)`; LiteRT knows hard-swish only by this form, with a product in place of a quotient."""
+    """Return `activation(x)`; LiteRT knows hard-swish only by this form, with a product in place of a quotient."""
     return _SPELLINGS.get(activation, activation)(x)
 
 
 def activate_integers(x, activation, overwrite):
-    """`activation(x)` for 8-bit integers, of which XNNPACK runs a ReLU but neither a ReLU6 of a sum nor hard-swish."""
+    """Return `activation(x)` in a form that XNNPACK runs in 8-bit integers."""
     return _INTEGER_SPELLINGS.get(activation, activation)(x)
 
 

@@ -11,7 +11,7 @@ from mobilenet_common.ops.layout import split_shape
 
 
 def platform():
-    """How the function that is traced will be run."""
+    """Return how the function that is traced will be run."""
     device = "cpu" if _only_cpus() else "accelerator"
     return f"{device} compiled by XLA" if is_traced_for_xla() else f"{device} kernels"
 
@@ -22,7 +22,7 @@ def _only_cpus():
 
 
 def dense(x, kernel, bias, stride, dilation, padding, data_format):
-    """A full convolution, channels last, with its padding inside."""
+    """Return a full convolution, channels last, with its padding inside."""
     if dilation > 1:  # a gradient that TensorFlow's kernel for CPUs lacks
         return keras_default.dense(x, kernel, bias, stride, dilation, padding, data_format)
     y = tf.nn.conv2d(x, kernel, stride, _padding(kernel, stride, dilation, padding))
@@ -30,7 +30,7 @@ def dense(x, kernel, bias, stride, dilation, padding, data_format):
 
 
 def depthwise(x, kernel, bias, stride, dilation, padding, data_format):
-    """A convolution of each channel with its own kernel, channels last, with its padding inside where it can be."""
+    """Return a depthwise convolution, channels last, with its padding inside where possible."""
     if dilation > 1:  # TensorFlow rearranges the whole map for it, which Keras arranges best
         return keras_default.depthwise(x, kernel, bias, stride, dilation, padding, data_format)
     padding = _padding(kernel, stride, dilation, padding)
@@ -42,7 +42,7 @@ def depthwise(x, kernel, bias, stride, dilation, padding, data_format):
 
 
 def _add_bias(x, bias):
-    return x if bias is None else tf.nn.bias_add(x, bias)  # the form that the graph's optimiser puts into a convolution
+    return x if bias is None else tf.nn.bias_add(x, bias)  # the form that the graph's optimizer puts into a convolution
 
 
 def _padding(kernel, stride, dilation, padding) -> Any:
@@ -54,12 +54,12 @@ def _padding(kernel, stride, dilation, padding) -> Any:
 
 
 def pointwise_product(x, kernel, bias, stride, dilation, padding, data_format):
-    """A 1×1 convolution, channels last, as a matrix product over the channels."""
+    """Return a 1×1 convolution, channels last, as a matrix product over the channels."""
     return _add_bias(tf.tensordot(x[:, ::stride, ::stride], tf.convert_to_tensor(kernel)[0, 0], 1), bias)
 
 
 def shifted_depthwise(x, kernel, bias, stride, dilation, padding, data_format):
-    """A depthwise convolution in the form that XLA's CPU back end makes one loop of, with its own gradients."""
+    """Return a depthwise convolution in the form that XLA's CPU back end makes one loop of, with its own gradients."""
     options = (stride, dilation, padding, data_format)
     _, height, width, _ = split_shape(tf.shape(x) if None in x.shape[1:] else x.shape, data_format)
     kernel_size = kernel.shape[:2]
@@ -86,7 +86,7 @@ _FUSED_TYPES = (tf.float32, tf.bfloat16, tf.float16)  # what the fused batch nor
 
 
 def normalize(x, mean, variance, gamma, beta, epsilon, activation, data_format, overwrite):
-    """Batch norm with given statistics, channels last, and an activation."""
+    """Return batch norm with given statistics, channels last, and an activation."""
     if x.dtype not in _FUSED_TYPES:
         return keras_default.normalize(x, mean, variance, gamma, beta, epsilon, activation, data_format, overwrite)
     fused = tf.raw_ops.FusedBatchNormV3(
@@ -96,7 +96,7 @@ def normalize(x, mean, variance, gamma, beta, epsilon, activation, data_format, 
 
 
 def normalize_batch(x, gamma, beta, epsilon, activation, data_format):
-    """Batch norm with the batch's statistics, channels last, and an activation: `(y, mean, biased variance)`."""
+    """Return batch norm with the batch's statistics, channels last, and an activation: `(y, mean, biased variance)`."""
     if x.dtype not in _FUSED_TYPES:
         return keras_default.normalize_batch(x, gamma, beta, epsilon, activation, data_format)
     nothing = tf.zeros([0])

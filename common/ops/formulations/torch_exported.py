@@ -12,7 +12,7 @@ from mobilenet_common.ops.geometry import padding_widths
 
 
 def dense(x, kernel, bias, stride, dilation, padding, data_format):
-    """A full convolution; a padding that PyTorch's can't have becomes a step of its own before it."""
+    """Return a full convolution; a padding that PyTorch's can't have becomes a step of its own before it."""
     return _convolve(x, _tensor(kernel).permute(3, 2, 0, 1), bias, 1, stride, dilation, padding, data_format)
 
 
@@ -20,7 +20,7 @@ pointwise = dense
 
 
 def depthwise(x, kernel, bias, stride, dilation, padding, data_format):
-    """A convolution of each channel with its own kernel."""
+    """Return a convolution of each channel with its own kernel."""
     weight = _tensor(kernel).permute(2, 3, 0, 1)
     return _convolve(x, weight, bias, _constants(weight.shape)[0], stride, dilation, padding, data_format)
 
@@ -41,7 +41,7 @@ def _convolve(x, weight, bias, groups, stride, dilation, padding, data_format):
 
 
 def normalize(x, mean, variance, gamma, beta, epsilon, activation, data_format, overwrite):
-    """PyTorch's batch norm with given statistics, and an activation."""
+    """Return PyTorch's batch norm with given statistics, and an activation."""
     gamma, beta, mean, variance = (_tensor(vector) for vector in (gamma, beta, mean, variance))
     y = x.permute(0, 3, 1, 2) if data_format == "channels_last" else x
     y = torch.batch_norm(y, gamma, beta, mean, variance, False, 0.0, epsilon, False)
@@ -49,19 +49,19 @@ def normalize(x, mean, variance, gamma, beta, epsilon, activation, data_format, 
 
 
 def activate(x, activation, overwrite):
-    """`activation(x)` by PyTorch's own operation, as a new tensor."""
+    """Return `activation(x)` by PyTorch's own operation, as a new tensor."""
     return native_activate(x, activation, False)
 
 
 def attend(query, key, value, dropout):
-    """Scaled dot-product attention, the smaller factor scaled."""
+    """Return scaled dot-product attention, the smaller factor scaled."""
     weights = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
     weights = torch.softmax(weights, -1)
     return torch.matmul(weights if dropout is None else dropout(weights), value)
 
 
 def _constants(sizes):
-    """Sizes that no input changes, as integers: while `torch.jit` traces, all sizes are tensors."""
+    """Return sizes that no input changes, as integers: while `torch.jit` traces, all sizes are tensors."""
     if not is_jit_tracing():  # `torch.compile` can't look into `warnings`
         return list(sizes)
     with warnings.catch_warnings():

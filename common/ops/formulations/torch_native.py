@@ -14,7 +14,7 @@ from mobilenet_common.ops.geometry import padding_widths
 
 
 def platform():
-    """`"traced"` inside `torch.export`, `torch.onnx.export` and `torch.jit.trace`, else `"any"`.
+    """Return `"traced"` inside `torch.export`, `torch.onnx.export` and `torch.jit.trace`, else `"any"`.
 
     PyTorch itself chooses by the device of each tensor.
     """
@@ -22,12 +22,12 @@ def platform():
 
 
 def dense(x, kernel, bias, stride, dilation, padding, data_format):
-    """A full convolution with its padding inside, except where that is one-sided."""
+    """Return a full convolution with its padding inside, except where that is one-sided."""
     return _convolve(x, _value(kernel).permute(3, 2, 0, 1), bias, 1, stride, dilation, padding, data_format)
 
 
 def pointwise(x, kernel, bias, stride, dilation, padding, data_format, finish=None):
-    """A 1×1 convolution; for few pixels on a CPU a matrix product, which needs no preparations.
+    """Return a 1×1 convolution; for few pixels on a CPU a matrix product, which needs no preparations.
 
     `finish` is applied to its output, which is nobody's view.
     """
@@ -47,7 +47,7 @@ _FEW_PIXELS = 4096
 
 
 def depthwise(x, kernel, bias, stride, dilation, padding, data_format):
-    """A convolution of each channel with its own kernel."""
+    """Return a convolution of each channel with its own kernel."""
     weight = _value(kernel).permute(2, 3, 0, 1)
     return _convolve(x, weight, bias, weight.shape[0], stride, dilation, padding, data_format)
 
@@ -72,7 +72,7 @@ def _convolve(x, weight, bias, groups, stride, dilation, padding, data_format, f
 
 
 def normalize(x, mean, variance, gamma, beta, epsilon, activation, data_format, overwrite):
-    """Batch norm with given statistics, and an activation."""
+    """Return batch norm with given statistics, and an activation."""
     mean, variance, gamma, beta = _value(mean), _value(variance), _value(gamma), _value(beta)
     if overwrite and x.dtype == torch.float32 and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
         # A large new tensor costs more than the arithmetic, so the result takes the input's place. (Compiled, batch
@@ -88,7 +88,7 @@ def normalize(x, mean, variance, gamma, beta, epsilon, activation, data_format, 
 
 
 def normalize_batch(x, gamma, beta, epsilon, activation, data_format):
-    """Batch norm with the batch's own statistics, and an activation; returns `(y, mean, biased variance)`."""
+    """Return batch norm with the batch's own statistics, and an activation, as `(y, mean, biased variance)`."""
     count = x.numel() // gamma.shape[0]
     if count == 1:  # PyTorch's unbiased variance of one number is not a number
         return keras_default.normalize_batch(x, gamma, beta, epsilon, activation, data_format)
@@ -107,7 +107,7 @@ def normalize_batch(x, gamma, beta, epsilon, activation, data_format):
 class _BatchNormReLU(torch.autograd.Function):
     """Batch norm and a ReLU up to a limit, with one large tensor less in memory than the two have as two operations.
 
-    The ReLU overwrites the normalised tensor, which neither gradient needs.
+    The ReLU overwrites the normalized tensor, which neither gradient needs.
     """
 
     @staticmethod
@@ -143,7 +143,7 @@ _LIMITS = {keras.activations.relu: None, keras.activations.relu6: 6.0}
 
 
 def pointwise_normalize_batch(x, kernel, gamma, beta, epsilon, activation, data_format):
-    """A 1×1 convolution, batch norm with the batch's statistics, and an activation."""
+    """Return a 1×1 convolution, batch norm with the batch's statistics, and an activation."""
     if x.device.type != "cpu" or not covariance.pays(x, kernel, data_format, covariance.MOST_CHANNELS):
         y = pointwise(x, kernel, None, 1, 1, "same", data_format)
         return normalize_batch(y, gamma, beta, epsilon, activation, data_format)
@@ -183,7 +183,7 @@ def _relu_gradient(g, y, limit):
 
 
 def activate(x, activation, overwrite):
-    """`activation(x)` by PyTorch's own kernel; in the place of `x` where that may be overwritten.
+    """Return `activation(x)` by PyTorch's own kernel; in the place of `x` where that may be overwritten.
 
     A ReLU's gradient is known from its result; the others need their input in the backward pass. Changing a view there
     would cost a copy.
@@ -205,7 +205,7 @@ _ACTIVATIONS = {  # by the function of Keras: a new tensor, in place, whether th
 
 
 def attend(query, key, value, dropout):
-    """Scaled dot-product attention without its matrix of weights in memory."""
+    """Return scaled dot-product attention without its matrix of weights in memory."""
     if dropout is not None:
         return keras_default.attend(query, key, value, dropout)
     return functional.scaled_dot_product_attention(query, key, value)
@@ -215,7 +215,7 @@ _CUDNN = torch.backends.cudnn.enabled
 
 
 def _value(variable):
-    """The tensor of a Keras variable, in the type that the autocast scope asks for."""
+    """Return the tensor of a Keras variable, in the type that the autocast scope asks for."""
     return getattr(variable, "value", variable)
 
 

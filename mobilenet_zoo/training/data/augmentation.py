@@ -19,13 +19,13 @@ class Augmentation:
     """How images are changed at random for training.
 
     Attributes:
-        crop_scale: Smallest and largest share of the image's area that is cropped (Szegedy et al., 2015, section
+        crop_scale: Smallest and largest fraction of the image's area that is cropped (Szegedy et al., 2015, section
             6); None takes the part that is taken in evaluation.
         crop_ratio: Smallest and largest width divided by height of the crop.
         flip: Probability of a mirror image, in [0, 1].
         color_jitter: Brightness, contrast and saturation, in an order that is drawn, are multiplied by up to 1 ± this.
         randaugment: A `RandAugment`, a mapping of its fields, or None.
-        erasing: Probability that a rectangle of 2 % to 33 % of the area becomes noise (Zhong et al., 2020, section 3).
+        erasing: Probability that a rectangle of 2% to 33% of the area becomes noise (Zhong et al., 2020, section 3).
     """
 
     crop_scale: tuple[float, float] | None = (0.08, 1.0)
@@ -45,7 +45,7 @@ class Augmentation:
             object.__setattr__(self, name, number(name, getattr(self, name), 0, 1))
 
     def crop(self, width, height, rng):
-        """The crop `(left, top, right, bottom)` of an image, in pixels; the centre where no drawn one fits."""
+        """Return the crop `(left, top, right, bottom)` of an image, in pixels; the center where no drawn one fits."""
         low, high = map(math.log, self.crop_ratio)
         for _ in range(_TRIES):
             smallest, largest = self.crop_scale or (1.0, 1.0)
@@ -61,7 +61,7 @@ class Augmentation:
         return left, top, left + columns, top + rows
 
     def __call__(self, image, rng):
-        """Pixels `(height, width, channels)` uint8 of a cropped PIL image in mode L or RGB, changed."""
+        """Return pixels `(height, width, channels)` uint8 of a cropped PIL image in mode L or RGB, changed."""
         if rng.random() < self.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.color_jitter:

@@ -71,7 +71,7 @@ class _Iterator(grain.DatasetIterator):
         return made
 
     def hand_over(self, later):
-        """Lets a later iteration go on with what this one has started; this one would start anew."""
+        """Let a later iteration go on with what this one has started; this one would start anew."""
         if self._read is not None:
             later._again, later._read = collections.deque(self._read), list(self._read)
             later._reader, self._reader, self._read = self._reader, None, None

@@ -12,12 +12,12 @@ _ON_ITS_SIDE = (5, 6, 7, 8)  # values of EXIF's orientation
 
 
 def open_crop(image, name, channels, size, interpolation, crop):
-    """Part of an image, upright, as a PIL image in mode RGB or L.
+    """Return part of an image, upright, as a PIL image in mode RGB or L.
 
     Args:
         image: A path, a PIL image or an array, as `open_image` takes it.
         name: What messages call it.
-        channels: 1 for grey, 3 for RGB.
+        channels: 1 for gray, 3 for RGB.
         size: Height and width of the result.
         interpolation: `"nearest"`, `"bilinear"`, `"bicubic"` or `"lanczos"`.
         crop: Gives `(left, top, right, bottom)` for the upright image's width and height.
@@ -45,7 +45,7 @@ def open_crop(image, name, channels, size, interpolation, crop):
 
 
 def open_whole(image, name, channels):
-    """As `open_image`, with the image's name in every error, also of a PIL image that is decoded only now."""
+    """Return what `open_image` does, with the image's name in every error, also for a PIL image decoded only now."""
     with _unreadable(name), contextlib.ExitStack() as files:
         if isinstance(image, (str, os.PathLike)):
             image = files.enter_context(pillow("Image").open(image))
@@ -53,7 +53,7 @@ def open_whole(image, name, channels):
 
 
 def _draft(file, shrinking):
-    """Has a JPEG decoded at the half, quarter or eighth of its size, by no more than `shrinking`."""
+    """Let a JPEG be decoded at a half, quarter or eighth of its size, by no more than `shrinking`."""
     if file.format == "JPEG" and shrinking >= 2:
         file.draft(None, tuple(math.ceil(n / shrinking) for n in file.size))
 

@@ -49,7 +49,7 @@ class Loader:
         self._offset = (-ones * mean / std).astype("float32").ravel()
 
     def positions(self, step):
-        """Where this process's share lies in the global batch of a step: contiguous, equal for whole batches."""
+        """Return where this process's share lies in the global batch of a step: contiguous, equal for whole batches."""
         size = self.batch_size
         if self.order is None:
             size = min(size, len(self.examples) - step * size)
@@ -57,7 +57,7 @@ class Loader:
         return range(first, last)
 
     def __call__(self, step):
-        """`{"batch", "indices", "damaged"}` of a step.
+        """Return `{"batch", "indices", "damaged"}` of a step.
 
         Returns:
             The batch `(images, targets[, weights])`, or None where nothing could be read; the indices of its
@@ -87,7 +87,7 @@ class Loader:
         return (height, width, channels) if last else (channels, height, width)
 
     def _read(self, step, position, out, damaged):
-        """Puts an image into `out` and returns its index, or None where there is no good one."""
+        """Put an image into `out` and return its index, or None where there is no good one."""
         if self.order is None:
             candidates = [step * self.batch_size + position]
         else:  # in place of a damaged one the next of the epoch, so that it depends on nothing else
@@ -122,10 +122,10 @@ class Loader:
         else:
             crop = transform.pixels(open_whole(image, name, transform.channels))
         pixels = np.asarray(crop) if augmentation is None else augmentation(crop, rng)
-        self._normalise(pixels.reshape(*transform.size, -1), out)
+        self._normalize(pixels.reshape(*transform.size, -1), out)
 
-    def _normalise(self, pixels, out):
-        """uint8 to float32 in one multiplication and one addition, over long rows: NumPy is slow at rows of three."""
+    def _normalize(self, pixels, out):
+        """Normalize uint8 into float32 by one product and one sum over long rows: NumPy is slow at rows of three."""
         if self.preprocessing.data_format == "channels_first":
             for c, plane in enumerate(out):
                 np.multiply(pixels[:, :, c], self._factor[c], out=plane)

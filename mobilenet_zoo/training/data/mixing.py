@@ -1,4 +1,4 @@
-"""Mixup and CutMix of neighbours in a batch."""
+"""Mixup and CutMix of neighbors in a batch."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ class Mixing:
 
     Mixup (Zhang et al., 2018) adds the two with the weights λ and 1 - λ; CutMix (Yun et al., 2019) puts a rectangle of
     the one, a share 1 - λ of its area, into the other. Targets and weights are always added. λ is drawn once a step,
-    from Beta(α, α). An example without a neighbour stays as it is.
+    from Beta(α, α). An example without a neighbor stays as it is.
 
     Attributes:
         mixup: α of mixup, 0 for none.
@@ -35,7 +35,7 @@ class Mixing:
             object.__setattr__(self, name, number(name, getattr(self, name), 0, 1))
 
     def draw(self, height, width, rng):
-        """What a step does: `(λ, None)` for mixup, `(λ, (top, bottom, left, right))` for CutMix, None for neither."""
+        """Return a step's mix: `(λ, None)`: mixup, `(λ, (top, bottom, left, right))`: CutMix, None: neither."""
         if not (self.mixup or self.cutmix) or rng.random() >= self.probability:
             return None
         if not self.cutmix or (self.mixup and rng.random() >= self.switch_probability):
@@ -46,7 +46,7 @@ class Mixing:
         return 1 - (bottom - top) * (right - left) / (height * width), (top, bottom, left, right)
 
     def __call__(self, images, targets, weights, rng, channels_last=True):
-        """Mixes a batch in place.
+        """Mix a batch in place.
 
         Args:
             images: Float32 `(n, height, width, channels)`, or with channels first.
@@ -71,7 +71,7 @@ class Mixing:
 
 
 def _add(values, amount):
-    """`amount` of each and `1 - amount` of its neighbour; 0 exchanges them."""
+    """Mix `amount` of each and `1 - amount` of its neighbor; 0 exchanges them."""
     pairs = len(values) // 2 * 2
     even, odd = values[0:pairs:2], values[1:pairs:2]
     if amount == 0:
@@ -84,6 +84,6 @@ def _add(values, amount):
 
 
 def _cut(length, share, rng):
-    """A stretch of `share` of a length around a point of it, ending at its ends."""
+    """Return a stretch of `share` of a length around a point of it, ending at its ends."""
     middle, half = int(rng.integers(length)), int(length * share) // 2
     return max(middle - half, 0), min(middle + half, length)

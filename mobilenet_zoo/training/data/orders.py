@@ -30,7 +30,7 @@ class Order:
         self._epoch = functools.lru_cache(maxsize=2)(self._drawn)
 
     def __call__(self, step, position, further=0):
-        """The image at a position of the batch of a step, or the one so much `further` in that epoch's order."""
+        """Return the image at a position of the batch of a step, or the one so much `further` in that epoch's order."""
         epoch, step = divmod(step, self.steps_per_epoch)
         order = self._epoch(epoch)
         return int(order[(step * self._batch_size + position + further) % len(order)])
@@ -47,7 +47,7 @@ class Order:
 
 
 def class_weights(counts):
-    """`(classes,)` float32, inversely proportional to the counts, with a mean of 1 over the images."""
+    """Return `(classes,)` float32, inversely proportional to the counts, with a mean of 1 over the images."""
     counts = np.asarray(counts)
     weights = np.zeros(len(counts))
     present = counts > 0

@@ -34,7 +34,7 @@ class Pipeline:
 
     Args:
         examples: `Examples`.
-        preprocessing: A `Preprocessing`, as `mobilenet_zoo.preprocessing(model)` gives it: size, normalisation,
+        preprocessing: A `Preprocessing`, as `mobilenet_zoo.preprocessing(model)` gives it: size, normalization,
             channels, and in evaluation the whole transform.
         batch_size: Of the global batch; a process gets an equal, contiguous share of it. The last batch of an
             evaluation is what remains.
@@ -49,8 +49,8 @@ class Pipeline:
         workers: Processes that read; 0 for threads of this one, as many as cores (8 at most). Processes are started
             as `multiprocessing`'s "spawn" does: a program needs `if __name__ == "__main__":`.
         soft_targets: What is learned in place of the labels, `(len(examples), classes)`, such as `blend_targets` makes
-            of a teacher's answers; or None. For training.
-        damaged_limit: How many damaged images are skipped; None for 1 % of the images, but at least 10.
+            of a teacher's predictions; or None. For training.
+        damaged_limit: How many damaged images are skipped; None for 1% of the images, but at least 10.
         data_format: `"channels_last"` or `"channels_first"`; None for that of `preprocessing`.
 
     Attributes:
@@ -139,7 +139,7 @@ class Pipeline:
         self.waited_s = 0.0
 
     def batches(self, first_step: int = 0) -> Any:
-        """What `keras.Model.fit`, `evaluate` and `predict` take, and what a `for` loop may go over again and again.
+        """Return batches for `keras.Model.fit`, `evaluate`, `predict` and `for` loops.
 
         Gives `(images, targets)` or `(images, targets, weights)`: float32 `(n, height, width, channels)`, or
         channels first, `(n, classes)` and `(n,)`. In training it has no end: give `fit` `steps_per_epoch`.
@@ -153,7 +153,7 @@ class Pipeline:
         return Batches(self, integer("first_step", first_step, 0))
 
     def dataset(self, first_step: int) -> Any:
-        """The `grain.IterDataset` of what the loader gives for each step."""
+        """Return the `grain.IterDataset` of what the loader gives for each step."""
         last = first_step + _ENDLESS if self.training else max(first_step, self.steps_per_epoch)
         threads = 1 if self.workers else min(_cores(), _MOST_THREADS)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
@@ -166,7 +166,7 @@ class Pipeline:
         return made.mp_prefetch(processes, worker_init_fn=_light_start())
 
     def indices(self, step: int) -> list[int]:
-        """The examples that this process's share of a step's batch is made of, where no image is damaged."""
+        """Return the examples that this process's share of a step's batch is made of, where no image is damaged."""
         order, first = self._loader.order, step * self._loader.batch_size
         return [order(step, i) if order else first + i for i in self._loader.positions(step)]
 
@@ -176,7 +176,7 @@ class Pipeline:
         return [ImageError(message) for _, message in sorted(self._damaged.items())]
 
     def note(self, damaged: Iterable[tuple[int, str]]) -> None:
-        """Takes down the `(index, message)` of damaged images.
+        """Take down the `(index, message)` of damaged images.
 
         Raises:
             ImageError: They are more than the limit, or all there are.
@@ -187,7 +187,7 @@ class Pipeline:
             first = " ".join(str(error) for error in self.damaged[:_SHOWN])
             raise ImageError(
                 f"{count} of {total} images can't be read, and {self.damaged_limit} are skipped at most. The first: "
-                f"{first} Mend or remove them, or allow more with damaged_limit."
+                f"{first} Fix or remove them, or allow more with damaged_limit."
             )
 
 
@@ -210,7 +210,7 @@ def _cores():
 
 
 def _light_start():
-    """What a worker process runs first, so that it reads images without Keras and its backend.
+    """Return what a worker process runs first, so that it reads images without Keras and its backend.
 
     These packages import both when they are imported, and unpickling what is in them would. Where the main program
     has not imported them in the worker already, they become empty ones with the same modules below them. The function

@@ -7,7 +7,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from mobilenet_common.errors import integer, number
 
 STRONGEST = 10.0  # the magnitude at which an operation does its most
-_FILL = 128  # where a moved image leaves nothing, mid grey as in AutoAugment's code
+_FILL = 128  # where a moved image leaves nothing, mid gray as in AutoAugment's code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class RandAugment:
             object.__setattr__(self, name, value)
 
     def __call__(self, image, rng):
-        """A PIL image in mode L or RGB, changed by what `rng`, a NumPy generator, draws."""
+        """Return a PIL image in mode L or RGB, changed by what `rng`, a NumPy generator, draws."""
         for drawn in rng.integers(len(_DRAWN), size=self.operations):
             magnitude = self.magnitude
             if self.magnitude_std:

@@ -2,14 +2,10 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
-from typing import Any
 
-import keras
 import numpy as np
 
 from mobilenet_common.errors import ArgumentError, integer
-from mobilenet_zoo.training.devices.hosts import read_hosts
 
 
 class Agreed(Exception):
@@ -39,7 +35,7 @@ class Cluster:
         return self.process_index == 0
 
     def share(self, batch_size):
-        """How many images of each global batch this process feeds.
+        """Return how many images of each global batch this process feeds.
 
         Args:
             batch_size: Images of a global batch.
@@ -57,50 +53,50 @@ class Cluster:
         return batch_size // self.process_count
 
     def scope(self):
-        """Where a model is made and compiled."""
+        """Return where a model is made and compiled."""
         return contextlib.nullcontext()
 
     def prepare(self, model):
-        """Makes `fit` and `evaluate` of a compiled model work together with the other devices.
+        """Make `fit` and `evaluate` of a compiled model work together with the other devices.
 
         Every process calls it, after compiling (again after compiling anew) and after weights were restored: the first
         process's weights, optimizer and random state go to all.
         """
 
     def feed(self, batches):
-        """What `fit` and `evaluate` take in place of this process's `batches`, tuples of NumPy arrays.
+        """Return what `fit` and `evaluate` take in place of this process's `batches`, tuples of NumPy arrays.
 
         They are read once, so that a run goes on where they stand. `fit` needs `steps_per_epoch`.
         """
         return batches
 
     def gather(self, value):
-        """The `value` of every process, in order; what JSON can hold. Every process has to call it."""
+        """Return the `value` of every process, in order; what JSON can hold. Every process has to call it."""
         return [value]
 
     def barrier(self):
-        """Returns when every process has called it."""
+        """Return when every process has called it."""
         self.gather(None)
 
     def broadcast_value(self, value=None):
-        """The first process's `value`, on every process."""
+        """Return the first process's `value`, on every process."""
         return self.gather(value)[0]
 
     def any(self, flag):
-        """Whether `flag` is true on any process: to stop all of them at the same step."""
+        """Return whether `flag` is true on any process: to stop all of them at the same step."""
         return any(self.gather(bool(flag)))
 
     def all_equal(self, value):
-        """Whether every process has the same `value`."""
+        """Return whether every process has the same `value`."""
         values = self.gather(value)
         return all(other == values[0] for other in values)
 
     def close(self, failed=False):
-        """Leaves the run, without waiting for the others where this process `failed`."""
+        """Leave the run, without waiting for the others where this process `failed`."""
 
 
 def exchange(value, gather_rows):
-    """`Cluster.gather` by a collective of arrays.
+    """Return `Cluster.gather` by a collective of arrays.
 
     Args:
         value: What JSON can hold.
@@ -112,62 +108,3 @@ def exchange(value, gather_rows):
     return [
         json.loads(row[:length].astype(np.uint8).tobytes().decode()) for row, length in zip(rows, lengths, strict=True)
     ]
-
-
-@contextlib.contextmanager
-def open_cluster(
-    devices: int | None = 1,
-    hosts: str | Sequence[str] | None = None,
-    host_index: int | None = None,
-    *,
-    timeout: int = 300,
-) -> Iterator[Cluster]:
-    """Joins the devices of a run, by what the running backend has for them.
-
-    It comes before anything is computed: a backend fixes its devices when it is first used. Where a host doesn't answer
-    in time the process prints their names and leaves with status 75, since JAX and TensorFlow wait where nothing
-    can be raised; under PyTorch `launch` does the waiting.
-
-    Args:
-        devices: Devices of this host. On CPUs they are virtual ones (JAX, TensorFlow) or processes (PyTorch), which is
-            for tests. None: all accelerators, or one CPU.
-        hosts: None for this host alone; `"name:port,name:port"` or a list of those, the same on every host;
-            `"slurm"`; under JAX also `"tpu"` for the hosts of a TPU slice.
-        host_index: Which of `hosts` this is, from 0, where they are named.
-        timeout: Seconds to wait for the other hosts.
-
-    Yields:
-        A `Cluster`.
-
-    Raises:
-        ValueError: More devices than there are, hosts that can't be read, or PyTorch without a process for each device.
-    """
-    if devices is not None:
-        devices = integer("devices", devices, 1)
-    timeout = integer("timeout", timeout, 1)
-    backend = keras.backend.backend()
-    found: Any = hosts
-    if hosts == "tpu":
-        if backend != "jax":
-            raise ArgumentError(f"hosts='tpu' is not offered by {backend}: set KERAS_BACKEND=jax.")
-    else:
-        found = read_hosts(hosts, host_index)
-    cluster = _joined(backend, devices, found, timeout)
-    try:
-        yield cluster
-    except BaseException as error:
-        cluster.close(failed=not isinstance(error, Agreed))
-        raise
-    cluster.close()
-
-
-def _joined(backend, devices, hosts, timeout):
-    if backend == "jax":
-        from mobilenet_zoo.training.devices.jax_cluster import join
-    elif backend == "torch":
-        from mobilenet_zoo.training.devices.torch_cluster import join
-    elif backend == "tensorflow":
-        from mobilenet_zoo.training.devices.tensorflow_cluster import join
-    else:
-        raise ArgumentError(f"KERAS_BACKEND={backend} can't train. Allowed: jax, tensorflow, torch.")
-    return join(devices, hosts, timeout)

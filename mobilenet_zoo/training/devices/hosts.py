@@ -30,7 +30,7 @@ class Hosts(NamedTuple):
 
 
 def read_hosts(hosts=None, host_index=None):
-    """Reads what `--hosts` and `--host-index` say.
+    """Read what `--hosts` and `--host-index` say.
 
     Args:
         hosts: `"name:port,name:port"` or a list of those, the same on every host; `"slurm"` for what SLURM says of the
@@ -85,7 +85,7 @@ def _of_slurm(environment):
 
 
 def expand_nodes(nodes):
-    """Names of the hosts in SLURM's short form: `"gpu[01-03,7],login"` gives gpu01, gpu02, gpu03, gpu7, login."""
+    """Return the hosts in SLURM's short form: `"gpu[01-03,7],login"` gives gpu01, gpu02, gpu03, gpu7, login."""
     names = []
     for prefix, ranges, suffix in re.findall(r"([^,\[]+)(?:\[([^\]]*)\])?([^,\[]*)(?:,|$)", nodes):
         for part in ranges.split(",") if ranges else [""]:
@@ -96,7 +96,7 @@ def expand_nodes(nodes):
 
 
 def silent(hosts, timeout):
-    """What to say where hosts don't answer."""
+    """Return what to say where hosts don't answer."""
     return (
         f"Not all of {', '.join(hosts.addresses)} answered within {timeout} s (this is host {hosts.index}). Start the "
         "same command on each, with its own --host-index, and check that the names resolve and the ports are open."
@@ -105,7 +105,7 @@ def silent(hosts, timeout):
 
 @contextlib.contextmanager
 def answering(hosts, timeout):
-    """Ends the process where this scope takes longer: frameworks wait in C++, which nothing interrupts."""
+    """End the process where this scope takes longer: frameworks wait in C++, which nothing interrupts."""
 
     def leave():
         print(silent(hosts, timeout), file=sys.stderr, flush=True)
@@ -126,7 +126,7 @@ def answering(hosts, timeout):
 
 
 def free_port():
-    """A port of this host that nobody listens on now."""
+    """Return a port of this host that nobody listens on now."""
     with socket.socket() as listener:
         listener.bind((_LOCAL, 0))
         return listener.getsockname()[1]

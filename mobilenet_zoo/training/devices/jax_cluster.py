@@ -34,7 +34,7 @@ def join(devices, hosts, timeout):
 
 
 def _configure(devices, hosts):
-    """Settings that JAX reads when its backend starts; where it runs already it keeps those that it has."""
+    """Set what JAX reads when its backend starts; a backend that runs already keeps its settings."""
     try:
         if devices is not None:
             jax.config.update("jax_num_cpu_devices", devices)

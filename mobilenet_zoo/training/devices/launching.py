@@ -20,7 +20,7 @@ _WRONG_INPUT = 2  # a program's status where its own arguments are wrong: the sa
 
 
 def needs_launch(devices=1, hosts=None):
-    """Whether a program that is to use these devices should go on in processes that `launch` starts.
+    """Return whether a program that is to use these devices should go on in processes that `launch` starts.
 
     That is so with several hosts, where a launcher tells why a process ended (JAX aborts when another is lost), and
     under PyTorch with several devices, which have a process each. In such a process, or one of torchrun's, it is not.
@@ -31,7 +31,7 @@ def needs_launch(devices=1, hosts=None):
 
 
 def launch(arguments, devices=1, hosts=None, host_index=None, *, timeout=300, grace=30, stopped_status=None):
-    """Runs a Python program in the processes that this host needs, and waits for them.
+    """Run a Python program in the processes that this host needs, and wait for them.
 
     The program opens its cluster with the same devices and hosts. When one process ends badly the others are ended,
     and what happened is printed. SIGTERM goes on to the processes.
@@ -79,7 +79,7 @@ def _accelerators():
 
 
 def _run_one(arguments, hosts, timeout, grace, stopped_status):
-    """One process, as JAX and TensorFlow need on each host."""
+    """Return one process, as JAX and TensorFlow need on each host."""
     child = subprocess.Popen([sys.executable, *arguments])
     deadline = None
 
@@ -112,7 +112,7 @@ def _run_one(arguments, hosts, timeout, grace, stopped_status):
 
 
 def _run_elastic(arguments, devices, hosts, timeout, grace, stopped_status):
-    """A process for each device, by torchrun's launcher."""
+    """Return a process for each device, by torchrun's launcher."""
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

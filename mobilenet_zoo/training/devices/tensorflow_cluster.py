@@ -46,7 +46,7 @@ def join(devices, hosts, timeout):
 
 
 def _configure(devices):
-    """The kind of device that is used, and how many of it."""
+    """Return the kind of device that is used, and how many of it."""
     accelerators = tf.config.list_physical_devices("GPU")
     devices = devices or len(accelerators) or 1
     try:
@@ -95,7 +95,7 @@ class _TensorFlowCluster(Cluster):
         return self._strategy.distribute_datasets_from_function(lambda _: dataset.prefetch(2 * replicas))
 
     def _build(self, model):
-        """What `fit` does to a model that has not run: Keras's own would take a batch away for it."""
+        """Build a model before its first `fit`: Keras would take a batch from the data for it."""
         if self._example is None:
             raise ArgumentError("Under TensorFlow's strategies `fit` takes what Cluster.feed makes of the batches.")
         with self._strategy.scope():
@@ -124,7 +124,7 @@ def _rows_of_replicas(row):
 
 
 def _sharing(make_train_function, model):
-    """Steps of training with batch norm over all replicas."""
+    """Return steps of training with batch norm over all replicas."""
 
     def make(force=False):
         made = model.train_function is None or force

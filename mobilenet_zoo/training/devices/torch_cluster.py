@@ -60,7 +60,7 @@ class _TorchCluster(Cluster):
         wrap_epoch_results(model, functools.partial(_summing, model=model))
 
     def _part_random_state(self, model):
-        """Dropout with one random state would drop the same of each process's images; the first keeps it."""
+        """Give each process its own random state; with one, dropout would drop the same of each process's images."""
         if self.process_index:
             torch.manual_seed(torch.initial_seed() + self.process_index)
         for variable in model.variables:
@@ -84,7 +84,7 @@ def _averaging(apply):
 
 
 def average(tensors):
-    """Puts into each tensor its mean over the processes; tensors travel in flat buckets, all under way at once."""
+    """Put into each tensor its mean over the processes; tensors travel in flat buckets, all under way at once."""
     buckets, size = [], {}
     for tensor in tensors:
         if tensor.dtype not in size or size[tensor.dtype][1] + tensor.nbytes > _BUCKET:
@@ -103,7 +103,7 @@ def average(tensors):
 
 
 def _sharing(make_train_function, model):
-    """Steps of training with batch norm over all processes, and with logs of all of them."""
+    """Return steps of training with batch norm over all processes, and with logs of all of them."""
 
     def make(force=False):
         made = model.train_function is None or force
@@ -142,7 +142,7 @@ def _mean(tensor):
 
 
 def _summing(results, model):
-    """Results of an epoch or an evaluation from the sums of all processes."""
+    """Return results of an epoch or an evaluation from the sums of all processes."""
 
     def summed(logs):
         with _summed(model.metrics_variables):

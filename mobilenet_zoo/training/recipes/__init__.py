@@ -1,4 +1,4 @@
-"""Recipes as data: what a training run is told, field by field."""
+"""Recipes as data: what decides a training run, field by field."""
 
 from mobilenet_zoo.training.recipes.loading import list_recipes, load_recipe
 from mobilenet_zoo.training.recipes.recipe import Recipe, difference

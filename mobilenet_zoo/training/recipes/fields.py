@@ -30,7 +30,7 @@ class Allowed:
     null: bool = False
 
     def check(self, name, value):
-        """Returns `value` in its type, else raises a `ValueError` that says what `name` may be."""
+        """Return `value` in its type, else raises a `ValueError` that says what `name` may be."""
         if value is None and self.null:
             return None
         try:
@@ -79,7 +79,7 @@ class Allowed:
 
 
 def described(sentence, kind, default, **limits) -> Any:
-    """A field of a part: what it is for, what it may hold (as in `Allowed`), and its default or the class of that."""
+    """Return a field of a part: its purpose, the values it may hold (see `Allowed`), and its default."""
     allowed = Allowed(kind, **limits)
     how: dict[str, Any] = {"default_factory": default} if isinstance(default, type) else {"default": default}
     return dataclasses.field(metadata={"sentence": sentence, "allowed": allowed}, **how)

@@ -44,7 +44,7 @@ class _Source:
 
 
 def list_recipes() -> dict[str, str]:
-    """`{name: one-line summary}` of the recipes that come with the library."""
+    """Return `{name: one-line summary}` of the recipes that come with the library."""
     return {path.stem: load_recipe(path.stem).summary for path in sorted(FOLDER.glob("*.yaml"))}
 
 
@@ -52,7 +52,7 @@ def load_recipe(
     recipe: PathLike | Mapping[str, Any] | Recipe = "finetune",
     overrides: Mapping[str, Any] | Iterable[str] | None = None,
 ) -> Recipe:
-    """A recipe, checked.
+    """Return a recipe, checked.
 
     Args:
         recipe: The name of one that comes with the library (see `list_recipes`), the path of a YAML file, a dictionary
@@ -83,7 +83,7 @@ def load_recipe(
 
 
 def _read(recipe, seen=()):
-    """The fields of a recipe as plain nested dictionaries, each checked by itself."""
+    """Return the fields of a recipe as plain nested dictionaries, each checked by itself."""
     if isinstance(recipe, Mapping):
         tree, source, folder, stem = dict(recipe), _Source("recipe"), Path(), None
     elif isinstance(recipe, (str, os.PathLike)):
@@ -134,7 +134,7 @@ def _title(recipe):
 
 
 def _parsed(path):
-    """`(tree, source)` of a YAML file; the source knows the line of each field."""
+    """Return `(tree, source)` of a YAML file; the source knows the line of each field."""
     source = _Source(str(path))
     try:
         loader = _Loader(path.read_text(encoding="utf-8"))
@@ -169,7 +169,7 @@ def _tree(loader, node, path, source):
 
 
 def _checked(part, fields, tree, source, path=()):
-    """`fields` with those of `tree` in their place; a part that was null begins with its defaults."""
+    """Return `fields` with those of `tree` in their place; a part that was null begins with its defaults."""
     known = {field.name: field.metadata["allowed"] for field in dataclasses.fields(part)}
     result = dict(fields)
     for name, value in tree.items():
@@ -209,7 +209,7 @@ def _made(part, fields, path=""):
 
 
 def _assignments(overrides):
-    """`[(path, value)]` of overrides in either form."""
+    """Return `[(path, value)]` of overrides in either form."""
     if overrides is None:
         return []
     if isinstance(overrides, Mapping):

@@ -1,4 +1,4 @@
-"""A recipe: everything that a training run is told, as data. Each field says what it does and what it may hold."""
+"""A recipe: everything that decides a training run, as data. Each field says what it does and what it may hold."""
 
 import dataclasses
 from typing import Any
@@ -104,7 +104,9 @@ class Schedule(Part):
 class Ema(Part):
     """An average of the weights over the steps, which is evaluated and kept in their place."""
 
-    momentum: float = described("Share of the old average that a step keeps.", "number", 0.9999, high=1, high_open=True)
+    momentum: float = described(
+        "Fraction of the old average that a step keeps.", "number", 0.9999, high=1, high_open=True
+    )
     warmup: bool = described(
         "Whether step k keeps at most (1 + k) / (10 + k), so that a short run's average forgets its beginning.",
         "boolean",
@@ -117,7 +119,7 @@ class Loss(Part):
     """What is made small: the cross-entropy."""
 
     label_smoothing: float = described(
-        "Share of each target that is spread over all classes.", "number", 0.0, high=1, high_open=True
+        "Fraction of each target that is spread over all classes.", "number", 0.0, high=1, high_open=True
     )
 
 
@@ -161,7 +163,7 @@ class Augmentation(Part):
     """What is done to each image of training."""
 
     crop_scale: tuple | None = described(
-        "Share of the image that a random crop takes; null for the crop of evaluation.",
+        "Fraction of the image that a random crop takes; null for the crop of evaluation.",
         "pair",
         (0.08, 1.0),
         high=1,
@@ -242,7 +244,7 @@ class Recipe(Part):
         choices=("float32", "mixed_bfloat16", "mixed_float16"),
     )
     steps_per_execution: int = described("Batches that one call of the compiled step trains on.", "integer", 1, low=1)
-    rematerialisation: bool = described(
+    rematerialization: bool = described(
         "Whether blocks are computed again going backwards, to keep less in memory.", "boolean", False
     )
 
@@ -256,16 +258,16 @@ class Recipe(Part):
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """The recipe as nested dictionaries of plain values, which `load_recipe` takes."""
+        """Return the recipe as nested dictionaries of plain values, which `load_recipe` takes."""
         return _plain(dataclasses.asdict(self))
 
     def to_yaml(self) -> str:
-        """The recipe with every field, as text that `load_recipe` reads."""
+        """Return the recipe with every field, as text that `load_recipe` reads."""
         return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True, width=110)
 
 
 def parts(recipe_class=Recipe, path=""):
-    """Yields `(path, Field)` for each field, those of parts after the part."""
+    """Yield `(path, Field)` for each field, those of parts after the part."""
     for field in dataclasses.fields(recipe_class):
         yield path + field.name, field
         kind = field.metadata["allowed"].kind
@@ -274,7 +276,7 @@ def parts(recipe_class=Recipe, path=""):
 
 
 def difference(first: Recipe, second: Recipe) -> dict[str, tuple[Any, Any]]:
-    """`{field: (value in first, value in second)}` of two recipes, empty where they are the same."""
+    """Return `{field: (value in first, value in second)}` of two recipes, empty where they are the same."""
     found = {}
 
     def compare(path, one, other):

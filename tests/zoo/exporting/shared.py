@@ -11,6 +11,7 @@ from mobilenet_common.architecture import Conv, Head, Universal
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.exporting import process, worker
+from mobilenet_zoo.exporting.job import Result
 from mobilenet_zoo.exporting.prepared import prepare
 from mobilenet_zoo.facts import Facts, remember
 from tests import seeded
@@ -93,7 +94,7 @@ def first_axis_is_channels(model, x):
 
 
 def relative(found, expected):
-    """The largest difference as a share of the largest value expected."""
+    """The largest difference as a fraction of the largest value expected."""
     assert found.shape == expected.shape
     return np.abs(found - expected).max() / np.abs(expected).max()
 
@@ -109,10 +110,10 @@ def here(backend, model_file, modules, jobs, folder):
 def nothing(backend, model_file, modules, jobs, folder):
     """In place of `process.run`: writes files with a few bytes in them."""
     for job in jobs:
-        path = Path(job["path"])
+        path = Path(job.path)
         for each in [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]:
             each.write_bytes(b"new")
-    return [{"layout": "NCHW", "float_bytes": 3} for _ in jobs]
+    return [Result("NCHW", 3) for _ in jobs]
 
 
 def copying(source):
@@ -120,8 +121,8 @@ def copying(source):
 
     def run(backend, model_file, modules, jobs, folder):
         for job in jobs:
-            shutil.copy(source, job["path"])
-        return [{"layout": "NCHW", "float_bytes": 3} for _ in jobs]
+            shutil.copy(source, job.path)
+        return [Result("NCHW", 3) for _ in jobs]
 
     return run
 

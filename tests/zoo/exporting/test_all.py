@@ -1,6 +1,6 @@
 """Exported files next to their models, from every backend to every format.
 
-Models with the statistics of images; sizes, batches and quantisation that differ from what is usual.
+Models with the statistics of images; sizes, batches and quantization that differ from what is usual.
 """
 
 import dataclasses
@@ -120,7 +120,7 @@ def test_pyramids_in_every_format(tmp_path):
                 assert relative(found[key], value) <= TOLERANCE, (report.format, key)
 
 
-# Quantised
+# Quantized
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_fewer_bits(format, quantization, digits, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("format", ["litert", "onnx", "openvino"])
 def test_layers_that_stay_in_float(format, digits, tmp_path, monkeypatch):
-    """They make the file larger, and the answers no worse than allowed."""
+    """They make the file larger, and the outputs no worse than allowed."""
     monkeypatch.setattr(process, "run", shared.here)
     model, learned, _, _ = digits
     sizes = []

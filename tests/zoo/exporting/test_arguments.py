@@ -34,7 +34,7 @@ BAD = [
         {"quantization": "dynamic", "float_blocks": ["stage2_block3"]},
         r"float_blocks='stage2_block3' is not known. Did you mean 'stage2_block",
     ),
-    ({"float_blocks": ["stem"]}, r"float_blocks is for quantisation"),
+    ({"float_blocks": ["stem"]}, r"float_blocks is for quantization"),
 ]
 
 

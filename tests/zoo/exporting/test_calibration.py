@@ -9,7 +9,7 @@ from PIL import Image
 
 import mobilenet_zoo
 from mobilenet_common.errors import ExportError, MobileNetWarning
-from mobilenet_zoo.exporting.plan import Plan
+from mobilenet_zoo.exporting.plan import make_plan
 from tests import trained
 from tests.zoo.exporting.shared import SIZE, known, tiny
 
@@ -22,7 +22,7 @@ NORMALIZED = ((PIXELS / 255 - MEAN) / STD).astype("float32")
 
 def taken(calibration, model=None):
     """What the model and the file are given, `(calibration, checked)`."""
-    plan = Plan(known(tiny()) if model is None else model, quantization="int8", calibration=calibration)
+    plan = make_plan(known(tiny()) if model is None else model, quantization="int8", calibration=calibration)
     return plan.images.calibration, plan.images.checked
 
 
@@ -91,7 +91,7 @@ def test_damaged_files_are_named_once_and_labels_stay_with_their_images(with_lab
         (tmp_path / f"{damaged:02d}.png").write_bytes(b"damaged")
     calibration = (paths, np.arange(20)) if with_labels else paths
     with pytest.warns(MobileNetWarning, match="2 of 20 calibration images are damaged.*03.png.*11.png") as given:
-        images = Plan(known(tiny()), quantization="int8", calibration=calibration).images
+        images = make_plan(known(tiny()), quantization="int8", calibration=calibration).images
     assert sum(issubclass(each.category, MobileNetWarning) for each in given) == 1
     if with_labels:
         assert not {3, 11} & set(images.labels)

@@ -79,7 +79,7 @@ def test_a_disk_that_is_full_when_the_model_is_saved(model, old, monkeypatch):
 
 def test_a_disk_that_is_full_when_the_file_is_written(model, old, monkeypatch):
     def run(backend, model_file, modules, jobs, folder):
-        Path(jobs[0]["path"]).write_bytes(b"ha")
+        Path(jobs[0].path).write_bytes(b"ha")
         full()
 
     monkeypatch.setattr(process, "run", run)

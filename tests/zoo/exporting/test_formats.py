@@ -52,7 +52,7 @@ class TestEveryFormat:
         assert (found.mean, found.std) == ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
         assert found.gives == "probabilities"
         assert found.source == "mobilenetv4_conv_small.e2400_r224_in1k"
-        assert found.licence == "Apache-2.0"
+        assert found.license == "Apache-2.0"
 
     def test_what_the_report_says(self, format, written):
         path, report = written[format]

@@ -12,6 +12,7 @@ from mobilenet_common.layers.block import Block
 from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.exporting import equalization, integers, process, quantizing, search, session, simulation
+from mobilenet_zoo.exporting.job import Result
 from mobilenet_zoo.exporting.reference import Reference
 from tests.references import infer
 from tests.seeded import randomized
@@ -181,12 +182,12 @@ def test_layers_fall_back_to_float_where_integers_lose(model, tmp_path, monkeypa
 
     def run(backend, model_file, modules, jobs, folder):
         runs.append(len(jobs))
-        if "rank" in jobs[0]:
-            assert "stem" in jobs[0]["rank"] and "pool" not in jobs[0]["rank"], "what has no weights gains nothing"
-            return [{"ranked": ["pool", "stem", "head_conv", "classifier", "stage1_block1", "stage1_block2"]}]
+        if jobs[0].rank:
+            assert "stem" in jobs[0].rank and "pool" not in jobs[0].rank, "what has no weights gains nothing"
+            return [Result(ranked=("pool", "stem", "head_conv", "classifier", "stage1_block1", "stage1_block2"))]
         for job in jobs:
-            Path(job["path"]).write_text(",".join(job["float_blocks"]))
-        return [{"layout": "NCHW", "float_bytes": 3} for _ in jobs]
+            Path(job.path).write_text(",".join(job.float_blocks))
+        return [Result("NCHW", 3) for _ in jobs]
 
     def measure(path, images):
         names = tuple(filter(None, Path(path).read_text().split(",")))

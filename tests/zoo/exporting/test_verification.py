@@ -51,13 +51,13 @@ def test_a_wrong_file_is_set_aside(wrong):
     assert error.rejected == f"{path}.rejected"
     assert error.report.deviation > 1e-3
     assert f"The file is kept as {error.rejected}" in str(error)
-    assert str(error).startswith(f"{path} was not written: what ONNX Runtime ")
+    assert str(error).startswith(f"{path} was not written: the output of ONNX Runtime ")
 
 
 def test_the_block_is_named_that_is_wrong(wrong):
     _, error = wrong
     assert error.block == "stage2_block2"
-    assert "The first layer that departs is stage2_block2, by " in str(error)
+    assert "The first layer that deviates is stage2_block2, by " in str(error)
 
 
 def rejected(wrong, tmp_path):
@@ -96,7 +96,7 @@ def test_a_wrong_file_is_kept_if_its_blocks_can_not_be_had(quantization, wrong, 
     source = rejected(wrong, tmp_path)
 
     def run(backend, model_file, modules, jobs, folder):
-        if jobs[0]["blocks"]:
+        if jobs[0].blocks:
             raise ExportError("no memory is left.")
         return shared.copying(source)(backend, model_file, modules, jobs, folder)
 

@@ -26,7 +26,7 @@ class At:
 
     Attributes:
         size: Height and width of the model's input.
-        crop: Share of the resized image's shorter side that the input takes.
+        crop: Fraction of the resized image's shorter side that the input takes.
         top1, top5: Accuracy in percent, or None where the source gives none.
     """
 
@@ -54,7 +54,7 @@ class Checkpoint:
         interpolation: How images are resized, `"bicubic"` or `"bilinear"`.
         mean, std: Of each channel, for pixels in 0..1.
         labels: The classes, a key of `CLASSES`.
-        licence: By its SPDX identifier.
+        license: By its SPDX identifier.
         paper: The paper of the architecture.
         citation: Of those who published the weights.
         scores_from: Where the scores were published.
@@ -75,7 +75,7 @@ class Checkpoint:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     labels: str
-    licence: str
+    license: str
     paper: str
     citation: str
     scores_from: str
@@ -102,12 +102,12 @@ class Checkpoint:
         return max(scored)[2] if scored else None
 
     def evaluation(self, size):
-        """The evaluation at `size`, or that of the training for any other size."""
+        """Return the evaluation at `size`, or that of the training for any other size."""
         return next((each for each in self.evaluations if each.size == size), self.evaluations[0])
 
 
 def timm(name, variant, *evaluations, width=1.0, scale=IMAGENET, interpolation="bicubic", labels=IMAGENET_1K, **facts):
-    """A checkpoint of timm's; `facts` are the paper, and what differs from what most of them share."""
+    """Return a checkpoint of timm's; `facts` are the paper, and what differs from what most of them share."""
     model = name.partition(".")[0]
     from_tensorflow = model.startswith("tf_")
     return Checkpoint(
@@ -125,7 +125,7 @@ def timm(name, variant, *evaluations, width=1.0, scale=IMAGENET, interpolation="
             "mean": scale[0],
             "std": scale[1],
             "labels": labels,
-            "licence": "Apache-2.0",
+            "license": "Apache-2.0",
             "citation": _TIMM_CITATION,
             "scores_from": "timm's results on ImageNet-1k",
             **facts,
@@ -134,7 +134,7 @@ def timm(name, variant, *evaluations, width=1.0, scale=IMAGENET, interpolation="
 
 
 def keras_application(name, variant, *evaluations, folder, file, no_top_file, scores_from, width=1.0, **facts):
-    """A checkpoint of keras.applications; `folder` is that of its address."""
+    """Return a checkpoint of keras.applications; `folder` is that of its address."""
     return Checkpoint(
         **{
             "name": name,
@@ -151,7 +151,7 @@ def keras_application(name, variant, *evaluations, folder, file, no_top_file, sc
             "mean": HALF[0],
             "std": HALF[1],
             "labels": IMAGENET_1K,
-            "licence": "Apache-2.0",
+            "license": "Apache-2.0",
             "citation": _KERAS_CITATION,
             "scores_from": scores_from,
             **facts,
@@ -160,7 +160,7 @@ def keras_application(name, variant, *evaluations, folder, file, no_top_file, sc
 
 
 def torchvision(name, variant, *evaluations, file, norm_epsilon, **facts):
-    """A checkpoint of torchvision's; the end of `file` is the start of its SHA-256."""
+    """Return a checkpoint of torchvision's; the end of `file` is the start of its SHA-256."""
     return Checkpoint(
         **{
             "name": name,
@@ -176,7 +176,7 @@ def torchvision(name, variant, *evaluations, file, norm_epsilon, **facts):
             "mean": IMAGENET[0],
             "std": IMAGENET[1],
             "labels": IMAGENET_1K,
-            "licence": "BSD-3-Clause",
+            "license": "BSD-3-Clause",
             "citation": _TORCHVISION_CITATION,
             "scores_from": "torchvision's weights",
             **facts,

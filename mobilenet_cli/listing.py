@@ -47,7 +47,7 @@ class Row:
 
 
 def rows():
-    """A `Row` for each of the published weights."""
+    """Return a `Row` for each of the published weights."""
     found = []
     for name, checkpoint in weights().items():
         at = checkpoint.best or checkpoint.evaluations[0]
@@ -124,7 +124,7 @@ def list_weights(
 
 
 def _table(found):
-    """A table that fits the terminal: narrow ones go without the columns that say least."""
+    """Return a table that fits the terminal: narrow ones go without the columns that say least."""
     console = Console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("weights", no_wrap=True, overflow="ellipsis", min_width=30)
@@ -245,7 +245,7 @@ def _weights_record(name):
         "source": checkpoint.source,
         "repository": checkpoint.repository,
         "file": checkpoint.file,
-        "licence": checkpoint.licence,
+        "license": checkpoint.license,
         "paper": checkpoint.paper,
         "citation": checkpoint.citation,
         "scores_from": checkpoint.scores_from,
@@ -293,7 +293,7 @@ def plot(
         "mobilenets.png"
     ),
 ) -> None:
-    """Draw accuracy against multiply-accumulates and parameters, the four generations in colour."""
+    """Draw accuracy against multiply-accumulates and parameters, the four generations in color."""
     import_library("matplotlib", "cli", "plot")
     from mobilenet_cli.drawing import draw
 
