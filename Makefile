@@ -19,7 +19,7 @@ PACKAGES = common mobilenet_v1 mobilenet_v2 mobilenet_v3 mobilenet_v4 mobilenet_
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-newest test-oldest bench lint format docs clean check-demo-backend
+.PHONY: help demo test test-all test-newest test-oldest coverage bench lint format docs clean check-demo-backend
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,10 +28,16 @@ demo: check-demo-backend $(VENV)/.demo-$(DEMO_BACKEND) ## train a small model on
 	KERAS_BACKEND=$(DEMO_BACKEND) $(BIN)/python examples/digits.py --output demo_output
 
 test: $(VENV)/.test ## run the tests under all three backends (PYTEST_ARGS="..." goes to pytest)
-	$(BIN)/python tests/run_all.py $(PYTEST_ARGS)
+	$(BIN)/python tests/run_all.py $(if $(PART),--part=$(PART)) $(PYTEST_ARGS)
 
-test-all: $(VENV)/.test-all ## the same with the slow tests, and next to timm, torchvision and transformers
-	$(BIN)/python tests/run_all.py --slow $(PYTEST_ARGS)
+coverage: $(VENV)/.test ## the same, with a report of the lines that ran in coverage_html/
+	$(BIN)/python -m coverage erase
+	$(BIN)/python tests/run_all.py $(if $(PART),--part=$(PART)) --cov --cov-append --cov-report= $(PYTEST_ARGS)
+	$(BIN)/python -m coverage html
+	$(BIN)/python -m coverage report --format=total
+
+test-all: $(VENV)/.test-all ## the same with the slow tests and the peers (PART=tensorflow, jax, torch or across runs one part)
+	$(BIN)/python tests/run_all.py --slow $(if $(PART),--part=$(PART)) $(PYTEST_ARGS)
 
 test-newest: $(VENV)-newest/.test ## the quick tests with the newest release of everything, and Keras's nightly build
 	$(VENV)-newest/bin/python tests/run_all.py $(PYTEST_ARGS)
@@ -57,7 +63,7 @@ docs: $(VENV)/.test ## make the tables and images of the manual again
 	KERAS_BACKEND=torch $(BIN)/python docs/build.py
 
 clean: ## remove what building, testing and the demo leave behind (not .venv)
-	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache demo_output bench_output
+	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache demo_output bench_output coverage_html .coverage
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 check-demo-backend:

@@ -1,6 +1,8 @@
 """Run the tests under each backend, then those that compare backends, and sum up in a line each.
 
-Usage: python tests/run_all.py [--slow] [pytest's arguments]
+Usage: python tests/run_all.py [--slow] [--part=NAME] [pytest's arguments]
+
+`--part` runs one of the parts: tensorflow, jax, torch, across (which compares backends or depends on none).
 """
 
 import os
@@ -14,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKENDS = ("tensorflow", "jax", "torch")
+PARTS = (*BACKENDS, "across")
 WORKERS = 2
 
 
@@ -78,15 +81,21 @@ def run(title, backend, markers, arguments, slow):
 
 
 def main(arguments):
-    """Run all parts, whatever each gives; return the exit status."""
+    """Run the parts, whatever the outcome of each; return the exit status."""
     slow = "--slow" in arguments
-    arguments = [argument for argument in arguments if argument != "--slow"]
+    chosen = [argument.removeprefix("--part=") for argument in arguments if argument.startswith("--part=")]
+    if unknown := set(chosen) - set(PARTS):
+        sys.exit(f"--part={unknown.pop()} is not known. Allowed: {', '.join(PARTS)}.")
+    arguments = [argument for argument in arguments if argument != "--slow" and not argument.startswith("--part=")]
 
-    results = [run(backend, backend, "not across", arguments, slow) for backend in BACKENDS]
+    results = [
+        run(backend, backend, "not across", arguments, slow) for backend in BACKENDS if backend in (chosen or PARTS)
+    ]
     # One file stays on one worker, so that what its tests share is made once; in the files' own order, since few tests
     # may be long, and would keep one worker busy in the end.
     together = ["--dist=loadfile", "--no-loadscope-reorder"]
-    results.append(run("across backends", "torch", "across", [*together, *arguments], slow))
+    if "across" in (chosen or PARTS):
+        results.append(run("across backends", "torch", "across", [*together, *arguments], slow))
 
     print("\n" + "\n".join(line for _, line in results))
     return 0 if all(good for good, _ in results) else 1

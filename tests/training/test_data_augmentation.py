@@ -8,6 +8,7 @@ from mobilenet_runtime import ImageError
 from mobilenet_zoo.training.data import Augmentation, Mixing, RandAugment
 from mobilenet_zoo.training.data.decoding import open_crop
 from mobilenet_zoo.training.data.randaugment import OPERATIONS
+from mobilenet_zoo.training.recipes import load_recipe
 from tests import photographs
 
 pytestmark = pytest.mark.across
@@ -216,6 +217,7 @@ class TestAugmentation:
             ({"crop_ratio": (0, 1)}, "crop_ratio=0"),
             ({"flip": 1.5}, "flip=1.5"),
             ({"randaugment": {"magnitude": 11}}, "randaugment.magnitude=11"),
+            ({"randaugment": {"operations": 0}}, "randaugment.operations=0"),
             ({"erasing": -1}, "erasing=-1"),
         ],
     )
@@ -268,11 +270,12 @@ class TestMixing:
         assert amounts.var() == pytest.approx(1 / (4 * (2 * 0.3 + 1)), rel=0.06)  # of Beta(α, α)
         assert amounts.mean() == pytest.approx(0.5, abs=0.03)
 
-    def test_none(self):
-        images, targets, _ = self.batch()
-        mixed = images.copy()
-        Mixing(0.0, 0.0)(mixed, targets, None, np.random.default_rng(0))
-        np.testing.assert_array_equal(mixed, images)
+    @pytest.mark.parametrize("settings", [{"mixup": 0, "cutmix": 0}, {"probability": 0}])
+    def test_settings_that_mix_nothing_are_refused_as_in_a_recipe(self, settings):
+        with pytest.raises(ValueError, match="=0"):
+            Mixing(**settings)
+        with pytest.raises(ValueError, match="=0"):
+            load_recipe("finetune", {f"mixing.{name}": value for name, value in settings.items()})
 
     def test_wrong_settings(self):
         with pytest.raises(ValueError, match="mixup=-1"):

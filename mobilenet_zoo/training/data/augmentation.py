@@ -3,46 +3,37 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from mobilenet_common.errors import ArgumentError, number
+from mobilenet_common.errors import ArgumentError
 from mobilenet_zoo.training.data.randaugment import RandAugment
+from mobilenet_zoo.training.recipes import recipe
 
 _TRIES = 10
 _ERASED_SHARE, _ERASED_RATIO = (0.02, 1 / 3), (0.3, 10 / 3)
 
 
 @dataclasses.dataclass(frozen=True)
-class Augmentation:
+class Augmentation(recipe.Augmentation):
     """How images are changed at random for training.
 
-    Attributes:
-        crop_scale: Smallest and largest fraction of the image's area that is cropped (Szegedy et al., 2015, section
-            6); None takes the part that is taken in evaluation.
-        crop_ratio: Smallest and largest width divided by height of the crop.
-        flip: Probability of a mirror image, in [0, 1].
-        color_jitter: Brightness, contrast and saturation, in an order that is drawn, are multiplied by up to 1 ± this.
-        randaugment: A `RandAugment`, a mapping of its fields, or None.
-        erasing: Probability that a rectangle of 2% to 33% of the area becomes noise (Zhong et al., 2020, section 3).
+    The fields are those of a recipe, which also says what each may hold; `randaugment` may be a mapping of its fields.
     """
 
-    crop_scale: tuple[float, float] | None = (0.08, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
-    color_jitter: float = 0.0
-    randaugment: RandAugment | None = None
-    erasing: float = 0.0
-
     def __post_init__(self):
-        if isinstance(self.randaugment, Mapping):
-            object.__setattr__(self, "randaugment", RandAugment(**self.randaugment))
-        if self.crop_scale is not None:
-            object.__setattr__(self, "crop_scale", _span("crop_scale", self.crop_scale, 1.0))
-        object.__setattr__(self, "crop_ratio", _span("crop_ratio", self.crop_ratio, float("inf")))
-        for name in ("flip", "color_jitter", "erasing"):
-            object.__setattr__(self, name, number(name, getattr(self, name), 0, 1))
+        settings: Any = self.randaugment
+        if settings is not None and not isinstance(settings, RandAugment):
+            if not isinstance(settings, Mapping):
+                settings = vars(settings)
+            try:
+                settings = RandAugment(**settings)
+            except ArgumentError as error:
+                raise ArgumentError(f"randaugment.{error}") from None
+            object.__setattr__(self, "randaugment", settings)
+        super().__post_init__()
 
     def crop(self, width, height, rng):
         """Return the crop `(left, top, right, bottom)` of an image, in pixels; the center where no drawn one fits."""
@@ -67,7 +58,8 @@ class Augmentation:
         if self.color_jitter:
             image = self._jittered(image, rng)
         if self.randaugment:
-            image = self.randaugment(image, rng)
+            apply: Any = self.randaugment
+            image = apply(image, rng)
         pixels = np.asarray(image).reshape(image.height, image.width, -1)
         return self._erased(pixels, rng) if rng.random() < self.erasing else pixels
 
@@ -86,12 +78,3 @@ class Augmentation:
         noise = rng.integers(0, 256, (bottom - top, right - left, channels), "uint8")
         pixels[top:bottom, left:right] = noise
         return pixels
-
-
-def _span(name, value, most):
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise ArgumentError(f"{name}={value!r} is not allowed: it must be a pair, such as (0.08, 1.0).")
-    low, high = (number(name, bound, 0, most, low_open=True, high_open=math.isinf(most)) for bound in value)
-    if low > high:
-        raise ArgumentError(f"{name}={value!r} is not allowed: its first number must not be above its second.")
-    return low, high

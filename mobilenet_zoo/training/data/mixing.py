@@ -5,34 +5,19 @@ import math
 
 import numpy as np
 
-from mobilenet_common.errors import number
+from mobilenet_zoo.training.recipes import recipe
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixing:
+class Mixing(recipe.Mixing):
     """Mixes example 2i of a batch with example 2i + 1, all pairs alike, as timm's `mode="batch"` does with its pairs.
 
     Mixup (Zhang et al., 2018) adds the two with the weights λ and 1 - λ; CutMix (Yun et al., 2019) puts a rectangle of
     the one, a share 1 - λ of its area, into the other. Targets and weights are always added. λ is drawn once a step,
     from Beta(α, α). An example without a neighbor stays as it is.
 
-    Attributes:
-        mixup: α of mixup, 0 for none.
-        cutmix: α of CutMix, 0 for none.
-        probability: That a batch is mixed at all, in [0, 1].
-        switch_probability: That it is by CutMix, where both are given, in [0, 1].
+    The fields are those of a recipe, which also says what each may hold.
     """
-
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    probability: float = 1.0
-    switch_probability: float = 0.5
-
-    def __post_init__(self):
-        for name in ("mixup", "cutmix"):
-            object.__setattr__(self, name, number(name, getattr(self, name), 0, math.inf, high_open=True))
-        for name in ("probability", "switch_probability"):
-            object.__setattr__(self, name, number(name, getattr(self, name), 0, 1))
 
     def draw(self, height, width, rng):
         """Return a step's mix: `(λ, None)`: mixup, `(λ, (top, bottom, left, right))`: CutMix, None: neither."""

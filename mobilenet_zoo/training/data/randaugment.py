@@ -4,38 +4,22 @@ import dataclasses
 
 from PIL import Image, ImageEnhance, ImageOps
 
-from mobilenet_common.errors import integer, number
+from mobilenet_zoo.training.recipes import recipe
 
 STRONGEST = 10.0  # the magnitude at which an operation does its most
 _FILL = 128  # where a moved image leaves nothing, mid gray as in AutoAugment's code
 
 
 @dataclasses.dataclass(frozen=True)
-class RandAugment:
+class RandAugment(recipe.RandAugment):
     """Applies operations that are drawn, with replacement, from the 14 of the paper (section 3).
 
     Their ranges are AutoAugment's (Cubuk et al., 2019, table 6), and every operation grows with the magnitude, from
     nothing at 0: what timm calls `inc1`. `RandAugment(2, 9, 0.5)` is timm's `rand-m9-mstd0.5-inc1`, but for two
     things: an operation that is drawn is always applied, as in the paper, and the paper's 14 are drawn from.
 
-    Attributes:
-        operations: How many are applied one after another, at least 0.
-        magnitude: Their mean strength, 0 to 10.
-        magnitude_std: Standard deviation of the strength, which is drawn for each operation and kept in 0 to 10.
+    The fields are those of a recipe, which also says what each may hold.
     """
-
-    operations: int = 2
-    magnitude: float = 9.0
-    magnitude_std: float = 0.5
-
-    def __post_init__(self):
-        checked = {
-            "operations": integer("randaugment.operations", self.operations, 0),
-            "magnitude": number("randaugment.magnitude", self.magnitude, 0, STRONGEST),
-            "magnitude_std": number("randaugment.magnitude_std", self.magnitude_std, 0, float("inf"), high_open=True),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
 
     def __call__(self, image, rng):
         """Return a PIL image in mode L or RGB, changed by what `rng`, a NumPy generator, draws."""
