@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -39,12 +38,18 @@ def test_contenders_take_turns_in_alternating_order():
     assert {name: len(turns) for name, turns in times.items()} == {"a": 3, "b": 3, "c": 3}
 
 
-def test_a_turn_is_the_median_of_calls_after_one_that_warms_up():
-    pauses = iter([0.03, 0.01, 0.01, 0.01, 0.01, 0.01])
-    called = []
-    seconds = timing.turn(lambda: (called.append(1), time.sleep(next(pauses))), least=0.09)
+def test_a_turn_is_the_median_of_calls_after_one_that_warms_up(monkeypatch):
+    pauses = iter([0.03, 0.01, 0.02, 0.05, 0.01])
+    clock, called = [0.0], []
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+
+    def program():
+        called.append(1)
+        clock[0] += next(pauses)
+
+    seconds = timing.turn(program, least=0.09)
     assert len(called) == 4  # 0.09 s are three calls as long as the first
-    assert 0.01 <= seconds < 0.03
+    assert seconds == pytest.approx(0.02)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not tell a process's peak")

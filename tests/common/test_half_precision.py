@@ -229,7 +229,10 @@ def test_every_generation(name, policy):
 def test_policies_that_quantize_are_refused(policy):
     with pytest.raises(ValueError, match=rf"dtype='{policy}' .*quantizes.*quantization='int8'"):
         model_of(policy)
-    keras.config.set_dtype_policy(policy)
+    try:
+        keras.config.set_dtype_policy(policy)
+    except ValueError:  # Keras refuses it itself from 3.16 on
+        return
     try:
         with pytest.raises(ValueError, match=rf"dtype=None .*'{policy}', which quantizes"):
             model_of(None)
