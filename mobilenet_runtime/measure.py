@@ -73,7 +73,8 @@ def _run(command, path, timeout):
     """Return the record that a child prints."""
     # The child finds this package where this process did.
     paths = [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    # TensorFlow imports Keras, which then imports its backend: PyTorch with Triton beside TensorFlow ends the process.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "KERAS_BACKEND": "tensorflow"}
     try:
         child = subprocess.run(command, env=environment, capture_output=True, timeout=timeout)
     except subprocess.TimeoutExpired as error:

@@ -135,7 +135,8 @@ class TestEveryFormat:
         """
         command = [sys.executable, "-c", code, str(written(kind))]
         paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        result = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
+        own = {"PYTHONPATH": paths, "KERAS_BACKEND": "tensorflow"}
+        result = subprocess.run(command, env=os.environ | own, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         foreign = {"keras", "tensorflow", "jax", "torch", "mobilenet_zoo"} & set(result.stdout.split())
         if kind == "saved_model":  # TensorFlow imports Keras by itself, and that its backend
