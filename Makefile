@@ -52,7 +52,7 @@ lint: $(VENV)/.test ## check style, formatting, declared dependencies and types
 	$(BIN)/basedpyright
 	$(BIN)/basedpyright --project tests/pyrightconfig.json
 
-format: $(VENV)/.lint ## mend style and formatting
+format: $(VENV)/.lint ## fix style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -142,5 +142,5 @@ def _system_error(error):
     """Return an `OSError` with number and text: safetensors gives those of the system in its message only."""
     if isinstance(error, OSError) and error.errno is not None:
         return error
-    number = re.search(r"os error (\d+)", str(error))
+    number = re.search(r"(?:os error |code: )(\d+)", str(error))  # as releases of safetensors word it
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(0, str(error))
