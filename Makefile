@@ -49,7 +49,7 @@ lint: $(VENV)/.test ## check style, formatting, declared dependencies and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/deptry $(PACKAGES)
-	$(BIN)/basedpyright
+	$(BIN)/basedpyright --project pyproject.toml
 	$(BIN)/basedpyright --project tests/pyrightconfig.json
 
 format: $(VENV)/.lint ## fix style and formatting

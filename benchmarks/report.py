@@ -31,7 +31,7 @@ def tables(results):
         lines.append("")
     growth = [row for row in results["rows"] if "axis" in row]
     if growth:
-        lines += ["### Growth", "", "| backend | axis | value | ms | memory | share of the matrix product's rate |"]
+        lines += ["### Growth", "", "| backend | axis | value | ms | memory | fraction of the matrix product's rate |"]
         lines += ["|---|---|---:|---:|---:|---:|"]
         for row in growth:
             ours = row["contenders"]["ours"]
