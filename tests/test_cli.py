@@ -368,7 +368,7 @@ class TestPredictWithAnExportedFile:
             return plain(run("predict", str(photos), "-m", str(path), code=2).stderr)
 
         assert "gives features, not classes" in told(exported("onnx", tmp_path, gives="features"))
-        assert "gives map, probabilities: a classifier gives one answer" in told(
+        assert "gives map, probabilities: a classifier gives one output" in told(
             exported("onnx", tmp_path, outputs=tiny.OUTPUTS)
         )
         path = exported("onnx", tmp_path, embedded=False, outputs=("map",))

@@ -167,7 +167,7 @@ def _tell(index, count, pid, status):
             how += ", which is how JAX ends when it has lost another process: look for the reason on the other hosts"
     lines = [f"Process {index} of {count} (pid {pid}) {how}."]
     if count > 1:
-        lines.append("The other processes can't go on without it and end as well.")
+        lines.append("The other processes can't continue without it and end as well.")
     if status != _WRONG_INPUT:
-        lines.append("Start the same command again on every host, with --resume to go on from the last checkpoint.")
+        lines.append("Start the same command again on every host, with --resume to resume from the last checkpoint.")
     print("\n".join(lines), file=sys.stderr, flush=True)
