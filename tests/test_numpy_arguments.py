@@ -23,7 +23,7 @@ from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import compact_architecture, create_mobilenetv4
 from mobilenet_zoo.exporting.formats import FORMATS
-from mobilenet_zoo.exporting.plan import Plan
+from mobilenet_zoo.exporting.plan import make_plan
 from mobilenet_zoo.training import schedules
 from mobilenet_zoo.training.data import augmentation, mixing, randaugment
 from mobilenet_zoo.training.recipes import recipe as recipes
@@ -365,7 +365,7 @@ def planned(n):
     arguments = {"batch_size": 2, "image_size": (32, 32), "verify": 0.5, "include_preprocessing": True}
     arguments |= {"include_softmax": True, "metadata": True, "quantization": "int8", "reduce_range": True}
     arguments |= {"calibration": np.zeros((1, 32, 32, 3), "uint8")}
-    plan = Plan(classifier(), **n(arguments))
+    plan = make_plan(classifier(), **n(arguments))
     return json.loads(json.dumps(plan.job("x", FORMATS["onnx"], None)))
 
 

@@ -47,7 +47,7 @@ def main():
         found[name] = pixels(transform(timm, *options), photographs.photograph(image))
     for mode, image in photographs.modes().items():
         found[f"mode {mode}"] = pixels(transform(timm, 40, 0.875, "bicubic"), image.convert("RGB"))
-    found["normalised"] = transform(timm, 32, 0.875, "bicubic")(photographs.photograph()).numpy()
+    found["normalized"] = transform(timm, 32, 0.875, "bicubic")(photographs.photograph()).numpy()
     np.savez_compressed(Path(__file__).parent / "preprocessing.npz", **found)
 
 

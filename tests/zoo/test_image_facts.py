@@ -20,7 +20,7 @@ from mobilenet_v1 import create_mobilenetv1
 from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
-from mobilenet_zoo.exporting.plan import Plan
+from mobilenet_zoo.exporting.plan import make_plan
 from mobilenet_zoo.facts import Facts, facts_of, remember
 from mobilenet_zoo.registry import WEIGHTS
 from tests import peers, trained
@@ -132,7 +132,7 @@ class TestTorchvisionsFile:
         record = json.loads((tmp_path / "flowers" / "mobilenet.json").read_text())
         assert facts_in(record["preprocessing"]) == (IMAGENET, "bilinear")
         assert record["base"] == "mobilenetv2_100.tv_v1_in1k"
-        exported = Plan(model).record
+        exported = make_plan(model).record
         assert facts_in(dataclasses.asdict(exported)) == (IMAGENET, "bilinear")
         assert exported.source == "mobilenetv2_100.tv_v1_in1k"
 

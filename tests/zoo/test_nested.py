@@ -10,7 +10,7 @@ from mobilenet_cli.predicting import feature_model
 from mobilenet_common.architecture import Architecture, Conv, Head, Inverted
 from mobilenet_v2 import WEIGHTS, create_mobilenetv2
 from mobilenet_zoo.evaluation import evaluate, explain, grad_cam
-from mobilenet_zoo.exporting.plan import Plan
+from mobilenet_zoo.exporting.plan import make_plan
 from mobilenet_zoo.exporting.prepared import ends_in_softmax, prepare
 from mobilenet_zoo.exporting.reference import Reference
 from mobilenet_zoo.training import Distiller, compile_model, load_recipe, rematerialize
@@ -152,7 +152,7 @@ def test_prepare_for_export(make, softmax):
     expected = predicted(model, x)
     options = {"batch_size": 2, "image_size": (SIZE, SIZE), "data_format": "channels_last"}
     prepared = prepare(model, softmax=softmax, **options)
-    found, reference = predicted(prepared, x), Reference(Plan(model).model, (SIZE,) * 2)
+    found, reference = predicted(prepared, x), Reference(make_plan(model).model, (SIZE,) * 2)
     reference.softmax = softmax
     close(reference(x)[0], found, 1e-5)
     if softmax is False:
@@ -163,7 +163,7 @@ def test_prepare_for_export(make, softmax):
 
 @each_graph
 def test_the_plan_of_an_export(make):
-    record = Plan(make()).record
+    record = make_plan(make()).record
     assert (record.gives, record.size, record.name) == ("probabilities", (SIZE, SIZE), "outer")
 
 
