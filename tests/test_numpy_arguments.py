@@ -366,7 +366,7 @@ def planned(n):
     arguments |= {"include_softmax": True, "metadata": True, "quantization": "int8", "reduce_range": True}
     arguments |= {"calibration": np.zeros((1, 32, 32, 3), "uint8")}
     plan = make_plan(classifier(), **n(arguments))
-    return json.loads(json.dumps(plan.job("x", FORMATS["onnx"], None)))
+    return json.loads(json.dumps(plan.job("x", FORMATS["onnx"], None).as_json()))
 
 
 def batch(n, path):
