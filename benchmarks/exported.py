@@ -111,7 +111,7 @@ def compare(runtime, peer, name, folder, threads, rounds, runs):
         "ours_ms": min(times["ours"]),
         "peer_ms": min(times[peer]),
         "ratio": min(times[peer]) / min(times["ours"]),
-        "ratios": [round(each, 3) for each in ratios],
+        "ratios": [round(ratio, 3) for ratio in ratios],
         "bytes": _bytes(paths["ours"]) / _bytes(paths[peer]),
     }
 

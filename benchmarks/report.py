@@ -150,7 +150,7 @@ def plot_growth(results, path):
             ours = [row["contenders"]["ours"] for row in mine]
             rate = results["matrix_product_rate"][backend]
             color = colors[backend]
-            axes[0][column].plot(values, [each["ms"] for each in ours], "o-", color=color, label=backend, markersize=3)
+            axes[0][column].plot(values, [row["ms"] for row in ours], "o-", color=color, label=backend, markersize=3)
             limit = [1e3 * row["macs"] / rate for row in mine]
             axes[0][column].plot(values, limit, "--", color=color, linewidth=1)
             if all(each.get("memory") is not None for each in ours):

@@ -86,7 +86,7 @@ def bare(order):
     x, y = (images / np.float32(127.5) - 1).astype("float32"), np.eye(CLASSES, dtype="float32")[labels]
     epochs, before = Epochs(), _resident()
     model.fit(x, y, batch_size=order["batch_size"], epochs=order["epochs"], callbacks=[epochs], verbose=0)
-    return {"rates": [len(x) / each for each in epochs.seconds[1:]], "grown_mb": _peak() - before}
+    return {"rates": [len(x) / second for second in epochs.seconds[1:]], "grown_mb": _peak() - before}
 
 
 def run(order):

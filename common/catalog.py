@@ -98,7 +98,11 @@ class Checkpoint:
     @property
     def best(self):
         """The evaluation with the highest top-1, or None without scores."""
-        scored = [(each.top1, -i, each) for i, each in enumerate(self.evaluations) if each.top1 is not None]
+        scored = [
+            (evaluation.top1, -i, evaluation)
+            for i, evaluation in enumerate(self.evaluations)
+            if evaluation.top1 is not None
+        ]
         return max(scored)[2] if scored else None
 
     def evaluation(self, size):

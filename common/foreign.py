@@ -82,7 +82,7 @@ def explains_arguments(function: _F) -> _F:
     The result has the signature and the docstring of `function`, for `help`, `inspect` and editors.
     """
     parameters = inspect.signature(function).parameters
-    positional = [name for name, each in parameters.items() if each.kind is each.POSITIONAL_OR_KEYWORD]
+    positional = [name for name, parameter in parameters.items() if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
     takes_others = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
     @functools.wraps(function)

@@ -86,7 +86,7 @@ def list_weights(
 
     `mobilenet-zoo list v4 --max-macs 1000 --sort accuracy`
     """
-    allowed = {"generation": list(_CALLS), "source": sorted({each.source for each in weights().values()})}
+    allowed = {"generation": list(_CALLS), "source": sorted({weight.source for weight in weights().values()})}
     for option, given in (("generation", generation or []), ("source", [source] if source else [])):
         for value in given:
             if value not in allowed[option]:
@@ -166,7 +166,7 @@ def _list_architectures(pattern, generations, limits, sort, json):
     ]
     if sort != Order.NAME:
         names.sort(key=lambda name: getattr(figures()[name, 224], sort.value))
-    published = {name: [each for each in weights() if each.partition(".")[0] == name] for name in names}
+    published = {name: [weight for weight in weights() if weight.partition(".")[0] == name] for name in names}
     if json:
         return print_json(
             [{"name": name, "weights": published[name], **figures()[name, 224]._asdict()} for name in names]
@@ -280,7 +280,7 @@ def _model_record(name):
         "parameters": costs.parameters,
         "macs_at_224": costs.macs,
         **{key: value for key, value in entry.options.items()},
-        "weights": [each for each in weights() if each.partition(".")[0] == name],
+        "weights": [weight for weight in weights() if weight.partition(".")[0] == name],
     }
 
 

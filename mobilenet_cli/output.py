@@ -48,7 +48,7 @@ def _options_of(command):
     for name, parameter in inspect.signature(command).parameters.items():
         for declared in getattr(parameter.annotation, "__metadata__", ()):
             if isinstance(declared, typer.models.OptionInfo):
-                spelled = [each for each in declared.param_decls or () if each.startswith("--")]
+                spelled = [decl for decl in declared.param_decls or () if decl.startswith("--")]
                 option = spelled[0].partition("/")[0] if spelled else f"--{name.strip('_').replace('_', '-')}"
                 found[name.strip("_")] = option
     return found

@@ -250,8 +250,10 @@ def _write_table(found, stream):
     table.add_column("class", overflow="fold")
     table.add_column("probability", justify="right", no_wrap=True)
     for path, predictions in found:
-        for i, each in enumerate(predictions):
-            table.add_row("" if i else escape(printable(path)), escape(each.name), f"{each.probability:.1%}")
+        for i, prediction in enumerate(predictions):
+            table.add_row(
+                "" if i else escape(printable(path)), escape(prediction.name), f"{prediction.probability:.1%}"
+            )
     Console(file=stream).print(table)
 
 
@@ -259,13 +261,13 @@ def _write_csv(found, stream):
     writer = csv.writer(stream)
     writer.writerow(("image", "rank", "id", "name", "probability"))
     for path, predictions in found:
-        for rank, each in enumerate(predictions, 1):
-            writer.writerow((printable(path), rank, each.id, each.name, f"{each.probability:.6g}"))
+        for rank, prediction in enumerate(predictions, 1):
+            writer.writerow((printable(path), rank, prediction.id, prediction.name, f"{prediction.probability:.6g}"))
 
 
 def _write_jsonl(found, stream):
     for path, predictions in found:
-        record = {"image": path, "predictions": [each._asdict() for each in predictions]}
+        record = {"image": path, "predictions": [prediction._asdict() for prediction in predictions]}
         stream.write(as_json(record, stream) + "\n")
 
 

@@ -40,7 +40,7 @@ def _field(name):
     """Return the field of a recipe that an option is called after, or None."""
     fields = recipe_fields()
     name = name.replace("-", "_")
-    return name if name in fields else next((each for each in fields if each.rpartition(".")[2] == name), None)
+    return name if name in fields else next((field for field in fields if field.rpartition(".")[2] == name), None)
 
 
 def _setting(option, field, given):

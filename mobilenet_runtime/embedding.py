@@ -82,7 +82,7 @@ def _litert_files(path, metadata):
 def _litert_outputs(model):
     """Return `[(name, number of axes)]` of the outputs, named by the file's first signature or its tensors."""
     graph, signatures = model.subgraphs[0], model.signatureDefs or []
-    named = {each.tensorIndex: each.name for signature in signatures[:1] for each in signature.outputs}
+    named = {output.tensorIndex: output.name for signature in signatures[:1] for output in signature.outputs}
     tensors = [(index, graph.tensors[index]) for index in graph.outputs]
     return [(named.get(index, tensor.name).decode(), len(tensor.shape)) for index, tensor in tensors]
 
@@ -204,7 +204,7 @@ def _onnx(path, metadata, folder):
         "source": metadata.source,
         "license": metadata.license,
     }
-    others = {each.key: each.value for each in model.metadata_props if each.key not in plain}
+    others = {prop.key: prop.value for prop in model.metadata_props if prop.key not in plain}
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in plain.items()}
     given = {key: text for key, text in texts.items() if plain[key] is not None}
     onnx.helper.set_model_props(model, others | given | {KEY: metadata.as_json()})

@@ -60,7 +60,7 @@ def export_checkpoint(model: keras.Model, path: PathLike, layout: str = "timm") 
     if stem.padding != padding or stem.norm_epsilon not in epsilons:
         warn(
             f"{model.name} has padding={stem.padding!r} and norm_epsilon={stem.norm_epsilon:g}, but {layout}'s models "
-            f"have {padding!r} and {' or '.join(f'{each:g}' for each in epsilons)}: the outputs will differ."
+            f"have {padding!r} and {' or '.join(f'{epsilon:g}' for epsilon in epsilons)}: the outputs will differ."
         )
     return {}
 

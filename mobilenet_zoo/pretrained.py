@@ -266,7 +266,7 @@ def _facts_record(model, transform, class_names, base):
         "model": model.name,
         "base": base,
         "class_names": None if class_names is None else list(map(str, class_names)),
-        "preprocessing": {name: list(each) if isinstance(each, tuple) else each for name, each in facts.items()},
+        "preprocessing": {name: list(fact) if isinstance(fact, tuple) else fact for name, fact in facts.items()},
     }
 
 

@@ -94,7 +94,7 @@ def create_model(name: str, **kwargs: Any) -> keras.Model:
     if base not in entries:
         raise unknown_name("name", base, entries, "mobilenet_zoo.list_models()")
     if tag and name.partition("@")[0] not in WEIGHTS:
-        raise unknown_name("name", name, [each for each in WEIGHTS if each.startswith(f"{base}.")] or [base])
+        raise unknown_name("name", name, [weight for weight in WEIGHTS if weight.startswith(f"{base}.")] or [base])
     if "variant" in kwargs:
         raise ArgumentError("variant is not an argument of create_model: the name says it.")
     entry, options = entries[base], entries[base].options

@@ -183,8 +183,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._json({"errors": [], "warnings": []})
         if path.endswith(".git/info/lfs/objects/batch"):
             objects = [
-                each | {"actions": {"upload": {"href": f"{hub.address}/sent/{each['oid']}"}}}
-                for each in json.loads(body)["objects"]
+                load | {"actions": {"upload": {"href": f"{hub.address}/sent/{load['oid']}"}}}
+                for load in json.loads(body)["objects"]
             ]
             return self._json({"transfer": "basic", "objects": objects}, "application/vnd.git-lfs+json")
         repository, what, revision = path.removeprefix("/api/models/").rsplit("/", 2)

@@ -42,7 +42,7 @@ def lines_of(name, value):
     if not inspect.isclass(value):
         yield name + (signature(value) if callable(value) else f": {type(value).__name__}")
         return
-    bases = ", ".join(each.__name__ for each in value.__bases__ if each is not object)
+    bases = ", ".join(base.__name__ for base in value.__bases__ if base is not object)
     yield f"{name}{signature(value)}" + (f" is a {bases}" if bases else "")
     fields = {field.name for field in dataclasses.fields(value)} if dataclasses.is_dataclass(value) else set()
     for key, member in sorted(vars(value).items()):
@@ -89,7 +89,11 @@ def test_everything_public_has_types():
             if not function.__module__.startswith("mobilenet"):  # a dataclass's own constructor, made from its fields
                 continue
             parameters = inspect.signature(function).parameters.values()
-            untyped = [each.name for each in parameters if each.annotation is each.empty and each.name != "self"]
+            untyped = [
+                parameter.name
+                for parameter in parameters
+                if parameter.annotation is parameter.empty and parameter.name != "self"
+            ]
             if (
                 function.__name__ != "__init__"
                 and inspect.signature(function).return_annotation is inspect.Signature.empty
@@ -107,7 +111,7 @@ def test_the_create_functions_differ_in_the_default_variant_alone(generation):
         for number in (GENERATIONS[0], generation)
     )
     theirs, ours = (inspect.signature(each).parameters.values() for each in (first, other))
-    assert [each.replace(default=None) for each in theirs] == [each.replace(default=None) for each in ours]
+    assert [their.replace(default=None) for their in theirs] == [our.replace(default=None) for our in ours]
     assert [each.default for each in theirs][1:] == [each.default for each in ours][1:]
     start = "\n    Args:\n"
     assert first.__doc__.partition(start)[2] == other.__doc__.partition(start)[2] != ""

@@ -458,7 +458,7 @@ def test_features(photos, flowers, tmp_path):
         features = found["features"]
     model = mobilenet_zoo.from_pretrained(flowers)
     images = mobilenet_zoo.preprocessing(model)([photos / "a.jpg", photos / "more" / "b.png"])
-    kernel, bias = (keras.ops.convert_to_numpy(each) for each in model.get_layer("classifier").weights)
+    kernel, bias = (keras.ops.convert_to_numpy(weight) for weight in model.get_layer("classifier").weights)
     logits = features @ kernel + bias
     expected = np.log(model.predict(images, verbose=0))
     np.testing.assert_allclose(logits - logits[:, :1], expected - expected[:, :1], atol=1e-4)

@@ -208,7 +208,7 @@ class TestArguments:
     )
     def test_errors(self, arguments, match, saved, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        given = [str(saved) if each == "SAVED" else each for each in arguments]
+        given = [str(saved) if argument == "SAVED" else argument for argument in arguments]
         result = run("export", *given, code=2)
         assert match in plain(result.stderr)
         assert result.stdout == ""

@@ -78,7 +78,7 @@ class TestWithoutKeras:
     ]))
 """
         weights, registry, figures, recipes = json.loads(child(program)[0])
-        assert weights == {name: repr(each) for name, each in names.WEIGHTS.items()}
+        assert weights == {name: repr(weight) for name, weight in names.WEIGHTS.items()}
         assert registry == {name: repr(each) for name, each in names.registry().items()}
         assert figures == [[*key, *value] for key, value in table().items()]
         assert recipes == list_recipes()

@@ -146,7 +146,7 @@ class TestWhatIsAskedFor:
         body = create(include_top=False)
         assert model.output_shape == (None, 7)
         for variable in body.weights:
-            same = next(each for each in model.weights if each.path == variable.path)
+            same = next(weight for weight in model.weights if weight.path == variable.path)
             np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (same, variable)))
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -275,7 +275,7 @@ def test_data(record, kind):
     plain(found, record.__name__)
 
 
-PARTS = [each for each in vars(recipes).values() if isinstance(each, type) and issubclass(each, recipes.Part)]
+PARTS = [var for var in vars(recipes).values() if isinstance(var, type) and issubclass(var, recipes.Part)]
 
 
 @each_kind

@@ -43,7 +43,7 @@ def test_facts_are_timms(name):
     crops = {theirs["input_size"][1]: theirs["crop_pct"]}
     if theirs["test_input_size"]:
         crops[theirs["test_input_size"][1]] = theirs["test_crop_pct"]
-    assert {each.size: each.crop for each in ours.evaluations} == crops
+    assert {evaluation.size: evaluation.crop for evaluation in ours.evaluations} == crops
     assert ours.input_size == theirs["input_size"][1]
     scores = {row["size"]: (row["top1"], row["top5"]) for row in theirs["imagenet1k"]}
     assert {each.size: (each.top1, each.top5) for each in ours.evaluations if each.top1 is not None} == scores
@@ -60,7 +60,7 @@ def test_a_checkpoint_fits_its_variant(name):
     assert checkpoint.labels in CLASSES
     assert checkpoint.padding in ("same", "symmetric")
     assert all(text.strip() for text in (checkpoint.paper, checkpoint.citation, checkpoint.license))
-    scored = [each for each in checkpoint.evaluations if each.top1 is not None]
+    scored = [evaluation for evaluation in checkpoint.evaluations if evaluation.top1 is not None]
     assert bool(scored) == (checkpoint.num_classes == 1000)
     assert checkpoint.best == (max(scored, key=lambda each: each.top1) if scored else None)
     assert all(each.top1 < (each.top5 or 100) for each in scored)

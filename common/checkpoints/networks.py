@@ -59,7 +59,7 @@ def find_network(contents, source, recognizes):
     best = found[0]
     rivals = [each for each in found if each.rank == best.rank]
     if len(rivals) > 1:
-        places = ", ".join(each.place for each in rivals)
+        places = ", ".join(rival.place for rival in rivals)
         raise CheckpointError(f"{source} holds {len(rivals)} networks ({places}): save only the one you want.")
     tensors, left = _arrays(best.tensors, source), _arrays(best.left, source)
     return Network(tensors, left, best.place, tuple(each.place for each in found[1:]))

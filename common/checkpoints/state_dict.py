@@ -142,7 +142,9 @@ def _layout_of(names, layouts):
     """Return the first of `layouts` that has such names, or None."""
     names = list(names)
     numbered = [_numbered(name) for name in names]
-    return next((each for each in layouts if each.recognizes(numbered if each.name == "keras" else names)), None)
+    return next(
+        (layout for layout in layouts if layout.recognizes(numbered if layout.name == "keras" else names)), None
+    )
 
 
 def _notify_of_choice(source, network):

@@ -44,8 +44,8 @@ class LiteRtModel(Exported):
         names = {}
         for signature in list(interpreter.get_signature_list())[:1]:
             details = interpreter.get_signature_runner(signature).get_output_details()
-            names = {each["index"]: name for name, each in details.items()}
-        return [names.get(each["index"], each["name"]) for each in self._outputs]
+            names = {detail["index"]: name for name, detail in details.items()}
+        return [names.get(output["index"], output["name"]) for output in self._outputs]
 
     def run(self, batch):
         index = self._input["index"]
@@ -54,11 +54,11 @@ class LiteRtModel(Exported):
             interpreter = instance.interpreter
             interpreter.set_tensor(index, _quantized(batch, self._input))
             interpreter.invoke()
-            return [_real(interpreter.get_tensor(each["index"]), each) for each in self._outputs]
+            return [_real(interpreter.get_tensor(output["index"]), output) for output in self._outputs]
 
     def operations(self):
         with refusals(self.path, self.runtime), self._pool.borrow() as instance:
-            return dict(collections.Counter(each["op_name"] for each in instance.nodes()[0]))
+            return dict(collections.Counter(node["op_name"] for node in instance.nodes()[0]))
 
     def placement(self):
         nodes, delegates = self._prepared()

@@ -25,7 +25,7 @@ class OnnxModel(Exported):
             self.session = runtime.InferenceSession(self.path, options, providers=[_PROVIDER])
         inputs = self.session.get_inputs()
         shapes = [[n if isinstance(n, int) else None for n in each.shape] for each in inputs]
-        self._describe(shapes, [each.name for each in self.session.get_outputs()])
+        self._describe(shapes, [output.name for output in self.session.get_outputs()])
         (self._input,) = inputs
         if self._input.type not in _TYPES:
             raise RuntimeFailure(

@@ -32,7 +32,8 @@ class OpenvinoModel(Exported):
         self._requests = Pool(self.compiled.create_infer_request, parallel_calls(None))
         shapes = [each.get_partial_shape() for each in self.model.inputs]
         names = [
-            each.get_any_name() if each.get_names() else f"output_{i}" for i, each in enumerate(self.model.outputs)
+            output.get_any_name() if output.get_names() else f"output_{i}"
+            for i, output in enumerate(self.model.outputs)
         ]
         self._describe([[n.get_length() if n.is_static else None for n in shape] for shape in shapes], names)
         if self.model.has_rt_info([KEY]):

@@ -119,7 +119,7 @@ def _streams(model):
 
 def _factors(tie, statistics, levels):
     """Return the factor of each channel with the least expected noise."""
-    ranges = np.max([each.usual / max(each.usual.max(), 1e-12) for each in statistics], 0)
+    ranges = np.max([statistic.usual / max(statistic.usual.max(), 1e-12) for statistic in statistics], 0)
     ranges = ranges * np.mean([each.usual.max() for each in statistics])
     largest = np.max([each.largest for each in statistics], 0)
     squares = np.mean([each.square for each in statistics], 0)

@@ -47,7 +47,7 @@ def prepare(model, *, batch_size, image_size, data_format, scaling=None, softmax
     def called(layer, *args, **kwargs):
         if isinstance(layer, keras.layers.Dropout) or (layer.name == "resizing" and _does_nothing(layer, args[0])):
             return args[0]
-        args = [scaled if each is image else each for each in args]
+        args = [scaled if arg is image else arg for arg in args]
         return layer(*args, **kwargs)
 
     dropped = _last_activation(fused) if softmax is False else None
@@ -105,7 +105,7 @@ def output_names(model):
     """Return the names of a prepared model's outputs, in order."""
     if isinstance(model.output, dict):
         return list(model.output)
-    names = ["predictions" if len(each.shape) == 2 else "features" for each in model.outputs]
+    names = ["predictions" if len(output.shape) == 2 else "features" for output in model.outputs]
     return names if len(names) == 1 else [f"{name}_{i}" for i, name in enumerate(names)]
 
 
@@ -173,7 +173,7 @@ def _scaling(mean, std, channels, data_format):
     mean, std = (for_channels(each, channels) for each in (mean, std))
     if len({*mean}) == len({*std}) == 1:
         return keras.layers.Rescaling(1 / (255 * std[0]), -mean[0] / std[0], name="scaling")
-    pixels = [[255 * each for each in values] for values in (mean, std)]
+    pixels = [[255 * value for value in values] for values in (mean, std)]
     return keras.layers.Normalization(
-        channel_axis(data_format), pixels[0], [each**2 for each in pixels[1]], name="scaling"
+        channel_axis(data_format), pixels[0], [pixel**2 for pixel in pixels[1]], name="scaling"
     )

@@ -155,7 +155,7 @@ def _litert_ranges(source, found, images):
     (given,) = interpreter.get_input_details()
     interpreter.resize_tensor_input(given["index"], (1, *images.shape[1:]))  # a file of larger batches too
     interpreter.allocate_tensors()
-    shapes = [tuple(each["shape"]) for each in interpreter.get_output_details() if len(each["shape"]) == 2]
+    shapes = [tuple(detail["shape"]) for detail in interpreter.get_output_details() if len(detail["shape"]) == 2]
     tensors = {
         each["name"]: each["index"]
         for each in interpreter.get_tensor_details()

@@ -44,7 +44,7 @@ def variables_of(model):
     """
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()  # within JAX's `fit` the variables lag behind
-    weights = {id(each) for each in model.weights}
+    weights = {id(weight) for weight in model.weights}
     optimizer = getattr(model, "optimizer", None)
     # Seeds and metrics are named by their place, and the optimizer's variables without its own name: the rest of those
     # names counts what else this process has made.
@@ -52,7 +52,7 @@ def variables_of(model):
     named = {}
     for name, variable in (
         *((f"model/{each.path}", each) for each in model.weights),
-        *((f"seeds/{i}", each) for i, each in enumerate(seeds)),
+        *((f"seeds/{i}", seed) for i, seed in enumerate(seeds)),
         *((f"metrics/{i}_{each.name}", each) for i, each in enumerate(model.metrics_variables)),
         *((f"optimizer/{each.path.partition('/')[2]}", each) for each in (optimizer.variables if optimizer else ())),
     ):
@@ -97,7 +97,7 @@ def restore(model: keras.Model, arrays: Mapping[str, np.ndarray], groups: Sequen
         StateError: The names or shapes are not exactly those of this model and its optimizer.
     """
     variables = {name: each for name, each in variables_of(model).items() if name.partition("/")[0] in groups}
-    arrays = {name: each for name, each in arrays.items() if name.partition("/")[0] in groups}
+    arrays = {name: array for name, array in arrays.items() if name.partition("/")[0] in groups}
     generators = {name for name in arrays if name.startswith("random/")}
     missing = sorted(variables.keys() - arrays.keys())
     left_over = sorted(arrays.keys() - variables.keys() - generators)

@@ -182,7 +182,7 @@ def test_it_can_be_read_by_all(tmp_path):
     assert len(charts) == 4 and all(each["role"] == "img" and each["aria-label"] for each in charts)
     assert all(each.get("scope") in ("col", "row") for each in shown.all("th"))
     assert shown.all("html") == [{"lang": "en"}] and len(shown.all("h1")) == len(shown.all("main")) == 1
-    assert "loss by epoch: training ends at 0.25, validation ends at 0.5" in [each["aria-label"] for each in charts]
+    assert "loss by epoch: training ends at 0.25, validation ends at 0.5" in [chart["aria-label"] for chart in charts]
 
 
 def luminance(color):

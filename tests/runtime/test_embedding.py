@@ -245,7 +245,7 @@ class TestLiteRt:
         np.testing.assert_allclose(image["stats"]["min"], [-2.117904, -2.0357141, -1.8044444], rtol=1e-6)
         np.testing.assert_allclose(image["stats"]["max"], [2.2489083, 2.4285715, 2.64], rtol=1e-6)
         outputs = graph["output_tensor_metadata"]
-        assert [each["name"] for each in outputs] == list(tiny.OUTPUTS)
+        assert [output["name"] for output in outputs] == list(tiny.OUTPUTS)
         assert "associated_files" not in outputs[0], "a map has no classes"
         assert outputs[1]["associated_files"] == [{"name": "labels.txt", "type": 2}]
         assert outputs[1]["content"] == {"type": 1, "content_properties": {}}
@@ -304,7 +304,7 @@ def test_the_keys_that_users_of_onnx_look_for(copied):
     onnx.helper.set_model_props(model, {"author": "somebody", "class_names": "old"})
     onnx.save(model, path)
     embed(path, METADATA)
-    found = {each.key: each.value for each in onnx.load(path).metadata_props}
+    found = {prop.key: prop.value for prop in onnx.load(path).metadata_props}
     assert json.loads(found["class_names"]) == list(NAMES)
     assert json.loads(found["mean"]) == list(METADATA.mean)
     assert (found["license"], found["gives"], found["author"]) == ("apache-2.0", "probabilities", "somebody")

@@ -89,7 +89,7 @@ def _write_tflite(path, outputs, batch, size, integers=None, unsupported=False):
     converter = tf.lite.TFLiteConverter.from_concrete_functions([module.function.get_concrete_function()], module)
     if integers:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: ([each[None]] for each in images(64))
+        converter.representative_dataset = lambda: ([image[None]] for image in images(64))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = getattr(tf, integers)
     path.write_bytes(converter.convert())

@@ -45,7 +45,7 @@ def by_torch(cluster, order):
 
     from mobilenet_common.ops.formulations import shared_torch
 
-    x, kernel, gamma, beta, weights = (torch.tensor(each) for each in arrays(order["data_format"]))
+    x, kernel, gamma, beta, weights = (torch.tensor(array) for array in arrays(order["data_format"]))
     cuts = order["cuts"]
     own = slice(cuts[cluster.process_index], cuts[cluster.process_index + 1])
     leaves = [each.clone().requires_grad_() for each in (x[own], kernel, gamma, beta)]

@@ -25,7 +25,7 @@ def main(folder):
         progress=False,
         report=False,
     )
-    weights = b"".join(keras.ops.convert_to_numpy(each).tobytes() for each in run.model.weights)
+    weights = b"".join(keras.ops.convert_to_numpy(weight).tobytes() for weight in run.model.weights)
     part = Path(f"{folder}.part")
     part.write_bytes(weights)
     part.rename(f"{folder}.weights")

@@ -10,7 +10,7 @@ from tests.training.processes import start
 def expected(data_format):
     """Output, statistics and gradients by PyTorch's own operations in float64."""
     torch = pytest.importorskip("torch")
-    x, kernel, gamma, beta, weights = (torch.tensor(each, dtype=torch.float64) for each in arrays(data_format))
+    x, kernel, gamma, beta, weights = (torch.tensor(array, dtype=torch.float64) for array in arrays(data_format))
     leaves = [each.requires_grad_() for each in (x, kernel, gamma, beta)]
     images = x.permute(0, 3, 1, 2) if data_format == "channels_last" else x
     y = torch.nn.functional.conv2d(images, kernel.permute(3, 2, 0, 1))

@@ -42,7 +42,9 @@ def trained(folder, **order):
     assert statuses == [0] * len(hosts), hosts[0].text()
     rows = list(csv.DictReader((folder / order["run"] / "log.csv").open()))
     log = [[float(value) for name, value in row.items() if name not in TIMES] for row in rows]
-    weights = [keras.ops.convert_to_numpy(each) for each in from_pretrained(folder / order["run"] / "model").weights]
+    weights = [
+        keras.ops.convert_to_numpy(weight) for weight in from_pretrained(folder / order["run"] / "model").weights
+    ]
     return np.array(log), weights
 
 

@@ -52,8 +52,8 @@ def by_optax(weights, masks, all_gradients, rate, own):
         optax.adamw(schedule, 0.9, 0.999, own.epsilon, weight_decay=own.weight_decay, mask=masks),
     )
     state, history = rule.init(weights), []
-    for each in all_gradients:
-        updates, state = rule.update(each, state, weights)
+    for gradient in all_gradients:
+        updates, state = rule.update(gradient, state, weights)
         weights = optax.apply_updates(weights, updates)
         history.append([np.asarray(weight) for weight in jax.device_get(weights)])
     return history

@@ -27,7 +27,7 @@ def run(folder, **options):
 
 
 def weights(model):
-    return {each.path: keras.ops.convert_to_numpy(each) for each in model.weights}
+    return {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
 
 
 def same(found, expected):
@@ -160,7 +160,7 @@ def test_the_last_checkpoints_are_kept(tmp_path):
 @pytest.mark.neutral
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, interrupt):
     def spoil(saving):
-        kernel = next(each for each in saving.model.trainable_variables if each.path.endswith("kernel"))
+        kernel = next(variable for variable in saving.model.trainable_variables if variable.path.endswith("kernel"))
         if hasattr(saving.model, "jax_state_sync"):
             saving.model.jax_state_sync()
         kernel.assign(kernel * np.nan)

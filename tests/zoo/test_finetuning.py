@@ -30,7 +30,7 @@ def trained(optimizer):
     model = create_mobilenetv2(TINY, 3, (32, 32, 3), dropout_rate=0)
     compiled = {"jit_compile": keras.backend.backend() == "jax"}
     model.compile(optimizer(model), "sparse_categorical_crossentropy", **compiled)
-    before = [keras.ops.convert_to_numpy(each).copy() for each in model.trainable_weights]
+    before = [keras.ops.convert_to_numpy(weight).copy() for weight in model.trainable_weights]
     x = np.random.default_rng(0).normal(size=(8, 32, 32, 3)).astype("float32")
     model.train_on_batch(x, np.arange(8) % 3)
     return model, changes(model, before)

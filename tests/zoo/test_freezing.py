@@ -106,7 +106,7 @@ def test_a_step_is_that_of_keras_applications_under_the_usual_loop():
     mobilenet_zoo.freeze_batch_norm(ours)
     assert len(ours.trainable_weights) == len(theirs.trainable_weights) == 9  # the kernels
     x = images(4, 32, 32, 3)
-    before = [array(each).copy() for each in theirs.trainable_weights]
+    before = [array(weight).copy() for weight in theirs.trainable_weights]
     one_step(theirs, x)
     one_step(ours, x)
     for old, their, our in zip(before, theirs.trainable_weights, ours.trainable_weights, strict=True):
@@ -144,7 +144,7 @@ def test_it_stays_frozen_in(again, tmp_path):
     mobilenet_zoo.freeze_batch_norm(model)
     found = again(model, tmp_path)
     assert not any(frozen_norms(found))
-    assert [each.path for each in found.trainable_weights] == [each.path for each in model.trainable_weights]
+    assert [weight.path for weight in found.trainable_weights] == [each.path for each in model.trainable_weights]
     assert [each.path for each in found.weights] == [each.path for each in tiny().weights]
     x = images(4, 32, 32, 3)
     np.testing.assert_array_equal(array(found(x, training=True)), array(found(x, training=False)))
@@ -158,7 +158,7 @@ def test_it_stays_frozen_when_everything_else_thaws():
     assert not model.trainable_weights
     model.trainable = True
     assert not any(frozen_norms(model))
-    assert not [each.path for each in model.trainable_weights if is_norm(each.path)]
+    assert not [weight.path for weight in model.trainable_weights if is_norm(weight.path)]
 
 
 @pytest.mark.across
@@ -167,7 +167,7 @@ def test_thawing_leaves_frozen_layers_frozen():
     model.get_layer("inner").trainable = False
     mobilenet_zoo.freeze_batch_norm(model)
     mobilenet_zoo.freeze_batch_norm(model, False)
-    assert [each.path for each in model.trainable_weights] == ["top/kernel", "top/bias"]
+    assert [weight.path for weight in model.trainable_weights] == ["top/kernel", "top/bias"]
     assert not model.get_layer("inner").get_layer("own_norm").trainable
 
 
@@ -185,7 +185,7 @@ def test_a_frozen_model_fuses_to_the_same_function():
 def test_a_layer_alone():
     model = tiny()
     assert mobilenet_zoo.freeze_batch_norm(model.get_layer("stem")) == 1
-    assert [each.path for each in model.get_layer("stem").trainable_weights] == ["stem/kernel"]
+    assert [weight.path for weight in model.get_layer("stem").trainable_weights] == ["stem/kernel"]
     assert mobilenet_zoo.freeze_batch_norm(model.get_layer("stage1_block1")) == 1
     assert sum(frozen_norms(model)) == len(frozen_norms(model)) - 4  # the stem, the block and the two in it
 
@@ -213,7 +213,7 @@ def test_layers_that_are_frozen_as_a_whole_stay_so(again, tmp_path):
     for layer in model.layers:
         layer.trainable = layer.name == "classifier"
     found = again(model, tmp_path)
-    assert [each.path for each in found.trainable_weights] == ["classifier/kernel", "classifier/bias"]
+    assert [weight.path for weight in found.trainable_weights] == ["classifier/kernel", "classifier/bias"]
     before = values(found)
     found(images(4, 32, 32, 3), training=True)
     assert all(np.array_equal(before[name], value) for name, value in values(found).items())

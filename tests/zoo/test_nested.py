@@ -139,7 +139,7 @@ def test_fuse(make):
     model, x = made(make), images(2, SIZE, SIZE, 3)
     fused = mobilenet_zoo.fuse(model)
     close(predicted(fused, x), predicted(model, x), 1e-5)
-    assert not [each.path for each in fused.weights if "moving" in each.path]
+    assert not [weight.path for weight in fused.weights if "moving" in weight.path]
     assert len(fused.weights) == len(model.weights) - 3 * 8  # a bias in place of four numbers of each of 8 norms
     with pytest.raises(ValueError, match="no batch norm"):
         mobilenet_zoo.freeze_batch_norm(fused)
@@ -171,7 +171,7 @@ def test_the_plan_of_an_export(make):
 def test_freeze_batch_norm(make):
     model = make()
     assert mobilenet_zoo.freeze_batch_norm(model) == 4  # stem, two blocks, head_conv
-    assert not [each.path for each in model.trainable_weights if each.path.endswith(("gamma", "beta"))]
+    assert not [weight.path for weight in model.trainable_weights if weight.path.endswith(("gamma", "beta"))]
 
 
 @each_graph
@@ -273,7 +273,7 @@ def test_features_of_a_body_with_a_pool_and_a_top_of_ones_own():
 @each_graph
 def test_the_head_alone(make):
     model = make()
-    before = [each.path for each in model.trainable_weights]
+    before = [weight.path for weight in model.trainable_weights]
     set_head_alone(model, True)
     alone = {each.path.rpartition("/")[0].rpartition("/")[2] for each in model.trainable_weights}
     assert alone == {"head_conv", "classifier" if make is whole else "own_top"}

@@ -23,7 +23,7 @@ TINY = Architecture("tiny", Conv(8, stride=2), ((Inverted(3, 16, 8, stride=2),),
 
 @across
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, each in WEIGHTS.items() if each.source == "timm"])
+@pytest.mark.parametrize("name", [name for name, weight in WEIGHTS.items() if weight.source == "timm"])
 def test_every_checkpoint_of_timm(name, deviation):
     timm = peers.timm()
     config = timm.get_pretrained_cfg(name)

@@ -56,7 +56,7 @@ def test_every_backend_to_every_format(backend, name, tmp_path, deviation):
     environment = os.environ | {"KERAS_BACKEND": backend}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, f"{name} under {backend}:\n{result.stderr[-3000:]}"
-    reports = {each["format"]: each for each in json.loads((tmp_path / "reports.json").read_text())}
+    reports = {load["format"]: load for load in json.loads((tmp_path / "reports.json").read_text())}
     assert reports.keys() == PLACES.keys()
     x = images(2, *model.input_shape[1:3])
     expected = answers(model, x)

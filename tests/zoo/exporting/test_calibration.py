@@ -57,8 +57,8 @@ def test_whole_images_go_through_the_preprocessing(kind, data_format, tmp_path):
     shape = (SIZE, SIZE, 3) if data_format == "channels_last" else (3, SIZE, SIZE)
     model = known(tiny(input_shape=shape, data_format=data_format))
     pixels = trained.crops(16, side=48)
-    for i, each in enumerate(pixels):
-        Image.fromarray(each).save(tmp_path / f"{i:02d}.png")
+    for i, pixel in enumerate(pixels):
+        Image.fromarray(pixel).save(tmp_path / f"{i:02d}.png")
     given = {
         "PIL images": [Image.fromarray(each) for each in pixels],
         "bytes": [encoded(each) for each in pixels],
@@ -84,8 +84,8 @@ def test_floats_in_another_range_are_warned_of(images, match):
 
 @pytest.mark.parametrize("with_labels", [True, False])
 def test_damaged_files_are_named_once_and_labels_stay_with_their_images(with_labels, tmp_path):
-    for i, each in enumerate(PIXELS):
-        Image.fromarray(each).save(tmp_path / f"{i:02d}.png")
+    for i, pixel in enumerate(PIXELS):
+        Image.fromarray(pixel).save(tmp_path / f"{i:02d}.png")
     paths = sorted(map(str, tmp_path.iterdir()))
     for damaged in (3, 11):
         (tmp_path / f"{damaged:02d}.png").write_bytes(b"damaged")
@@ -100,8 +100,8 @@ def test_damaged_files_are_named_once_and_labels_stay_with_their_images(with_lab
 
 
 def test_labels_must_be_as_many_as_the_files(tmp_path):
-    for i, each in enumerate(PIXELS):
-        Image.fromarray(each).save(tmp_path / f"{i:02d}.png")
+    for i, pixel in enumerate(PIXELS):
+        Image.fromarray(pixel).save(tmp_path / f"{i:02d}.png")
     (tmp_path / "03.png").write_bytes(b"damaged")
     with pytest.raises(ExportError, match=r"calibration has 20 images and labels of shape \(19,\)"):
         taken((str(tmp_path), np.arange(19)))

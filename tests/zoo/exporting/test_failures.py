@@ -107,8 +107,8 @@ def test_a_file_that_can_not_take_its_place(format, model, tmp_path, monkeypatch
         path.mkdir()
         (path / "saved_model.pb").write_bytes(b"old")
     else:
-        for each in find_format(path).files(path):
-            each.write_bytes(b"old")
+        for file in find_format(path).files(path):
+            file.write_bytes(b"old")
     before = contents(tmp_path)
     replace = os.replace
 
