@@ -42,14 +42,14 @@ def main(
     Contenders have a process each and take turns. Ratios are the peer's time divided by ours.
     """
     backends = _checked("backend", backend, list(MODES)) or [name for name in MODES if is_installed(name)]
-    names = _checked("model", model, [each.name for each in MODELS]) or [each.name for each in MODELS]
+    names = _checked("model", model, [entry.name for entry in MODELS]) or [entry.name for entry in MODELS]
     _checked("precision", [precision], PRECISIONS)
     jobs = []
     for name in backends:
         for mode in MODES[name]:
             options = {"mode": mode, "precision": precision, "seconds": seconds}
-            for each in names:
-                job = {"model": each, "batches": batch or [1, 16], "training_batch": training_batch}
+            for entry in names:
+                job = {"model": entry, "batches": batch or [1, 16], "training_batch": training_batch}
                 jobs.append((compare, name, options | job))
         if growth:
             options = {"model": names[0] if len(names) == 1 else "mobilenetv2_100", "mode": MODES[name][0]}

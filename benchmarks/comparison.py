@@ -104,11 +104,11 @@ def grow(backend, job):
         finally:
             process.close()
     rows = []
-    for each in found:
-        ours = timing.summary({contenders.OURS: each["seconds"]}, contenders.OURS)
-        ours[contenders.OURS]["memory"] = each["memory"]
-        row = _row(backend, job, "inference", each["batch"], ours)
-        rows.append(row | {"axis": job["axis"], "value": each["value"], "macs": each["macs"]})
+    for measured in found:
+        ours = timing.summary({contenders.OURS: measured["seconds"]}, contenders.OURS)
+        ours[contenders.OURS]["memory"] = measured["memory"]
+        row = _row(backend, job, "inference", measured["batch"], ours)
+        rows.append(row | {"axis": job["axis"], "value": measured["value"], "macs": measured["macs"]})
     return {"rows": rows, "matrix_product_rate": max(rates)}
 
 

@@ -82,7 +82,7 @@ def build(name, model):
 
 def find(name):
     """Return the entry of `MODELS` called `name`."""
-    return next(model for model in MODELS if model.name == name)
+    return next(entry for entry in MODELS if entry.name == name)
 
 
 def create(model, **options):

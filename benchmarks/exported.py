@@ -43,7 +43,7 @@ _BACKENDS = {KERAS: "tensorflow"}  # that writes the file; PyTorch the others
 
 def write(runtime, who, name, path):
     """Write the file of one contender."""
-    model = next(each for each in MODELS if each.name == name)
+    model = next(entry for entry in MODELS if entry.name == name)
     if who == KERAS:
         _write_keras(model, path)
     elif who == TIMM:
@@ -117,7 +117,7 @@ def compare(runtime, peer, name, folder, threads, rounds, runs):
 
 
 def _bytes(path):
-    return sum(each.stat().st_size for each in (path, path.with_suffix(".bin")) if each.is_file())
+    return sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.is_file())
 
 
 def table(rows):

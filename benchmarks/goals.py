@@ -68,7 +68,7 @@ def outcome(rows):
         cells = []
         for measure, least in zip(MEASURES, goal.ratios, strict=True):
             found = [goal.reached(row) for row in rows if (row["measure"], row["batch"]) == measure]
-            found = sorted(each for each in found if each is not None)
+            found = sorted(ratio for ratio in found if ratio is not None)
             cells.append({"lowest": found[0], "highest": found[-1], "goal": least} if found and least else None)
         if any(cells):
             table.append((goal, cells))

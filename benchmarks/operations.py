@@ -22,7 +22,7 @@ CALLS = 3
 
 def main(
     backend: Annotated[str, typer.Argument(help=f"{', '.join(MODES)}.")],
-    model: Annotated[str, typer.Argument(help=f"{', '.join(each.name for each in MODELS)}.")],
+    model: Annotated[str, typer.Argument(help=f"{', '.join(entry.name for entry in MODELS)}.")],
     mode: Annotated[
         str | None, typer.Option(help="How it is run, such as compiled under torch; by default as users do most.")
     ] = None,
@@ -31,7 +31,7 @@ def main(
     rows: Annotated[int, typer.Option(min=1, help="Operations to show.")] = 12,
 ) -> None:
     """Show which operations take the time of one call, of our model and of its peer."""
-    given = [("BACKEND", backend, MODES), ("MODEL", model, [each.name for each in MODELS])]
+    given = [("BACKEND", backend, MODES), ("MODEL", model, [entry.name for entry in MODELS])]
     for name, value, allowed in (*given, ("--mode", mode, (None, *MODES.get(backend, ())))):
         if value not in allowed:
             allowed = filter(None, allowed)

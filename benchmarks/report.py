@@ -110,10 +110,10 @@ def plot_ratios(results, path):
             if not found:
                 continue
             places, found = zip(*found, strict=True)
-            middle = [each["ratio"] for each in found]
+            middle = [row["ratio"] for row in found]
             spread = [
-                [max(0.0, each["ratio"] - each["low"]) for each in found],
-                [max(0.0, each["high"] - each["ratio"]) for each in found],
+                [max(0.0, row["ratio"] - row["low"]) for row in found],
+                [max(0.0, row["high"] - row["ratio"]) for row in found],
             ]
             axis.errorbar(middle, places, xerr=spread, fmt="o", color=color, label=name, markersize=4, linewidth=1)
         axis.axvline(1.0, color="0.3", linewidth=1)
@@ -153,8 +153,8 @@ def plot_growth(results, path):
             axes[0][column].plot(values, [row["ms"] for row in ours], "o-", color=color, label=backend, markersize=3)
             limit = [1e3 * row["macs"] / rate for row in mine]
             axes[0][column].plot(values, limit, "--", color=color, linewidth=1)
-            if all(each.get("memory") is not None for each in ours):
-                axes[1][column].plot(values, [each["memory"] for each in ours], "o-", color=color, markersize=3)
+            if all(row.get("memory") is not None for row in ours):
+                axes[1][column].plot(values, [row["memory"] for row in ours], "o-", color=color, markersize=3)
         for axis, label in zip((axes[0][column], axes[1][column]), ("ms", "MiB"), strict=True):
             axis.set_xscale("log", base=2)
             _plain_ticks(axis.xaxis, sorted({row["value"] for row in rows if row["axis"] == name}))

@@ -42,7 +42,7 @@ def network(side):
 
 def signal_to_noise(found, expected):
     """Return the signal-to-noise ratio in dB; a mean that all images share is no signal."""
-    found, expected = (each.astype("float64") for each in (found, expected))
+    found, expected = (array.astype("float64") for array in (found, expected))
     signal = ((expected - expected.mean(0)) ** 2).sum()
     return float(10 * np.log10(signal / ((found - expected) ** 2).sum()))
 
@@ -69,7 +69,7 @@ def litert_tool(source, path, calibration):
         tool = quantizer.Quantizer(str(source))
         options = {} if algorithm == "default" else {"algorithm_key": algorithm}
         tool.load_quantization_recipe(recipe.static_wi8_ai8(**options))
-        ranges = tool.calibrate({"serving_default": [{"image": each[None]} for each in calibration]})
+        ranges = tool.calibrate({"serving_default": [{"image": image[None]} for image in calibration]})
         tool.quantize(ranges).export_model(str(path), overwrite=True)
         yield algorithm, time.monotonic() - start
 
@@ -101,7 +101,7 @@ def openvino_tool(source, path, calibration):
     import openvino
 
     nncf.set_log_level("ERROR")
-    given = [np.ascontiguousarray(each[None].transpose(0, 3, 1, 2)) for each in calibration]
+    given = [np.ascontiguousarray(image[None].transpose(0, 3, 1, 2)) for image in calibration]
     settings = {
         "mixed preset, accurate bias correction": {
             "fast_bias_correction": False,

@@ -155,9 +155,9 @@ def options(order, rounds, only):
             environment = ENVIRONMENTS.get(name, {})
             found[name].append(in_a_process("bare", order | {"overrides": OPTIONS[name]}, **environment))
             print(f"{name}: {found[name][-1]}", file=sys.stderr, flush=True)
-    found = {name: [each for each in all_of if each] for name, all_of in found.items()}
-    rate = {name: max(max(each["rates"]) for each in all_of) for name, all_of in found.items() if all_of}
-    grown = {name: min(each["grown_mb"] for each in all_of) for name, all_of in found.items() if all_of}
+    found = {name: [run for run in all_of if run] for name, all_of in found.items()}
+    rate = {name: max(max(run["rates"]) for run in all_of) for name, all_of in found.items() if all_of}
+    grown = {name: min(run["grown_mb"] for run in all_of) for name, all_of in found.items() if all_of}
     print("| option | time | memory |\n| --- | --- | --- |")
     for name in rate:
         print(f"| {name} | {rate['plain'] / rate[name]:.2f} | {grown[name] / grown['plain']:.2f} |")
@@ -180,7 +180,7 @@ def overhead(order, rounds):
         low, middle, high = np.percentile(found[name], [25, 50, 75])
         print(f"{name}: {middle:.1f} images a second, half of {len(found[name])} epochs in {low:.1f} to {high:.1f}")
     print(f"train costs {medians['fit'] / medians['train'] - 1:+.1%}")
-    shown = ", ".join(f"{each:.3f}" for each in blocked)
+    shown = ", ".join(f"{number:.3f}" for number in blocked)
     print(f"checkpoints stop it for {shown} s: at most {max(blocked) / 30:.2%} of 30 s")
 
 

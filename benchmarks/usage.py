@@ -121,7 +121,7 @@ def _photographs(folder, count):
     from sklearn.datasets import load_sample_images
 
     folder.mkdir()
-    images = [Image.fromarray(each) for each in load_sample_images().images]
+    images = [Image.fromarray(image) for image in load_sample_images().images]
     paths = []
     for i in range(count):
         image = images[i % 2].crop((i % 40, i % 30, 600 + i % 40, 397 + i % 30)).resize((640, 427))

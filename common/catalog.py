@@ -98,16 +98,12 @@ class Checkpoint:
     @property
     def best(self):
         """The evaluation with the highest top-1, or None without scores."""
-        scored = [
-            (evaluation.top1, -i, evaluation)
-            for i, evaluation in enumerate(self.evaluations)
-            if evaluation.top1 is not None
-        ]
-        return max(scored)[2] if scored else None
+        scored = [evaluation for evaluation in self.evaluations if evaluation.top1 is not None]
+        return max(scored, key=lambda evaluation: evaluation.top1 or 0.0, default=None)
 
     def evaluation(self, size):
         """Return the evaluation at `size`, or that of the training for any other size."""
-        return next((each for each in self.evaluations if each.size == size), self.evaluations[0])
+        return next((evaluation for evaluation in self.evaluations if evaluation.size == size), self.evaluations[0])
 
 
 def timm(name, variant, *evaluations, width=1.0, scale=IMAGENET, interpolation="bicubic", labels=IMAGENET_1K, **facts):
@@ -193,6 +189,6 @@ PUBLISHED = {}  # {name: Checkpoint} of every generation that is imported
 
 def by_name(*tables):
     """Return `{name: Checkpoint}` of a generation's tables, which are added to `PUBLISHED`."""
-    found = {each.name: each for table in tables for each in table}
+    found = {checkpoint.name: checkpoint for table in tables for checkpoint in table}
     PUBLISHED.update(found)
     return found

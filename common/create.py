@@ -157,7 +157,7 @@ def find_variant(variant, variants):
         for name, architecture in variants.items():
             if _as_number(name) is not None and _as_number(name) == _as_number(variant):
                 return architecture
-    if isinstance(variant, (tuple, list)) and not any(isinstance(each, str) for each in variant):
+    if isinstance(variant, (tuple, list)) and not any(isinstance(part, str) for part in variant):
         # The shape is the first argument of keras.applications.
         raise ArgumentError(f"variant={variant!r} is not allowed: name the shape, input_shape={tuple(variant)}.")
     if isinstance(variant, str) and without_hub(variant).startswith(("mobilenetv", "tf_mobilenetv")):

@@ -143,9 +143,9 @@ def one_of(argument: str, value: Any, allowed: Collection[Any]) -> Any:
     """Return the one of `allowed` that equals `value`, else raise the `ValueError` that lists them."""
     plain = plain_value(value)
     if plain is None or isinstance(plain, (str, numbers.Real)):
-        for each in allowed:
-            if each == plain and isinstance(each, bool) == isinstance(plain, bool):
-                return each
+        for choice in allowed:
+            if choice == plain and isinstance(choice, bool) == isinstance(plain, bool):
+                return choice
     raise ArgumentError(f"{argument}={value!r} is not offered. Allowed: {', '.join(map(repr, allowed))}.")
 
 

@@ -103,7 +103,7 @@ def facts_of(model):
     """
     facts = getattr(stem_of(model), "image_facts", None)
     if facts is None:
-        names = [each.name for each in (model, inner_mobilenet(model)) if each is not None]
+        names = [owner.name for owner in (model, inner_mobilenet(model)) if owner is not None]
         facts = next((Facts.of_checkpoint(PUBLISHED[name]) for name in names if name in PUBLISHED), None)
     class_names = _CLASS_NAMES.get(model)
     return dataclasses.replace(facts or Facts(), class_names=class_names) if class_names else facts

@@ -83,7 +83,7 @@ def explains_arguments(function: _F) -> _F:
     """
     parameters = inspect.signature(function).parameters
     positional = [name for name, parameter in parameters.items() if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
-    takes_others = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    takes_others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
     @functools.wraps(function)
     def explained(*arguments, **options):

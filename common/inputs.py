@@ -93,7 +93,7 @@ def preprocess(x, facts, data_format, dtype):
     """Normalize pixels in 0..255 as the `Facts` of the weights say; without any, to -1..1."""
     axis = -1 if data_format == "channels_last" else 1
     mean, std = (facts.mean, facts.std) if facts else HALF
-    mean, std = (255.0 * np.array(for_channels(each, x.shape[axis])) for each in (mean, std))
+    mean, std = (255.0 * np.array(for_channels(values, x.shape[axis])) for values in (mean, std))
     if np.ptp(mean) == np.ptp(std) == 0.0:
         scale, offset = float(1 / std[0]), float(-mean[0] / std[0])
         return keras.layers.Rescaling(scale, offset, name="preprocessing", dtype=dtype)(x)

@@ -70,7 +70,7 @@ def stem_of(model) -> Any:
 def inner_mobilenet(model):
     """Return the MobileNet that is a layer of `model`, at any depth, or None; `model` itself doesn't count."""
     for layer in all_layers(model):
-        if isinstance(layer, keras.Model) and any(each.name == "stem" for each in layer.layers):
+        if isinstance(layer, keras.Model) and any(inner.name == "stem" for inner in layer.layers):
             return layer
     return None
 

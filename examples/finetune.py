@@ -50,7 +50,7 @@ def fit(model, optimizer, data, held_out, epochs):
     """Train, and return the validation accuracy after each epoch."""
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     history = model.fit(*data, batch_size=BATCH, epochs=epochs, validation_data=held_out, verbose=0)
-    return [float(each) for each in history.history["val_accuracy"]]
+    return [float(number) for number in history.history["val_accuracy"]]
 
 
 def learn_first(epochs):

@@ -215,9 +215,9 @@ def info(
 
 def _said(value):
     if isinstance(value, list):
-        return (", " if isinstance(value[0], float) else "\n").join(_said(each) for each in value)
+        return (", " if isinstance(value[0], float) else "\n").join(_said(part) for part in value)
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_said(each)}" for key, each in value.items() if each is not None)
+        return ", ".join(f"{key} {_said(part)}" for key, part in value.items() if part is not None)
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

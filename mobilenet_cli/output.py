@@ -101,15 +101,15 @@ def _as_unicode(value):
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, (list, tuple)):
-        return [_as_unicode(each) for each in value]
+        return [_as_unicode(part) for part in value]
     if not isinstance(value, dict):
         return value
     found = {}
-    for name, each in value.items():
+    for name, part in value.items():
         name = printable(name) if isinstance(name, str) else name
-        found[name] = _as_unicode(each)
-        if isinstance(each, str) and found[name] != each:
-            found[f"{name}_base64"] = base64.b64encode(_bytes_of(each)).decode("ascii")
+        found[name] = _as_unicode(part)
+        if isinstance(part, str) and found[name] != part:
+            found[f"{name}_base64"] = base64.b64encode(_bytes_of(part)).decode("ascii")
     return found
 
 

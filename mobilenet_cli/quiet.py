@@ -151,7 +151,7 @@ def _descriptor(stream):
 
 def _is_a_frameworks(error):
     """Return whether an error, or the one that caused it, was raised in a framework."""
-    return any(each is not None and _FRAMEWORKS & set(_origins(each)) for each in (error, error.__cause__))
+    return any(cause is not None and _FRAMEWORKS & set(_origins(cause)) for cause in (error, error.__cause__))
 
 
 def _origins(error):

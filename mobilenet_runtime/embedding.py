@@ -49,7 +49,7 @@ def _litert(path, metadata, folder):
             buffer.data = np.frombuffer(content, "uint8", buffer.size, buffer.offset)
             buffer.offset = buffer.size = 0
     table = np.frombuffer(_litert_table(metadata, _litert_outputs(model)), "uint8")
-    found = [each for each in model.metadata or [] if each.name == b"TFLITE_METADATA"]
+    found = [entry for entry in model.metadata or [] if entry.name == b"TFLITE_METADATA"]
     if found:
         model.buffers[found[0].buffer].data = table
     else:

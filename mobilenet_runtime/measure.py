@@ -124,9 +124,9 @@ def size_of(path):
     """Return bytes of an exported file, with the weights beside it."""
     path = Path(path)
     if path.is_dir():
-        return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     beside = {".xml": [path.with_suffix(".bin")], ".onnx": [path.with_name(f"{path.name}.data")]}.get(path.suffix, [])
-    return sum(each.stat().st_size for each in (path, *beside) if each.is_file())
+    return sum(file.stat().st_size for file in (path, *beside) if file.is_file())
 
 
 def main(arguments=None):

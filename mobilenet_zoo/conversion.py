@@ -67,9 +67,9 @@ def export_checkpoint(model: keras.Model, path: PathLike, layout: str = "timm") 
 
 def _timm_arguments(model, stem):
     name = model.name.partition(".")[0]
-    names = [each for each in (name, f"tf_{name}") if is_timm_name(each)]
+    names = [candidate for candidate in (name, f"tf_{name}") if is_timm_name(candidate)]
     own = {"padding": stem.padding, "norm_epsilon": stem.norm_epsilon}
-    same = [each for each in names if registry()[each].options == own]
+    same = [name for name in names if registry()[name].options == own]
     arguments = {"num_classes": model.get_layer("classifier").kernel.shape[-1], "in_chans": stem.kernel.shape[2]}
     if same:
         return {"model_name": same[0], **arguments}

@@ -121,12 +121,12 @@ def freeze_batch_norm(model: keras.Model, frozen: bool = True) -> int:
     if not isinstance(model, keras.layers.Layer):
         raise ArgumentError(f"model of type {type(model).__name__} is not allowed: give a keras.Model or a layer.")
     layers = [model, *all_layers(model)]
-    inside_blocks = {each for block in layers if isinstance(block, Block) for each in all_layers(block)}
+    inside_blocks = {layer for block in layers if isinstance(block, Block) for layer in all_layers(block)}
     found = [layer for layer in layers if _has_batch_norm(layer) and layer not in inside_blocks]
     if not found:
         raise ArgumentError(f"{model.name} has no batch norm: freeze_batch_norm would change nothing.")
     # What is inside a frozen layer stays frozen.
-    held = {each for layer in layers if not layer.trainable for each in all_layers(layer)}
+    held = {inner for layer in layers if not layer.trainable for inner in all_layers(layer)}
     for layer in found:
         if not isinstance(layer, keras.layers.BatchNormalization):
             layer.norm_trainable = not frozen

@@ -197,11 +197,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if what == "preupload":
             files = [
                 {
-                    "path": each["path"],
-                    "uploadMode": "lfs" if each["size"] >= LARGE else "regular",
+                    "path": item["path"],
+                    "uploadMode": "lfs" if item["size"] >= LARGE else "regular",
                     "shouldIgnore": False,
                 }
-                for each in json.loads(body)["files"]
+                for item in json.loads(body)["files"]
             ]
             return self._json({"files": files})
         for line in map(json.loads, body.splitlines()):

@@ -110,9 +110,11 @@ def test_the_create_functions_differ_in_the_default_variant_alone(generation):
         getattr(importlib.import_module(f"mobilenet_v{number}"), f"create_mobilenetv{number}")
         for number in (GENERATIONS[0], generation)
     )
-    theirs, ours = (inspect.signature(each).parameters.values() for each in (first, other))
-    assert [their.replace(default=None) for their in theirs] == [our.replace(default=None) for our in ours]
-    assert [each.default for each in theirs][1:] == [each.default for each in ours][1:]
+    theirs, ours = (inspect.signature(function).parameters.values() for function in (first, other))
+    assert [parameter.replace(default=None) for parameter in theirs] == [
+        parameter.replace(default=None) for parameter in ours
+    ]
+    assert [parameter.default for parameter in theirs][1:] == [parameter.default for parameter in ours][1:]
     start = "\n    Args:\n"
     assert first.__doc__.partition(start)[2] == other.__doc__.partition(start)[2] != ""
 

@@ -364,18 +364,18 @@ class TestPredictWithAnExportedFile:
         assert row["predictions"][0]["name"] == names[expected]
 
     def test_what_is_no_classifier(self, photos, tmp_path):
-        def told(path):
+        def message_of(path):
             return plain(run("predict", str(photos), "-m", str(path), code=2).stderr)
 
-        assert "gives features, not classes" in told(exported("onnx", tmp_path, gives="features"))
-        assert "gives map, probabilities: a classifier gives one output" in told(
+        assert "gives features, not classes" in message_of(exported("onnx", tmp_path, gives="features"))
+        assert "gives map, probabilities: a classifier gives one output" in message_of(
             exported("onnx", tmp_path, outputs=tiny.OUTPUTS)
         )
         path = exported("onnx", tmp_path, embedded=False, outputs=("map",))
-        assert "gives features, not classes" in told(path)
-        assert "absent.tflite does not exist" in told(tmp_path / "absent.tflite")
+        assert "gives features, not classes" in message_of(path)
+        assert "absent.tflite does not exist" in message_of(tmp_path / "absent.tflite")
         (tmp_path / "damaged.onnx").write_bytes(b"damaged")
-        assert "refuses" in told(tmp_path / "damaged.onnx")
+        assert "refuses" in message_of(tmp_path / "damaged.onnx")
         said = plain(run("features", str(photos), "-m", str(path), "-o", "x.npz", code=2).stderr)
         assert "is an exported file" in said
 

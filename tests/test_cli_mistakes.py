@@ -66,7 +66,7 @@ COMMANDS = {
 
 def with_model(command, name):
     given = COMMANDS[command]
-    return [name if each == "MODEL" else each for each in given] + [name] * ("MODEL" not in given)
+    return [name if argument == "MODEL" else argument for argument in given] + [name] * ("MODEL" not in given)
 
 
 @pytest.mark.usefixtures("here", "no_framework")

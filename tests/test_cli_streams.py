@@ -94,7 +94,7 @@ def test_predict(form, console, folder):
         ]
         assert encoded[1] is None and b"\\ud" not in result.stdout.replace(b"\\u72ac", b"")
         assert paths == [b"photos/dog/caf\xe9.png", b"photos/dog/plain.png", b"photos/owl/caf\xe9.png"]
-        assert {each["name"] for each in records[0]["predictions"]} == set(CLASSES)
+        assert {record["name"] for record in records[0]["predictions"]} == set(CLASSES)
     else:
         assert said.count(r"caf\xe9.png") == (2 if form == "table" else 10)
         assert said.count("犬" if console == "utf-8" else r"\u72ac") == 3

@@ -279,7 +279,7 @@ PARTS = [var for var in vars(recipes).values() if isinstance(var, type) and issu
 
 
 @each_kind
-@pytest.mark.parametrize("part", [each for each in PARTS if each is not recipes.Part], ids=lambda part: part.__name__)
+@pytest.mark.parametrize("part", [part for part in PARTS if part is not recipes.Part], ids=lambda part: part.__name__)
 def test_every_field_of_a_recipe(part, kind):
     for field in dataclasses.fields(part):
         allowed = field.metadata["allowed"]

@@ -46,7 +46,11 @@ def test_facts_are_timms(name):
     assert {evaluation.size: evaluation.crop for evaluation in ours.evaluations} == crops
     assert ours.input_size == theirs["input_size"][1]
     scores = {row["size"]: (row["top1"], row["top5"]) for row in theirs["imagenet1k"]}
-    assert {each.size: (each.top1, each.top5) for each in ours.evaluations if each.top1 is not None} == scores
+    assert {
+        evaluation.size: (evaluation.top1, evaluation.top5)
+        for evaluation in ours.evaluations
+        if evaluation.top1 is not None
+    } == scores
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
@@ -63,7 +67,7 @@ def test_a_checkpoint_fits_its_variant(name):
     scored = [evaluation for evaluation in checkpoint.evaluations if evaluation.top1 is not None]
     assert bool(scored) == (checkpoint.num_classes == 1000)
     assert checkpoint.best == (max(scored, key=lambda each: each.top1) if scored else None)
-    assert all(each.top1 < (each.top5 or 100) for each in scored)
+    assert all(checkpoint.top1 < (checkpoint.top5 or 100) for checkpoint in scored)
 
 
 class Asked(Exception):
@@ -132,14 +136,14 @@ def test_pretrained_models_are_listed_with_their_tags():
 def test_pixels_are_normalized_as_the_checkpoint_was_fed(name, channels, data_format):
     checkpoint = WEIGHTS[name]
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 5, 4, channels)).astype("float32")
-    mean, std = (np.array(each) for each in (checkpoint.mean, checkpoint.std))
+    mean, std = (np.array(values) for values in (checkpoint.mean, checkpoint.std))
     if channels == 1:
         mean, std = mean.mean(), std.mean()
     else:
-        mean, std = (np.resize(each, channels) for each in (mean, std))
+        mean, std = (np.resize(values, channels) for values in (mean, std))
     expected = (pixels / 255 - mean) / std
     if data_format == "channels_first":
-        pixels, expected = (np.moveaxis(each, -1, 1) for each in (pixels, expected))
+        pixels, expected = (np.moveaxis(array, -1, 1) for array in (pixels, expected))
     image = keras.Input(pixels.shape[1:])
     model = keras.Model(image, preprocess(image, checkpoint, data_format, None))
     np.testing.assert_allclose(model.predict(pixels, verbose=0), expected, atol=1e-5)

@@ -118,9 +118,9 @@ def reason(hub, error):
     """Return why the hub's client failed and what to do, from the error and its causes."""
     cache, endpoint = hub.constants.HF_HUB_CACHE, hub.constants.ENDPOINT
     chain = list(_causes(error))
-    if any(isinstance(each, hub.errors.OfflineModeIsEnabled) for each in chain) or hub.constants.HF_HUB_OFFLINE:
+    if any(isinstance(cause, hub.errors.OfflineModeIsEnabled) for cause in chain) or hub.constants.HF_HUB_OFFLINE:
         return f"offline mode is on (HF_HUB_OFFLINE) and it is not whole in {cache}. Go online once to fetch it."
-    statuses = [status for each in chain if (status := _status(each))]
+    statuses = [status for cause in chain if (status := _status(cause))]
     if statuses:
         return _status_reason(hub, chain, statuses[0], endpoint)
     return _system_reason(chain, cache) or (
@@ -131,7 +131,7 @@ def reason(hub, error):
 
 def _status_reason(hub, chain, status, endpoint):
     def is_a(name):
-        return any(isinstance(each, getattr(hub.errors, name)) for each in chain)
+        return any(isinstance(cause, getattr(hub.errors, name)) for cause in chain)
 
     if is_a("GatedRepoError"):
         return "its repository is gated. Ask for access on its page, then log in by `hf auth login` or set HF_TOKEN."
@@ -152,8 +152,8 @@ def _status_reason(hub, chain, status, endpoint):
 
 
 def _system_reason(chain, folder):
-    for each in chain:
-        number = getattr(each, "errno", None)
+    for cause in chain:
+        number = getattr(cause, "errno", None)
         if number in (errno.ENOSPC, errno.EDQUOT):
             return f"the disk of {folder} is full. Make room, or set HF_HOME to a folder on another one."
         if number in (errno.EACCES, errno.EPERM, errno.EROFS):

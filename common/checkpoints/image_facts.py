@@ -98,7 +98,7 @@ def note_image_facts(model, state):
     inside = normalization_inside(model)
     if inside is None:
         return
-    wanted = [for_channels(each, len(inside[0])) for each in (facts.mean, facts.std)]
+    wanted = [for_channels(values, len(inside[0])) for values in (facts.mean, facts.std)]
     if facts.assumed is None and not np.allclose(inside, wanted, rtol=0, atol=1e-4):
         warn(
             f"{model.name} normalizes images inside, by a mean of {_shown(inside[0])} and a standard deviation of "
@@ -144,10 +144,13 @@ def _timm_config(path):
 
 def _timm_facts(name, padding, norm_epsilon, file):
     """Return what timm's published weights of a model have in common; a guess where they differ or there are none."""
-    own = [each for each in PUBLISHED.values() if each.source == TIMM and _plain_name(each) == name]
-    own = [each for each in own if (each.padding, each.norm_epsilon) == (padding, norm_epsilon)] or own
-    if len({(each.mean, each.std, each.interpolation) for each in own}) == 1:
-        crop = statistics.mode(each.evaluations[0].crop for each in own)
+    own = [
+        checkpoint for checkpoint in PUBLISHED.values() if checkpoint.source == TIMM and _plain_name(checkpoint) == name
+    ]
+    alike = [one for one in own if (one.padding, one.norm_epsilon) == (padding, norm_epsilon)]
+    own = alike or own
+    if len({(checkpoint.mean, checkpoint.std, checkpoint.interpolation) for checkpoint in own}) == 1:
+        crop = statistics.mode(checkpoint.evaluations[0].crop for checkpoint in own)
         return Facts(None, crop, own[0].interpolation, own[0].mean, own[0].std)
     assumed = f"{file} does not say how its images were prepared, and timm's MobileNets differ in it"
     return Facts(mean=IMAGENET[0], std=IMAGENET[1], assumed=assumed)

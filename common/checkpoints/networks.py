@@ -57,12 +57,12 @@ def find_network(contents, source, recognizes):
             raise _no_state_dict(source, "it has objects of other kinds in place of them")
         return Network(tensors)
     best = found[0]
-    rivals = [each for each in found if each.rank == best.rank]
+    rivals = [network for network in found if network.rank == best.rank]
     if len(rivals) > 1:
         places = ", ".join(rival.place for rival in rivals)
         raise CheckpointError(f"{source} holds {len(rivals)} networks ({places}): save only the one you want.")
     tensors, left = _arrays(best.tensors, source), _arrays(best.left, source)
-    return Network(tensors, left, best.place, tuple(each.place for each in found[1:]))
+    return Network(tensors, left, best.place, tuple(network.place for network in found[1:]))
 
 
 @dataclasses.dataclass
@@ -85,9 +85,9 @@ def _search(contents, recognizes, seen, depth=0):
             continue
         seen[id(inside)] = inside
         below = _search(_keyed(inside), recognizes, seen, depth + 1)
-        for each in below:
-            each.place = f"{start}{separator if each.place else ''}{each.place}"
-            each.rank = (rank, *each.rank)
+        for network in below:
+            network.place = f"{start}{separator if network.place else ''}{network.place}"
+            network.rank = (rank, *network.rank)
         found += below
         if below and start not in contents:
             started.append(start + separator)
@@ -97,9 +97,9 @@ def _search(contents, recognizes, seen, depth=0):
             for name, value in contents.items()
             if not name.startswith(tuple(started)) and name.rpartition(".")[2] not in _COUNTERS
         }
-        for each in found:
-            each.left |= beside
-    return sorted(found, key=lambda each: each.rank)
+        for network in found:
+            network.left |= beside
+    return sorted(found, key=lambda network: network.rank)
 
 
 def _branches(contents):

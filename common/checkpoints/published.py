@@ -61,26 +61,28 @@ def is_named(weights, published):
     if not published or not isinstance(weights, str):
         return False
     name = without_hub(weights).partition("@")[0]
-    return name == IMAGENET or name in published or any(each.tag == name for each in published.values())
+    return name == IMAGENET or name in published or any(checkpoint.tag == name for checkpoint in published.values())
 
 
 def find(name, published, fits):
     """Return the `Checkpoint` called `name`: a whole name, a tag, or `"imagenet"` for the best that fits."""
-    fitting = [each for each in published.values() if fits(each)]
+    fitting = [checkpoint for checkpoint in published.values() if fits(checkpoint)]
     if name == IMAGENET:
-        scored = [each for each in fitting if each.labels == IMAGENET_1K]
+        scored = [checkpoint for checkpoint in fitting if checkpoint.labels == IMAGENET_1K]
         if scored:
-            return max(scored, key=lambda each: each.best.top1)
+            return max(scored, key=lambda checkpoint: checkpoint.best.top1)
     elif name in published:
         if published[name] in fitting:
             return published[name]
     elif is_named(name, published):
-        tagged = [each for each in fitting if each.tag == name]
+        tagged = [checkpoint for checkpoint in fitting if checkpoint.tag == name]
         if tagged:
             return tagged[0]
     else:
         offered = fitting or published.values()
-        names = dict.fromkeys([*(each.tag for each in offered), *(each.name for each in offered)])
+        names = dict.fromkeys(
+            [*(checkpoint.tag for checkpoint in offered), *(checkpoint.name for checkpoint in offered)]
+        )
         raise unknown_name("weights", name, [IMAGENET, *names], "mobilenet_zoo.list_models(pretrained=True)")
     raise ArgumentError(f"weights={name!r} is not published for this variant and width. {_offer(name, published)}")
 
@@ -103,7 +105,7 @@ def _looks_like_a_file(weights):
 
 def _offer(name, published):
     """Return which variants and widths have these weights, in words."""
-    found = [each for each in published.values() if name in (IMAGENET, each.tag, each.name)]
-    places = dict.fromkeys((each.variant, each.width) for each in found)
+    found = [checkpoint for checkpoint in published.values() if name in (IMAGENET, checkpoint.tag, checkpoint.name)]
+    places = dict.fromkeys((checkpoint.variant, checkpoint.width) for checkpoint in found)
     said = [f"{variant!r}" + ("" if width == 1 else f" with width_multiplier={width:g}") for variant, width in places]
     return f"There are some for {', '.join(said)}." if said else "No variant of this generation has any."

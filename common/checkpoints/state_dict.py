@@ -79,7 +79,7 @@ class StateDict:
         _notify_of_choice(name, network)
         tensors, left = network.tensors, network.left
         if found.name == "keras":
-            tensors, left = ({_numbered(key): value for key, value in each.items()} for each in (tensors, left))
+            tensors, left = ({_numbered(key): value for key, value in part.items()} for part in (tensors, left))
         tensors, others = found.split(found.spelled(tensors))
         opened = cls(tensors, found, name, left=left | others)
         return opened if _pools_otherwise(source) else opened._with_users_classifier()

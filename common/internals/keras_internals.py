@@ -1,5 +1,6 @@
 """What this library needs of Keras and Keras has no public API for."""
 
+import functools
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -238,9 +239,9 @@ class OptimizerHooks(_Base):
         """Call `update(gradients, variables, learning_rate)` for all variables, in as many groups as needed."""
         update(gradients, variables, learning_rate)
 
-    def update_averages(self, variables_and_averages: list) -> None:
-        """Move the averages of the weights toward the weights after a batch."""
-        raise NotImplementedError
+    def update_averages(self, update, variables_and_averages):
+        """Move the averages toward the weights after a batch: by `update()`, Keras's own rule, or another."""
+        update()
 
     # Keras's own names from here on.
 
@@ -267,5 +268,6 @@ class OptimizerHooks(_Base):
 
     def _update_model_variables_moving_average(self, trainable_variables):
         if self.use_ema:
+            update = functools.partial(super()._update_model_variables_moving_average, trainable_variables)
             averages = self._model_variables_moving_average
-            self.update_averages(list(zip(trainable_variables, averages, strict=True)))
+            self.update_averages(update, list(zip(trainable_variables, averages, strict=True)))

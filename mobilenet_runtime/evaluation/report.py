@@ -224,10 +224,10 @@ def _side_by_side(drawn):
 
 def _table(heads, rows, words, sortable=False):
     """Return a table whose first `words` columns are text, the others numbers; its cells are escaped already."""
-    head = "".join(f'<th scope="col"{"" if i < words else _NUMBER}>{each}</th>' for i, each in enumerate(heads))
+    head = "".join(f'<th scope="col"{"" if i < words else _NUMBER}>{head}</th>' for i, head in enumerate(heads))
     lines = []
     for first, *rest in rows:
-        cells = "".join(f"<td{'' if i < words else _NUMBER}>{each}</td>" for i, each in enumerate(rest, 1))
+        cells = "".join(f"<td{'' if i < words else _NUMBER}>{cell}</td>" for i, cell in enumerate(rest, 1))
         lines.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
     kind = ' class="sortable"' if sortable else ""
     whole = f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"

@@ -208,8 +208,8 @@ class Exported(abc.ABC):
                 batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)])
             with failures(self.path, self.runtime, batch.shape):
                 parts.append([np.asarray(answer, "float32")[: size - missing] for answer in self.run(batch)])
-        answers = [np.concatenate(each) for each in zip(*parts, strict=True)]
-        answers = [each.transpose(0, 2, 3, 1) if first and each.ndim == 4 else each for each in answers]
+        answers = [np.concatenate(part) for part in zip(*parts, strict=True)]
+        answers = [answer.transpose(0, 2, 3, 1) if first and answer.ndim == 4 else answer for answer in answers]
         return answers[0] if len(answers) == 1 else dict(zip(self.output_names, answers, strict=True))
 
     def _check(self, images):

@@ -34,7 +34,7 @@ class LiteRtModel(Exported):
             interpreter = instance.interpreter
             inputs, self._outputs = interpreter.get_input_details(), interpreter.get_output_details()
             names = self._names(interpreter)
-        self._describe([each["shape_signature"] for each in inputs], names)
+        self._describe([tensor["shape_signature"] for tensor in inputs], names)
         (self._input,) = inputs
         with refusals(self.path, self.runtime):
             self._keep(associated_file(self.path, FILE))

@@ -24,7 +24,7 @@ class OnnxModel(Exported):
         with refusals(self.path, self.runtime):
             self.session = runtime.InferenceSession(self.path, options, providers=[_PROVIDER])
         inputs = self.session.get_inputs()
-        shapes = [[n if isinstance(n, int) else None for n in each.shape] for each in inputs]
+        shapes = [[n if isinstance(n, int) else None for n in tensor.shape] for tensor in inputs]
         self._describe(shapes, [output.name for output in self.session.get_outputs()])
         (self._input,) = inputs
         if self._input.type not in _TYPES:

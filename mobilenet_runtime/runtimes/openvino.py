@@ -30,7 +30,7 @@ class OpenvinoModel(Exported):
             self.model = core.read_model(self.path)
             self.compiled = core.compile_model(self.model, "CPU", settings)
         self._requests = Pool(self.compiled.create_infer_request, parallel_calls(None))
-        shapes = [each.get_partial_shape() for each in self.model.inputs]
+        shapes = [tensor.get_partial_shape() for tensor in self.model.inputs]
         names = [
             output.get_any_name() if output.get_names() else f"output_{i}"
             for i, output in enumerate(self.model.outputs)

@@ -32,7 +32,7 @@ class SavedModel(Exported):
             )
         self._serve = self._loaded.signatures[_SIGNATURE]
         inputs = self._serve.structured_input_signature[1]
-        shapes = [each.shape.as_list() if each.shape.rank is not None else [] for each in inputs.values()]
+        shapes = [tensor.shape.as_list() if tensor.shape.rank is not None else [] for tensor in inputs.values()]
         self._describe(shapes, sorted(self._serve.structured_outputs))  # the file has them in no order
         ((self._name, spec),) = inputs.items()
         self._type = spec.dtype

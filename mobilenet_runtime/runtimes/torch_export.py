@@ -40,7 +40,7 @@ class TorchProgram(Exported):
         self._leaves = tree_leaves
         # A model's outputs are a tensor, a tuple or a dictionary; the names of the first two are the graph's.
         outputs = tree_unflatten(list(signature.user_outputs), self.program.call_spec.out_spec)
-        shapes = [[n if isinstance(n, int) else None for n in each.shape] for each in inputs]
+        shapes = [[n if isinstance(n, int) else None for n in tensor.shape] for tensor in inputs]
         self._describe(shapes, [outputs] if isinstance(outputs, str) else outputs)
         self._type = inputs[0].dtype
         self._keep(files[FILE])

@@ -112,7 +112,7 @@ def grad_cam(
         found = _GRADIENTS[keras.backend.backend()](model, pool, keras.ops.convert_to_tensor(images), score)
     maps, gradients, logits = map(_numpy, found)
     if pool.data_format == "channels_first":
-        maps, gradients = (np.moveaxis(each, 1, -1) for each in (maps, gradients))
+        maps, gradients = (np.moveaxis(array, 1, -1) for array in (maps, gradients))
     weights = gradients.mean((1, 2), keepdims=True)  # equation 1
     return np.maximum((weights * maps).sum(-1), 0), logits  # equation 2
 
@@ -151,7 +151,8 @@ def _jax_gradients(model, pool, images, score):
     import jax
 
     state = [
-        [variable.value for variable in each] for each in (model.trainable_variables, model.non_trainable_variables)
+        [variable.value for variable in variables]
+        for variables in (model.trainable_variables, model.non_trainable_variables)
     ]
 
     def run(added, images, state):

@@ -75,7 +75,7 @@ def read_calibration(calibration, transform, model):
         labels = as_numpy(labels)
     if isinstance(calibration, (str, os.PathLike)):
         calibration = [calibration]
-    if isinstance(calibration, (list, tuple)) and all(isinstance(each, (str, os.PathLike)) for each in calibration):
+    if isinstance(calibration, (list, tuple)) and all(isinstance(item, (str, os.PathLike)) for item in calibration):
         paths = find_images(calibration)
         if labels is not None and labels.shape != (len(paths),):
             raise ExportError(f"calibration has {len(paths)} images and labels of shape {labels.shape}: one each.")

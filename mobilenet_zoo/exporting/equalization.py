@@ -92,7 +92,7 @@ def _streams(model):
 
     ends = []  # (tensor, role, layers)
     for layer in model.layers:
-        inputs, outputs = ([id(t) for t in keras.tree.flatten(each)] for each in (layer.input, layer.output))
+        inputs, outputs = ([id(t) for t in keras.tree.flatten(tensors)] for tensors in (layer.input, layer.output))
         steps = _steps(layer) if isinstance(layer, Block) else [layer]
         reads = bool(steps) and isinstance(steps[0], ConvNormActivation) and len(inputs) == 1
         writes = bool(steps) and _is_scalable(steps[-1]) and len(outputs) == 1
@@ -120,9 +120,9 @@ def _streams(model):
 def _factors(tie, statistics, levels):
     """Return the factor of each channel with the least expected noise."""
     ranges = np.max([statistic.usual / max(statistic.usual.max(), 1e-12) for statistic in statistics], 0)
-    ranges = ranges * np.mean([each.usual.max() for each in statistics])
-    largest = np.max([each.largest for each in statistics], 0)
-    squares = np.mean([each.square for each in statistics], 0)
+    ranges = ranges * np.mean([statistic.usual.max() for statistic in statistics])
+    largest = np.max([statistic.largest for statistic in statistics], 0)
+    squares = np.mean([statistic.square for statistic in statistics], 0)
     wide = np.maximum(ranges, 1e-6 * max(ranges.max(), 1e-6))
     weights = _weights(tie.consumers)
     candidates = []
@@ -138,7 +138,7 @@ def _factors(tie, statistics, levels):
         factors = np.where(ranges > 0, factors, 1.0)
         top = (ranges * factors).max()
         candidates.append((_noise(tie.consumers, factors, top, squares, levels), share, factors))
-    return min(candidates, key=lambda each: each[:2])[2]
+    return min(candidates, key=lambda candidate: candidate[:2])[2]
 
 
 def _weights(consumers):

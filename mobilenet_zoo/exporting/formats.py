@@ -58,8 +58,8 @@ _OPENVINO = {"float16": (), "int8": ("nncf",)}
 _TORCH_ONNX = ("onnx", "onnxscript")
 
 FORMATS = {
-    each.name: each
-    for each in (
+    entry.name: entry
+    for entry in (
         Format("litert", "LiteRT", ".tflite", "tensorflow", ("ai_edge_litert",), "channels_last", _LITERT, False),
         Format(
             "onnx", "ONNX", ".onnx", "torch", (*_TORCH_ONNX, "onnxruntime"), "channels_first", _ONNX, reduces_range=True
@@ -90,7 +90,7 @@ def find_format(path, name=None):
     path = Path(path)
     if name is not None and name not in FORMATS:
         raise unknown_name("format", name, FORMATS)
-    found = next((each for each in FORMATS.values() if each.ending == path.suffix), None)
+    found = next((format for format in FORMATS.values() if format.ending == path.suffix), None)
     if name is not None:
         format = FORMATS[name]
         if format.ending and format is not found:
@@ -99,7 +99,7 @@ def find_format(path, name=None):
             )
         return format
     if found is None:
-        endings = ", ".join(each.ending for each in FORMATS.values() if each.ending)
+        endings = ", ".join(format.ending for format in FORMATS.values() if format.ending)
         raise ArgumentError(
             f"path={str(path)!r} ends with {path.suffix!r}, which is no format that is known. Allowed: {endings}, or "
             "no ending for the folder of a SavedModel."

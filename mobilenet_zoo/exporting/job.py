@@ -1,11 +1,25 @@
 """The order for the process that writes files, and its result; both travel as JSON."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class _Record:
+    """A message between the two processes."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Self:
+        """Return what `as_json` gave; lists become tuples again."""
+        return cls(**{name: _tuples(value) for name, value in record.items()})
+
+
+@dataclasses.dataclass(frozen=True)
+class Job(_Record):
     """One file to write, or, with `rank`, layers to rank without writing one.
 
     Attributes:
@@ -40,18 +54,9 @@ class Job:
     plain: str | None = None
     rank: tuple[str, ...] = ()
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the job as plain values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "Job":
-        """Return the job that `as_json` gave."""
-        return cls(**{name: _tuples(value) for name, value in record.items()})
-
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class Result(_Record):
     """What came out of a job.
 
     Attributes:
@@ -67,15 +72,6 @@ class Result:
     seconds: float = 0.0
     improving_seconds: float = 0.0
     ranked: tuple[str, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the result as plain values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "Result":
-        """Return the result that `as_json` gave."""
-        return cls(**{name: _tuples(value) for name, value in record.items()})
 
 
 def _tuples(value) -> Any:

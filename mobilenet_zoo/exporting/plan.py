@@ -113,7 +113,7 @@ class Plan:
         """Return images as the model takes them, as the file takes them."""
         if self.scaling is None:
             return images
-        mean, std = (np.asarray(each, "float32") for each in self.scaling)
+        mean, std = (np.asarray(values, "float32") for values in self.scaling)
         return (images * std + mean) * np.float32(255)
 
     @functools.cached_property

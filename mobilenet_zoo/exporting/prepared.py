@@ -141,7 +141,7 @@ def _copied(layer, data_format, dropped):
     if isinstance(layer, keras.Model):  # which isn't turned, nor is what it is a layer of
         inner = as_functional(layer, "export")
         return keras.models.clone_model(
-            inner, clone_function=functools.cache(lambda each: _copied(each, data_format, dropped))
+            inner, clone_function=functools.cache(lambda layer: _copied(layer, data_format, dropped))
         )
     config = layer.get_config()
     if not isinstance(layer, keras.layers.Layer):
@@ -170,7 +170,7 @@ def _does_nothing(resize, x):
 
 
 def _scaling(mean, std, channels, data_format):
-    mean, std = (for_channels(each, channels) for each in (mean, std))
+    mean, std = (for_channels(values, channels) for values in (mean, std))
     if len({*mean}) == len({*std}) == 1:
         return keras.layers.Rescaling(1 / (255 * std[0]), -mean[0] / std[0], name="scaling")
     pixels = [[255 * value for value in values] for values in (mean, std)]

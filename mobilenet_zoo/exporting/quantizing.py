@@ -149,7 +149,7 @@ def _litert_ranges(source, found, images):
     from ai_edge_litert.interpreter import Interpreter
 
     ranges = {
-        name: (np.asarray(each["min"]).tolist(), np.asarray(each["max"]).tolist()) for name, each in found.items()
+        name: (np.asarray(bounds["min"]).tolist(), np.asarray(bounds["max"]).tolist()) for name, bounds in found.items()
     }
     interpreter = Interpreter(str(source), experimental_preserve_all_tensors=True)
     (given,) = interpreter.get_input_details()
@@ -157,9 +157,9 @@ def _litert_ranges(source, found, images):
     interpreter.allocate_tensors()
     shapes = [tuple(detail["shape"]) for detail in interpreter.get_output_details() if len(detail["shape"]) == 2]
     tensors = {
-        each["name"]: each["index"]
-        for each in interpreter.get_tensor_details()
-        if tuple(each["shape"]) in shapes and each["name"] in ranges
+        detail["name"]: detail["index"]
+        for detail in interpreter.get_tensor_details()
+        if tuple(detail["shape"]) in shapes and detail["name"] in ranges
     }
     for image in images if tensors else ():
         interpreter.set_tensor(given["index"], image[None].astype("float32"))
@@ -185,7 +185,7 @@ def _onnx_ranges(source, images):
     )
     calibrator.collect_data(_Reader(images))
     found = calibrator.compute_data()
-    ranges = {name: tuple(float(np.squeeze(each)) for each in data.range_value) for name, data in found.items()}
+    ranges = {name: tuple(float(np.squeeze(bound)) for bound in data.range_value) for name, data in found.items()}
     return ranges | _onnx_logit_ranges(source, images, ranges)
 
 
@@ -212,7 +212,7 @@ def _onnx_logit_ranges(source, images, names):
 
 
 def _onnx_shape(value):
-    return tuple(each.dim_param or each.dim_value for each in value.type.tensor_type.shape.dim)
+    return tuple(axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim)
 
 
 def _onnx_operations():

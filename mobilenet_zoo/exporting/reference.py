@@ -47,7 +47,7 @@ class Reference:
             if self.data_format == "channels_first":
                 batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
             parts.append([self._channels_last(answer) for answer in _answers(model, batch)])
-        return [np.concatenate(each) for each in zip(*parts, strict=True)]
+        return [np.concatenate(batches) for batches in zip(*parts, strict=True)]
 
     def _channels_last(self, answer):
         answer = as_numpy(answer).astype("float32")

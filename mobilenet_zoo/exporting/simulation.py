@@ -241,7 +241,7 @@ def _run(model, images, change=lambda x: x):
     for start in range(0, len(images), _BATCH):
         batch = keras_ops.convert_to_tensor(change(images[start : start + _BATCH]))
         found.append([_numbers(y) for y in keras.tree.flatten(model(batch, training=False))])
-    return [np.concatenate(each) for each in zip(*found, strict=True)]
+    return [np.concatenate(batches) for batches in zip(*found, strict=True)]
 
 
 @contextlib.contextmanager
@@ -272,4 +272,4 @@ def _hooked(convolution, block):
 def _subclasses(kind):
     """Return the subclasses of a class, and theirs."""
     found = kind.__subclasses__()
-    return [each for direct in found for each in (direct, *_subclasses(direct))]
+    return [kind for direct in found for kind in (direct, *_subclasses(direct))]

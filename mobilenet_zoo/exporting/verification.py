@@ -74,7 +74,7 @@ def first_departure(found, expected, allowed):
 
 
 def _likeness(found, expected):
-    found, expected = (each.reshape(len(each), -1).astype("float64") for each in (found, expected))
+    found, expected = (array.reshape(len(array), -1).astype("float64") for array in (found, expected))
     if found.shape != expected.shape or not np.isfinite(found).all():
         return -1.0
     lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)

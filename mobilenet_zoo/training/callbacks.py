@@ -168,7 +168,7 @@ class Saving(keras.callbacks.Callback):
         if not self._cluster.broadcast_value(self._writes and self.position.step not in self.best.steps()):
             return
         with averaged_weights(self.model):
-            arrays = {name: each for name, each in capture(self.model).items() if name.startswith("model/")}
+            arrays = {name: array for name, array in capture(self.model).items() if name.startswith("model/")}
         if self._writes:
             self.best.save(self.position.step, arrays, {"row": self.position.history[-1]})
 
@@ -228,7 +228,7 @@ class Log(keras.callbacks.Callback):
         row["images_per_second"] = steps * self.position.batch_size / seconds
         row["waiting"] = (self.pipeline.waited_s - self._waited) / seconds
         row["damaged"] = len(self.pipeline.damaged) + len(self.held_out.damaged)
-        is_best = goodness(row) > max((goodness(each) for each in self.position.history), default=(-math.inf,))
+        is_best = goodness(row) > max((goodness(earlier) for earlier in self.position.history), default=(-math.inf,))
         self.position.history.append(row)
         if self.board is not None:
             for name, value in row.items():

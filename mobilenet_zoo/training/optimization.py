@@ -61,7 +61,7 @@ class _Trained(OptimizerHooks):
         for factor, (group_gradients, group_variables) in groups.items():
             update(group_gradients, group_variables, learning_rate * factor if factor != 1 else learning_rate)
 
-    def update_averages(self, variables_and_averages):
+    def update_averages(self, update, variables_and_averages):
         batches, parts = batches_seen(self), self.gradient_accumulation_steps or 1
         steps = ops.cast(ops.floor_divide(batches, parts) + 1, "float32")  # with this one
         momentum = ops.where(steps > 1, self.ema_momentum, 0.0)  # the average begins with the weights of the first step

@@ -2,38 +2,20 @@
 
 import random
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
 
-from mobilenet_common.errors import MobileNetError
+from mobilenet_common.errors import CheckpointError
 from mobilenet_common.internals.keras_internals import build_symbolically
 
 GROUPS = ("model", "seeds", "metrics", "optimizer", "random")
 _SHOWN = 5
 
 
-class StateError(MobileNetError, ValueError):
-    """A saved state that doesn't belong to this model and optimizer, which are left as they were.
-
-    Attributes:
-        missing: Names that the model or its optimizer has, and the state lacks.
-        left_over: Names in the state that nothing takes.
-        misshapen: `{name: (shape found, shape needed)}`.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        missing: Iterable[str] = (),
-        left_over: Iterable[str] = (),
-        misshapen: Mapping[str, Any] | None = None,
-    ):
-        super().__init__(message)
-        self.missing, self.left_over = tuple(missing), tuple(left_over)
-        self.misshapen = dict(misshapen or {})
+class StateError(CheckpointError):
+    """A saved state that doesn't belong to this model and optimizer, which are left as they were."""
 
 
 def variables_of(model):
@@ -48,13 +30,14 @@ def variables_of(model):
     optimizer = getattr(model, "optimizer", None)
     # Seeds and metrics are named by their place, and the optimizer's variables without its own name: the rest of those
     # names counts what else this process has made.
-    seeds = [each for each in model.non_trainable_variables if id(each) not in weights]
+    seeds = [variable for variable in model.non_trainable_variables if id(variable) not in weights]
+    of_optimizer = optimizer.variables if optimizer else ()
     named = {}
     for name, variable in (
-        *((f"model/{each.path}", each) for each in model.weights),
+        *((f"model/{weight.path}", weight) for weight in model.weights),
         *((f"seeds/{i}", seed) for i, seed in enumerate(seeds)),
-        *((f"metrics/{i}_{each.name}", each) for i, each in enumerate(model.metrics_variables)),
-        *((f"optimizer/{each.path.partition('/')[2]}", each) for each in (optimizer.variables if optimizer else ())),
+        *((f"metrics/{i}_{variable.name}", variable) for i, variable in enumerate(model.metrics_variables)),
+        *((f"optimizer/{variable.path.partition('/')[2]}", variable) for variable in of_optimizer),
     ):
         same = sum(1 for other in named if other.partition("#")[0] == name) if name in named else 0
         named[f"{name}#{same + 1}" if same else name] = variable
@@ -76,7 +59,7 @@ def make_variables(model, classes, is_weighted):
 
 def capture(model: keras.Model) -> dict[str, np.ndarray]:
     """Return `{name: array}` of `variables_of(model)`, copied, and of this process's random generators."""
-    arrays = {name: numpy_of(each) for name, each in variables_of(model).items()}
+    arrays = {name: numpy_of(variable) for name, variable in variables_of(model).items()}
     return arrays | random_state()
 
 
@@ -96,7 +79,7 @@ def restore(model: keras.Model, arrays: Mapping[str, np.ndarray], groups: Sequen
     Raises:
         StateError: The names or shapes are not exactly those of this model and its optimizer.
     """
-    variables = {name: each for name, each in variables_of(model).items() if name.partition("/")[0] in groups}
+    variables = {name: variable for name, variable in variables_of(model).items() if name.partition("/")[0] in groups}
     arrays = {name: array for name, array in arrays.items() if name.partition("/")[0] in groups}
     generators = {name for name in arrays if name.startswith("random/")}
     missing = sorted(variables.keys() - arrays.keys())
@@ -107,7 +90,9 @@ def restore(model: keras.Model, arrays: Mapping[str, np.ndarray], groups: Sequen
         if name in arrays and tuple(arrays[name].shape) != tuple(variable.shape)
     }
     if missing or left_over or misshapen:
-        raise StateError(_difference(missing, left_over, misshapen), missing, left_over, misshapen)
+        raise StateError(
+            _difference(missing, left_over, misshapen), missing=missing, left_over=left_over, misshapen=misshapen
+        )
     for name, variable in variables.items():
         variable.assign(arrays[name])
     if generators:
@@ -145,15 +130,15 @@ def random_state():
     }
     if (torch := sys.modules.get("torch")) is not None and keras.backend.backend() == "torch":
         state["random/torch"] = torch.get_rng_state().numpy().copy()
-        for i, each in enumerate(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []):
-            state[f"random/torch_cuda{i}"] = each.numpy().copy()
+        for i, generator in enumerate(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []):
+            state[f"random/torch_cuda{i}"] = generator.numpy().copy()
     return state
 
 
 def restore_random_state(state):
     """Put back what `random_state` gave, from among other arrays too."""
     has_gauss, gauss = state["random/python_gauss"]
-    random.setstate((3, tuple(int(each) for each in state["random/python"]), float(gauss) if has_gauss else None))
+    random.setstate((3, tuple(int(word) for word in state["random/python"]), float(gauss) if has_gauss else None))
     position, has_gauss, cached = state["random/numpy_position"]
     np.random.set_state(("MT19937", state["random/numpy"], int(position), int(has_gauss), float(cached)))
     if "random/torch" in state and keras.backend.backend() == "torch":

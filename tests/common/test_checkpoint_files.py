@@ -250,7 +250,7 @@ def test_the_warning_is_at_the_users_line(state, tmp_path):
     with pytest.warns(UserWarning, match="several networks") as caught:
         load_checkpoint(model(), tmp_path / "two.pth")
         mobilenet_zoo.create_model("mobilenetv3_small_050", input_shape=SHAPE, weights=tmp_path / "two.pth")
-    assert [each.filename for each in caught if issubclass(each.category, mobilenet_zoo.MobileNetWarning)] == [
+    assert [warning.filename for warning in caught if issubclass(warning.category, mobilenet_zoo.MobileNetWarning)] == [
         __file__,
         __file__,
     ]

@@ -417,7 +417,7 @@ def test_own_files_of_weights_bring_padding_and_epsilon(ending, tmp_path, recwar
     again = create_mobilenetv4("conv_small", weights=path, **NARROW)
     by_name = mobilenet_zoo.create_model("mobilenetv4_conv_small_035", weights=path, input_shape=SHAPE, num_classes=2)
     assert conventions_of(again) == conventions_of(by_name) == OTHER
-    assert not [each for each in recwarn if issubclass(each.category, MobileNetWarning)]
+    assert not [warning for warning in recwarn if issubclass(warning.category, MobileNetWarning)]
 
 
 def test_a_saved_folder_brings_padding_and_epsilon(tmp_path):
@@ -439,7 +439,7 @@ def test_other_padding_than_the_file_records_is_warned_of(load, tmp_path, recwar
             mobilenet_zoo.load_checkpoint(model, tmp_path / "own.weights.h5")
 
     loaded(**OTHER)
-    assert not [each for each in recwarn if issubclass(each.category, MobileNetWarning)]
+    assert not [warning for warning in recwarn if issubclass(warning.category, MobileNetWarning)]
     with pytest.warns(UserWarning, match="build it with padding='symmetric', norm_epsilon=0.02"):
         loaded()
 
@@ -453,7 +453,7 @@ def test_what_a_file_does_not_record_is_assumed_and_said(tmp_path, recwarn):
         create_mobilenetv4("conv_small", weights=tmp_path / "old.weights.h5", **NARROW)
     recwarn.clear()
     create_mobilenetv4("conv_small", weights=tmp_path / "old.weights.h5", **OTHER, **NARROW)
-    assert not [each for each in recwarn if issubclass(each.category, MobileNetWarning)]
+    assert not [warning for warning in recwarn if issubclass(warning.category, MobileNetWarning)]
 
 
 def found_groups(file):

@@ -52,7 +52,7 @@ def test_files_load_again_exactly(ending, tmp_path):
     mobilenet_zoo.load_checkpoint(other, path, layout="timm")
     for ours, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 @pytest.mark.across

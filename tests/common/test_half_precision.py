@@ -51,9 +51,9 @@ def test_a_layer_computes_as_in_float32(kind, policy, data_format):
     x = mild_numbers(kind)
     x, shape = (x, SHAPE) if data_format == "channels_last" else (channels_first(x), (2, 8, 7, 5))
     single, layer = (LAYERS[kind](data_format=data_format, dtype=dtype) for dtype in ("float32", policy))
-    for each in (single, layer):
-        each.build(shape)
-        randomize(each)
+    for one in (single, layer):
+        one.build(shape)
+        randomize(one)
     for training in (False, True):
         expected = array(single(ops.convert_to_tensor(x), training=training))
         y = layer(ops.convert_to_tensor(x), training=training)
@@ -64,8 +64,8 @@ def test_a_layer_computes_as_in_float32(kind, policy, data_format):
 @pytest.mark.parametrize("policy", HALF)
 def test_gradients_in_half_precision(policy):
     single, layer = (ConvNormActivation(8, 3, 2, activation="relu6", dtype=dtype) for dtype in ("float32", policy))
-    for each in (single, layer):
-        each.build(SHAPE)
+    for one in (single, layer):
+        one.build(SHAPE)
     layer.kernel.assign(single.kernel)
     x = numbers(*SHAPE)
     (expected,) = gradients(lambda x: single(x, training=True), x)
@@ -79,14 +79,14 @@ def test_batch_norm_is_keras(policy):
     layer = ConvNormActivation(8, 1, dtype=policy, norm_momentum=0.9)
     theirs = keras.layers.BatchNormalization(momentum=0.9, dtype=policy)
     x = ops.cast(300 + 100 * numbers(4, 7, 5, 8), policy)  # squares overflow in float16
-    for each in (layer, theirs):
-        each.build(SHAPE)
+    for one in (layer, theirs):
+        one.build(SHAPE)
     layer.kernel.assign(np.eye(8)[None, None])
     for training in (True, False):
         expected = array(theirs(x, training=training))
         assert deviation(layer(x, training=training), expected) < TOLERANCES[policy]
     for name in ("moving_mean", "moving_variance"):
-        own, other = (getattr(each, name) for each in (layer, theirs))
+        own, other = (getattr(one, name) for one in (layer, theirs))
         assert own.dtype == policy
         np.testing.assert_allclose(array(own), array(other), rtol=TOLERANCES[policy])
 
@@ -123,14 +123,14 @@ def test_rounding_is_not_worse_than_keras(filters, strides, policy):
     options = {"strides": strides, "padding": "same", "use_bias": False, "dtype": policy}
     theirs = keras.layers.Conv2D(filters, 5, **options) if filters else keras.layers.DepthwiseConv2D(5, **options)
     layer = ConvNormActivation(filters, 5, strides, normalization=None, dtype=policy)
-    for each in (layer, theirs):
-        each.build((2, 14, 14, 8))
-        each.kernel.assign(kernel)
+    for one in (layer, theirs):
+        one.build((2, 14, 14, 8))
+        one.kernel.assign(kernel)
     rounded = array(layer.kernel).astype("float64")
     padded = np.pad(array(x).astype("float64"), ((0, 0), *[((2, 2) if strides == 1 else (1, 2))] * 2, (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5), (1, 2))[:, ::strides, ::strides]
     exact = np.einsum("nhwcij,ijcf->nhwf" if filters else "nhwcij,ijcf->nhwc", windows, rounded)
-    ours, keras_error = (np.sqrt(np.mean((array(each(x)) - exact) ** 2)) for each in (layer, theirs))
+    ours, keras_error = (np.sqrt(np.mean((array(one(x)) - exact) ** 2)) for one in (layer, theirs))
     assert ours < 1.5 * keras_error
 
 
@@ -179,7 +179,7 @@ def test_a_pyramid_of_resized_images(policy):
     options = {"include_top": False, "pyramid_levels": (1, 2, 3), "include_preprocessing": 48}
     single, model = (model_of(each, **options) for each in ("float32", policy))
     model.set_weights(randomize(single).get_weights())
-    expected, found = (each(pixels(), training=False) for each in (single, model))
+    expected, found = (one(pixels(), training=False) for one in (single, model))
     for level, features in expected.items():
         assert deviation(found[level], array(features)) < 2 * TOLERANCES[policy]
 

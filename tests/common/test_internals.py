@@ -172,40 +172,37 @@ def test_build_before_fit_replaces_the_batch_that_tensorflow_takes(backend):
     assert calls == ["built"]
 
 
+def noting(calls):
+    """Return a wrapper of methods that appends the positional arguments of each call to `calls`."""
+
+    def wrap(method):
+        def call(*arguments, **options):
+            calls.append(arguments)
+            return method(*arguments, **options)
+
+        return call
+
+    return wrap
+
+
 def test_methods_are_wrapped_once():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     calls = []
-
-    def noting(apply):
-        def call(*args, **kwargs):
-            calls.append("applied")
-            return apply(*args, **kwargs)
-
-        return call
-
     for _ in range(2):
-        keras_internals.wrap_method(model.optimizer, "apply", noting)
+        keras_internals.wrap_method(model.optimizer, "apply", noting(calls))
     model.optimizer.build(model.trainable_variables)
     model.optimizer.apply([keras.ops.ones(variable.shape) for variable in model.trainable_variables])
-    assert calls == ["applied"]
+    assert len(calls) == 1
 
 
 def test_epoch_results_are_wrapped():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     seen = []
-
-    def noting(results):
-        def call(logs):
-            seen.append(sorted(logs))
-            return results(logs)
-
-        return call
-
-    keras_internals.wrap_epoch_results(model, noting)
+    keras_internals.wrap_epoch_results(model, noting(seen))
     model.evaluate(np.ones((4, 2)), np.ones((4, 1)), batch_size=2, verbose=0)
-    assert seen and seen[0] == ["loss"]
+    assert [sorted(logs) for (logs,) in seen] == [["loss"]]
 
 
 def test_reduce_per_replica_is_patched_for_the_versions_that_need_it(backend):
@@ -242,10 +239,27 @@ class Hooked(keras_internals.OptimizerHooks, keras.optimizers.SGD):
         self.seen.append("variables")
         super().update_variables(update, gradients, variables, learning_rate)
 
-    def update_averages(self, variables_and_averages):
+    def update_averages(self, update, variables_and_averages):
         self.seen.append(f"{len(variables_and_averages)} averages")
         for variable, average in variables_and_averages:
             average.assign(variable)
+
+
+class Unchanged(keras_internals.OptimizerHooks, keras.optimizers.SGD):
+    """Has the hooks and overrides none."""
+
+
+def test_hooks_that_nobody_overrides_leave_keras_its_own_rules():
+    options = {"learning_rate": 0.1, "weight_decay": 0.1, "momentum": 0.9, "use_ema": True, "ema_momentum": 0.5}
+    found = []
+    for kind in (keras.optimizers.SGD, Unchanged):
+        variable, optimizer = keras.Variable(np.ones(3, "float32")), kind(**options)
+        optimizer.build([variable])
+        for _ in range(3):
+            optimizer.apply([keras.ops.ones(3)])
+        found.append([keras.ops.convert_to_numpy(value) for value in (variable, *optimizer.variables[2:])])
+    for own, keras_own in zip(*found, strict=True):
+        np.testing.assert_array_equal(own, keras_own)
 
 
 def test_optimizer_hooks_run_in_order():

@@ -98,18 +98,18 @@ class TestEvaluate:
     def test_bad_input(self, saved, photos, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
 
-        def told(*arguments):
+        def message_of(*arguments):
             return plain(run("evaluate", *map(str, arguments), code=2).stderr)
 
         path = made.exported("onnx", tmp_path)
-        assert "--output=r.txt" in told(path, photos, "-o", "r.txt")
-        assert "--predictions=p.csv" in told(path, photos, "--predictions", "p.csv")
-        assert "--batch-size=0" in told(path, photos, "-b", "0")
-        assert "--history is for the report" in told(path, photos, "--history", "log.csv")
-        assert "It is not split" in told(path, photos, "--split", "test")
-        assert "absent does not exist" in told(path, tmp_path / "absent")
+        assert "--output=r.txt" in message_of(path, photos, "-o", "r.txt")
+        assert "--predictions=p.csv" in message_of(path, photos, "--predictions", "p.csv")
+        assert "--batch-size=0" in message_of(path, photos, "-b", "0")
+        assert "--history is for the report" in message_of(path, photos, "--history", "log.csv")
+        assert "It is not split" in message_of(path, photos, "--split", "test")
+        assert "absent does not exist" in message_of(path, tmp_path / "absent")
         (photos / "oak").rename(photos / "tulip")
-        assert "doesn't know 'tulip'" in told(path, photos)
+        assert "doesn't know 'tulip'" in message_of(path, photos)
 
 
 class TestExplain:
@@ -138,11 +138,11 @@ class TestExplain:
         monkeypatch.chdir(tmp_path)
         photographs.photograph().save(tmp_path / "china.png")
 
-        def told(*arguments, model=saved, output="heat.png"):
+        def message_of(*arguments, model=saved, output="heat.png"):
             given = (tmp_path / "china.png", *arguments, "-m", model, "-o", output)
             return plain(run("explain", *map(str, given), code=2).stderr)
 
-        assert "--class='elf' is not known. Did you mean 'elm'" in told("--class", "elf")
-        assert "--output=heat.png is one file, but there are 2 images" in told(tmp_path / "absent.png")
-        assert "which gives no gradients" in told(model=made.exported("onnx", tmp_path))
+        assert "--class='elf' is not known. Did you mean 'elm'" in message_of("--class", "elf")
+        assert "--output=heat.png is one file, but there are 2 images" in message_of(tmp_path / "absent.png")
+        assert "which gives no gradients" in message_of(model=made.exported("onnx", tmp_path))
         assert not (tmp_path / "heat.png").exists()

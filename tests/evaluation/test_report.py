@@ -179,7 +179,7 @@ def test_it_can_be_read_by_all(tmp_path):
     shown = page(tmp_path, found, history=HISTORY)
     assert all(each.get("alt") for each in shown.all("img"))
     charts = shown.all("svg")
-    assert len(charts) == 4 and all(each["role"] == "img" and each["aria-label"] for each in charts)
+    assert len(charts) == 4 and all(chart["role"] == "img" and chart["aria-label"] for chart in charts)
     assert all(each.get("scope") in ("col", "row") for each in shown.all("th"))
     assert shown.all("html") == [{"lang": "en"}] and len(shown.all("h1")) == len(shown.all("main")) == 1
     assert "loss by epoch: training ends at 0.25, validation ends at 0.5" in [chart["aria-label"] for chart in charts]

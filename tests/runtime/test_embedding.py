@@ -49,8 +49,8 @@ def copied(written, tmp_path):
         if original.is_dir():
             shutil.copytree(original, path)
         else:
-            for each in original.parent.iterdir():  # with its weights
-                shutil.copy(each, tmp_path)
+            for file in original.parent.iterdir():  # with its weights
+                shutil.copy(file, tmp_path)
         return path
 
     return give
@@ -84,13 +84,13 @@ class TestEveryFormat:
 
     def test_nothing_is_left_beside_the_file(self, kind, copied):
         path = copied(kind)
-        before = sorted(each.name for each in path.parent.iterdir())
+        before = sorted(file.name for file in path.parent.iterdir())
         embed(path, metadata_for(kind))
-        assert sorted(each.name for each in path.parent.iterdir()) == before
+        assert sorted(file.name for file in path.parent.iterdir()) == before
 
     def test_a_failure_leaves_the_file_as_it_was(self, kind, copied, monkeypatch):
         path = copied(kind)
-        before = {each: each.read_bytes() for each in path.parent.rglob("*") if each.is_file()}
+        before = {file: file.read_bytes() for file in path.parent.rglob("*") if file.is_file()}
 
         def refuse(*_):
             raise OSError("no space left")
@@ -98,7 +98,7 @@ class TestEveryFormat:
         monkeypatch.setattr(os, "replace", refuse)
         with pytest.raises(OSError, match="no space left"):
             embed(path, metadata_for(kind))
-        assert {each: each.read_bytes() for each in path.parent.rglob("*") if each.is_file()} == before
+        assert {file: file.read_bytes() for file in path.parent.rglob("*") if file.is_file()} == before
 
     def test_a_damaged_file(self, kind, copied):
         if kind == "saved_model":
@@ -251,7 +251,7 @@ class TestLiteRt:
         assert outputs[1]["content"] == {"type": 1, "content_properties": {}}
         with zipfile.ZipFile(path) as archive:
             assert archive.read("labels.txt").decode().splitlines() == list(NAMES)
-            assert {each.compress_type for each in archive.infolist()} == {zipfile.ZIP_STORED}
+            assert {member.compress_type for member in archive.infolist()} == {zipfile.ZIP_STORED}
 
     def test_pixels_and_gray_images(self, copied):
         path = copied("tflite")
@@ -309,7 +309,7 @@ def test_the_keys_that_users_of_onnx_look_for(copied):
     assert json.loads(found["mean"]) == list(METADATA.mean)
     assert (found["license"], found["gives"], found["author"]) == ("apache-2.0", "probabilities", "somebody")
     embed(path, dataclasses.replace(METADATA, class_names=None))
-    assert "class_names" not in {each.key for each in onnx.load(path).metadata_props}
+    assert "class_names" not in {prop.key for prop in onnx.load(path).metadata_props}
 
 
 class TestOpenvino:

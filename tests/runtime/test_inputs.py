@@ -99,7 +99,7 @@ def test_the_range_of_floats(scale, images, match):
         warnings.simplefilter("always")
         for _ in range(2):
             as_model_input(images, transform(scale), owner, "a model")
-    assert len(given) == (match is not None), [str(each.message) for each in given]
+    assert len(given) == (match is not None), [str(warning.message) for warning in given]
     if match is not None:
         with pytest.warns(UserWarning, match=match) as again:
             as_model_input(images, transform(scale), Owner(), "a model")
@@ -113,7 +113,7 @@ def test_each_kind_of_fault_is_warned_of_once():
         warnings.simplefilter("always")
         for images in (*faults, *faults):
             as_model_input(images, transform(IMAGENET), owner, "a model")
-    said = [str(each.message) for each in given]
+    said = [str(warning.message) for warning in given]
     assert len(said) == 4
     for text, part in zip(said, ("in 0..255, but", "in 0..1, but", "NaN or infinite", "2.55e+04, but"), strict=True):
         assert part in text
@@ -126,7 +126,7 @@ def test_values_that_are_not_finite(value, scale):
     images[0, 0, :2, 0] = value
     with pytest.warns(UserWarning) as given:
         found = as_model_input(images, transform(scale), Owner(), "a model")
-    assert [str(each.message) for each in given] == [
+    assert [str(warning.message) for warning in given] == [
         f"images have 2 of {images.size} values that are NaN or infinite: look at how they were made."
     ]
     np.testing.assert_array_equal(found, images.astype("float32"))

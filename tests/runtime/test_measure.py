@@ -1,4 +1,4 @@
-"""An exported file is measured in a process of its own, and what happens to that is told."""
+"""An exported file is measured in a process of its own, and what happens to that is reported."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Exported files answer in their own runtimes as NumPy does, and what can't be run is told."""
+"""Exported files answer in their own runtimes as NumPy does, and what can't be run is reported."""
 
 import os
 import shutil

@@ -28,8 +28,8 @@ def arrays(data_format="channels_last"):
     )
     weights = rng.normal(size=(*SHAPE[:-1], FILTERS))
     if data_format == "channels_first":
-        x, weights = (np.moveaxis(each, -1, 1) for each in (x, weights))
-    return [each.astype("float32") for each in (x, kernel, gamma, beta, weights)]
+        x, weights = (np.moveaxis(array, -1, 1) for array in (x, weights))
+    return [array.astype("float32") for array in (x, kernel, gamma, beta, weights)]
 
 
 def normalized(x, kernel, gamma, beta, data_format):
@@ -48,13 +48,13 @@ def by_torch(cluster, order):
     x, kernel, gamma, beta, weights = (torch.tensor(array) for array in arrays(order["data_format"]))
     cuts = order["cuts"]
     own = slice(cuts[cluster.process_index], cuts[cluster.process_index + 1])
-    leaves = [each.clone().requires_grad_() for each in (x[own], kernel, gamma, beta)]
+    leaves = [array.clone().requires_grad_() for array in (x[own], kernel, gamma, beta)]
     with batch_shared(shared_torch.normalize_batch):
         z, mean, variance = normalized(*leaves, order["data_format"])
     (z * weights[own]).sum().backward()
     yield (
         cluster.process_index,
-        [each.detach().numpy() for each in (z, mean, variance, *(leaf.grad for leaf in leaves))],
+        [values.detach().numpy() for values in (z, mean, variance, *(leaf.grad for leaf in leaves))],
     )
 
 

@@ -11,7 +11,7 @@ def expected(data_format):
     """Output, statistics and gradients by PyTorch's own operations in float64."""
     torch = pytest.importorskip("torch")
     x, kernel, gamma, beta, weights = (torch.tensor(array, dtype=torch.float64) for array in arrays(data_format))
-    leaves = [each.requires_grad_() for each in (x, kernel, gamma, beta)]
+    leaves = [array.requires_grad_() for array in (x, kernel, gamma, beta)]
     images = x.permute(0, 3, 1, 2) if data_format == "channels_last" else x
     y = torch.nn.functional.conv2d(images, kernel.permute(3, 2, 0, 1))
     variance, mean = torch.var_mean(y, (0, 2, 3), correction=0)

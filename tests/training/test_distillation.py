@@ -46,7 +46,7 @@ def test_the_divergence_by_hand(temperature):
 
 @pytest.mark.parametrize(
     ("temperature", "weight"),
-    [(1.0, 0.5), *(pytest.param(*each, marks=pytest.mark.neutral) for each in ((3.0, 0.7), (2.0, 1.0)))],
+    [(1.0, 0.5), *(pytest.param(*numbers, marks=pytest.mark.neutral) for numbers in ((3.0, 0.7), (2.0, 1.0)))],
 )
 def test_loss_and_gradient_by_hand(temperature, weight):
     """The bias of the classifier: T · (p at T - q at T) from the teacher, p - y from the labels."""

@@ -162,7 +162,9 @@ def test_rmsprop_is_tensorflows(epsilon, backend):
         assert_close(found[-1], [parameter.detach().numpy() for parameter in parameters], 2e-6)
 
 
-@pytest.mark.parametrize("name", ["adamw", *(pytest.param(each, marks=pytest.mark.slow) for each in ("sgd", "lion"))])
+@pytest.mark.parametrize(
+    "name", ["adamw", *(pytest.param(optimizer, marks=pytest.mark.slow) for optimizer in ("sgd", "lion"))]
+)
 def test_accumulated_gradients_are_one_large_batch(name):
     """Weights, averages, decay, L2, clipping and the schedule: all go by the steps, not by the batches."""
     own = {"optimizer.name": name, "optimizer.weight_decay": 0.1, "optimizer.l2": 0.01, "optimizer.clip_norm": 0.5}

@@ -34,7 +34,7 @@ def same(found, expected):
     """To the last bit, and the epochs too but for how long they took."""
     for name, value in weights(expected.model).items():
         np.testing.assert_array_equal(weights(found.model)[name], value, err_msg=name)
-    untimed = [[{k: v for k, v in row.items() if k not in TIMES} for row in each.history] for each in (found, expected)]
+    untimed = [[{k: v for k, v in row.items() if k not in TIMES} for row in run.history] for run in (found, expected)]
     assert untimed[0] == untimed[1]
 
 
@@ -232,7 +232,7 @@ def test_damaged_images_are_counted_in_log_report_and_warning(tmp_path):
     options = {"recipe": tiny.recipe(epochs=1, head_epochs=0), "progress": False}
     with pytest.warns(MobileNetWarning) as given:
         found = train(data, tiny.model(), tmp_path / "run", **options)
-    said = [str(each.message) for each in given if "damaged" in str(each.message)]
+    said = [str(warning.message) for warning in given if "damaged" in str(warning.message)]
     assert len(said) == 2
     assert said[0].startswith("2 of 26 training images are damaged and were skipped: 3.png")
     assert said[1].startswith("1 of 7 validation images is damaged and was skipped: 4.png")

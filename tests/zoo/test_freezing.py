@@ -97,7 +97,7 @@ def test_a_step_is_that_of_keras_applications_under_the_usual_loop():
     """On the stem and the first three blocks, which compile in seconds."""
     whole = randomize(keras.applications.MobileNetV2((32, 32, 3), 0.35, weights=None, classes=5))
     ours = create_mobilenetv2("0.35", 5, (32, 32, 3))
-    mobilenet_zoo.load_checkpoint(ours, {each.path: array(each) for each in whole.weights}, layout="keras")
+    mobilenet_zoo.load_checkpoint(ours, {weight.path: array(weight) for weight in whole.weights}, layout="keras")
     theirs = keras.Model(whole.input, whole.get_layer("block_2_add").output)
     ours = keras.Model(ours.input, ours.get_layer("stage2_block2").output)
     for layer in theirs.layers:
@@ -144,8 +144,8 @@ def test_it_stays_frozen_in(again, tmp_path):
     mobilenet_zoo.freeze_batch_norm(model)
     found = again(model, tmp_path)
     assert not any(frozen_norms(found))
-    assert [weight.path for weight in found.trainable_weights] == [each.path for each in model.trainable_weights]
-    assert [each.path for each in found.weights] == [each.path for each in tiny().weights]
+    assert [weight.path for weight in found.trainable_weights] == [weight.path for weight in model.trainable_weights]
+    assert [weight.path for weight in found.weights] == [weight.path for weight in tiny().weights]
     x = images(4, 32, 32, 3)
     np.testing.assert_array_equal(array(found(x, training=True)), array(found(x, training=False)))
 

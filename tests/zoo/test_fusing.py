@@ -28,7 +28,7 @@ def image(size=64, channels=3, dtype="float32"):
 
 def check_same(model, fused, x, tolerance=1e-5):
     """Assert that both predict the same, relative to the largest output; return the fused model's outputs."""
-    expected, found = (keras.tree.flatten(each.predict(x, verbose=0)) for each in (model, fused))
+    expected, found = (keras.tree.flatten(one.predict(x, verbose=0)) for one in (model, fused))
     for ours, theirs in zip(found, expected, strict=True):
         assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
     return found

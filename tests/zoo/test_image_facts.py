@@ -231,7 +231,7 @@ class TestLayoutsAlone:
         path = written(tmp_path, create(variant, 7, SMALL), layout)
         assert scale(create(variant, None, SMALL, weights=path, **options)) == expected
         assert scale(mobilenet_zoo.load_checkpoint(create(variant, 7, SMALL, **options), path)) == expected
-        assert not [each for each in recwarn if "prepared" in str(each.message)]
+        assert not [warning for warning in recwarn if "prepared" in str(warning.message)]
 
     def test_keras_applications(self, tmp_path):
         theirs = keras.applications.MobileNet(SMALL, alpha=0.25, weights=None, classes=7)
@@ -297,7 +297,7 @@ class TestWhatIsNotKnown:
         mobilenet_zoo.set_preprocessing(model, own)
         model.save(tmp_path / "model.keras")
         assert mobilenet_zoo.preprocessing(keras.saving.load_model(tmp_path / "model.keras")) == own
-        assert not [each for each in recwarn if "prepared" in str(each.message)]
+        assert not [warning for warning in recwarn if "prepared" in str(warning.message)]
 
     def test_wrong_settings(self):
         plain = create_mobilenetv2("0.35", 2, SMALL)
@@ -366,7 +366,7 @@ class TestLoadingIntoAModelThatIsKnown:
         mobilenet_zoo.load_checkpoint(model, written(tmp_path, large(7), "timm"))
         assert facts_of(model) == dataclasses.replace(self.OWN, class_names=self.NAMES)
         mobilenet_zoo.preprocessing(model)
-        assert not [each for each in recwarn if "prepared" in str(each.message)]
+        assert not [warning for warning in recwarn if "prepared" in str(warning.message)]
 
     def test_another_guess_replaces_a_guess(self, tmp_path):
         model = large(weights=written(tmp_path, large(7), "timm"))
@@ -406,7 +406,7 @@ class TestFilesByOtherNames:
         loaded = create_mobilenetv2("0.35", None, SMALL, weights=tmp_path / name)
         facts = facts or Facts()
         assert scale(loaded) == ((facts.mean, facts.std), facts.interpolation)
-        assert not [each for each in recwarn if "prepared" in str(each.message)]
+        assert not [warning for warning in recwarn if "prepared" in str(warning.message)]
 
     def test_a_damaged_header_tells_nothing(self, tmp_path):
         path = tmp_path / "weights.safetensors"

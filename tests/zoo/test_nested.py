@@ -275,10 +275,10 @@ def test_the_head_alone(make):
     model = make()
     before = [weight.path for weight in model.trainable_weights]
     set_head_alone(model, True)
-    alone = {each.path.rpartition("/")[0].rpartition("/")[2] for each in model.trainable_weights}
+    alone = {weight.path.rpartition("/")[0].rpartition("/")[2] for weight in model.trainable_weights}
     assert alone == {"head_conv", "classifier" if make is whole else "own_top"}
     set_head_alone(model, False)
-    assert [each.path for each in model.trainable_weights] == before
+    assert [weight.path for weight in model.trainable_weights] == before
 
 
 @each_graph

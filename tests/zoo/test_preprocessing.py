@@ -50,7 +50,7 @@ def images_of_all_kinds():
     except ImportError:
         pass
     else:
-        images += [Image.fromarray(each()) for each in (data.astronaut, data.camera, data.coffee, data.chelsea)]
+        images += [Image.fromarray(load()) for load in (data.astronaut, data.camera, data.coffee, data.chelsea)]
     return images + [images[0].crop((3, 5, 260, 104)), images[1].crop((1, 2, 98, 333))]
 
 

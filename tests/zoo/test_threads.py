@@ -52,7 +52,7 @@ def test_models_that_share_layers_have_one_lock(model):
     other = create_mobilenetv1("0.25", num_classes=4, input_shape=(SIZE, SIZE, 3))
     assert lock_of(around) is lock_of(model) is lock_of(mobilenet_zoo.reset_classifier(model, 3))
     assert lock_of(other) is not lock_of(model)
-    alone = [grad_cam(each, images(i), [i, i]) for i, each in enumerate((model, around))]
+    alone = [grad_cam(one, images(i), [i, i]) for i, one in enumerate((model, around))]
     found = in_threads(2, lambda i: [grad_cam((model, around)[i], images(i), [i, i]) for _ in range(3)])
     for expected, several in zip(alone, found, strict=True):
         for maps, logits in several:

@@ -89,7 +89,7 @@ def _read(recipe, seen=()):
     elif isinstance(recipe, (str, os.PathLike)):
         path = _find(recipe)
         if path in seen:
-            raise ArgumentError(f"{path}: extends itself, through {', '.join(each.name for each in seen)}.")
+            raise ArgumentError(f"{path}: extends itself, through {', '.join(recipe.name for recipe in seen)}.")
         tree, source = _parsed(path)
         folder, stem, seen = path.parent, path.stem, (*seen, path)
     else:

@@ -292,5 +292,5 @@ def difference(first: Recipe, second: Recipe) -> dict[str, tuple[Any, Any]]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: _plain(item) for name, item in value.items()}
     return list(value) if isinstance(value, tuple) else value

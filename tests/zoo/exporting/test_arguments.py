@@ -125,16 +125,16 @@ def test_a_layer_that_only_the_program_knows(old, monkeypatch):
 
 
 def test_a_layer_of_a_module_is_announced(model, old, monkeypatch):
-    told = []
+    announced = []
 
     def run(backend, model_file, modules, jobs, folder):
-        told.extend(modules)
+        announced.extend(modules)
         raise ExportError("enough")
 
     monkeypatch.setattr(process, "run", run)
     with pytest.raises(ExportError, match="enough"):
         mobilenet_zoo.export(with_a_head(OwnLayer()), old)
-    assert told == [OwnLayer.__module__]
+    assert announced == [OwnLayer.__module__]
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,9 @@ def test_whole_images_go_through_the_preprocessing(kind, data_format, tmp_path):
     for i, pixel in enumerate(pixels):
         Image.fromarray(pixel).save(tmp_path / f"{i:02d}.png")
     given = {
-        "PIL images": [Image.fromarray(each) for each in pixels],
-        "bytes": [encoded(each) for each in pixels],
-        "open files": [io.BytesIO(encoded(each)) for each in pixels],
+        "PIL images": [Image.fromarray(pixel) for pixel in pixels],
+        "bytes": [encoded(pixel) for pixel in pixels],
+        "open files": [io.BytesIO(encoded(pixel)) for pixel in pixels],
         "paths": str(tmp_path),
     }[kind]
     channels_last = mobilenet_zoo.preprocessing(known(tiny()))
@@ -92,7 +92,7 @@ def test_damaged_files_are_named_once_and_labels_stay_with_their_images(with_lab
     calibration = (paths, np.arange(20)) if with_labels else paths
     with pytest.warns(MobileNetWarning, match="2 of 20 calibration images are damaged.*03.png.*11.png") as given:
         images = make_plan(known(tiny()), quantization="int8", calibration=calibration).images
-    assert sum(issubclass(each.category, MobileNetWarning) for each in given) == 1
+    assert sum(issubclass(warning.category, MobileNetWarning) for warning in given) == 1
     if with_labels:
         assert not {3, 11} & set(images.labels)
         expected = mobilenet_zoo.preprocessing(known(tiny()))(list(PIXELS))

@@ -45,7 +45,7 @@ def test_a_process_that_hangs(model, old, monkeypatch):
 
 
 def test_what_the_process_has_to_say(model, old, monkeypatch):
-    """A refusal is told in its own words, also if other lines follow in what it prints."""
+    """A refusal is reported in its own words, also if other lines follow in what it prints."""
     say = (
         "import json, pathlib, sys; print('noise');"
         "pathlib.Path(sys.argv[-1]).with_name('answer.json').write_text(json.dumps({'error': 'cannot do it'}))"

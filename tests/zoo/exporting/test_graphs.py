@@ -96,7 +96,7 @@ class TestOperations:
         words = [str(ROOT).encode(), b"site-packages", b".writing-"]
         for path in files(name).values():
             parts = (
-                [*path.parent.glob("a.*")] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+                [*path.parent.glob("a.*")] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
             )
             for part in parts:
                 content = part.read_bytes()

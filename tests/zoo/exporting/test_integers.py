@@ -28,7 +28,7 @@ def unequal():
     first, second = scaled_pair(model)
     scale = np.ones(first.kernel.shape[2] if first.filters is None else first.filters)
     scale[1::4] = 50
-    kernel, bias = (keras.ops.convert_to_numpy(each) for each in (first.kernel, first.bias))
+    kernel, bias = (keras.ops.convert_to_numpy(array) for array in (first.kernel, first.bias))
     first.kernel.assign(kernel * (scale[:, None] if first.filters is None else scale))
     first.bias.assign(bias * scale)
     second.kernel.assign(keras.ops.convert_to_numpy(second.kernel) / scale[:, None])
@@ -64,7 +64,7 @@ def test_blocks_with_a_shortcut_are_one_tie():
     """Whatever writes to or reads from the same map between blocks is scaled together."""
     model = small_v2()
     ties = list(equalization._streams(model))
-    names = [({layer.path.split("/")[0] for layer in each}) for tie in ties for each in (tie.producers, tie.consumers)]
+    names = [({layer.path.split("/")[0] for layer in side}) for tie in ties for side in (tie.producers, tie.consumers)]
     assert ({f"stage3_block{i}" for i in (1, 2, 3)}) in names, "stage 3 adds two shortcuts to its first block's output"
     assert {"stem"} in names
     assert all(tie.is_capped == (tie.producers[0].path.startswith("stem")) for tie in ties)
@@ -114,7 +114,7 @@ def test_rounding_costs_less_after_improving(levels):
     x = images(16)
     plain, improved = unequal(), unequal()
     integers.improve(improved, x, levels)
-    before, after = (simulation.Simulation(each, x, levels).error() for each in (plain, improved))
+    before, after = (simulation.Simulation(one, x, levels).error() for one in (plain, improved))
     assert after < 0.3 * before
     assert relative(answers(improved, x), answers(plain, x)) < 0.1
 
@@ -207,7 +207,7 @@ def test_layers_fall_back_to_float_where_integers_lose(model, tmp_path, monkeypa
     assert report.float_blocks == ("pool", "stem")
     assert report.agreement == 0.9
     assert runs == [1, 1, 3], "one process ranks, one writes the first three trials"
-    (said,) = [str(each.message) for each in given if "float32" in str(each.message)]
+    (said,) = [str(warning.message) for warning in given if "float32" in str(warning.message)]
     assert "int8 alone changes 60.0% of the predictions: searching for layers to keep in float32" in said
     assert "6 trials, about 45 s; --no-search (float_blocks=()) skips this" in said
 

@@ -138,7 +138,7 @@ def test_mixed_precision_becomes_float32(policy, is_nested):
     model.set_weights(plain.get_weights())
     if is_nested:
         image = keras.Input((SIZE, SIZE, 3))
-        model, plain = (keras.Model(image, keras.layers.ReLU()(each(image))) for each in (model, plain))
+        model, plain = (keras.Model(image, keras.layers.ReLU()(one(image))) for one in (model, plain))
     copy = prepared(model, data_format="channels_first")
     assert {layer.compute_dtype for layer in copy._flatten_layers()} == {"float32"}
     same(plain, copy, images())
