@@ -1,6 +1,7 @@
 """An architecture as data: the stem, the stages, row by row, and the head."""
 
 import dataclasses
+from typing import Any
 
 from mobilenet_common.choices import ACTIVATIONS, ANTIALIASING, NORMALIZATIONS, PADDINGS
 from mobilenet_common.errors import ArgumentError, integer, number, one_of
@@ -188,7 +189,7 @@ class Architecture:
         return write(self)
 
 
-def check_activation(argument, value):
+def check_activation(argument: str, value: Any) -> None:
     """Raise a `ValueError` unless Keras knows the activation `value`."""
     if value is None or (isinstance(value, str) and value in ACTIVATIONS):
         return

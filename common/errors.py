@@ -91,7 +91,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _NOT_ESCAPED_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
-def printable(name):
+def printable(name: Any) -> str:
     r"""Return a name or path as text that can be written in UTF-8.
 
     Most systems take any bytes as a file's name. Those that are not UTF-8 reach Python as lone surrogates, which no
@@ -132,7 +132,7 @@ def unknown_name(argument, value, names, see=None):
     return ArgumentError(f"{argument}={value!r} is not known.{hint}{allowed}")
 
 
-def did_you_mean(value, names):
+def did_you_mean(value: Any, names: Iterable[str]) -> str:
     """Return a sentence with the three of `names` that are nearest to `value`, or "" where none is near."""
     by_lower_case = {name.lower(): name for name in names}
     near = difflib.get_close_matches(str(value).lower(), by_lower_case, n=3, cutoff=0.5)
@@ -198,7 +198,7 @@ def mean_and_std(mean: Any, std: Any) -> tuple[Any, Any]:
     )
 
 
-def odd_kernel(argument, value, *, zero_is_none=False) -> Any:
+def odd_kernel(argument: str, value: Any, *, zero_is_none: bool = False) -> Any:
     """Return an odd kernel size, or None for 0 and None where `zero_is_none`; else raise a `ValueError`."""
     if zero_is_none and (value is None or (is_integer(value) and value == 0)):
         return None
@@ -225,7 +225,7 @@ def pair(argument, value, minimum, names="a pair (rows, columns)") -> tuple[Any,
     return first, second
 
 
-def is_integer(value):
+def is_integer(value: Any) -> bool:
     """Return whether `value` is an integer of Python's or NumPy's, and not a bool."""
     plain = plain_value(value)
     return isinstance(plain, numbers.Integral) and not isinstance(plain, bool)

@@ -5,7 +5,7 @@ import enum
 import functools
 import inspect
 import typing
-from typing import cast
+from typing import Any, cast
 
 from mobilenet_common.errors import ArgumentError, UnknownArgumentError, did_you_mean, plain_value
 
@@ -126,7 +126,7 @@ def check_arguments(function, options, known):
         raise UnknownArgumentError(f"{function}() has no argument {name!r}.{hint} Allowed: {', '.join(known)}.")
 
 
-def check_weights(weights):
+def check_weights(weights: Any) -> None:
     """Raise a `ValueError` for weights as timm and torchvision name them, which says what to write in their place."""
     if isinstance(weights, bool):
         instead = '"imagenet"' if weights else "None"
@@ -139,7 +139,7 @@ def check_weights(weights):
         )
 
 
-def without_hub(name):
+def without_hub(name: str) -> str:
     """Return a name without what says that it is on the Hugging Face Hub: `"hf-hub:timm/..."`, `"timm/..."`."""
     return repository_of(name).removeprefix("timm/") if isinstance(name, str) else name
 

@@ -53,7 +53,7 @@ def calls(model):
     return graph_calls(model)
 
 
-def last_layer(model) -> Any:
+def last_layer(model: keras.Model) -> Any:
     """Return the layer that gives a model's first output, be it in a model within the model."""
     layer = model
     while isinstance(layer, keras.Model) and layer.layers:
@@ -62,7 +62,7 @@ def last_layer(model) -> Any:
     return layer
 
 
-def stem_of(model) -> Any:
+def stem_of(model: keras.Model) -> Any:
     """Return the layer that images go into, be it in a model within the model, or None."""
     return next((layer for layer in all_layers(model) if layer.name == "stem"), None)
 
@@ -84,7 +84,7 @@ def expression_inside(model):
     return "".join(["model", *(f".get_layer({name!r})" for name in names)]) if names else ""
 
 
-def where_inside(model):
+def where_inside(model: keras.Model) -> str:
     """Return a sentence for messages that says how to get the MobileNet inside `model`; empty if there is none."""
     inner, expression = _wrapped(model), expression_inside(model)
     if inner is None:

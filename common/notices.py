@@ -4,6 +4,7 @@ import inspect
 import threading
 import warnings
 import weakref
+from typing import Any
 
 from mobilenet_common.errors import MobileNetWarning
 
@@ -12,7 +13,7 @@ _BETWEEN = {"functools", "contextlib"}  # which call back into this library
 _GIVEN, _ONE_AT_A_TIME = weakref.WeakKeyDictionary(), threading.Lock()
 
 
-def warn(message):
+def warn(message: str) -> None:
     """Give a `MobileNetWarning` at the line outside of this library that called into it."""
     here = inspect.currentframe()
     frame, level = here and here.f_back, 2
@@ -21,7 +22,7 @@ def warn(message):
     warnings.warn(message, MobileNetWarning, stacklevel=level)
 
 
-def warn_once(owner, message, kind=None):
+def warn_once(owner: Any, message: str, kind: Any = None) -> None:
     """Give a warning, but one of a kind only once as long as `owner` lives, whatever the filters of warnings are.
 
     Without a `kind` the message is one of its own.

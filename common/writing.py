@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from mobilenet_common.types import PathLike
+
 _PREFIX = ".writing-"
 
 
@@ -41,13 +43,13 @@ def whole_file(path):
         os.replace(part, path)
 
 
-def write_text(path, text):
+def write_text(path: PathLike, text: str) -> None:
     """Write `text` in UTF-8 to `path`, whole or not at all."""
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
-def remove_unfinished(folder):
+def remove_unfinished(folder: PathLike) -> None:
     """Remove what processes that were killed left in `folder`; no other process may be writing there."""
     for left_over in Path(folder).glob(f"{_PREFIX}*"):
         shutil.rmtree(left_over, ignore_errors=True)

@@ -10,7 +10,7 @@ import sys
 from mobilenet_common.errors import install_hint
 
 
-def main():
+def main() -> None:
     """Run the command."""
     missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
     if missing:

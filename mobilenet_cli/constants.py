@@ -28,7 +28,7 @@ def matching(names, pattern):
     return _module("mobilenet_zoo.names").matching(names, pattern)
 
 
-def check_model(argument, name):
+def check_model(argument: str, name: str) -> None:
     """Raise the `ValueError` for a name that no model can have; see `mobilenet_zoo.names.check_model`."""
     _module("mobilenet_zoo.names").check_model(argument, name)
 

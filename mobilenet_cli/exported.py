@@ -8,7 +8,7 @@ from mobilenet_runtime.classifier import ExportedClassifier
 from mobilenet_runtime.runtimes import ENDINGS
 
 
-def is_exported_name(name):
+def is_exported_name(name: str) -> bool:
     """Return whether `--model` names an exported file, be it there or not."""
     return Path(name).suffix in ENDINGS or is_exported(name)
 

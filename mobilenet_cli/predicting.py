@@ -119,7 +119,7 @@ def features(
     end(failed)
 
 
-def check_name(argument, name):
+def check_name(argument: str, name: str) -> None:
     """Raise the `ValueError` for a name that no model has, before a framework is loaded."""
     if not is_exported_name(name):
         check_model(argument, name)
@@ -274,7 +274,7 @@ def _write_jsonl(found, stream):
 _WRITERS = {Format.TABLE: _write_table, Format.CSV: _write_csv, Format.JSONL: _write_jsonl}
 
 
-def end(failed):
+def end(failed: int) -> None:
     """End with status 1 if images could not be read, and say how many."""
     if failed:
         messages.print(f"{failed} of the images could not be read.")

@@ -59,7 +59,7 @@ def quiet(command):
     return run
 
 
-def release():
+def release() -> None:
     """Let everything through again, as for processes that hold back their own lines."""
     _close(show=False)
 

@@ -5,6 +5,7 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Iterator
 
 from mobilenet_common.errors import printable
 
@@ -12,7 +13,7 @@ _CLOSED = 1  # exit status where the reader of the output has gone, as Python's 
 
 
 @contextlib.contextmanager
-def prepared():
+def prepared() -> Iterator[None]:
     """Let standard output and error show what they have no letters for as escapes, and end quietly once closed."""
     codecs.register_error("mobilenet-zoo", _escaped)
     for stream in (sys.stdout, sys.stderr):

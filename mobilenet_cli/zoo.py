@@ -14,7 +14,7 @@ from mobilenet_common.errors import install_hint
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
-def choose_backend():
+def choose_backend() -> None:
     """Set KERAS_BACKEND to an installed one if nobody has chosen, and end the command where nothing is installed.
 
     Keras's own choice, without settings, is TensorFlow, and fails where that isn't installed.
@@ -39,12 +39,12 @@ def _is_installed(name):
     return importlib.util.find_spec(name) is not None
 
 
-def prepare_to_repeat():
+def prepare_to_repeat() -> None:
     """Let TensorFlow, before it starts, run operations in one order, so that a run can be repeated to the last bit."""
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 
-def begin_with_huge_pages():
+def begin_with_huge_pages() -> None:
     """Start this program anew, with the same process id, where glibc does not ask for huge pages yet.
 
     A step of training takes hundreds of megabytes and gives them back, which in pages of 4 kB is a good part of its

@@ -31,7 +31,7 @@ _IGNORED = {
 }
 
 
-def is_ignored(name):
+def is_ignored(name: str) -> bool:
     """Return whether a search of a folder skips a file or folder of this name: hidden files and leftovers."""
     return name.startswith(".") or name.lower() in _IGNORED
 

@@ -8,7 +8,7 @@ from mobilenet_common.nesting import last_layer
 __all__ = ["Facts", "facts_of", "is_classifier", "remember"]
 
 
-def is_classifier(model):
+def is_classifier(model: keras.Model) -> bool:
     """Return whether a model classifies: it has a classifier, class names, or ends in softmax or sigmoid."""
     outputs = getattr(model, "outputs", None) or ()
     if len(outputs) != 1 or len(outputs[0].shape) != 2:

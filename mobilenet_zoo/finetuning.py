@@ -27,7 +27,7 @@ class _WithRates(_Base):
         super().__init__(*args, **kwargs)
         self.rates = {str(layer): float(rate) for layer, rate in rates.items()}
 
-    def build(self, variables):
+    def build(self, variables: Any) -> None:
         super().build(variables)
         self._factors = [rate_of(variable, self.rates) for variable in variables]
 

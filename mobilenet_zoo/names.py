@@ -86,7 +86,7 @@ def matching(names, pattern):
     return sorted(fnmatch.filter(names, pattern))
 
 
-def check_model(argument, name):
+def check_model(argument: str, name: str) -> None:
     """Raise the `ValueError` for a `name` that no model can have, before anything slow begins.
 
     Args:
@@ -117,7 +117,7 @@ def unknown_model(argument, name):
     )
 
 
-def is_repository(name):
+def is_repository(name: str) -> bool:
     """Return whether a name can be a repository on the Hugging Face Hub, with or without a scheme before it.
 
     Of timm's own repositories only those in `WEIGHTS` hold MobileNets.

@@ -73,7 +73,7 @@ def hub_client():
     return _library("huggingface_hub", "hub")
 
 
-def discard(path):
+def discard(path: Path) -> None:
     """Remove a file from a cache, and what its link leads to."""
     path.resolve().unlink(missing_ok=True)
     path.unlink(missing_ok=True)

@@ -106,7 +106,7 @@ def load_into(model, checkpoint, adapt=False):
     return model
 
 
-def check_is_mobilenet(model):
+def check_is_mobilenet(model: keras.Model) -> None:
     """Raise a `ValueError` if the MobileNet of `model` is a layer of it, where no library's names reach."""
     inside = where_inside(model)
     if inside:

@@ -2,11 +2,13 @@
 
 import functools
 import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import keras
 
 from mobilenet_common.errors import MobileNetError
+from mobilenet_common.types import Tensor
 
 try:
     _variables: Any = importlib.import_module("keras.src.backend.common.variables")
@@ -68,7 +70,7 @@ def run_graph(model, inputs, replace):
     return model._run_through_graph(inputs, operation_fn=replace)
 
 
-def is_direct_call(layer, x):
+def is_direct_call(layer: keras.layers.Layer, x: Tensor) -> bool:
     """Return whether calling `layer` on `x` would do nothing in Keras beyond `layer.call(x)`.
 
     Stands in for a cheap `Layer.__call__`: under PyTorch Keras's takes as long as a small convolution. Use it only
@@ -106,7 +108,7 @@ def group_attributes(store):
 # Training
 
 
-def build_symbolically(model, batch):
+def build_symbolically(model: keras.Model, batch: tuple) -> None:
     """Make the variables of a compiled model's metrics and optimizer, as `fit` does under JAX and PyTorch.
 
     Stands in for a public "build for training". Keras 3.0 to the latest; required.
@@ -118,7 +120,7 @@ def build_symbolically(model, batch):
     model._symbolic_build(data_batch=batch)
 
 
-def build_before_fit(model, build):
+def build_before_fit(model: keras.Model, build: Callable) -> None:
     """Let `build()` replace what `fit` under TensorFlow does to a model that has not run.
 
     Keras's own takes a batch from the data for it. Keras 3.5 to the latest; where it is missing, `fit` doesn't build.
@@ -126,7 +128,7 @@ def build_before_fit(model, build):
     model._maybe_symbolic_build = lambda **_: build()
 
 
-def wrap_method(owner, name, wrap):
+def wrap_method(owner: Any, name: str, wrap: Callable) -> None:
     """Replace the method `name` of one object by `wrap(method)`, once; a second time does nothing.
 
     Stands in for hooks around `Optimizer.apply` and `Model.make_train_function`, which are public methods but can't be
@@ -136,7 +138,7 @@ def wrap_method(owner, name, wrap):
         setattr(owner, name, wrap(getattr(owner, name)))
 
 
-def wrap_epoch_results(model, wrap):
+def wrap_epoch_results(model: keras.Model, wrap: Callable) -> None:
     """Wrap what turns a model's metrics into the logs of an epoch or an evaluation, once.
 
     Stands in for a public hook between the last batch and the logs. Keras 3.5 to the latest; required.
@@ -148,7 +150,7 @@ def wrap_epoch_results(model, wrap):
 _PATCHED = "is_patched"
 
 
-def patch_reduce_per_replica():
+def patch_reduce_per_replica() -> None:
     """Let `fit` run under TensorFlow's MultiWorkerMirroredStrategy.
 
     Keras 3.12 to 3.15 reduces scalars along an axis there, which fails; other versions are left alone.
@@ -227,7 +229,7 @@ class OptimizerHooks(_Base):
         super().__init_subclass__(**kwargs)
         _require(keras.optimizers.Optimizer, *OptimizerHooks._STEPS)
 
-    def has_weight_decay(self, variable):
+    def has_weight_decay(self, variable: Any) -> bool:
         """Return whether weight decay applies to `variable`."""
         return super()._use_weight_decay(variable)
 
@@ -235,7 +237,7 @@ class OptimizerHooks(_Base):
         """Return the gradients to use in place of `gradients`, before they are clipped or accumulated."""
         return gradients
 
-    def update_variables(self, update, gradients, variables, learning_rate):
+    def update_variables(self, update: Callable, gradients: Any, variables: Any, learning_rate: float) -> None:
         """Call `update(gradients, variables, learning_rate)` for all variables, in as many groups as needed."""
         update(gradients, variables, learning_rate)
 

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 
-def is_traced_for_xla():
+def is_traced_for_xla() -> bool:
     """Return whether what is traced now belongs to a function with `jit_compile=True`.
 
     Stands in for a public view of a trace's compiler. TensorFlow 2.3 to the latest; False where it is missing, so that

@@ -9,7 +9,7 @@ from torch.utils import _pytree
 ASSERT_METADATA = getattr(getattr(torch.ops.aten, "_assert_tensor_metadata", None), "default", None)
 
 
-def is_view(tensor):
+def is_view(tensor: Any) -> bool:
     """Return whether `tensor` shares its memory with another that autograd knows.
 
     Stands in for a public name of the same check. PyTorch 1.0 to the latest; required.

@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import math
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ _BLANK = contextvars.ContextVar("blank kernels", default=False)
 
 
 @contextlib.contextmanager
-def blank_kernels(blank=True):
+def blank_kernels(blank: bool = True) -> Iterator[None]:
     """Let kernels start as zeros in this scope: those of a model whose weights come from a file.
 
     To draw them would be a tenth of the time that such a model takes to load.

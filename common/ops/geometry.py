@@ -3,7 +3,7 @@
 from typing import Any
 
 
-def output_size(size, stride) -> Any:
+def output_size(size: Any, stride: int) -> Any:
     """Return rows or columns that come out of a padded convolution: `ceil(size / stride)`, None for None.
 
     Both paddings give the same size for an odd kernel; they differ in which pixels the kernel is centered on.

@@ -22,7 +22,7 @@ def along_channels(vector, data_format):
     return vector if data_format == "channels_last" else ops.reshape(vector, (-1, 1, 1))
 
 
-def split_shape(shape, data_format) -> Any:
+def split_shape(shape: Any, data_format: str) -> Any:
     """Return `(batch, height, width, channels)` of a 4-D `shape`."""
     if data_format == "channels_last":
         return tuple(shape)
@@ -47,7 +47,7 @@ def to_channels_first(x):
 
 
 @functools.cache
-def lacks_channels_first():
+def lacks_channels_first() -> bool:
     """Return whether the backend's convolutions refuse channels-first images here, as TensorFlow's do without a GPU."""
     if keras.backend.backend() != "tensorflow":
         return False

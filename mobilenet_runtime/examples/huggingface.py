@@ -3,6 +3,7 @@
 import io
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def is_dataset(data):
     return library is not None and isinstance(data, (library.Dataset, library.DatasetDict))
 
 
-def is_saved(folder):
+def is_saved(folder: Path) -> bool:
     """Return whether `save_to_disk` wrote this folder."""
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 

@@ -25,6 +25,6 @@ class Part:
     names: Sequence[str] | None = None
 
 
-def part_name(name):
+def part_name(name: str) -> str:
     """Return the name that a part goes by here, whatever its source calls it."""
     return _NAMES.get(str(name).lower(), str(name).lower())

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mobilenet_common.internals.litert_internals import graph_operations
+from mobilenet_common.types import PathLike
 from mobilenet_runtime.metadata import FILE
 from mobilenet_runtime.runtimes.base import Exported, imported, refusals
 from mobilenet_runtime.runtimes.pool import Pool, parallel_calls
@@ -135,7 +136,7 @@ def _real(values, details):
     return (values.astype("float32") - np.float32(zero)) * np.float32(scale)
 
 
-def associated_file(path, name):
+def associated_file(path: PathLike, name: str) -> str | None:
     """Return a text file that travels at the end of a `.tflite`, as LiteRT's metadata keep them, or None."""
     if not zipfile.is_zipfile(path):
         return None

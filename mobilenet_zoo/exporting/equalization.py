@@ -1,6 +1,7 @@
 """Cross-layer equalization: the channels of an activation, which share one scale of 8 bits, get ranges that suit it."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
@@ -32,12 +33,12 @@ class Tie:
     tensors: tuple
 
     @property
-    def is_capped(self):
+    def is_capped(self) -> bool:
         """Whether a ReLU6 keeps the channels below 6."""
         return any(producer.activation is _RELU6 for producer in self.producers)
 
 
-def equalize(model, images, levels):
+def equalize(model: keras.Model, images: Any, levels: int) -> None:
     """Move factors between the convolutions of a prepared model, so that rounding to 8 bits adds little noise.
 
     Nagel et al., 2019 (section 4.1) equalize pairs of layers. Here all blocks that a shortcut ties together count as

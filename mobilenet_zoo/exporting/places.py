@@ -1,12 +1,14 @@
 """Files and folders that take their place when they are whole."""
 
 import contextlib
+from pathlib import Path
+from typing import Any
 
 from mobilenet_common.errors import ArgumentError, ExportError
 from mobilenet_common.writing import folder_beside
 
 
-def check_place(path, format):
+def check_place(path: Path, format: Any) -> None:
     """Raise a `ValueError` where something lies at `path` that an export must not replace."""
     if format.ending and path.is_dir():
         raise ArgumentError(f"path={str(path)!r} is a folder: name a file in it that ends with {format.ending}.")

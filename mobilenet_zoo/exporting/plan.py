@@ -60,7 +60,7 @@ class Plan:
         """Height and width of the file's images."""
         return self.transform.size
 
-    def check(self, format):
+    def check(self, format: Any) -> None:
         """Raise a `ValueError` or `ExportError` if the file can't be written in `format`."""
         if self.quantization is not None and self.quantization not in format.quantizations:
             offered = ", ".join(map(repr, format.quantizations)) or "none"

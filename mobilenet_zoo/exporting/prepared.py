@@ -115,7 +115,7 @@ def data_format_of(model):
     return next((layer.data_format for layer in layers), keras.config.image_data_format())
 
 
-def ends_in_softmax(model):
+def ends_in_softmax(model: keras.Model) -> bool:
     """Return whether the model's last layer, be it in a model within the model, gives probabilities."""
     return _last_activation(model) is not None
 

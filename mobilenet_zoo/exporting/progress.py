@@ -59,12 +59,12 @@ class Progress:
             total = max(self.total, self.number)
             self.callback(ExportStep(str(path), text, self.number, total, now - self.start, remaining, notice))
 
-    def extend(self, steps, seconds):
+    def extend(self, steps: int, seconds: float) -> None:
         """Add `steps` that were not known before and that take about `seconds`."""
         self.total += steps
         self.end = time.monotonic() + seconds
 
-    def drop(self, steps):
+    def drop(self, steps: int) -> None:
         """Take back `steps` that are not needed any more."""
         self.total -= steps
         self.end = None

@@ -89,7 +89,7 @@ class Simulation:
         self.outputs: list[np.ndarray] = []
         self._observe()
 
-    def correct_biases(self):
+    def correct_biases(self) -> None:
         """Give every convolution the bias that makes up for what rounding shifts its sums by.
 
         Rounding shifts sums (Nagel et al., 2019, section 4.2). The mean hangs on a few large values that are clipped,

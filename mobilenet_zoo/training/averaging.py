@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 
@@ -42,11 +43,11 @@ class EvaluateAverages(keras.callbacks.Callback):
         super().__init__()
         self._inside: contextlib.AbstractContextManager | None = None
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._inside = averaged_weights(self.model)
         self._inside.__enter__()
 
-    def on_test_end(self, logs=None):
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._inside is not None:
             self._inside.__exit__(None, None, None)
             self._inside = None

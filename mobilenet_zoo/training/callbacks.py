@@ -4,6 +4,7 @@ import math
 import signal
 import threading
 import time
+from typing import Any
 
 import keras
 
@@ -52,11 +53,11 @@ class Position:
         """The number of the epoch that the next step belongs to."""
         return self.step // self.steps_per_epoch
 
-    def is_within_an_epoch(self):
+    def is_within_an_epoch(self) -> bool:
         """Return whether some of an epoch's steps are trained, and some are not."""
         return self.step % self.steps_per_epoch != 0
 
-    def is_looked_at(self):
+    def is_looked_at(self) -> bool:
         """Return whether what the step gave is looked at: after each tenth, and after the last of an epoch."""
         return self.step % _LOOK_EVERY == 0 or not self.is_within_an_epoch()
 
@@ -64,7 +65,7 @@ class Position:
 class Callbacks(keras.callbacks.CallbackList):
     """Hands what a step gave on as it is; Keras's own makes numbers of it, and so waits for the device each time."""
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         for callback in self.callbacks:
             callback.on_train_batch_end(batch, logs=logs)
 
@@ -104,31 +105,31 @@ class Saving(keras.callbacks.Callback):
             self._metrics = checkpoint.arrays if same and self.position.is_within_an_epoch() else None
             self._random = checkpoint.arrays if self._writes else None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if threading.current_thread() is threading.main_thread() and self._before is None:
             self._before = signal.signal(signal.SIGTERM, lambda *_: self._asked.set())
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self._metrics is not None:  # Keras has just set them to 0
             restore(self.model, self._metrics, ("metrics",))
             self._metrics = None
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # Beginning a `fit` draws numbers, under PyTorch, that one which goes on would not draw.
         if self._random is not None:
             restore_random_state(self._random)
             self._random = None
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._random = random_state()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self.position.is_looked_at() and not math.isfinite(float((logs or {}).get("loss", 0.0))):
             self._stop("the loss")
         if self.position.is_within_an_epoch():  # at its end it has to be evaluated first
             self._save_if(self._every)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._save_if(self._every / 2 if self.position.epoch < self._epochs else 0)
 
     def _save_if(self, seconds):
@@ -151,7 +152,7 @@ class Saving(keras.callbacks.Callback):
         answers = self._cluster.gather([self._asked.is_set(), due])
         return any(stop for stop, _ in answers), answers[0][1]
 
-    def save(self):
+    def save(self) -> None:
         """Write a checkpoint of this moment. Every process calls it: under JAX reading the state takes all of them."""
         start = time.monotonic()
         arrays = capture(self.model)
@@ -162,7 +163,7 @@ class Saving(keras.callbacks.Callback):
         self._saved_at = time.monotonic()
         self.blocked_s += self._saved_at - start
 
-    def save_best(self):
+    def save_best(self) -> None:
         """Keep the weights that were just evaluated, the averages where there are some, as the best; as `save`."""
         # A run resumed from before its best epoch comes to it again.
         if not self._cluster.broadcast_value(self._writes and self.position.step not in self.best.steps()):
@@ -172,7 +173,7 @@ class Saving(keras.callbacks.Callback):
         if self._writes:
             self.best.save(self.position.step, arrays, {"row": self.position.history[-1]})
 
-    def close(self):
+    def close(self) -> None:
         """Wait for what is being written; SIGTERM ends the process again as before."""
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
@@ -212,13 +213,13 @@ class Log(keras.callbacks.Callback):
         self.pipeline, self.held_out = pipeline, held_out
         self.board, self.saving = board, saving
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._began, self._step, self._waited = time.monotonic(), self.position.step, self.pipeline.waited_s
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.position.step = self._step + batch + 1
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         seconds = time.monotonic() - self._began
         steps = self.position.step - self._step
         row = {"epoch": self.position.step // self.position.steps_per_epoch, "step": self.position.step}

@@ -55,7 +55,7 @@ class RunFolder:
     def __exit__(self, *error):
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Let another run have the folder, and leave no trace where none was begun."""
         try:
             if not self.is_begun() and not self._has_lock:
@@ -67,7 +67,7 @@ class RunFolder:
         finally:
             self._lock.release()
 
-    def is_begun(self):
+    def is_begun(self) -> bool:
         """Return whether a run has been here."""
         return (self.path / RUN).is_file()
 
@@ -99,7 +99,7 @@ class RunFolder:
         """Return what `begin` was given."""
         return json.loads((self.path / RUN).read_text(encoding="utf-8"))["asked"]
 
-    def write(self, name, text):
+    def write(self, name: str, text: str) -> None:
         """Write a file of the run, whole or not at all."""
         write_text(self.path / name, text)
 

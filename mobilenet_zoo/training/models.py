@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -68,7 +69,7 @@ def set_head_alone(model, alone):
 
 
 @contextlib.contextmanager
-def norms_restored(model):
+def norms_restored(model: keras.Model) -> Iterator[None]:
     """Let batch norm be as frozen after the block as it was before, so that the run's model trains like any other."""
     before = []
     for layer in [model, *all_layers(model)]:  # a block before what is in it

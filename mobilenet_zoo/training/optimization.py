@@ -10,6 +10,7 @@ Keras's own optimizers do the arithmetic. What they lack, or do otherwise than t
 - Over TensorFlow's replicas gradients are summed before they are clipped, not after.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -31,7 +32,7 @@ class _Trained(OptimizerHooks):
         self.l2, self.decay_depthwise, self.ema_warmup = l2, decay_depthwise, ema_warmup
         self.rates = {str(layer): float(rate) for layer, rate in (rates or {}).items()}
 
-    def build(self, variables):
+    def build(self, variables: Any) -> None:
         super().build(variables)
         self._decays = [decays(variable, self.decay_depthwise) for variable in variables]
         self._factors = [rate_of(variable, self.rates) for variable in variables]
@@ -51,7 +52,7 @@ class _Trained(OptimizerHooks):
             for gradient, variable in zip(gradients, variables, strict=True)
         ]
 
-    def update_variables(self, update, gradients, variables, learning_rate):
+    def update_variables(self, update: Callable, gradients: Any, variables: Any, learning_rate: float) -> None:
         groups = {}
         for gradient, variable in zip(gradients, variables, strict=True):
             factor = self._factors[variable_index(self, variable)]
@@ -76,7 +77,7 @@ class _Trained(OptimizerHooks):
         """Leave the model its own weights at the end of `fit`, since another one may go on with them."""
 
 
-def decays(variable, depthwise=True):
+def decays(variable: Any, depthwise: bool = True) -> bool:
     """Return whether weight decay applies to a variable: to kernels, not to norms, biases and layer scales.
 
     Args:

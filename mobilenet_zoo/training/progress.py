@@ -26,7 +26,7 @@ class ProgressBar(keras.callbacks.Callback):
         self._bar: Any = None
         self._loss = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self._bar is None:
             columns = (
                 TextColumn("epoch {task.fields[epoch]}"),
@@ -48,10 +48,10 @@ class ProgressBar(keras.callbacks.Callback):
             self._task = self._bar.add_task("", total=total, completed=self.position.step, **fields)
             self._bar.start()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._began, self._first, self._waited = time.monotonic(), self.position.step, self.pipeline.waited_s
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._loss is None or self.position.is_looked_at():
             self._loss = float((logs or {}).get("loss", 0.0))
         seconds = time.monotonic() - self._began
@@ -64,7 +64,7 @@ class ProgressBar(keras.callbacks.Callback):
             waiting=(self.pipeline.waited_s - self._waited) / seconds,
         )
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         row = self.position.history[-1]
         parts = [f"epoch {row['epoch']} of {self.epochs}"]
         for name, words, form in (
@@ -82,7 +82,7 @@ class ProgressBar(keras.callbacks.Callback):
         else:
             print(line, flush=True)
 
-    def close(self):
+    def close(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.stop()

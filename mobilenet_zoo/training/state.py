@@ -3,6 +3,7 @@
 import random
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -135,7 +136,7 @@ def random_state():
     return state
 
 
-def restore_random_state(state):
+def restore_random_state(state: Any) -> None:
     """Put back what `random_state` gave, from among other arrays too."""
     has_gauss, gauss = state["random/python_gauss"]
     random.setstate((3, tuple(int(word) for word in state["random/python"]), float(gauss) if has_gauss else None))

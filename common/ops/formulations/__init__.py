@@ -6,6 +6,7 @@ compiler is good as it is, in a backend that is not known here. Every entry was 
 
 import contextlib
 import importlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -105,7 +106,7 @@ _shared: dict[str, Any] = {}
 
 
 @contextlib.contextmanager
-def traced_for(target):
+def traced_for(target: str) -> Iterator[None]:
     """Let operations take the form that `target`'s converter handles best, for a program traced in this scope.
 
     Args:
@@ -120,7 +121,7 @@ def traced_for(target):
         _target = before
 
 
-def is_traced_for_export():
+def is_traced_for_export() -> bool:
     """Return whether the program that is traced now leaves for another runtime."""
     return _target is not None or (native is not None and native.platform() == "traced")
 
@@ -149,7 +150,7 @@ def batch_shared(normalize_batch):
         _shared = before
 
 
-def fastest(operation, data_format) -> Any:
+def fastest(operation: str, data_format: str) -> Any:
     """Return the function for `operation`, a name of `keras_default`, on the platform that is traced for."""
     if _target is not None:
         return _target.get(operation) or getattr(keras_default, operation)

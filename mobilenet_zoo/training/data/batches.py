@@ -2,6 +2,7 @@
 
 import collections
 import time
+from typing import Any
 
 import numpy as np
 
@@ -79,11 +80,11 @@ class _Iterator(grain.DatasetIterator):
     def get_state(self):
         return {"step": self._step}
 
-    def set_state(self, state):
+    def set_state(self, state: Any) -> None:
         self._drop_reader()
         self._step = state["step"]
 
-    def close(self):
+    def close(self) -> None:
         super().close()
         self._drop_reader()
 

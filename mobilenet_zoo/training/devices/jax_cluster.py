@@ -87,7 +87,7 @@ class _JaxCluster(Cluster):
 
         return exchange(value, multihost_utils.process_allgather)
 
-    def close(self, failed=False):
+    def close(self, failed: bool = False) -> None:
         keras.distribution.set_distribution(self._before)
         if self.process_count > 1 and not failed:
             jax.distributed.shutdown()

@@ -50,7 +50,7 @@ class _TorchCluster(Cluster):
         count = distributed.get_world_size()
         super().__init__(distributed.get_rank(), count, count)
 
-    def prepare(self, model):
+    def prepare(self, model: keras.Model) -> None:
         if model.jit_compile:
             raise ArgumentError("jit_compile=True is not allowed with several processes under PyTorch.")
         _copy_from_first(model.variables + model.optimizer.variables)
@@ -71,7 +71,7 @@ class _TorchCluster(Cluster):
     def gather(self, value):
         return exchange(value, _gather_rows)
 
-    def close(self, failed=False):
+    def close(self, failed: bool = False) -> None:
         distributed.destroy_process_group()
 
 
