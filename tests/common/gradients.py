@@ -28,7 +28,7 @@ def second_gradients(function, *arrays, compiled=False):
     if keras.backend.backend() == "jax":
         import jax
 
-        found = jax.grad(first, tuple(range(len(arrays))))(*map(ops.convert_to_tensor, arrays))
+        found = jax.jit(jax.grad(first, tuple(range(len(arrays)))))(*map(ops.convert_to_tensor, arrays))
     else:
         found = _gradients(lambda *tensors: first(*tensors), arrays, compiled, reduce=False)
     return [ops.convert_to_numpy(g) for g in found]
@@ -43,6 +43,10 @@ def _gradients(function, arrays, compiled, reduce=True):
         import tensorflow as tf
 
         return tf.function(lambda *t: _raw_gradients(function, t, reduce), jit_compile=compiled)(*tensors)
+    if backend == "jax":
+        import jax
+
+        return jax.jit(lambda *t: _raw_gradients(function, t, reduce))(*tensors)
     return _raw_gradients(function, tensors, reduce)
 
 

@@ -51,18 +51,29 @@ def images(batch, height, width, channels, data_format):
 
 
 def run(function, *arrays, compiled=False):
-    """The function's result as a float32 array; with `compiled`, TensorFlow compiles it by XLA."""
+    """The function's results as float32 arrays; with `compiled`, TensorFlow compiles it by XLA."""
     if compiled:
         import tensorflow as tf
 
         function = tf.function(function, jit_compile=True)
-    return ops.convert_to_numpy(ops.cast(function(*map(ops.convert_to_tensor, arrays)), "float32"))
+    elif BACKEND == "jax":  # one program compiles faster than its operations one by one
+        import jax
+
+        function = jax.jit(function)
+    results = function(*map(ops.convert_to_tensor, arrays))
+    return keras.tree.map_structure(lambda y: ops.convert_to_numpy(ops.cast(y, "float32")), results)
 
 
 def close(actual, expected, tolerance):
     """Assert equality up to `tolerance` of the largest number."""
     assert actual.shape == expected.shape
     assert np.abs(actual - expected).max() <= tolerance * max(1.0, np.abs(expected).max())
+
+
+def all_close(actual, expected, tolerance):
+    """Assert as `close` of two sequences of arrays."""
+    for ours, theirs in zip(actual, expected, strict=True):
+        close(ours, theirs, tolerance)
 
 
 def pair(operation, drawn, dtype="float32"):
@@ -124,8 +135,7 @@ def check_gradients(operation, drawn):
     expected = gradients(default, *arrays)
     if drawn["dtype"] == "bfloat16":  # a bias's gradient is a long sum in bfloat16, by Keras's own functions too
         found, expected = found[:2], expected[:2]
-    for ours, theirs in zip(found, expected, strict=True):
-        close(ours, theirs, TOLERANCES[drawn["dtype"]])
+    all_close(found, expected, TOLERANCES[drawn["dtype"]])
 
 
 @pytest.mark.parametrize("compiled", XLA)
@@ -145,8 +155,7 @@ def test_second_gradients_of_depthwise_agree_with_a_sum_of_products(stride, padd
     found = second_gradients(lambda x, k: ops.square(fast(x, k, bias)), x, kernel, compiled=compiled)
     offset = ops.convert_to_tensor(as_channels(bias, data_format))
     expected = second_gradients(lambda x, k: ops.square(plain(x, k) + offset), x, kernel)
-    for ours, theirs in zip(found, expected, strict=True):
-        close(ours, theirs, 2e-5)
+    all_close(found, expected, 2e-5)
 
 
 def as_channels(vector, data_format):
@@ -171,18 +180,16 @@ def test_batch_norm_and_activation_agree_with_keras(shape, data_format, activati
     tensors = [ops.convert_to_tensor(v) for v in with_given[:4]]
     ours = lambda x: our_ops.batch_norm(x, *tensors, 1e-3, function, data_format)  # noqa: E731
     close(run(ours, x, compiled=compiled), expected, 1e-5)
-    for part in range(3):
-        train = lambda x, g, b: our_ops.batch_norm_training(x, g, b, 1e-3, function, data_format)[part]  # noqa: B023,E731
-        default = lambda x, g, b: keras_default.normalize_batch(x, g, b, 1e-3, function, data_format)[part]  # noqa: B023,E731
-        close(run(train, x, gamma, beta, compiled=compiled), run(default, x, gamma, beta), 1e-5)
+    rest = (1e-3, function, data_format)
+    found = run(lambda *a: our_ops.batch_norm_training(*a, *rest), x, gamma, beta, compiled=compiled)
+    all_close(found, run(lambda *a: keras_default.normalize_batch(*a, *rest), x, gamma, beta), 1e-5)
     if shape[0] * shape[1] * shape[2] > 3:  # three numbers, normalized, are at a kink of ReLU6
         # Squared, so that every second derivative is there.
-        y = lambda f: lambda x, g, b: ops.square(f(x, g, b, 1e-3, function, data_format)[0])  # noqa: E731
+        y = lambda f: lambda *a: ops.square(f(*a, *rest)[0])  # noqa: E731
         fast, default = y(our_ops.batch_norm_training), y(keras_default.normalize_batch)
         for derivatives in (gradients,) if data_format == "channels_first" else (gradients, second_gradients):
             found = derivatives(fast, x, gamma, beta, compiled=compiled)
-            for ours_, theirs in zip(found, derivatives(default, x, gamma, beta), strict=True):
-                close(ours_, theirs, 1e-4)
+            all_close(found, derivatives(default, x, gamma, beta), 1e-4)
 
 
 @pytest.mark.parametrize("compiled", XLA)
@@ -199,18 +206,15 @@ def test_pointwise_batch_norm_agrees_with_keras(shape, filters, data_format, act
     gamma, beta = numbers(filters, seed=2), numbers(filters, seed=3)
     rest = (1e-3, keras.activations.get(activation), data_format)
     arrays = (x, kernel, gamma, beta)
-    for part in range(3):
-        fast = lambda *a: our_ops.pointwise_batch_norm_training(*a, *rest)[part]  # noqa: B023,E731
-        default = lambda *a: keras_default.pointwise_normalize_batch(*a, *rest)[part]  # noqa: B023,E731
-        close(run(fast, *arrays, compiled=compiled), run(default, *arrays), 2e-5)
+    found = run(lambda *a: our_ops.pointwise_batch_norm_training(*a, *rest), *arrays, compiled=compiled)
+    all_close(found, run(lambda *a: keras_default.pointwise_normalize_batch(*a, *rest), *arrays), 2e-5)
     if shape[0] > 1:  # of one number the normalized one is zero, a kink
         y = lambda f: lambda *a: ops.square(f(*a, *rest)[0])  # noqa: E731
         fast, default = y(our_ops.pointwise_batch_norm_training), y(keras_default.pointwise_normalize_batch)
         once_is_enough = shape[1] > 5 or data_format == "channels_first"
         for derivatives in (gradients,) if once_is_enough else (gradients, second_gradients):
             found = derivatives(fast, *arrays, compiled=compiled)
-            for ours, theirs in zip(found, derivatives(default, *arrays), strict=True):
-                close(ours, theirs, 1e-4)
+            all_close(found, derivatives(default, *arrays), 1e-4)
 
 
 def test_only_an_owner_may_be_overwritten():
@@ -231,9 +235,7 @@ def test_attention_agrees_with_keras(value_size):
     ours = lambda q, k, v: fast(q, k, v, None)  # noqa: E731
     default = lambda q, k, v: keras_default.attend(q, k, v, None)  # noqa: E731
     close(run(ours, query, key, value), run(default, query, key, value), 1e-5)
-    pairs = zip(gradients(ours, query, key, value), gradients(default, query, key, value), strict=True)
-    for found, expected in pairs:
-        close(found, expected, 1e-5)
+    all_close(gradients(ours, query, key, value), gradients(default, query, key, value), 1e-5)
 
 
 def test_an_unknown_platform_computes_by_keras(monkeypatch):
@@ -310,8 +312,8 @@ def test_depthwise_under_the_transformations_of_jax(stride):
         "vmap over kernels": lambda f: jax.vmap(jax.grad(score(f)), (0, None))(stacked, x),
         "vmap over images": lambda f: jax.vmap(jax.grad(score(f)), (None, 0))(kernel, x[:, None]),
         "checkpoint": lambda f: jax.grad(jax.checkpoint(score(f)))(kernel, x),
-        "hessian": lambda f: jax.jacfwd(jax.grad(score(f)))(kernel, x),
-        "reverse over reverse": lambda f: jax.jacrev(jax.grad(score(f)))(kernel, x),
+        "hessian": lambda f: jax.jit(jax.jacfwd(jax.grad(score(f))))(kernel, x),
+        "reverse over reverse": lambda f: jax.jit(jax.jacrev(jax.grad(score(f))))(kernel, x),
     }
     for name, transform in transforms.items():
         np.testing.assert_allclose(transform(fast), transform(default), rtol=1e-4, atol=1e-4, err_msg=name)
