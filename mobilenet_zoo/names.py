@@ -13,6 +13,7 @@ from pathlib import Path
 from mobilenet_common.architecture import Architecture, model_name
 from mobilenet_common.errors import ArgumentError, did_you_mean
 from mobilenet_common.foreign import repository_of, without_hub
+from mobilenet_common.types import PathLike
 from mobilenet_v1 import architectures as v1
 from mobilenet_v1 import weights as v1_weights
 from mobilenet_v2 import architectures as v2
@@ -86,7 +87,7 @@ def matching(names, pattern):
     return sorted(fnmatch.filter(names, pattern))
 
 
-def check_model(argument: str, name: str) -> None:
+def check_model(argument: str, name: PathLike) -> None:
     """Raise the `ValueError` for a `name` that no model can have, before anything slow begins.
 
     Args:
