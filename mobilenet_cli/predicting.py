@@ -24,6 +24,7 @@ from mobilenet_common.errors import ArgumentError, integer, printable
 from mobilenet_common.foreign import without_hub
 from mobilenet_common.writing import whole_file
 from mobilenet_runtime import decode_predictions, reading
+from mobilenet_runtime.file_formats import ENDINGS
 from mobilenet_runtime.labels import imagenet_classes
 
 Images = Annotated[list[str], typer.Argument(help="Files, folders (with all below them) and patterns.")]
@@ -34,7 +35,7 @@ ModelName = Annotated[
         "-m",
         help="Weights as `list` names them, a model's name for its best ones, a .keras file, a folder of "
         "save_pretrained, or a repository on the Hugging Face Hub, user/name. `predict` also takes an exported file: "
-        ".tflite, .onnx, .xml, .pt2 or the folder of a SavedModel.",
+        f"{', '.join(ENDINGS)} or the folder of a SavedModel.",
     ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", "-b", help="Images that the model takes at once.")]

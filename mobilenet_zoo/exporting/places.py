@@ -6,6 +6,7 @@ from typing import Any
 
 from mobilenet_common.errors import ArgumentError, ExportError
 from mobilenet_common.writing import folder_beside
+from mobilenet_runtime.file_formats import SAVED_MODEL_FILE
 
 
 def check_place(path: Path, format: Any) -> None:
@@ -15,7 +16,7 @@ def check_place(path: Path, format: Any) -> None:
     if not format.ending and path.exists():
         if not path.is_dir():
             raise ArgumentError(f"path={str(path)!r} is a file, and a SavedModel is a folder: name another.")
-        if any(path.iterdir()) and not (path / "saved_model.pb").exists():
+        if any(path.iterdir()) and not (path / SAVED_MODEL_FILE).exists():
             raise ArgumentError(f"path={str(path)!r} is a folder with something else in it: name a new one.")
 
 
