@@ -361,6 +361,9 @@ class TestLabels:
         file = self.listed(tmp_path, [("a.jpg", "0", "1")])
         with pytest.raises(ValueError, match="3 fields"):
             read_labels(file, [a], None, 3)
+        Path(file).write_bytes(b"a.jpg,caf\xe9\n")
+        with pytest.raises(ValueError, match="labels.csv is not text in UTF-8"):
+            read_labels(file, [a], None, 3)
 
     def test_features_have_no_classes(self, photos, tmp_path):
         body = create_mobilenetv4(TINY, input_shape=(SIZE, SIZE, 3), include_top=False)
