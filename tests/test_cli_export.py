@@ -11,16 +11,16 @@ import pytest
 from PIL import Image
 
 import mobilenet_zoo
-from mobilenet_cli.labels import read_labels
+from mobilenet_cli.calibration_labels import read_labels
 from mobilenet_common import Architecture
 from mobilenet_common.architecture import Conv, Inverted
 from mobilenet_common.errors import ExportError
+from mobilenet_common.facts import Facts, remember
 from mobilenet_runtime import load
+from mobilenet_runtime.class_names import imagenet_classes
 from mobilenet_runtime.examples import read_examples
-from mobilenet_runtime.labels import imagenet_classes
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo import ExportReport
-from mobilenet_zoo.facts import Facts, remember
 from tests.test_cli import plain, run
 
 pytestmark = pytest.mark.across

@@ -20,10 +20,10 @@ import mobilenet_zoo  # noqa: F401 - registers the layers
 from mobilenet_common.errors import ExportError
 from mobilenet_runtime.embedding import embed
 from mobilenet_runtime.metadata import Metadata
+from mobilenet_zoo.exporting.destination import size_on_disk
 from mobilenet_zoo.exporting.formats import FORMATS
 from mobilenet_zoo.exporting.integers import improve, seen
 from mobilenet_zoo.exporting.job import Job, Result
-from mobilenet_zoo.exporting.places import size_on_disk
 from mobilenet_zoo.exporting.prepared import data_format_of, prepare, with_blocks
 from mobilenet_zoo.exporting.progress import steps_of
 from mobilenet_zoo.exporting.quantizing import FULL, QUANTIZERS, REDUCED

@@ -22,11 +22,11 @@ from mobilenet_runtime.evaluation import predictions
 from mobilenet_runtime.reading import skipped
 from mobilenet_zoo.evaluation import evaluate, heat_on_mistakes, write_report
 from mobilenet_zoo.finetuning import freeze_batch_norm
+from mobilenet_zoo.model_preprocessing import preprocessing
 from mobilenet_zoo.names import check_model
-from mobilenet_zoo.preprocessing import preprocessing
 from mobilenet_zoo.pretrained import save_pretrained
 from mobilenet_zoo.registry import check_weights_of
-from mobilenet_zoo.training import folder as places
+from mobilenet_zoo.training import folder as run_folder
 from mobilenet_zoo.training.averaging import averaged_weights
 from mobilenet_zoo.training.callbacks import Callbacks, Log, Position, Saving
 from mobilenet_zoo.training.checkpoints import Checkpoints
@@ -158,7 +158,7 @@ def train(
         keras.utils.set_random_seed(recipe.seed)
         answers, teacher = _saved_answers(teacher, data.train, recipe)
         # A checkpoint brings the classifier too, so that a fresh one is nothing to warn of.
-        is_restored = resume and bool(Checkpoints(Path(output) / places.CHECKPOINTS, keep, writes=False).steps())
+        is_restored = resume and bool(Checkpoints(Path(output) / run_folder.CHECKPOINTS, keep, writes=False).steps())
         with cluster.scope(), _fresh_classifier_ignored(is_restored):
             model = build(model, data.train.class_names, recipe, weights)
             teacher = None if teacher is None else build(teacher, data.train.class_names, None, None)
@@ -185,7 +185,7 @@ def _check_names(model, weights, recipe, overrides, resumed):
 
     What the run in the folder `resumed` has is known later.
     """
-    is_begun = resumed is not None and (resumed / places.RUN).is_file()
+    is_begun = resumed is not None and (resumed / run_folder.RUN).is_file()
     if recipe is not None or not is_begun:
         load_recipe(DEFAULT_RECIPE if recipe is None else recipe, overrides)
     if model is not None and not isinstance(model, keras.Model):
@@ -221,7 +221,7 @@ def _name(model):
 def _keep(run, path, examples, recipe, report, damaged):
     """Write the model and its report to a folder; the report lists the `damaged` images of training too."""
     metrics = {key: value for key, value in run.best.items() if key.startswith("val_")}
-    save_pretrained(run.model, path / places.MODEL, class_names=run.class_names, metrics=metrics)
+    save_pretrained(run.model, path / run_folder.MODEL, class_names=run.class_names, metrics=metrics)
     if not report:
         return
     found = evaluate(run.model, examples)
@@ -230,7 +230,7 @@ def _keep(run, path, examples, recipe, report, damaged):
         facts["Damaged images skipped"] = f"{len(damaged)} of training, {len(found.damaged)} of validation"
     overlays = heat_on_mistakes(run.model, found)
     found = dataclasses.replace(found, damaged=(*damaged, *found.damaged))
-    write_report(path / places.REPORT, found, history=run.history, overlays=overlays, facts=facts)
+    write_report(path / run_folder.REPORT, found, history=run.history, overlays=overlays, facts=facts)
 
 
 class _Training:
@@ -249,8 +249,8 @@ class _Training:
 
     def run(self, resume, seconds, keep, progress):
         chief = self.cluster.is_chief
-        checkpoints = Checkpoints(self.path / places.CHECKPOINTS, keep, writes=chief)
-        best = Checkpoints(self.path / places.BEST, 1, writes=chief)
+        checkpoints = Checkpoints(self.path / run_folder.CHECKPOINTS, keep, writes=chief)
+        best = Checkpoints(self.path / run_folder.BEST, 1, writes=chief)
         last = checkpoints.load() if resume and checkpoints.steps() else None
         if last is not None:
             self.position.step, self.position.history = last.step, list(last.facts["history"])
@@ -280,7 +280,7 @@ class _Training:
 
     def _board(self):
         return import_library("tensorboardX", "train", "Training").SummaryWriter(
-            str(self.path / places.BOARD), purge_step=self.position.step
+            str(self.path / run_folder.BOARD), purge_step=self.position.step
         )
 
     def _phases(self):

@@ -9,7 +9,7 @@ from mobilenet_common.writing import folder_beside
 from mobilenet_runtime.file_formats import SAVED_MODEL_FILE
 
 
-def check_place(path: Path, format: Any) -> None:
+def check_destination(path: Path, format: Any) -> None:
     """Raise a `ValueError` where something lies at `path` that an export must not replace."""
     if format.ending and path.is_dir():
         raise ArgumentError(f"path={str(path)!r} is a folder: name a file in it that ends with {format.ending}.")

@@ -4,9 +4,9 @@ import collections
 from pathlib import Path
 
 from mobilenet_common.errors import ArgumentError, printable, unknown_name
+from mobilenet_runtime.class_names import imagenet_classes
 from mobilenet_runtime.examples.folders import class_folders
 from mobilenet_runtime.examples.manifests import csv_lines
-from mobilenet_runtime.labels import imagenet_classes
 
 FOLDERS = "folders"
 

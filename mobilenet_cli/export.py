@@ -13,10 +13,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mobilenet_cli.exported import is_exported_name
-from mobilenet_cli.labels import read_labels
+from mobilenet_cli.calibration_labels import read_labels
+from mobilenet_cli.exported_files import is_exported_name
 from mobilenet_cli.output import messages, print_json
-from mobilenet_cli.predicting import load
+from mobilenet_cli.predict import load
 from mobilenet_cli.zoo import zoo
 from mobilenet_common.errors import ArgumentError, ExportError, integer
 from mobilenet_runtime import reading
