@@ -128,14 +128,14 @@ class StateDict:
             return self.checkpoint.convention.options
         layout = self.layout.name
         if layout in ("keras", "huggingface"):
-            return conventions.TENSORFLOW.options
+            return conventions.BY_LAYOUT[layout][0].options
         if self.recorded or layout == "native":
             return dict(self.recorded)
         if layout == "timm":
             return conventions.of_timm(architecture.name).options
         if layout == "torchvision":
             return conventions.of_torchvision(is_v3=any(".block." in name for name in self.tensors)).options
-        return conventions.PYTORCH.options
+        return conventions.BY_LAYOUT[layout][0].options
 
 
 def _layout_of(names, layouts):
