@@ -14,8 +14,8 @@ from mobilenet_common.errors import MobileNetWarning
 from mobilenet_common.libraries import import_library
 from mobilenet_runtime.evaluation import predictions
 from mobilenet_zoo.finetuning import freeze_batch_norm
-from mobilenet_zoo.preprocessing import preprocessing
-from mobilenet_zoo.training import folder as places
+from mobilenet_zoo.model_preprocessing import preprocessing
+from mobilenet_zoo.training import folder as run_folder
 from mobilenet_zoo.training.averaging import averaged_weights
 from mobilenet_zoo.training.callbacks import Callbacks, Log, Position, Saving
 from mobilenet_zoo.training.checkpoints import Checkpoints
@@ -73,7 +73,7 @@ class TrainingLoop:
         """
         options, chief = self.request.options, self.cluster.is_chief
         checkpoints = self._checkpoints(writes=chief)
-        best = Checkpoints(self.path / places.BEST, 1, writes=chief)
+        best = Checkpoints(self.path / run_folder.BEST, 1, writes=chief)
         last = checkpoints.load() if self.request.is_resumed and checkpoints.steps() else None
         if last is not None:
             self.position.step, self.position.history = last.step, list(last.facts["history"])
@@ -101,11 +101,11 @@ class TrainingLoop:
         return self.position.history, found.facts["row"]
 
     def _checkpoints(self, writes):
-        return Checkpoints(self.path / places.CHECKPOINTS, self.request.options.keep, writes=writes)
+        return Checkpoints(self.path / run_folder.CHECKPOINTS, self.request.options.keep, writes=writes)
 
     def _board(self):
         return import_library("tensorboardX", "train", "Training").SummaryWriter(
-            str(self.path / places.BOARD), purge_step=self.position.step
+            str(self.path / run_folder.BOARD), purge_step=self.position.step
         )
 
     def _phases(self):

@@ -14,7 +14,7 @@ from mobilenet_common.types import PathLike
 from mobilenet_runtime.reading import skipped
 from mobilenet_zoo.evaluation import evaluate, heat_on_mistakes, write_report
 from mobilenet_zoo.pretrained import save_pretrained
-from mobilenet_zoo.training import folder as places
+from mobilenet_zoo.training import folder as run_folder
 from mobilenet_zoo.training.data import Data, read_data
 from mobilenet_zoo.training.devices import open_cluster
 from mobilenet_zoo.training.folder import RunFolder
@@ -122,7 +122,7 @@ def train(
         progress=progress,
         report=report,
     )
-    check_names(model, weights, recipe, overrides, resume and (options.output / places.RUN).is_file())
+    check_names(model, weights, recipe, overrides, resume and (options.output / run_folder.RUN).is_file())
     if not isinstance(data, Data):
         data = read_data(data, validation=validation, validation_fraction=validation_fraction)
     with open_cluster(devices, hosts, host_index) as cluster, contextlib.ExitStack() as stack:
@@ -159,7 +159,7 @@ def train(
 def _keep(run, path, request, has_report, damaged):
     """Write the model and its report to a folder; the report lists the `damaged` images of training too."""
     metrics = {key: value for key, value in run.best.items() if key.startswith("val_")}
-    save_pretrained(run.model, path / places.MODEL, class_names=run.class_names, metrics=metrics)
+    save_pretrained(run.model, path / run_folder.MODEL, class_names=run.class_names, metrics=metrics)
     if not has_report:
         return
     found = evaluate(run.model, request.data.validation)
@@ -168,4 +168,4 @@ def _keep(run, path, request, has_report, damaged):
         facts["Damaged images skipped"] = f"{len(damaged)} of training, {len(found.damaged)} of validation"
     overlays = heat_on_mistakes(run.model, found)
     found = dataclasses.replace(found, damaged=(*damaged, *found.damaged))
-    write_report(path / places.REPORT, found, history=run.history, overlays=overlays, facts=facts)
+    write_report(path / run_folder.REPORT, found, history=run.history, overlays=overlays, facts=facts)
