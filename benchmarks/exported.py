@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.contenders import IMAGE_SIZE, MODELS, create, create_keras_application, create_timm
+from mobilenet_runtime.file_formats import FILE_FORMATS
 from mobilenet_runtime.measure import measure
 
 KERAS, TIMM, FLOAT = "keras.applications", "timm", "ours, float32"
@@ -37,7 +38,6 @@ COMPARISONS = {
     ),
     ("litert int8", FLOAT): ("mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100", "mobilenetv3_small_100"),
 }
-_ENDINGS = {"litert": ".tflite", "onnx": ".onnx", "openvino": ".xml"}
 _BACKENDS = {KERAS: "tensorflow"}  # that writes the file; PyTorch the others
 
 
@@ -89,7 +89,7 @@ def _write_timm(model, path):
 
 def compare(runtime, peer, name, folder, threads, rounds, runs):
     """Return a row: the times, sizes and operations of our file and the peer's."""
-    ending = _ENDINGS[runtime.split()[0]]
+    ending = FILE_FORMATS[runtime.split()[0]].ending
     paths = {}
     for who in ("ours", peer):
         path = folder / f"{name}_{runtime}_{who}{ending}".replace(" ", "_").replace(",", "")

@@ -15,6 +15,7 @@ import numpy as np
 
 import mobilenet_zoo
 from examples.digits import SIZE, ShiftedDigits, load_data
+from mobilenet_runtime.file_formats import FILE_FORMATS
 from mobilenet_v1 import create_mobilenetv1
 from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v3 import create_mobilenetv3
@@ -26,7 +27,10 @@ MODELS = {  # variant, width multiplier, epochs
     "V3 small": (create_mobilenetv3, "small", 0.5, 20),
     "V4 conv_small": (create_mobilenetv4, "conv_small", 0.5, 20),
 }
-FORMATS = {"LiteRT": ".tflite", "ONNX Runtime": ".onnx", "OpenVINO": ".xml"}
+FORMATS = {
+    runtime: FILE_FORMATS[name].ending
+    for runtime, name in {"LiteRT": "litert", "ONNX Runtime": "onnx", "OpenVINO": "openvino"}.items()
+}
 
 
 def train(create, variant, width, epochs):

@@ -19,11 +19,13 @@ import numpy as np
 
 import mobilenet_runtime
 import mobilenet_zoo
+from mobilenet_common.conventions import PYTORCH
+from mobilenet_runtime.file_formats import FILE_FORMATS
 from mobilenet_v2 import create_mobilenetv2
 from tests.trained import crops, torchvision_v2
 
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
-ENDINGS = {"litert": ".tflite", "onnx": ".onnx", "openvino": ".xml"}
+ENDINGS = {name: FILE_FORMATS[name].ending for name in ("litert", "onnx", "openvino")}
 
 
 def images(count, seed, side):
@@ -33,7 +35,7 @@ def images(count, seed, side):
 
 def network(side):
     """Return the trained network, with the pooled features and the logits as outputs."""
-    options = {"classifier_activation": None, "padding": "symmetric", "norm_epsilon": 1e-5}
+    options = {"classifier_activation": None, **PYTORCH.options}
     model = create_mobilenetv2("1.0", 1000, (side, side, 3), **options)
     mobilenet_zoo.load_checkpoint(model, torchvision_v2(), layout="torchvision")
     outputs = {"features": model.get_layer("flatten").output, "logits": model.output}

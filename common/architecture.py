@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from mobilenet_common.choices import ACTIVATIONS, ANTIALIASING, NORMALIZATIONS, PADDINGS
+from mobilenet_common.conventions import TENSORFLOW
 from mobilenet_common.errors import ArgumentError, integer, number, one_of
 from mobilenet_common.rows import (
     Attention,
@@ -83,8 +84,8 @@ class Architecture:
     squeeze_activation: str | None = "relu"
     squeeze_divisor: int = 8
     normalization: str | None = "batch"
-    norm_epsilon: float = 1e-3
-    padding: str = "same"
+    norm_epsilon: float = TENSORFLOW.norm_epsilon
+    padding: str = TENSORFLOW.padding
     dropout_rate: float = 0.2
     layer_scale: float | None = None
     antialias: str | None = None

@@ -9,17 +9,18 @@ import yaml
 from mobilenet_common.architecture import Architecture, Head
 from mobilenet_common.errors import ArgumentError, integer, unknown_name
 from mobilenet_common.rows import KINDS, Attention, Conv, Dense, Fused, Universal
+from mobilenet_common.yaml_lines import Loader, line_of, problem_of, value_of
 
 
 def read(source):
     """See `Architecture.from_yaml`."""
     text = _text(source)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=Loader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"Line {mark.line + 1}: " if mark else ""
-        raise ArgumentError(f"{line}the text is not valid YAML: {getattr(error, 'problem', None) or error}.") from None
+        line, problem = problem_of(error)
+        place = f"Line {line}: " if line else ""
+        raise ArgumentError(f"{place}the text is not valid YAML: {problem}.") from None
     if node is None:
         raise ArgumentError("The YAML text is empty: an architecture needs at least its stages.")
     document = _fields(node, "an architecture")
@@ -247,14 +248,14 @@ def _text(source):
 
 
 def _line(node):
-    return f"Line {node.start_mark.line + 1}: "
+    return f"Line {line_of(node)}: "
 
 
 def _value(node):
     try:
-        return yaml.SafeLoader("").construct_object(node, deep=True)
+        return value_of(node)
     except yaml.YAMLError as error:
-        raise ArgumentError(f"{_line(node)}{getattr(error, 'problem', None) or error}.") from None
+        raise ArgumentError(f"{_line(node)}{problem_of(error)[1]}.") from None
 
 
 def _items(node, what):

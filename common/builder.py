@@ -14,6 +14,7 @@ from mobilenet_common.architecture import (
     Separable,
     Universal,
 )
+from mobilenet_common.conventions import TENSORFLOW
 from mobilenet_common.layers import (
     ChannelAttention,
     ConvNormActivation,
@@ -85,8 +86,8 @@ class ModelBuilder:
         architecture,
         *,
         output_stride=32,
-        padding="same",
-        norm_epsilon=1e-3,
+        padding=TENSORFLOW.padding,
+        norm_epsilon=TENSORFLOW.norm_epsilon,
         norm_momentum=0.99,
         drop_path_rate=0.0,
         data_format="channels_last",

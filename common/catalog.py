@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from mobilenet_common import conventions
+
 IMAGENET_1K = "imagenet-1k"
 IMAGENET_12K = "imagenet-12k"
 IMAGENET_21K = "imagenet-21k"
@@ -86,6 +88,11 @@ class Checkpoint:
         return self.name.partition(".")[2]
 
     @property
+    def convention(self):
+        """How the model of these weights pads and normalizes."""
+        return conventions.Convention(self.padding, self.norm_epsilon)
+
+    @property
     def num_classes(self):
         """Outputs of the classifier."""
         return CLASSES[self.labels]
@@ -108,8 +115,6 @@ class Checkpoint:
 
 def timm(name, variant, *evaluations, width=1.0, scale=IMAGENET, interpolation="bicubic", labels=IMAGENET_1K, **facts):
     """Return a checkpoint of timm's; `facts` are the paper, and what differs from what most of them share."""
-    model = name.partition(".")[0]
-    from_tensorflow = model.startswith("tf_")
     return Checkpoint(
         **{
             "name": name,
@@ -118,8 +123,7 @@ def timm(name, variant, *evaluations, width=1.0, scale=IMAGENET, interpolation="
             "source": TIMM,
             "repository": f"timm/{name}",
             "file": "model.safetensors",
-            "padding": "same" if from_tensorflow else "symmetric",
-            "norm_epsilon": 1e-3 if from_tensorflow else 1e-5,
+            **conventions.of_timm(name.partition(".")[0]).options,
             "evaluations": evaluations,
             "interpolation": interpolation,
             "mean": scale[0],
@@ -144,8 +148,7 @@ def keras_application(name, variant, *evaluations, folder, file, no_top_file, sc
             "repository": f"{_KERAS_ADDRESS}{folder}/",
             "file": file,
             "no_top_file": no_top_file,
-            "padding": "same",
-            "norm_epsilon": 1e-3,
+            **conventions.TENSORFLOW.options,
             "evaluations": evaluations,
             "interpolation": "bilinear",
             "mean": HALF[0],
@@ -159,7 +162,7 @@ def keras_application(name, variant, *evaluations, folder, file, no_top_file, sc
     )
 
 
-def torchvision(name, variant, *evaluations, file, norm_epsilon, **facts):
+def torchvision(name, variant, *evaluations, file, **facts):
     """Return a checkpoint of torchvision's; the end of `file` is the start of its SHA-256."""
     return Checkpoint(
         **{
@@ -169,8 +172,7 @@ def torchvision(name, variant, *evaluations, file, norm_epsilon, **facts):
             "source": TORCHVISION,
             "repository": _TORCHVISION_ADDRESS,
             "file": file,
-            "padding": "symmetric",
-            "norm_epsilon": norm_epsilon,
+            **conventions.of_torchvision(is_v3=name.startswith("mobilenetv3")).options,
             "evaluations": evaluations,
             "interpolation": "bilinear",
             "mean": IMAGENET[0],

@@ -10,6 +10,7 @@ from mobilenet_common.builder import ModelBuilder
 from mobilenet_common.checkpoints import load_into, open_weights
 from mobilenet_common.checkpoints.image_facts import image_facts
 from mobilenet_common.choices import NORMALIZATIONS, PADDINGS
+from mobilenet_common.conventions import PYTORCH
 from mobilenet_common.errors import ArgumentError, flag, integer, is_integer, number, one_of, plain_value, unknown_name
 from mobilenet_common.facts import SET_PREPROCESSING, remember, warn_if_assumed
 from mobilenet_common.foreign import without_hub
@@ -131,7 +132,7 @@ def _warn_of_conventions(state, padding, norm_epsilon):
     warn(
         f"{state.source} does not record the padding and the epsilon of its model: padding={padding!r} and "
         f"norm_epsilon={norm_epsilon:g} are assumed. If it was saved from a model with others, pass them; models that "
-        'are named as in timm have padding="symmetric", norm_epsilon=1e-5.'
+        f'are named as in timm have padding="{PYTORCH.padding}", norm_epsilon={PYTORCH.norm_epsilon:g}.'
     )
 
 

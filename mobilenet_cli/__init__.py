@@ -22,6 +22,6 @@ def main() -> None:
     from mobilenet_cli.streams import prepared
 
     with prepared():
-        from mobilenet_cli.app import app
+        from mobilenet_cli.commands import app
 
         app()

@@ -3,9 +3,9 @@
 Needs NumPy and Pillow, and for an exported file the library that runs its format.
 """
 
+from mobilenet_runtime.class_names import Prediction, decode_predictions
 from mobilenet_runtime.embedding import embed
 from mobilenet_runtime.images import ImageError
-from mobilenet_runtime.labels import Prediction, decode_predictions
 from mobilenet_runtime.metadata import Metadata
 from mobilenet_runtime.runtimes import is_exported, load
 from mobilenet_runtime.runtimes.base import Exported, RuntimeFailure, RuntimeMissing

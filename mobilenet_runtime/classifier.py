@@ -3,7 +3,7 @@
 import numpy as np
 
 from mobilenet_common.errors import ArgumentError
-from mobilenet_runtime.labels import BACKGROUND, imagenet_classes
+from mobilenet_runtime.class_names import BACKGROUND, imagenet_classes
 from mobilenet_runtime.measure import measure, size_of
 from mobilenet_runtime.runtimes import load
 from mobilenet_runtime.transform import Preprocessing

@@ -10,7 +10,7 @@ from mobilenet_common.errors import ArgumentError
 from mobilenet_common.types import PathLike
 from mobilenet_common.writing import folder_beside, replace_all
 from mobilenet_runtime.metadata import FILE, KEY, Metadata
-from mobilenet_runtime.runtimes import ending_of
+from mobilenet_runtime.runtimes import format_of
 from mobilenet_runtime.runtimes.base import imported, refusals
 
 LABELS = "labels.txt"
@@ -31,10 +31,10 @@ def embed(path: PathLike, metadata: Metadata) -> None:
         RuntimeMissing: The library that reads and writes the format is not installed.
     """
     path = Path(path)
-    library, writer = _WRITERS[ending_of(path)]
+    format = format_of(path)
     with folder_beside(path) as folder:
-        with refusals(path, library):
-            parts = writer(path, metadata, folder)
+        with refusals(path, format.library):
+            parts = _WRITERS[format.name](path, metadata, folder)
         replace_all(*zip(*parts, strict=True))
 
 
@@ -261,10 +261,10 @@ def _saved_model(path, metadata, folder):
     return [(folder / FILE, target)]
 
 
-_WRITERS = {
-    ".tflite": ("LiteRT", _litert),
-    ".onnx": ("ONNX", _onnx),
-    ".xml": ("OpenVINO", _openvino),
-    ".pt2": ("PyTorch", _torch),
-    "": ("TensorFlow", _saved_model),
+_WRITERS = {  # by the names of `FILE_FORMATS`
+    "litert": _litert,
+    "onnx": _onnx,
+    "openvino": _openvino,
+    "torch": _torch,
+    "saved_model": _saved_model,
 }

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from mobilenet_common.errors import ArgumentError, MobileNetError, integer, number
+from mobilenet_runtime.file_formats import BY_ENDING, ENDINGS, either
 from mobilenet_runtime.images import as_numpy
 from mobilenet_runtime.runtimes import load
 from mobilenet_runtime.runtimes.base import RuntimeFailure, RuntimeMissing
@@ -125,14 +126,14 @@ def size_of(path):
     path = Path(path)
     if path.is_dir():
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    beside = {".xml": [path.with_suffix(".bin")], ".onnx": [path.with_name(f"{path.name}.data")]}.get(path.suffix, [])
-    return sum(file.stat().st_size for file in (path, *beside) if file.is_file())
+    files = BY_ENDING[path.suffix].possible_files(path) if path.suffix in BY_ENDING else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def main(arguments=None):
     """Measure the file in this process and prints the record."""
     parser = argparse.ArgumentParser(prog=f"python -m {_MODULE}", description="Measure an exported file.")
-    parser.add_argument("file", help="a .tflite, .onnx, .xml or .pt2 file, or the folder of a SavedModel")
+    parser.add_argument("file", help=f"a {either(ENDINGS)} file, or the folder of a SavedModel")
     parser.add_argument("--images", help="an .npz file with images to answer, (batch, height, width, channels)")
     parser.add_argument("--answers", help="the .npz file that the outputs are written to")
     parser.add_argument("--threads", type=int, help="how many the runtime may use")

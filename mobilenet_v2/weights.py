@@ -7,7 +7,7 @@ from mobilenet_common.catalog import At
 
 _PAPER = "Sandler et al., MobileNetV2, 2018, arXiv:1801.04381"
 _timm = functools.partial(catalog.timm, paper=_PAPER)
-_torchvision = functools.partial(catalog.torchvision, paper=_PAPER, norm_epsilon=1e-5)
+_torchvision = functools.partial(catalog.torchvision, paper=_PAPER)
 
 _TIMM = (
     _timm("mobilenetv2_050.lamb_in1k", "0.5", At(224, 0.875, 65.928, 86.114)),

@@ -7,7 +7,7 @@ from mobilenet_common.catalog import HALF, IMAGENET_21K, UNIT, At
 
 _PAPER = "Howard et al., Searching for MobileNetV3, 2019, arXiv:1905.02244"
 _timm = functools.partial(catalog.timm, paper=_PAPER)
-_torchvision = functools.partial(catalog.torchvision, paper=_PAPER, norm_epsilon=1e-3)
+_torchvision = functools.partial(catalog.torchvision, paper=_PAPER)
 
 _TIMM = (
     _timm(
@@ -41,7 +41,7 @@ _TIMM = (
         scale=HALF,
         interpolation="bilinear",
     ),
-    _timm("mobilenetv3_rw.rmsp_in1k", "large_rw", At(224, 0.875, 75.616, 92.696), norm_epsilon=1e-3),
+    _timm("mobilenetv3_rw.rmsp_in1k", "large_rw", At(224, 0.875, 75.616, 92.696)),
     _timm("mobilenetv3_small_050.lamb_in1k", "small", At(224, 0.875, 57.918, 80.144), width=0.5),
     _timm("mobilenetv3_small_075.lamb_in1k", "small", At(224, 0.875, 65.284, 85.462), width=0.75),
     _timm("mobilenetv3_small_100.lamb_in1k", "small", At(224, 0.875, 67.636, 87.638)),

@@ -10,6 +10,7 @@ from mobilenet_common.architecture import (
     Head,
     Universal,
 )
+from mobilenet_common.conventions import PYTORCH
 from mobilenet_common.errors import ArgumentError, integer
 from mobilenet_common.widths import lcm_divisor
 
@@ -76,8 +77,7 @@ def compact_architecture(
         divisor=lcm_divisor(heads),
         activation="silu",
         normalization="group",
-        norm_epsilon=1e-5,
-        padding="symmetric",
+        **PYTORCH.options,
         dropout_rate=dropout_rate,
         minimum_size=8,
     )

@@ -15,12 +15,12 @@ from mobilenet_common.errors import (
 )
 from mobilenet_runtime import ImageError, Prediction, Preprocessing, decode_predictions
 from mobilenet_runtime.version import VERSION
-from mobilenet_zoo.classifier import reset_classifier
+from mobilenet_zoo.classifiers import reset_classifier
 from mobilenet_zoo.conversion import export_checkpoint
 from mobilenet_zoo.exporting import ExportReport, ExportStep, export
 from mobilenet_zoo.finetuning import discriminative_rates, freeze_batch_norm
 from mobilenet_zoo.fusing import fuse
-from mobilenet_zoo.preprocessing import preprocessing, set_preprocessing
+from mobilenet_zoo.model_preprocessing import preprocessing, set_preprocessing
 from mobilenet_zoo.pretrained import class_names_of, from_pretrained, push_to_hub, save_pretrained
 from mobilenet_zoo.profiling import Profile, ProfileRow, profile
 from mobilenet_zoo.registry import create_model, list_models

@@ -2,7 +2,7 @@
 
 import json
 
-from mobilenet_zoo.facts import is_classifier
+from mobilenet_zoo.classifiers import is_classifier
 from mobilenet_zoo.registry import WEIGHTS
 
 _TASKS = {True: "image-classification", False: "image-feature-extraction"}

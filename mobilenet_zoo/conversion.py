@@ -7,16 +7,10 @@ import keras
 from mobilenet_common.checkpoints import state_dict, write
 from mobilenet_common.checkpoints.image_facts import header_of
 from mobilenet_common.checkpoints.layouts.base import part
+from mobilenet_common.conventions import BY_LAYOUT, Convention
 from mobilenet_common.notices import warn
 from mobilenet_common.types import PathLike
 from mobilenet_zoo.registry import is_timm_name, registry
-
-# How the models of these libraries are padded, and their epsilons.
-_CONVENTIONS = {
-    "torchvision": ("symmetric", (1e-5, 1e-3)),
-    "huggingface": ("same", (1e-3,)),
-    "compact": ("symmetric", (1e-5,)),
-}
 
 
 def export_checkpoint(model: keras.Model, path: PathLike, layout: str = "timm") -> dict[str, Any]:
@@ -56,11 +50,12 @@ def export_checkpoint(model: keras.Model, path: PathLike, layout: str = "timm") 
     write(path, tensors, {"format": "pt", "layout": layout, "model": model.name, **header_of(model)})
     if layout == "timm":
         return _timm_arguments(model, stem)
-    padding, epsilons = _CONVENTIONS[layout]
-    if stem.padding != padding or stem.norm_epsilon not in epsilons:
+    own, theirs = Convention(stem.padding, stem.norm_epsilon), BY_LAYOUT[layout]
+    if own not in theirs:
+        epsilons = " or ".join(f"{convention.norm_epsilon:g}" for convention in theirs)
         warn(
-            f"{model.name} has padding={stem.padding!r} and norm_epsilon={stem.norm_epsilon:g}, but {layout}'s models "
-            f"have {padding!r} and {' or '.join(f'{epsilon:g}' for epsilon in epsilons)}: the outputs will differ."
+            f"{model.name} has padding={own.padding!r} and norm_epsilon={own.norm_epsilon:g}, but {layout}'s models "
+            f"have {theirs[0].padding!r} and {epsilons}: the outputs will differ."
         )
     return {}
 
@@ -68,7 +63,7 @@ def export_checkpoint(model: keras.Model, path: PathLike, layout: str = "timm") 
 def _timm_arguments(model, stem):
     name = model.name.partition(".")[0]
     names = [candidate for candidate in (name, f"tf_{name}") if is_timm_name(candidate)]
-    own = {"padding": stem.padding, "norm_epsilon": stem.norm_epsilon}
+    own = Convention(stem.padding, stem.norm_epsilon).options
     same = [name for name in names if registry()[name].options == own]
     arguments = {"num_classes": model.get_layer("classifier").kernel.shape[-1], "in_chans": stem.kernel.shape[2]}
     if same:

@@ -1,47 +1,23 @@
 """What fine-tuning does differently from training: frozen batch norm, and learning rates by layer."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
-from mobilenet_common.checkpoints.layouts.base import BLOCK_NAME
 from mobilenet_common.errors import ArgumentError, flag, number
-from mobilenet_common.internals.keras_internals import variable_index
 from mobilenet_common.layers import NormActivation
 from mobilenet_common.layers.block import Block
 from mobilenet_common.nesting import all_layers
+from mobilenet_zoo.layer_rates import RatesByLayer, layer_rates
 
 _SUFFIX = "WithRates"
 
 
-if TYPE_CHECKING:
-    _Base: Any = keras.optimizers.Optimizer
-else:
-    _Base = object
-
-
-class _WithRates(_Base):
+class _WithRates(RatesByLayer):
     """Multiplies the learning rate of each variable by the factor of its layer."""
 
-    def __init__(self, *args, rates, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.rates = {str(layer): float(rate) for layer, rate in rates.items()}
-
-    def build(self, variables: Any) -> None:
-        super().build(variables)
-        self._factors = [rate_of(variable, self.rates) for variable in variables]
-
     def update_step(self, gradient, variable, learning_rate):
-        factor = self._factors[variable_index(self, variable)]  # TensorFlow hands over a variable of its own
-        super().update_step(gradient, variable, learning_rate * factor)
-
-    def get_config(self):
-        return super().get_config() | {"rates": self.rates}
-
-
-def rate_of(variable, rates):
-    """Return the factor of a variable's layer in `{layer: factor}`, at any depth, or 1 where it has none."""
-    return next((rates[name] for name in variable.path.split("/") if name in rates), 1.0)
+        super().update_step(gradient, variable, learning_rate * self.rate_factor(variable))
 
 
 def _with_rates(optimizer):
@@ -82,16 +58,7 @@ def discriminative_rates(
     base = next((name for name in _OPTIMIZERS if type(own).__name__ == name), None)
     if base is None:
         raise ArgumentError(f"A {type(own).__name__} can't have rates by layer. Allowed: {', '.join(_OPTIMIZERS)}.")
-    blocks = [(layer.name, match) for layer in all_layers(model) if (match := BLOCK_NAME.fullmatch(layer.name))]
-    stages = {name: int(match[1]) for name, match in blocks}
-    if not stages:
-        raise ArgumentError(
-            f"{model.name} has no layers called stage1_block1 and so on: it is no model of this library."
-        )
-    last = max(stages.values())
-    rates = {layer: decay ** (last - stage + 1) for layer, stage in stages.items()}
-    rates["stem"] = decay ** (last + 1)
-    return _OPTIMIZERS[base].from_config(own.get_config() | {"rates": rates})
+    return _OPTIMIZERS[base].from_config(own.get_config() | {"rates": layer_rates(model, decay)})
 
 
 def freeze_batch_norm(model: keras.Model, frozen: bool = True) -> int:

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 
 from mobilenet_common.errors import ArgumentError
+from mobilenet_common.facts import facts_of, remember
 from mobilenet_common.layers import ConvNormActivation, NormActivation
 from mobilenet_common.layers.block import Block
 from mobilenet_common.nesting import as_functional
-from mobilenet_zoo.facts import facts_of, remember
 
 
 def fuse(model: keras.Model, allow_training: bool = False) -> keras.Model:

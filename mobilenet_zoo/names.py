@@ -11,8 +11,10 @@ import os
 from pathlib import Path
 
 from mobilenet_common.architecture import Architecture, model_name
+from mobilenet_common.conventions import of_timm
 from mobilenet_common.errors import ArgumentError, did_you_mean
 from mobilenet_common.foreign import repository_of, without_hub
+from mobilenet_common.types import PathLike
 from mobilenet_v1 import architectures as v1
 from mobilenet_v1 import weights as v1_weights
 from mobilenet_v2 import architectures as v2
@@ -36,11 +38,7 @@ _MORE_WIDTHS = {
     ("v4", "hybrid_large"): (0.75,),
 }
 
-# timm's models are padded as PyTorch does; its `tf_` ones, converted from TensorFlow, as TensorFlow does.
-_TIMM = {"padding": "symmetric", "norm_epsilon": 1e-5}
-_TIMM_TF = {"padding": "same", "norm_epsilon": 1e-3}
 _NOT_IN_TIMM = ("mobilenetv1_025", "mobilenetv1_050", "mobilenetv1_075", "mobilenetv2_130")
-_OPTIONS = {"mobilenetv3_rw": {"padding": "symmetric", "norm_epsilon": 1e-3}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,15 +65,16 @@ def registry():
             for width in (1.0, *_MORE_WIDTHS.get((generation, variant), ())):
                 name = model_name(architecture, width)
                 entries[name] = Entry(generation, architecture, width, _timm_options(name))
-                if generation == "v3" and not variant.startswith("large_1") and name not in _OPTIONS and width != 0.5:
-                    entries[f"tf_{name}"] = Entry(generation, architecture, width, _TIMM_TF)
+                if generation == "v3" and variant not in ("large_1.5d", "large_rw") and width != 0.5:
+                    name = f"tf_{name}"
+                    entries[name] = Entry(generation, architecture, width, of_timm(name).options)
     return entries
 
 
 def _timm_options(name):
     if name in _NOT_IN_TIMM or "compact" in name or "minimal" in name:
         return {}
-    return _OPTIONS.get(name, _TIMM)
+    return of_timm(name).options
 
 
 def matching(names, pattern):
@@ -86,7 +85,7 @@ def matching(names, pattern):
     return sorted(fnmatch.filter(names, pattern))
 
 
-def check_model(argument: str, name: str) -> None:
+def check_model(argument: str, name: PathLike) -> None:
     """Raise the `ValueError` for a `name` that no model can have, before anything slow begins.
 
     Args:

@@ -17,15 +17,15 @@ from mobilenet_common.checkpoints.download import download_from_hub, hub_client,
 from mobilenet_common.checkpoints.files import as_array
 from mobilenet_common.checkpoints.image_facts import header_of
 from mobilenet_common.errors import UPDATE_HINT, ArgumentError, CheckpointError, DownloadError, integer, printable
+from mobilenet_common.facts import Facts, facts_of, remember
 from mobilenet_common.foreign import repository_of, without_hub
 from mobilenet_common.nesting import as_functional
 from mobilenet_common.types import PathLike
 from mobilenet_common.writing import folder_beside, replace_all
 from mobilenet_runtime.transform import Preprocessing
 from mobilenet_zoo.cards import model_card
-from mobilenet_zoo.facts import Facts, facts_of, remember
+from mobilenet_zoo.model_preprocessing import preprocessing, use_transform
 from mobilenet_zoo.names import is_repository, registry, unknown_model
-from mobilenet_zoo.preprocessing import preprocessing, use_transform
 from mobilenet_zoo.registry import WEIGHTS, create_model
 
 CONFIG, WEIGHTS_H5, TENSORS, FACTS = "config.json", "model.weights.h5", "model.safetensors", "mobilenet.json"

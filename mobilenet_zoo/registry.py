@@ -48,7 +48,7 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
     return matching(WEIGHTS if pretrained else registry(), pattern)
 
 
-def check_weights_of(name: str, weights: Any) -> None:
+def check_weights_of(name: Any, weights: Any) -> None:
     """Raise the `ValueError` for `weights` that `create_model(name, weights=weights)` can't have, before any are read.
 
     A `name` that is none of a model here says nothing about weights.

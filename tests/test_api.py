@@ -6,6 +6,7 @@
 import dataclasses
 import importlib
 import inspect
+import pkgutil
 import re
 from pathlib import Path
 
@@ -63,6 +64,14 @@ def surface():
 
 def test_the_surface_is_the_one_written_down():
     assert list(surface()) == SURFACE.read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("package", MODULES)
+def test_no_name_hides_the_module_that_it_lives_in(package):
+    found = importlib.import_module(package)
+    modules = [module.name for module in pkgutil.iter_modules(found.__path__)]
+    hidden = [name for name in modules if not inspect.ismodule(getattr(found, name, found))]
+    assert not hidden
 
 
 def functions_of(value):

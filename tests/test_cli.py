@@ -16,13 +16,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import mobilenet_zoo
-from mobilenet_cli import benchmark, conversion
-from mobilenet_cli.app import app
+from mobilenet_cli import bench, convert
+from mobilenet_cli.commands import app
 from mobilenet_common.checkpoints import TORCH_LAYOUTS
+from mobilenet_common.facts import Facts, remember
 from mobilenet_runtime import Metadata, embed
-from mobilenet_runtime.labels import imagenet_classes
+from mobilenet_runtime.class_names import imagenet_classes
 from mobilenet_v2 import create_mobilenetv2
-from mobilenet_zoo.facts import Facts, remember
 from mobilenet_zoo.registry import WEIGHTS, registry
 from tests import photographs, seeded
 from tests.runtime import tiny
@@ -419,7 +419,7 @@ class TestBench:
             }
             return {"runtime": "ONNX Runtime 1", "operations": {"Conv": 52, "Relu": 35}} | varying, None
 
-        monkeypatch.setattr(benchmark, "measure", measure)
+        monkeypatch.setattr(bench, "measure", measure)
         files = [str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx")]
         said = run("bench", *files, "--threads", "1", "--runs", "5").stdout
         assert [name for name, *_ in calls] == ["a.onnx", "b.onnx"] * 3
@@ -472,7 +472,7 @@ def test_features(photos, flowers, tmp_path):
 
 class TestConvert:
     def test_it_offers_every_layout(self):
-        assert conversion.LAYOUTS == TORCH_LAYOUTS
+        assert convert.LAYOUTS == TORCH_LAYOUTS
 
     def test_there_and_back(self, tmp_path):
         model = mobilenet_zoo.create_model("mobilenetv2_035", num_classes=4, input_shape=(32, 32, 3))

@@ -11,16 +11,16 @@ import pytest
 from PIL import Image
 
 import mobilenet_zoo
-from mobilenet_cli.labels import read_labels
+from mobilenet_cli.calibration_labels import read_labels
 from mobilenet_common import Architecture
 from mobilenet_common.architecture import Conv, Inverted
 from mobilenet_common.errors import ExportError
+from mobilenet_common.facts import Facts, remember
 from mobilenet_runtime import load
+from mobilenet_runtime.class_names import imagenet_classes
 from mobilenet_runtime.examples import read_examples
-from mobilenet_runtime.labels import imagenet_classes
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo import ExportReport
-from mobilenet_zoo.facts import Facts, remember
 from tests.test_cli import plain, run
 
 pytestmark = pytest.mark.across
@@ -360,6 +360,9 @@ class TestLabels:
             read_labels(str(tmp_path / "absent.csv"), [a], None, 3)
         file = self.listed(tmp_path, [("a.jpg", "0", "1")])
         with pytest.raises(ValueError, match="3 fields"):
+            read_labels(file, [a], None, 3)
+        Path(file).write_bytes(b"a.jpg,caf\xe9\n")
+        with pytest.raises(ValueError, match="labels.csv is not text in UTF-8"):
             read_labels(file, [a], None, 3)
 
     def test_features_have_no_classes(self, photos, tmp_path):

@@ -48,7 +48,7 @@ class TestWithoutKeras:
     def test_what_reads_no_model(self, tmp_path):
         """One process runs every such command, and none of them may import what is heavy."""
         program = f"""{BLOCKED}
-    from mobilenet_cli.app import app
+    from mobilenet_cli.commands import app
 
     names = [command.name for command in app.registered_commands]
     commands = [["--help"], ["--version"], *([name, "--help"] for name in names)]

@@ -8,7 +8,7 @@ import pytest
 import typer.main
 
 import mobilenet_zoo
-from mobilenet_cli.app import app
+from mobilenet_cli.commands import app
 from mobilenet_cli.listing import _loading_lines
 from mobilenet_common.errors import DownloadError, unknown_name
 from mobilenet_v4 import create_mobilenetv4
@@ -47,9 +47,9 @@ def no_framework(monkeypatch):
     def zoo():
         raise AssertionError("Keras would be loaded")
 
-    for module in ("predicting", "conversion", "evaluating"):
+    for module in ("predict", "convert", "evaluate"):
         monkeypatch.setattr(f"mobilenet_cli.{module}.zoo", zoo)
-    monkeypatch.setattr("mobilenet_cli.training.choose_backend", zoo)
+    monkeypatch.setattr("mobilenet_cli.train.choose_backend", zoo)
 
 
 COMMANDS = {

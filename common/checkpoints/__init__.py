@@ -4,8 +4,8 @@ from mobilenet_common.checkpoints.exporting import TORCH_LAYOUTS, state_dict
 from mobilenet_common.checkpoints.files import write
 from mobilenet_common.checkpoints.layouts import LAYOUTS
 from mobilenet_common.checkpoints.loading import load_checkpoint, load_into
+from mobilenet_common.checkpoints.named_tensors import StateDict
 from mobilenet_common.checkpoints.published import check_name, is_named, open_weights
-from mobilenet_common.checkpoints.state_dict import StateDict
 
 __all__ = [
     "LAYOUTS",

@@ -10,6 +10,7 @@ import numpy as np
 from mobilenet_common.catalog import HALF, IMAGENET, PUBLISHED, TIMM
 from mobilenet_common.checkpoints.files import own_options
 from mobilenet_common.checkpoints.keras_files import layer_configs
+from mobilenet_common.conventions import Convention
 from mobilenet_common.facts import Facts, facts_of, remember
 from mobilenet_common.inputs import for_channels, normalization_inside
 from mobilenet_common.nesting import stem_of
@@ -147,7 +148,7 @@ def _timm_facts(name, padding, norm_epsilon, file):
     own = [
         checkpoint for checkpoint in PUBLISHED.values() if checkpoint.source == TIMM and _plain_name(checkpoint) == name
     ]
-    alike = [one for one in own if (one.padding, one.norm_epsilon) == (padding, norm_epsilon)]
+    alike = [one for one in own if one.convention == Convention(padding, norm_epsilon)]
     own = alike or own
     if len({(checkpoint.mean, checkpoint.std, checkpoint.interpolation) for checkpoint in own}) == 1:
         crop = statistics.mode(checkpoint.evaluations[0].crop for checkpoint in own)

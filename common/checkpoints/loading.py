@@ -9,7 +9,7 @@ import numpy as np
 
 from mobilenet_common.checkpoints.image_facts import note_image_facts
 from mobilenet_common.checkpoints.layouts.base import part
-from mobilenet_common.checkpoints.state_dict import StateDict
+from mobilenet_common.checkpoints.named_tensors import StateDict
 from mobilenet_common.errors import ArgumentError, CheckpointError
 from mobilenet_common.layers.records import warn_if_different
 from mobilenet_common.nesting import stem_of, where_inside

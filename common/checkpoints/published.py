@@ -8,7 +8,7 @@ from mobilenet_common.catalog import IMAGENET_1K, Checkpoint
 from mobilenet_common.checkpoints.download import discard, download
 from mobilenet_common.checkpoints.files import READERS
 from mobilenet_common.checkpoints.image_facts import identify
-from mobilenet_common.checkpoints.state_dict import StateDict
+from mobilenet_common.checkpoints.named_tensors import StateDict
 from mobilenet_common.errors import ArgumentError, CheckpointError, unknown_name
 from mobilenet_common.foreign import check_weights, without_hub
 

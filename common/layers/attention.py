@@ -10,9 +10,9 @@ from mobilenet_common.errors import ArgumentError, flag, integer, number, odd_ke
 from mobilenet_common.layers.block import Block
 from mobilenet_common.layers.convolution import ConvNormActivation
 from mobilenet_common.layers.costs import Cost, along, elements
+from mobilenet_common.layers.direct_call import DirectCallLayer
 from mobilenet_common.layers.initialization import glorot, torch_default
 from mobilenet_common.layers.normalization import NormActivation
-from mobilenet_common.layers.quick import QuickLayer
 from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
 from mobilenet_common.types import Shape, Tensor
 
@@ -244,7 +244,7 @@ class MobileAttention(Block):
 
 
 @keras.saving.register_keras_serializable(package="mobilenet")
-class ChannelAttention(QuickLayer):
+class ChannelAttention(DirectCallLayer):
     """Attention of every head between its channels, as the compact family has it; no projection, no shortcut.
 
     1×1 convolutions with bias make query, key and value of the input. With strides 2, full 3×3 convolutions with bias

@@ -7,15 +7,15 @@ import keras
 from mobilenet_common.errors import flag, integer, number, one_of
 from mobilenet_common.layers.convolution import ConvNormActivation
 from mobilenet_common.layers.costs import Cost, along, beside, elements
+from mobilenet_common.layers.direct_call import DirectCallLayer
 from mobilenet_common.layers.normalization import NormActivation
-from mobilenet_common.layers.quick import QuickLayer
 from mobilenet_common.layers.regularization import DropPath, LayerScale
 from mobilenet_common.nesting import all_layers
 from mobilenet_common.ops.layout import channel_axis
 from mobilenet_common.types import Activation, Shape, Tensor
 
 
-class Block(QuickLayer):
+class Block(DirectCallLayer):
     """Base of the residual blocks: runs the layers of `_steps()` in turn, then adds the input where it may.
 
     The layers inside a block run by their `call`: what `__call__` does round it (types, scopes, names) the block's own

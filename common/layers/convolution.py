@@ -9,7 +9,7 @@ from mobilenet_common.choices import ANTIALIASING, PADDINGS
 from mobilenet_common.errors import flag, integer, odd_kernel, one_of
 from mobilenet_common.facts import Facts
 from mobilenet_common.layers.costs import Cost, elements
-from mobilenet_common.layers.initialization import he_fan_out, quick
+from mobilenet_common.layers.initialization import effective_initializer, he_fan_out
 from mobilenet_common.layers.normalization import NormActivation
 from mobilenet_common.layers.records import record, warn_of_difference
 from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
@@ -80,7 +80,8 @@ class ConvNormActivation(NormActivation):
         channels = input_shape[channel_axis(self.data_format)]
         window = (self.kernel_size, self.kernel_size)
         shape = (*window, channels, 1) if self.filters is None else (*window, channels, self.filters)
-        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=quick(self.kernel_initializer))
+        initializer = effective_initializer(self.kernel_initializer)
+        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=initializer)
         if self.use_bias:
             self.bias = self.add_weight(name="bias", shape=(self.filters or channels,), initializer="zeros")
         self._build_normalization(self.filters or channels)

@@ -64,7 +64,7 @@ def classifier_uniform(num_classes):
     return keras.initializers.RandomUniform(-limit, limit)
 
 
-def quick(initializer):
+def effective_initializer(initializer):
     """Return what a kernel starts with: zeros within `blank_kernels`, and else as the initializer says.
 
     Under JAX, where the initializer allows, that is a function of the same distribution that NumPy draws.

@@ -9,7 +9,7 @@ from mobilenet_common import ops
 from mobilenet_common.choices import NORMALIZATIONS
 from mobilenet_common.errors import flag, number, one_of
 from mobilenet_common.layers.costs import Cost, elements
-from mobilenet_common.layers.quick import QuickLayer
+from mobilenet_common.layers.direct_call import DirectCallLayer
 from mobilenet_common.ops.layout import channel_axis
 from mobilenet_common.types import Activation, Shape, Tensor
 from mobilenet_common.widths import channels_per_group
@@ -18,7 +18,7 @@ _HALF = ("float16", "bfloat16")
 
 
 @keras.saving.register_keras_serializable(package="mobilenet")
-class NormActivation(QuickLayer):
+class NormActivation(DirectCallLayer):
     """Normalizes its input per channel and applies an activation.
 
     Input and output: `(batch, height, width, channels)`, or `(batch, channels, height, width)`.

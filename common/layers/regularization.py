@@ -7,13 +7,13 @@ from keras import ops as keras_ops
 
 from mobilenet_common.errors import integer, number
 from mobilenet_common.layers.costs import Cost, elements
-from mobilenet_common.layers.quick import QuickLayer
+from mobilenet_common.layers.direct_call import DirectCallLayer
 from mobilenet_common.ops.layout import along_channels, channel_axis
 from mobilenet_common.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="mobilenet")
-class LayerScale(QuickLayer):
+class LayerScale(DirectCallLayer):
     """Multiplies every channel by a learned factor that starts small (Touvron et al., 2021, section 2).
 
     Input and output have the same shape. Variable: `gamma`, `(channels,)`.
@@ -49,7 +49,7 @@ class LayerScale(QuickLayer):
 
 
 @keras.saving.register_keras_serializable(package="mobilenet")
-class DropPath(QuickLayer):
+class DropPath(DirectCallLayer):
     """Stochastic depth: drops its whole input for a random share of the batch's images (Huang et al., 2016).
 
     What is kept is divided by the share that is kept, so that the expectation stays. Inert in inference. Input and

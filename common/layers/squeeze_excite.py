@@ -8,13 +8,13 @@ from mobilenet_common import ops
 from mobilenet_common.errors import integer
 from mobilenet_common.layers.convolution import ConvNormActivation
 from mobilenet_common.layers.costs import Cost, along, beside, elements
-from mobilenet_common.layers.quick import QuickLayer
+from mobilenet_common.layers.direct_call import DirectCallLayer
 from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
 from mobilenet_common.types import Activation, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="mobilenet")
-class SqueezeExcite(QuickLayer):
+class SqueezeExcite(DirectCallLayer):
     """Rescales every channel by a gate computed from the means of all of them (Hu et al., 2018).
 
     mean over space → 1×1 convolution to `squeeze_filters` → `activation` → 1×1 convolution back → `gate` → product

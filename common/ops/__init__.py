@@ -5,7 +5,7 @@ Keras's own operation is the default. `formulations/` holds the faster ones, and
 
 from mobilenet_common.choices import PADDINGS
 from mobilenet_common.ops.attention import channel_attention, spatial_attention
-from mobilenet_common.ops.convolution import convolution, depthwise_convolution
+from mobilenet_common.ops.convolutions import convolution, depthwise_convolution
 from mobilenet_common.ops.geometry import output_size
 from mobilenet_common.ops.normalization import (
     activate,

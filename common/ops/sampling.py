@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from mobilenet_common.ops.convolution import depthwise_convolution
+from mobilenet_common.ops.convolutions import depthwise_convolution
 from mobilenet_common.ops.formulations import fastest
 from mobilenet_common.ops.formulations.keras_default import as_float32
 from mobilenet_common.ops.layout import channel_axis, join_shape, spatial_axes, split_shape

@@ -1,7 +1,13 @@
 """How good a classifier is and what it costs, without Keras: metrics, and a report that a browser shows."""
 
+from mobilenet_runtime.evaluation.classification_metrics import (
+    Calibration,
+    Metrics,
+    calibration,
+    confident_mistakes,
+    metrics,
+)
 from mobilenet_runtime.evaluation.evaluating import Evaluation, Speed, evaluate
-from mobilenet_runtime.evaluation.metrics import Calibration, Metrics, calibration, confident_mistakes, metrics
 from mobilenet_runtime.evaluation.overlays import overlay, photograph_overlay
 from mobilenet_runtime.evaluation.predictions import read_predictions, save_predictions
 from mobilenet_runtime.evaluation.report import write_report

@@ -5,7 +5,7 @@ import collections
 import numpy as np
 
 from mobilenet_common.errors import ArgumentError
-from mobilenet_runtime.labels import BACKGROUND, imagenet_classes
+from mobilenet_runtime.class_names import BACKGROUND, imagenet_classes
 
 _SHOWN = 10
 

@@ -12,7 +12,7 @@ from mobilenet_common.errors import ArgumentError, integer
 from mobilenet_runtime import reading
 from mobilenet_runtime.classifier import ExportedClassifier
 from mobilenet_runtime.evaluation.classes import match_classes
-from mobilenet_runtime.evaluation.metrics import Metrics, metrics
+from mobilenet_runtime.evaluation.classification_metrics import Metrics, metrics
 from mobilenet_runtime.examples.examples import Examples
 from mobilenet_runtime.images import ImageError
 from mobilenet_runtime.transform import Preprocessing

@@ -15,9 +15,9 @@ from mobilenet_common.errors import integer, printable
 from mobilenet_common.types import PathLike
 from mobilenet_common.writing import write_text
 from mobilenet_runtime.evaluation import charts
+from mobilenet_runtime.evaluation.classification_metrics import confident_mistakes, confused_pairs
 from mobilenet_runtime.evaluation.evaluating import Evaluation
 from mobilenet_runtime.evaluation.history import read_history
-from mobilenet_runtime.evaluation.metrics import confident_mistakes, confused_pairs
 from mobilenet_runtime.images import pillow
 
 _CELLS = 24  # classes up to which confusions are written as numbers

@@ -1,5 +1,6 @@
 """Lists of paths and labels: CSV with a header, or JSON lines."""
 
+import contextlib
 import csv
 import json
 import os
@@ -19,20 +20,16 @@ def read(manifest):
     """
     rows = _csv_rows if manifest.suffix.lower() == ".csv" else _json_rows
     parts, lines, missing = {}, {}, []
-    try:
-        with open(manifest, encoding="utf-8-sig", newline="") as file:
-            for line, row in rows(manifest, file):
-                path, label, split = (_field(manifest, line, row, name) for name in ("path", "label", "split"))
-                path = os.path.join(manifest.parent, str(path))
-                if not os.path.isfile(path):
-                    missing.append((line, path))
-                part = part_name(split) if split else WHOLE
-                parts.setdefault(part, ([], []))
-                lines.setdefault(part, []).append(line)
-                for column, value in zip(parts[part], (path, label), strict=True):
-                    column.append(value)
-    except UnicodeDecodeError as error:
-        raise ArgumentError(f"{manifest} is not text in UTF-8: {error}.") from None
+    for line, row in rows(manifest):
+        path, label, split = (_field(manifest, line, row, name) for name in ("path", "label", "split"))
+        path = os.path.join(manifest.parent, str(path))
+        if not os.path.isfile(path):
+            missing.append((line, path))
+        part = part_name(split) if split else WHOLE
+        parts.setdefault(part, ([], []))
+        lines.setdefault(part, []).append(line)
+        for column, value in zip(parts[part], (path, label), strict=True):
+            column.append(value)
     if missing:
         first = ", ".join(f"{path} (line {line})" for line, path in missing[:_SHOWN])
         more = ", ..." if len(missing) > _SHOWN else ""
@@ -46,43 +43,66 @@ def read(manifest):
     }, None
 
 
-def _csv_rows(manifest, file):
-    reader = csv.reader(file, strict=True)
-    header = None
+@contextlib.contextmanager
+def _text_of(path):
+    """Open a text file, with or without a byte order mark."""
     try:
-        for cells in reader:
-            cells = [cell.strip() for cell in cells]
-            if not any(cells):
-                continue
-            if header is None:
-                header = cells
-                if not {"path", "label"} <= set(header):
-                    raise ArgumentError(
-                        f"{manifest}, line {reader.line_num}: {','.join(cells)!r} is no header. It must name the "
-                        "columns path and label, and may name split: path,label,split."
-                    )
-                continue
-            if len(cells) != len(header):
-                raise ArgumentError(
-                    f"{manifest}, line {reader.line_num}: there are {len(cells)} cells, but {len(header)} columns "
-                    f"({','.join(header)}). Put a cell with a comma in double quotes."
-                )
-            yield reader.line_num, dict(zip(header, cells, strict=True))
-    except csv.Error as error:
-        raise ArgumentError(f"{manifest}, line {reader.line_num}: {error}.") from None
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise ArgumentError(f"{path} is not text in UTF-8: {error}.") from None
 
 
-def _json_rows(manifest, file):
-    for line, text in enumerate(file, 1):
-        if not text.strip():
-            continue
+def csv_lines(path):
+    """Yield `(line, cells)` of a CSV file, the cells without blanks around them; empty lines are left out.
+
+    Raises:
+        ValueError: It is no text in UTF-8, or no CSV.
+    """
+    with _text_of(path) as file:
+        reader = csv.reader(file, strict=True)
         try:
-            row = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ArgumentError(f"{manifest}, line {line}: this is no JSON: {error}.") from None
-        if not isinstance(row, dict):
-            raise ArgumentError(f'{manifest}, line {line}: each line must be like {{"path": "a.jpg", "label": "cat"}}.')
-        yield line, row
+            for cells in reader:
+                cells = [cell.strip() for cell in cells]
+                if any(cells):
+                    yield reader.line_num, cells
+        except csv.Error as error:
+            raise ArgumentError(f"{path}, line {reader.line_num}: {error}.") from None
+
+
+def _csv_rows(manifest):
+    header = None
+    for line, cells in csv_lines(manifest):
+        if header is None:
+            header = cells
+            if not {"path", "label"} <= set(header):
+                raise ArgumentError(
+                    f"{manifest}, line {line}: {','.join(cells)!r} is no header. It must name the columns path and "
+                    "label, and may name split: path,label,split."
+                )
+            continue
+        if len(cells) != len(header):
+            raise ArgumentError(
+                f"{manifest}, line {line}: there are {len(cells)} cells, but {len(header)} columns "
+                f"({','.join(header)}). Put a cell with a comma in double quotes."
+            )
+        yield line, dict(zip(header, cells, strict=True))
+
+
+def _json_rows(manifest):
+    with _text_of(manifest) as file:
+        for line, text in enumerate(file, 1):
+            if not text.strip():
+                continue
+            try:
+                row = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise ArgumentError(f"{manifest}, line {line}: this is no JSON: {error}.") from None
+            if not isinstance(row, dict):
+                raise ArgumentError(
+                    f'{manifest}, line {line}: each line must be like {{"path": "a.jpg", "label": "cat"}}.'
+                )
+            yield line, row
 
 
 def _field(manifest, line, row, name):

@@ -10,10 +10,10 @@ import numpy as np
 from mobilenet_common.errors import ArgumentError
 from mobilenet_common.notices import warn
 from mobilenet_runtime.examples import arrays, folders, huggingface, manifests
+from mobilenet_runtime.examples.duplicates import shared_images
 from mobilenet_runtime.examples.examples import Data, Examples, Joined
 from mobilenet_runtime.examples.labels import class_names_of, label_name, label_numbers
 from mobilenet_runtime.examples.parts import TEST, TRAIN, VALIDATION, WHOLE, Part, part_name
-from mobilenet_runtime.examples.shared import shared_images
 from mobilenet_runtime.examples.splitting import split as split_examples
 
 _KINDS = (

@@ -5,23 +5,14 @@ from pathlib import Path
 
 from mobilenet_common.errors import ArgumentError, integer
 from mobilenet_common.types import PathLike
+from mobilenet_runtime.file_formats import BY_ENDING, ENDINGS, SAVED_MODEL_FILE
 from mobilenet_runtime.runtimes.base import Exported
-
-# Which class runs the files with an ending; a folder is a SavedModel.
-_RUNTIMES = {
-    ".tflite": ("litert", "LiteRtModel"),
-    ".onnx": ("onnx", "OnnxModel"),
-    ".xml": ("openvino", "OpenvinoModel"),
-    ".pt2": ("torch_export", "TorchProgram"),
-    "": ("saved_model", "SavedModel"),
-}
-ENDINGS = tuple(filter(None, _RUNTIMES))
 
 
 def is_exported(path: PathLike) -> bool:
     """Return whether a path is one that `load` takes, by its name and by what is there."""
     path = Path(path)
-    return (path / "saved_model.pb").is_file() if path.is_dir() else path.suffix in _RUNTIMES and path.is_file()
+    return (path / SAVED_MODEL_FILE).is_file() if path.is_dir() else path.suffix in BY_ENDING and path.is_file()
 
 
 def load(path: PathLike, threads: int | None = None) -> Exported:
@@ -41,12 +32,12 @@ def load(path: PathLike, threads: int | None = None) -> Exported:
     """
     if threads is not None:
         threads = integer("threads", threads, 1)
-    module, name = _RUNTIMES[ending_of(path)]
+    module, name = format_of(path).runtime
     return getattr(importlib.import_module(f"{__name__}.{module}"), name)(path, threads)
 
 
-def ending_of(path):
-    """Return the ending of an exported file, or `""` for the folder of a SavedModel.
+def format_of(path):
+    """Return the `FileFormat` of an exported file, or of the folder of a SavedModel.
 
     Raises:
         ValueError: There is no such file, or its kind is unknown.
@@ -55,9 +46,9 @@ def ending_of(path):
     if not path.exists():
         raise ArgumentError(f"{path} does not exist.")
     if path.is_dir() and not is_exported(path):
-        raise ArgumentError(f"{path} is a folder without a saved_model.pb: name a SavedModel, or a file.")
+        raise ArgumentError(f"{path} is a folder without a {SAVED_MODEL_FILE}: name a SavedModel, or a file.")
     ending = "" if path.is_dir() else path.suffix
-    if ending not in _RUNTIMES:
+    if ending not in BY_ENDING:
         known = ", ".join(ENDINGS)
         raise ArgumentError(f"{path} has an unknown ending {ending!r}. Known: {known}, and the folder of a SavedModel.")
-    return ending
+    return BY_ENDING[ending]

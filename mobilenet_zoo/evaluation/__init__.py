@@ -1,8 +1,8 @@
 """How good a classifier is, where it errs, and what it looks at."""
 
 from mobilenet_runtime.evaluation import Calibration, Evaluation, Metrics, Speed, calibration, metrics, write_report
-from mobilenet_zoo.evaluation.evaluating import KerasClassifier, evaluate, heat_on_mistakes
 from mobilenet_zoo.evaluation.gradcam import Explanation, explain, grad_cam
+from mobilenet_zoo.evaluation.keras_classifier import KerasClassifier, evaluate, heat_on_mistakes
 
 __all__ = [
     "Calibration",

@@ -17,7 +17,7 @@ from mobilenet_runtime.images import open_image
 from mobilenet_runtime.inputs import as_model_input
 from mobilenet_runtime.transform import Preprocessing
 from mobilenet_zoo.locks import lock_of
-from mobilenet_zoo.preprocessing import preprocessing
+from mobilenet_zoo.model_preprocessing import preprocessing
 from mobilenet_zoo.pretrained import class_names_of
 
 _POOLS = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)

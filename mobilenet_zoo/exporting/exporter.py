@@ -89,8 +89,8 @@ def export_all(model, paths, **options):
     Yields:
         An `ExportReport` for each path.
     """
+    from mobilenet_zoo.exporting.destination import check_destination
     from mobilenet_zoo.exporting.formats import find_format
-    from mobilenet_zoo.exporting.places import check_place
     from mobilenet_zoo.exporting.plan import make_plan
     from mobilenet_zoo.exporting.progress import Progress, steps_of
     from mobilenet_zoo.exporting.session import write
@@ -99,7 +99,7 @@ def export_all(model, paths, **options):
     formats = {Path(path): find_format(path, name) for path, name in paths.items()}
     for path, format in formats.items():
         plan.check(format)
-        check_place(path, format)
+        check_destination(path, format)
     if plan.quantization == "int8":
         _ = plan.images  # before any process is started
     _ = plan.reference

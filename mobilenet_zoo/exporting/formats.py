@@ -5,41 +5,33 @@ from pathlib import Path
 
 from mobilenet_common.errors import ArgumentError, ExportError, install_hint, unknown_name
 from mobilenet_common.libraries import is_installed
+from mobilenet_runtime.file_formats import ENDINGS, FILE_FORMATS, FileFormat
 
 
-@dataclasses.dataclass(frozen=True)
-class Format:
-    """One format.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Format(FileFormat):
+    """One format, and how it is written.
 
     Attributes:
-        name: As `format=` takes it.
-        title: For people.
-        ending: Of a file; nothing for a folder.
         backend: The backend of Keras that writes it, with its extra.
-        libraries: What has to be installed beside it, to write it and to run it.
+        writer: The module of `mobilenet_zoo.exporting` and the function there that write it in float32.
+        target: What operations are traced for; see `traced_for` of `mobilenet_common.ops.formulations`.
+        libraries: What has to be installed beside the backend, to write it and to run it.
         data_format: Of its images.
         quantizations: What it can be quantized to, with the libraries that each needs.
         any_batch: Whether it takes batches of any size.
-        companions: Endings of files that belong to the first.
         reduces_range: Whether `reduce_range` is offered, as the runtime adds 8-bit products in 16 bits on processors
             without VNNI.
     """
 
-    name: str
-    title: str
-    ending: str
     backend: str
-    libraries: tuple[str, ...]
+    writer: tuple[str, str]
+    target: str
+    libraries: tuple[str, ...] = ()
     data_format: str
-    quantizations: dict[str, tuple[str, ...]]
+    quantizations: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     any_batch: bool = True
-    companions: tuple[str, ...] = ()
     reduces_range: bool = False
-
-    def files(self, path):
-        """Return the paths of all files that an export to `path` writes."""
-        path = Path(path)
-        return [path, *(path.with_suffix(ending) for ending in self.companions)]
 
     def check_installed(self, quantization=None):
         """Raise an `ExportError` that names what to install where something is missing."""
@@ -52,31 +44,59 @@ class Format:
             )
 
 
-_LITERT = {name: ("ai_edge_quantizer",) for name in ("float16", "dynamic", "int8")}
-_ONNX = {"float16": ("onnx",), "dynamic": ("onnx",), "int8": ("onnx",)}
-_OPENVINO = {"float16": (), "int8": ("nncf",)}
+def _format(name, **facts):
+    return Format(**vars(FILE_FORMATS[name]), **facts)
+
+
 _TORCH_ONNX = ("onnx", "onnxscript")
 
 FORMATS = {
     entry.name: entry
     for entry in (
-        Format("litert", "LiteRT", ".tflite", "tensorflow", ("ai_edge_litert",), "channels_last", _LITERT, False),
-        Format(
-            "onnx", "ONNX", ".onnx", "torch", (*_TORCH_ONNX, "onnxruntime"), "channels_first", _ONNX, reduces_range=True
+        _format(
+            "litert",
+            backend="tensorflow",
+            writer=("tensorflow_writer", "write_litert"),
+            target="litert",
+            libraries=("ai_edge_litert",),
+            data_format="channels_last",
+            quantizations={name: ("ai_edge_quantizer",) for name in ("float16", "dynamic", "int8")},
+            any_batch=False,
         ),
-        Format(
-            "openvino",
-            "OpenVINO",
-            ".xml",
-            "torch",
-            (*_TORCH_ONNX, "openvino"),
-            "channels_first",
-            _OPENVINO,
-            companions=(".bin",),
+        _format(
+            "onnx",
+            backend="torch",
+            writer=("torch_writer", "write_onnx"),
+            target="onnx",
+            libraries=(*_TORCH_ONNX, "onnxruntime"),
+            data_format="channels_first",
+            quantizations={name: ("onnx",) for name in ("float16", "dynamic", "int8")},
             reduces_range=True,
         ),
-        Format("torch", "torch.export", ".pt2", "torch", (), "channels_first", {}),
-        Format("saved_model", "SavedModel", "", "tensorflow", (), "channels_last", {}),
+        _format(
+            "openvino",
+            backend="torch",
+            writer=("torch_writer", "write_openvino"),
+            target="onnx",
+            libraries=(*_TORCH_ONNX, "openvino"),
+            data_format="channels_first",
+            quantizations={"float16": (), "int8": ("nncf",)},
+            reduces_range=True,
+        ),
+        _format(
+            "torch",
+            backend="torch",
+            writer=("torch_writer", "write_program"),
+            target="torch",
+            data_format="channels_first",
+        ),
+        _format(
+            "saved_model",
+            backend="tensorflow",
+            writer=("tensorflow_writer", "write_saved_model"),
+            target="saved_model",
+            data_format="channels_last",
+        ),
     )
 }
 
@@ -99,9 +119,8 @@ def find_format(path, name=None):
             )
         return format
     if found is None:
-        endings = ", ".join(format.ending for format in FORMATS.values() if format.ending)
         raise ArgumentError(
-            f"path={str(path)!r} ends with {path.suffix!r}, which is no format that is known. Allowed: {endings}, or "
-            "no ending for the folder of a SavedModel."
+            f"path={str(path)!r} ends with {path.suffix!r}, which is no format that is known. Allowed: "
+            f"{', '.join(ENDINGS)}, or no ending for the folder of a SavedModel."
         )
     return found

@@ -10,19 +10,20 @@ import keras
 import numpy as np
 
 from mobilenet_common.errors import ArgumentError, ExportError, integer, number, one_of, pair, plain_value, unknown_name
+from mobilenet_common.facts import facts_of, remember
 from mobilenet_common.nesting import all_layers, as_functional
 from mobilenet_common.ops.layout import split_shape
-from mobilenet_runtime.labels import imagenet_classes
+from mobilenet_runtime.class_names import imagenet_classes
 from mobilenet_runtime.metadata import Metadata
 from mobilenet_runtime.transform import Preprocessing
+from mobilenet_zoo.classifiers import is_classifier
 from mobilenet_zoo.exporting.calibration import made_up, read_calibration
 from mobilenet_zoo.exporting.formats import Format
 from mobilenet_zoo.exporting.job import Job
 from mobilenet_zoo.exporting.prepared import data_format_of, ends_in_softmax
 from mobilenet_zoo.exporting.reference import Reference
 from mobilenet_zoo.exporting.verification import deviation
-from mobilenet_zoo.facts import facts_of, is_classifier, remember
-from mobilenet_zoo.preprocessing import preprocessing
+from mobilenet_zoo.model_preprocessing import preprocessing
 from mobilenet_zoo.registry import WEIGHTS
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from mobilenet_common.writing import replace_all
-from mobilenet_zoo.exporting.places import size_on_disk
+from mobilenet_zoo.exporting.destination import size_on_disk
 from mobilenet_zoo.exporting.prepared import blocks
 
 _COUNTS = ((1, 2, 3), (4, 5, 6))  # of layers in float32 that are tried, each round in one process

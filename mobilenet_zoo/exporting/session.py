@@ -13,7 +13,7 @@ from mobilenet_common.writing import replace_all
 from mobilenet_runtime.measure import measure
 from mobilenet_runtime.runtimes.base import RuntimeFailure
 from mobilenet_zoo.exporting import process
-from mobilenet_zoo.exporting.places import beside, size_on_disk
+from mobilenet_zoo.exporting.destination import beside, size_on_disk
 from mobilenet_zoo.exporting.prepared import output_names
 from mobilenet_zoo.exporting.report import ExportReport
 from mobilenet_zoo.exporting.search import loses, search

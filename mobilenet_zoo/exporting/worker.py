@@ -20,22 +20,14 @@ import mobilenet_zoo  # noqa: F401 - registers the layers
 from mobilenet_common.errors import ExportError
 from mobilenet_runtime.embedding import embed
 from mobilenet_runtime.metadata import Metadata
+from mobilenet_zoo.exporting.destination import size_on_disk
 from mobilenet_zoo.exporting.formats import FORMATS
 from mobilenet_zoo.exporting.integers import improve, seen
 from mobilenet_zoo.exporting.job import Job, Result
-from mobilenet_zoo.exporting.places import size_on_disk
 from mobilenet_zoo.exporting.prepared import data_format_of, prepare, with_blocks
 from mobilenet_zoo.exporting.progress import steps_of
 from mobilenet_zoo.exporting.quantizing import FULL, QUANTIZERS, REDUCED
 from mobilenet_zoo.exporting.simulation import Simulation
-
-_WRITERS = {  # imported when called: each brings a framework
-    "litert": ("tensorflow_writer", "write_litert", "litert"),
-    "saved_model": ("tensorflow_writer", "write_saved_model", "saved_model"),
-    "onnx": ("torch_writer", "write_onnx", "onnx"),
-    "openvino": ("torch_writer", "write_openvino", "onnx"),
-    "torch": ("torch_writer", "write_program", "torch"),
-}
 
 _RANKING = 16  # images that layers are ranked with
 
@@ -124,9 +116,9 @@ def _ranked(model, weights, images, levels, names):
 
 
 def _write_float(model, path, format, quantization):
-    module, function, target = _WRITERS[format.name]
-    if (format.name, quantization) == ("litert", "int8"):
-        target = "litert of integers"
+    module, function = format.writer
+    target = "litert of integers" if (format.name, quantization) == ("litert", "int8") else format.target
+    # The module is imported here, because it brings a framework.
     getattr(importlib.import_module(f"mobilenet_zoo.exporting.{module}"), function)(model, path, target)
 
 

@@ -11,7 +11,7 @@ from mobilenet_common.errors import ArgumentError, number
 from mobilenet_common.nesting import last_layer
 from mobilenet_common.types import Tensor
 from mobilenet_runtime.transform import normalize
-from mobilenet_zoo.preprocessing import preprocessing
+from mobilenet_zoo.model_preprocessing import preprocessing
 
 _LEAST = 1e-30  # a probability below it counts as it; its logarithm still has a gradient
 

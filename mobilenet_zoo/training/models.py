@@ -8,10 +8,10 @@ from pathlib import Path
 import keras
 
 from mobilenet_common.errors import ArgumentError
+from mobilenet_common.facts import Facts, facts_of, remember
 from mobilenet_common.foreign import without_hub
 from mobilenet_common.nesting import all_layers, inner_mobilenet
-from mobilenet_zoo.classifier import reset_classifier
-from mobilenet_zoo.facts import Facts, facts_of, remember
+from mobilenet_zoo.classifiers import reset_classifier
 from mobilenet_zoo.names import check_model
 from mobilenet_zoo.pretrained import from_pretrained
 from mobilenet_zoo.registry import WEIGHTS, create_model, registry
@@ -111,6 +111,6 @@ def _fits(model, class_names):
 
 
 def _size(model):
-    from mobilenet_zoo.preprocessing import preprocessing
+    from mobilenet_zoo.model_preprocessing import preprocessing
 
     return preprocessing(model).size

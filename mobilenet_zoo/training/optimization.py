@@ -17,29 +17,27 @@ import keras
 from keras import ops
 
 from mobilenet_common.internals.keras_internals import OptimizerHooks, batches_seen, variable_index
-from mobilenet_zoo.finetuning import discriminative_rates, rate_of
+from mobilenet_zoo.layer_rates import RatesByLayer, layer_rates
 from mobilenet_zoo.training.recipes.recipe import Recipe
 from mobilenet_zoo.training.schedules import make_schedule
 
 _TORCH = keras.backend.backend() == "torch"
 
 
-class _Trained(OptimizerHooks):
+class _Trained(RatesByLayer, OptimizerHooks):
     """What every optimizer of a recipe has in common."""
 
-    def __init__(self, *args, l2=0.0, decay_depthwise=True, ema_warmup=True, rates=None, **kwargs):
+    def __init__(self, *args, l2=0.0, decay_depthwise=True, ema_warmup=True, **kwargs):
         super().__init__(*args, **kwargs)
         self.l2, self.decay_depthwise, self.ema_warmup = l2, decay_depthwise, ema_warmup
-        self.rates = {str(layer): float(rate) for layer, rate in (rates or {}).items()}
 
     def build(self, variables: Any) -> None:
         super().build(variables)
         self._decays = [decays(variable, self.decay_depthwise) for variable in variables]
-        self._factors = [rate_of(variable, self.rates) for variable in variables]
 
     def get_config(self):
         own = {"l2": self.l2, "decay_depthwise": self.decay_depthwise, "ema_warmup": self.ema_warmup}
-        return super().get_config() | own | {"rates": self.rates}
+        return super().get_config() | own
 
     def has_weight_decay(self, variable):
         return self._decays[variable_index(self, variable)]
@@ -55,7 +53,7 @@ class _Trained(OptimizerHooks):
     def update_variables(self, update: Callable, gradients: Any, variables: Any, learning_rate: float) -> None:
         groups = {}
         for gradient, variable in zip(gradients, variables, strict=True):
-            factor = self._factors[variable_index(self, variable)]
+            factor = self.rate_factor(variable)
             groups.setdefault(factor, ([], []))
             groups[factor][0].append(gradient)
             groups[factor][1].append(variable)
@@ -125,9 +123,7 @@ def make_optimizer(
         ValueError: An argument is out of its range, or the model has no stages and the recipe wants rates by layer.
     """
     own = recipe.optimizer
-    rates = {}
-    if own.layer_decay != 1:
-        rates = discriminative_rates(keras.optimizers.SGD(0.1), model, own.layer_decay).rates
+    rates = layer_rates(model, own.layer_decay) if own.layer_decay != 1 else {}
     given = {name: getattr(own, name) for name in _OWN if getattr(own, name) is not None}
     if recipe.ema:
         given |= {"use_ema": True, "ema_momentum": recipe.ema.momentum, "ema_warmup": recipe.ema.warmup}

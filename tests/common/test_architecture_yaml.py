@@ -96,6 +96,11 @@ def test_every_variant_comes_back_equal(name):
     assert Architecture.from_yaml(VARIANTS[name].to_yaml()) == VARIANTS[name]
 
 
+@pytest.mark.parametrize("text", ["1e-4", "1E-4", "1.0e-4", "0.0001"])
+def test_numbers_in_every_notation(text):
+    assert Architecture.from_yaml(f"norm_epsilon: {text}\n{OWN}").norm_epsilon == pytest.approx(1e-4)
+
+
 @pytest.mark.parametrize(
     "architecture",
     [

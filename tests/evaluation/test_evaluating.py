@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 
+from mobilenet_runtime.class_names import imagenet_classes
 from mobilenet_runtime.evaluation import evaluate
 from mobilenet_runtime.evaluation.classes import match_classes
 from mobilenet_runtime.examples import Examples, read_examples
-from mobilenet_runtime.labels import imagenet_classes
 from tests.evaluation import made
 from tests.runtime import tiny
 

@@ -10,12 +10,12 @@ from PIL import Image
 import mobilenet_zoo
 from mobilenet_common import Architecture, Head
 from mobilenet_common.architecture import Attention, Conv, Dense, Fused, Universal
+from mobilenet_common.facts import Facts, remember
 from mobilenet_v1 import create_mobilenetv1
 from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.evaluation import explain, grad_cam
-from mobilenet_zoo.facts import Facts, remember
 from mobilenet_zoo.registry import registry
 from tests import photographs, references, seeded
 from tests.reference.make_gradcam import MODELS, SIZE

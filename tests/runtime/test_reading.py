@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mobilenet_runtime.examples import Examples, read_data, read_examples
-from mobilenet_runtime.examples.shared import shared_images
+from mobilenet_runtime.examples.duplicates import shared_images
 from mobilenet_runtime.reading import find_images, is_ignored
 
 pytestmark = pytest.mark.across
@@ -132,13 +132,13 @@ class TestSharedImages:
         assert shared_images(examples([tmp_path / "a"]), examples([tmp_path / "b"])) is None
 
     def test_only_files_of_one_size_are_read(self, tmp_path, monkeypatch):
-        from mobilenet_runtime.examples import shared
+        from mobilenet_runtime.examples import duplicates
 
         paths = [tmp_path / str(i) for i in range(6)]
         for i, path in enumerate(paths):
             path.write_bytes(os.urandom(100 + i % 5))
         read = []
-        monkeypatch.setattr(shared, "_read", lambda path, how: read.append(path))
+        monkeypatch.setattr(duplicates, "_read", lambda path, how: read.append(path))
         shared_images(examples(paths[:5]), examples(paths[5:]))
         assert sorted(read) == [paths[0], paths[5]]
 

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from mobilenet_common.facts import Facts, remember
 from mobilenet_runtime.evaluation import read_predictions, save_predictions
 from mobilenet_v2 import create_mobilenetv2
-from mobilenet_zoo.facts import Facts, remember
 from mobilenet_zoo.training.compiling import compile_model
 from mobilenet_zoo.training.distillation import Distiller, blend_targets, distillation_loss
 from mobilenet_zoo.training.recipes import load_recipe

@@ -11,6 +11,7 @@ import pytest
 
 from mobilenet_common.errors import MobileNetWarning
 from mobilenet_v1 import create_mobilenetv1
+from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo import class_names_of, from_pretrained, preprocessing
 from mobilenet_zoo.training import Checkpoints, NotFinite, Terminated, models, save_predictions, train
 from mobilenet_zoo.training.callbacks import Callbacks, Position, Saving
@@ -251,6 +252,12 @@ class TestTheFolder:
         with pytest.raises(ValueError, match="has a run already: resume it"):
             run(through.folder)
         assert (through.folder / "run.json").read_bytes() == before
+
+    def test_a_teacher_that_does_not_fit_begins_no_run(self, tmp_path):
+        logits = create_mobilenetv4(tiny.TINY, len(tiny.CLASSES), (32, 32, 3), classifier_activation=None)
+        with pytest.raises(ValueError, match="must end in softmax"):
+            train(tiny.data(), logits, tmp_path / "run", teacher=tiny.model(), recipe=tiny.recipe(), progress=False)
+        assert not (tmp_path / "run").exists()
 
     def test_another_recipe_can_not_go_on(self, through):
         with pytest.raises(ValueError, match=r"recipe.optimizer.learning_rate was 0.003 and is 0.1") as caught:

@@ -16,12 +16,12 @@ import mobilenet_zoo
 from mobilenet_common.checkpoints import LAYOUTS, StateDict
 from mobilenet_common.checkpoints.files import own_options
 from mobilenet_common.checkpoints.image_facts import identify
+from mobilenet_common.facts import Facts, facts_of, remember
 from mobilenet_v1 import create_mobilenetv1
 from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.exporting.plan import make_plan
-from mobilenet_zoo.facts import Facts, facts_of, remember
 from mobilenet_zoo.registry import WEIGHTS
 from tests import peers, trained
 

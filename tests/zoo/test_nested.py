@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 import mobilenet_zoo
-from mobilenet_cli.predicting import feature_model
+from mobilenet_cli.predict import feature_model
 from mobilenet_common.architecture import Architecture, Conv, Head, Inverted
 from mobilenet_v2 import WEIGHTS, create_mobilenetv2
 from mobilenet_zoo.evaluation import evaluate, explain, grad_cam

@@ -13,11 +13,11 @@ import mobilenet_zoo
 from mobilenet_common import Architecture
 from mobilenet_common.architecture import Conv, Dense, Head, Universal
 from mobilenet_common.errors import CheckpointError, DownloadError
+from mobilenet_common.facts import Facts, remember
 from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo import pretrained
-from mobilenet_zoo.facts import Facts, remember
 from mobilenet_zoo.names import check_model
 from tests import seeded
 

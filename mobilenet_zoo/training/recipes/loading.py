@@ -11,24 +11,10 @@ import yaml
 
 from mobilenet_common.errors import ArgumentError, unknown_name
 from mobilenet_common.types import PathLike
+from mobilenet_common.yaml_lines import LoaderWithoutAliases, line_of, problem_of, value_of
 from mobilenet_zoo.training.recipes.recipe import Recipe
 
 FOLDER = Path(__file__).parent
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 without objects and aliases, in which 1e-3 is a number as everywhere else."""
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem="an alias is not allowed here", problem_mark=mark)
-        return super().compose_node(parent, index)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
 
 
 @dataclasses.dataclass
@@ -137,34 +123,33 @@ def _parsed(path):
     """Return `(tree, source)` of a YAML file; the source knows the line of each field."""
     source = _Source(str(path))
     try:
-        loader = _Loader(path.read_text(encoding="utf-8"))
-        node = loader.get_single_node()
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=LoaderWithoutAliases)
         if not isinstance(node, yaml.MappingNode):
             raise ArgumentError(f"{path}: is no recipe: it must hold lines such as `epochs: 20`.")
-        return _tree(loader, node, (), source), source
+        return _tree(node, (), source), source
     except UnicodeDecodeError as error:
         raise ArgumentError(f"{path}: is no text in UTF-8: {error.reason} at byte {error.start}.") from None
     except RecursionError:
         raise ArgumentError(f"{path}: is nested too deeply for a recipe.") from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise ArgumentError(f"{path}{where}: is not YAML: {getattr(error, 'problem', None) or error}.") from None
+        line, problem = problem_of(error)
+        where = f", line {line}" if line else ""
+        raise ArgumentError(f"{path}{where}: is not YAML: {problem}.") from None
 
 
-def _tree(loader, node, path, source):
+def _tree(node, path, source):
     if not isinstance(node, yaml.MappingNode):
-        return loader.construct_object(node, deep=True)
+        return value_of(node)
     tree = {}
     for key_node, value_node in node.value:
         name = key_node.value if isinstance(key_node, yaml.ScalarNode) else "?"
-        inside, line = (*path, name), key_node.start_mark.line + 1
+        inside, line = (*path, name), line_of(key_node)
         if inside in source.lines:
             raise ArgumentError(
                 f"{source.name}, line {line}: {'.'.join(inside)} is set twice, first in line {source.lines[inside]}."
             )
         source.lines[inside] = line
-        tree[name] = _tree(loader, value_node, inside, source)
+        tree[name] = _tree(value_node, inside, source)
     return tree
 
 
@@ -222,7 +207,7 @@ def _assignments(overrides):
                 f"override {text!r} is not allowed: write field=value, such as optimizer.learning_rate=1e-3."
             )
         try:
-            found.append((path.strip(), yaml.load(value, _Loader)))
+            found.append((path.strip(), yaml.load(value, LoaderWithoutAliases)))
         except yaml.YAMLError:
             raise ArgumentError(f"override {text!r} is not allowed: its value is not YAML; quote a text.") from None
     return found

@@ -8,12 +8,12 @@ import numpy as np
 
 from mobilenet_common import Architecture
 from mobilenet_common.architecture import Conv, Head, Universal
+from mobilenet_common.facts import Facts, remember
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.exporting import process, worker
 from mobilenet_zoo.exporting.job import Result
 from mobilenet_zoo.exporting.prepared import prepare
-from mobilenet_zoo.facts import Facts, remember
 from tests import seeded
 from tests.references import infer
 from tests.seeded import randomized

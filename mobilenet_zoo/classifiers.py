@@ -1,4 +1,4 @@
-"""A fresh classifier on a body that has learned already."""
+"""Models as classifiers: whether a model is one, and a fresh classifier on a body that has learned already."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,8 +9,23 @@ import keras
 from mobilenet_common.architecture import check_activation
 from mobilenet_common.builder import classify
 from mobilenet_common.errors import ArgumentError, integer
-from mobilenet_common.nesting import where_inside
-from mobilenet_zoo.facts import facts_of, remember
+from mobilenet_common.facts import facts_of, remember
+from mobilenet_common.nesting import last_layer, where_inside
+
+
+def is_classifier(model: keras.Model) -> bool:
+    """Return whether a model classifies: it has a classifier, class names, or ends in softmax or sigmoid."""
+    outputs = getattr(model, "outputs", None) or ()
+    if len(outputs) != 1 or len(outputs[0].shape) != 2:
+        return False
+    known, last = facts_of(model), last_layer(model)
+    activation = getattr(last, "activation", None)
+    return (
+        (known is not None and known.class_names is not None)
+        or last.name in ("classifier", "predictions")
+        or isinstance(last, keras.layers.Softmax)
+        or activation in (keras.activations.softmax, keras.activations.sigmoid)
+    )
 
 
 def reset_classifier(

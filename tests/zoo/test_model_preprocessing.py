@@ -9,9 +9,9 @@ from PIL import Image
 
 import mobilenet_zoo
 from mobilenet_common.architecture import Architecture, Conv, Head, Inverted
+from mobilenet_common.facts import Facts, remember
 from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v4 import create_mobilenetv4
-from mobilenet_zoo.facts import Facts, remember
 from mobilenet_zoo.registry import WEIGHTS
 from tests import peers, photographs
 from tests.reference import make_preprocessing

@@ -18,7 +18,7 @@ from mobilenet_runtime.images import as_numpy
 from mobilenet_runtime.measure import peak_memory
 from mobilenet_zoo.evaluation.gradcam import grad_cam
 from mobilenet_zoo.locks import lock_of
-from mobilenet_zoo.preprocessing import preprocessing
+from mobilenet_zoo.model_preprocessing import preprocessing
 from mobilenet_zoo.pretrained import class_names_of
 from mobilenet_zoo.profiling import profile
 

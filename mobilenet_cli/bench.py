@@ -12,6 +12,7 @@ from rich.table import Table
 
 from mobilenet_cli.output import messages, print_json
 from mobilenet_common.errors import MobileNetError, integer
+from mobilenet_runtime.file_formats import ENDINGS, either
 from mobilenet_runtime.measure import measure, size_of
 
 _VARYING = ("latency_ms", "fastest_ms", "peak_memory_mb", "load_s")
@@ -19,7 +20,7 @@ _VARYING = ("latency_ms", "fastest_ms", "peak_memory_mb", "load_s")
 
 def bench(
     files: Annotated[
-        list[str], typer.Argument(help="A .tflite, .onnx, .xml or .pt2 file, or the folder of a SavedModel; several.")
+        list[str], typer.Argument(help=f"A {either(ENDINGS)} file, or the folder of a SavedModel; several.")
     ],
     threads: Annotated[int | None, typer.Option(help="How many a runtime may use; its own choice if left out.")] = None,
     runs: Annotated[int, typer.Option(help="Single runs of one batch in each round.")] = 10,

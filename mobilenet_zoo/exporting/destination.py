@@ -6,16 +6,17 @@ from typing import Any
 
 from mobilenet_common.errors import ArgumentError, ExportError
 from mobilenet_common.writing import folder_beside
+from mobilenet_runtime.file_formats import SAVED_MODEL_FILE
 
 
-def check_place(path: Path, format: Any) -> None:
+def check_destination(path: Path, format: Any) -> None:
     """Raise a `ValueError` where something lies at `path` that an export must not replace."""
     if format.ending and path.is_dir():
         raise ArgumentError(f"path={str(path)!r} is a folder: name a file in it that ends with {format.ending}.")
     if not format.ending and path.exists():
         if not path.is_dir():
             raise ArgumentError(f"path={str(path)!r} is a file, and a SavedModel is a folder: name another.")
-        if any(path.iterdir()) and not (path / "saved_model.pb").exists():
+        if any(path.iterdir()) and not (path / SAVED_MODEL_FILE).exists():
             raise ArgumentError(f"path={str(path)!r} is a folder with something else in it: name a new one.")
 
 

@@ -4,15 +4,15 @@ from typing import Annotated
 
 import typer
 
-from mobilenet_cli.benchmark import bench
-from mobilenet_cli.conversion import convert
-from mobilenet_cli.evaluating import evaluate, explain
-from mobilenet_cli.exporting import export
+from mobilenet_cli.bench import bench
+from mobilenet_cli.convert import convert
+from mobilenet_cli.evaluate import evaluate, explain
+from mobilenet_cli.export import export
 from mobilenet_cli.listing import info, list_weights, plot
 from mobilenet_cli.output import report_errors
-from mobilenet_cli.predicting import features, predict
+from mobilenet_cli.predict import features, predict
 from mobilenet_cli.quiet import quiet
-from mobilenet_cli.training import TrainCommand, train
+from mobilenet_cli.train import TrainCommand, train
 from mobilenet_runtime.version import VERSION
 
 app = typer.Typer(

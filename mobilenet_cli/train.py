@@ -15,7 +15,7 @@ from mobilenet_cli import quiet
 from mobilenet_cli.constants import recipe_fields
 from mobilenet_cli.constants import recipes as recipe_summaries
 from mobilenet_cli.output import messages
-from mobilenet_cli.predicting import check_name
+from mobilenet_cli.predict import check_name
 from mobilenet_cli.zoo import choose_backend, prepare_to_repeat
 from mobilenet_common.errors import ArgumentError
 

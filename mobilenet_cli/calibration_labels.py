@@ -1,12 +1,12 @@
 """The classes of images on disk, by the folders that they lie in or by a list."""
 
 import collections
-import csv
 from pathlib import Path
 
 from mobilenet_common.errors import ArgumentError, printable, unknown_name
+from mobilenet_runtime.class_names import imagenet_classes
 from mobilenet_runtime.examples.folders import class_folders
-from mobilenet_runtime.labels import imagenet_classes
+from mobilenet_runtime.examples.manifests import csv_lines
 
 FOLDERS = "folders"
 
@@ -48,17 +48,12 @@ def _listed(file, images):
     if not file.is_file():
         raise ArgumentError(f"--labels={file} is not a file: name one with lines image,class, or {FOLDERS!r}.")
     found = {}
-    with open(file, newline="", encoding="utf-8-sig") as stream:
-        for row in csv.reader(stream):
-            if not row:
-                continue
-            if len(row) != 2:
-                raise ArgumentError(
-                    f"{file} has a line of {len(row)} fields, {','.join(row)!r}: it must be image,class."
-                )
-            name, label = (field.strip() for field in row)
-            found[printable((file.parent / name).resolve())] = label
-            found.setdefault(printable(Path(name).resolve()), label)
+    for _, row in csv_lines(file):
+        if len(row) != 2:
+            raise ArgumentError(f"{file} has a line of {len(row)} fields, {','.join(row)!r}: it must be image,class.")
+        name, label = row
+        found[printable((file.parent / name).resolve())] = label
+        found.setdefault(printable(Path(name).resolve()), label)
     given = {}
     for image in images:
         place = printable(Path(image).resolve())  # as a file in UTF-8 can name it

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mobilenet_cli.exported import exported_classifier, is_exported_name
+from mobilenet_cli.exported_files import exported_classifier, is_exported_name
 from mobilenet_cli.output import messages, print_json
-from mobilenet_cli.predicting import (
+from mobilenet_cli.predict import (
     DEFAULT_MODEL,
     BatchSize,
     ModelName,
@@ -28,7 +28,7 @@ from mobilenet_cli.predicting import (
 from mobilenet_cli.zoo import zoo
 from mobilenet_common.errors import ArgumentError, integer, unknown_name
 from mobilenet_runtime import ImageError
-from mobilenet_runtime.labels import BACKGROUND, imagenet_classes
+from mobilenet_runtime.class_names import BACKGROUND, imagenet_classes
 from mobilenet_runtime.version import VERSION
 
 

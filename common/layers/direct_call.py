@@ -7,7 +7,7 @@ import keras
 from mobilenet_common.internals.keras_internals import HAS_DIRECT_CALLS, is_direct_call, surrounding_training
 
 
-class QuickLayer(keras.layers.Layer):
+class DirectCallLayer(keras.layers.Layer):
     """A layer with `call(x, training)` on one tensor, which PyTorch calls thousands of times a second.
 
     Keras's `__call__` converts and checks arguments, opens scopes and looks for masks: about 0.1 ms, as long as a

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from mobilenet_common import conventions
 from mobilenet_common.checkpoints.files import own_options, read
 from mobilenet_common.checkpoints.keras_files import layer_configs
 from mobilenet_common.checkpoints.layouts import LAYOUTS
@@ -124,18 +125,17 @@ class StateDict:
     def conventions(self, architecture):
         """Return `padding` and `norm_epsilon` of the models that such a checkpoint comes from, as far as names tell."""
         if self.checkpoint is not None:
-            return {"padding": self.checkpoint.padding, "norm_epsilon": self.checkpoint.norm_epsilon}
+            return self.checkpoint.convention.options
         layout = self.layout.name
         if layout in ("keras", "huggingface"):
-            return {"padding": "same", "norm_epsilon": 1e-3}
+            return conventions.BY_LAYOUT[layout][0].options
         if self.recorded or layout == "native":
             return dict(self.recorded)
-        epsilon = 1e-5
-        if layout == "timm" and architecture.name == "mobilenetv3_rw":
-            epsilon = 1e-3
-        if layout == "torchvision" and any(".block." in name for name in self.tensors):  # V3
-            epsilon = 1e-3
-        return {"padding": "symmetric", "norm_epsilon": epsilon}
+        if layout == "timm":
+            return conventions.of_timm(architecture.name).options
+        if layout == "torchvision":
+            return conventions.of_torchvision(is_v3=any(".block." in name for name in self.tensors)).options
+        return conventions.BY_LAYOUT[layout][0].options
 
 
 def _layout_of(names, layouts):

@@ -13,13 +13,20 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mobilenet_cli.exported import is_exported_name
-from mobilenet_cli.labels import read_labels
+from mobilenet_cli.calibration_labels import read_labels
+from mobilenet_cli.exported_files import is_exported_name
 from mobilenet_cli.output import messages, print_json
-from mobilenet_cli.predicting import load
+from mobilenet_cli.predict import load
 from mobilenet_cli.zoo import zoo
 from mobilenet_common.errors import ArgumentError, ExportError, integer
 from mobilenet_runtime import reading
+from mobilenet_runtime.file_formats import BY_ENDING, ENDINGS, either
+
+# An ending with the format's title, unless the two are the same word.
+_ENDINGS = [
+    ending if ending[1:] == BY_ENDING[ending].title.lower() else f"{ending} ({BY_ENDING[ending].title})"
+    for ending in ENDINGS
+]
 
 
 class Quantization(StrEnum):
@@ -43,8 +50,7 @@ def export(
         list[str],
         typer.Argument(
             metavar="OUT",
-            help="Files to write: .tflite (LiteRT), .onnx, .xml (OpenVINO) or .pt2 (torch.export); without an ending "
-            "the folder of a SavedModel.",
+            help=f"Files to write: {either(_ENDINGS)}; without an ending the folder of a SavedModel.",
         ),
     ],
     quantize: Annotated[

@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics as theirs
 from sklearn.calibration import calibration_curve
 
-from mobilenet_runtime.evaluation.metrics import calibration, confident_mistakes, confused_pairs, metrics
+from mobilenet_runtime.evaluation.classification_metrics import calibration, confident_mistakes, confused_pairs, metrics
 
 pytestmark = pytest.mark.across
 

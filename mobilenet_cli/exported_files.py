@@ -5,7 +5,7 @@ from pathlib import Path
 from mobilenet_cli.output import messages
 from mobilenet_runtime import is_exported
 from mobilenet_runtime.classifier import ExportedClassifier
-from mobilenet_runtime.runtimes import ENDINGS
+from mobilenet_runtime.file_formats import ENDINGS
 
 
 def is_exported_name(name: str) -> bool:

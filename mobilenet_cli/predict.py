@@ -17,14 +17,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mobilenet_cli.constants import check_model, registry
-from mobilenet_cli.exported import exported_classifier, is_exported_name
+from mobilenet_cli.exported_files import exported_classifier, is_exported_name
 from mobilenet_cli.output import as_json, messages
 from mobilenet_cli.zoo import zoo
 from mobilenet_common.errors import ArgumentError, integer, printable
 from mobilenet_common.foreign import without_hub
 from mobilenet_common.writing import whole_file
 from mobilenet_runtime import decode_predictions, reading
-from mobilenet_runtime.labels import imagenet_classes
+from mobilenet_runtime.class_names import imagenet_classes
+from mobilenet_runtime.file_formats import ENDINGS
 
 Images = Annotated[list[str], typer.Argument(help="Files, folders (with all below them) and patterns.")]
 ModelName = Annotated[
@@ -34,7 +35,7 @@ ModelName = Annotated[
         "-m",
         help="Weights as `list` names them, a model's name for its best ones, a .keras file, a folder of "
         "save_pretrained, or a repository on the Hugging Face Hub, user/name. `predict` also takes an exported file: "
-        ".tflite, .onnx, .xml, .pt2 or the folder of a SavedModel.",
+        f"{', '.join(ENDINGS)} or the folder of a SavedModel.",
     ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", "-b", help="Images that the model takes at once.")]
@@ -142,7 +143,7 @@ def feature_model(model):
     """Return the part of `model` up to its pool, which gives a vector for each image."""
     import keras
 
-    from mobilenet_zoo.facts import facts_of, remember
+    from mobilenet_common.facts import facts_of, remember
 
     x = _features(model)
     if len(x.shape) == 4:  # a pool that keeps its axes
