@@ -59,8 +59,11 @@ def build(key, **options):
     return mobilenet_zoo.create_model(name, **options)
 
 
-def deviations(key, size, data_format="channels_last"):
-    """`{output: largest difference / largest value}` of every output that the reference has at one size."""
+def deviations(key, size, data_format="channels_last", compared=None):
+    """`{output: largest difference / largest value}` of the outputs that the reference has at one size.
+
+    Of those `compared` names, if there is one; else of all.
+    """
     source = key.partition("/")[0]
     state = seeded.state_dict(checkpoints()[key]["shapes"])
     prefix = f"{key}/{size[0]}x{size[1]}/"
@@ -69,6 +72,8 @@ def deviations(key, size, data_format="channels_last"):
     shape = (*size, 3)
     if data_format == "channels_first":
         image, shape = image.transpose(0, 3, 1, 2), (3, *size)
+    if compared is not None and not theirs.keys().isdisjoint(compared):
+        theirs = {name: value for name, value in theirs.items() if name in compared}
     spatial = (1, 2) if data_format == "channels_last" else (2, 3)
     options = {"input_shape": shape, "data_format": data_format}
 

@@ -1,6 +1,8 @@
 """Every formulation of `common/ops` against Keras's own operation: values, gradients, types, odd and tiny sizes."""
 
+import itertools
 import json
+import operator
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +21,7 @@ from tests.common.gradients import gradients, second_gradients
 
 ROOT = Path(__file__).resolve().parents[2]
 BACKEND = keras.backend.backend()
-NEUTRAL = pytest.mark.neutral  # activations that reach each backend by the same way as the others
+NEUTRAL = pytest.mark.neutral  # cases that reach each backend by the same way as the others
 XLA = [False, True] if BACKEND == "tensorflow" else [False]
 TOLERANCES = {"float32": 2e-5, "bfloat16": 3e-2}
 
@@ -37,6 +39,15 @@ geometries = st.fixed_dictionaries(
         "compiled": st.sampled_from(XLA),
     }
 )
+
+
+def one_change_at_a_time(*choices):
+    """Every combination, of which those that differ from the first one in several places are neutral."""
+    first = tuple(values[0] for values in choices)
+    combinations = list(itertools.product(*choices))
+    changes = [sum(map(operator.ne, combination, first)) for combination in combinations]
+    marks = [[NEUTRAL] if count > 1 else [] for count in changes]
+    return [pytest.param(*values, marks=mark) for values, mark in zip(combinations, marks, strict=True)]
 
 
 def numbers(*shape, seed=0):
@@ -163,13 +174,15 @@ def as_channels(vector, data_format):
     return vector if data_format == "channels_last" else vector[:, None, None]
 
 
-@pytest.mark.parametrize("compiled", XLA)
 @pytest.mark.parametrize(
-    "activation",
-    ["linear", *(pytest.param(name, marks=NEUTRAL) for name in ("relu", "relu6", "hard_silu")), "silu", "gelu"],
+    ("shape", "data_format", "activation", "compiled"),
+    one_change_at_a_time(
+        [(2, 5, 6, 3), (1, 1, 1, 4), (3, 1, 1, 2)],
+        ["channels_last", "channels_first"],
+        ["linear", "relu", "relu6", "hard_silu", "silu", "gelu"],
+        XLA,
+    ),
 )
-@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
-@pytest.mark.parametrize("shape", [(2, 5, 6, 3), (1, 1, 1, 4), (3, 1, 1, 2)])
 def test_batch_norm_and_activation_agree_with_keras(shape, data_format, activation, compiled):
     x = images(*shape, data_format) * 3 + 1
     gamma, beta, mean = (numbers(shape[-1], seed=seed) for seed in (1, 2, 3))
@@ -192,15 +205,17 @@ def test_batch_norm_and_activation_agree_with_keras(shape, data_format, activati
             all_close(found, derivatives(default, x, gamma, beta), 1e-4)
 
 
-@pytest.mark.parametrize("compiled", XLA)
 @pytest.mark.parametrize(
-    "activation", ["linear", *(pytest.param(name, marks=NEUTRAL) for name in ("relu", "relu6")), "hard_silu"]
+    ("shape_and_filters", "data_format", "activation", "compiled"),
+    one_change_at_a_time(
+        [((2, 5, 6, 3), 8), ((2, 40, 45, 3), 6), ((2, 5, 6, 8), 3), ((1, 1, 1, 2), 4)],
+        ["channels_last", "channels_first"],
+        ["linear", "relu", "relu6", "hard_silu"],
+        XLA,
+    ),
 )
-@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
-@pytest.mark.parametrize(
-    ("shape", "filters"), [((2, 5, 6, 3), 8), ((2, 40, 45, 3), 6), ((2, 5, 6, 8), 3), ((1, 1, 1, 2), 4)]
-)
-def test_pointwise_batch_norm_agrees_with_keras(shape, filters, data_format, activation, compiled):
+def test_pointwise_batch_norm_agrees_with_keras(shape_and_filters, data_format, activation, compiled):
+    shape, filters = shape_and_filters
     x = images(*shape, data_format) * 3 + 5
     kernel = numbers(1, 1, shape[-1], filters, seed=1)
     gamma, beta = numbers(filters, seed=2), numbers(filters, seed=3)
