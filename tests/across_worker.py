@@ -1,6 +1,6 @@
 """One backend's part of the tests that compare backends: `python -m tests.across_worker TASK FOLDER`.
 
-A task is gradients, gradients-all, write, write-all, read, infer-one or infer-some. The backend is that of
+A task is write, write-all, read, infer-one or infer-some. The backend is that of
 KERAS_BACKEND. Results go into FOLDER, from where the tests read them.
 """
 
@@ -92,7 +92,7 @@ def loss_and_gradients(model, x, y):
     return loss, gradients
 
 
-def gradients(folder, names=QUICK_TRAINED):
+def write_gradients(folder, names):
     """Writes loss, gradients and moves of the statistics of models in training mode."""
     momentum = 0.9
     x, y = images()
@@ -112,14 +112,9 @@ def gradients(folder, names=QUICK_TRAINED):
         np.savez(folder / f"{name}-{keras.backend.backend()}.npz", **results)
 
 
-def gradients_all(folder):
-    """`gradients` of every model."""
-    gradients(folder, TRAINED)
-
-
-def write(folder, cases=None):
-    """Saves models in data formats (one of each, unless told which), with what they predict."""
-    for name, data_format in cases or quick_saved(keras.backend.backend()):
+def write_models(folder, cases):
+    """Saves models in data formats, with what they predict."""
+    for name, data_format in cases:
         create, variant = SAVED[name]
         x, shape = _formatted(data_format)
         model = create(variant, CLASSES, shape, data_format=data_format)
@@ -129,9 +124,16 @@ def write(folder, cases=None):
         np.save(f"{stem}.npy", infer(model, x))
 
 
+def write(folder):
+    """Writes the gradients of one model, and another one."""
+    write_gradients(folder, QUICK_TRAINED)
+    write_models(folder, quick_saved(keras.backend.backend()))
+
+
 def write_all(folder):
     """`write` for every model in every data format."""
-    write(folder, ALL_SAVED)
+    write_gradients(folder, TRAINED)
+    write_models(folder, ALL_SAVED)
 
 
 def read(folder, pattern="*.keras"):
@@ -164,8 +166,6 @@ def _formatted(data_format):
 
 if __name__ == "__main__":
     tasks = {
-        "gradients": gradients,
-        "gradients-all": gradients_all,
         "write": write,
         "write-all": write_all,
         "read": read,

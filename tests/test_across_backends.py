@@ -36,25 +36,29 @@ def is_quick(request):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, request):
-    """`{model: {backend: results}}` of one training step."""
-    folder = tmp_path_factory.mktemp("gradients")
+def written(tmp_path_factory, request):
+    """A folder with each backend's training step and models."""
+    folder = tmp_path_factory.mktemp("written")
     for backend in BACKENDS:
-        run("gradients" if is_quick(request) else "gradients-all", folder, backend)
+        run("write" if is_quick(request) else "write-all", folder, backend)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(written, request):
+    """`{model: {backend: results}}` of one training step."""
     return {
-        name: {backend: dict(np.load(folder / f"{name}-{backend}.npz")) for backend in BACKENDS}
+        name: {backend: dict(np.load(written / f"{name}-{backend}.npz")) for backend in BACKENDS}
         for name in (across_worker.QUICK_TRAINED if is_quick(request) else across_worker.TRAINED)
     }
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory, request):
+def saved(written):
     """A folder with models written by every backend, and what each other predicts with them."""
-    folder = tmp_path_factory.mktemp("saved")
-    for task in ("write" if is_quick(request) else "write-all", "read"):
-        for backend in BACKENDS:
-            run(task, folder, backend)
-    return folder
+    for backend in BACKENDS:
+        run("read", written, backend)
+    return written
 
 
 @pytest.mark.parametrize(("one", "other"), PAIRS)
