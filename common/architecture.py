@@ -205,7 +205,7 @@ def check_activation(argument: str, value: Any) -> None:
         ) from None
 
 
-def model_name(architecture, width_multiplier=1.0):
+def model_name(architecture: Architecture, width_multiplier: float = 1.0) -> str:
     """Return the name of the model in timm's scheme, such as `mobilenetv4_conv_small_050`."""
     percent = f"{round(architecture.width * width_multiplier * 100):03d}"
     if "{width}" in architecture.name:
@@ -222,7 +222,7 @@ class _Scale:
         self.divisor = architecture.divisor
         self.base_in = self.actual_in = None
 
-    def row(self, row):
+    def row(self, row: Any) -> Any:
         if row is None:
             return None
         changes = {}

@@ -9,10 +9,11 @@ import yaml
 from mobilenet_common.architecture import Architecture, Head
 from mobilenet_common.errors import ArgumentError, integer, unknown_name
 from mobilenet_common.rows import KINDS, Attention, Conv, Dense, Fused, Universal
+from mobilenet_common.types import PathLike
 from mobilenet_common.yaml_lines import Loader, line_of, problem_of, value_of
 
 
-def read(source):
+def read(source: PathLike) -> Architecture:
     """See `Architecture.from_yaml`."""
     text = _text(source)
     try:
@@ -29,7 +30,7 @@ def read(source):
     return _read_own(node, document)
 
 
-def write(architecture):
+def write(architecture: Architecture) -> str:
     """See `Architecture.to_yaml`."""
     document = _changed(architecture, ("name",))
     for part in ("stem", "head", "stages"):

@@ -88,7 +88,7 @@ class Checkpoint:
         return self.name.partition(".")[2]
 
     @property
-    def convention(self):
+    def convention(self) -> conventions.Convention:
         """How the model of these weights pads and normalizes."""
         return conventions.Convention(self.padding, self.norm_epsilon)
 

@@ -128,7 +128,7 @@ def unknown_name(argument, value, names, see=None):
     elif see:
         allowed = f" Allowed: {len(names)} names; list all with: {see}."
     else:
-        allowed = "" if hint else f" Allowed: {len(names)} names, such as {_either(names[:3])}."
+        allowed = "" if hint else f" Allowed: {len(names)} names, such as {either(map(repr, names[:3]))}."
     return ArgumentError(f"{argument}={value!r} is not known.{hint}{allowed}")
 
 
@@ -136,7 +136,7 @@ def did_you_mean(value: Any, names: Iterable[str]) -> str:
     """Return a sentence with the three of `names` that are nearest to `value`, or "" where none is near."""
     by_lower_case = {name.lower(): name for name in names}
     near = difflib.get_close_matches(str(value).lower(), by_lower_case, n=3, cutoff=0.5)
-    return f" Did you mean {_either([by_lower_case[name] for name in near])}?" if near else ""
+    return f" Did you mean {either(repr(by_lower_case[name]) for name in near)}?" if near else ""
 
 
 def one_of(argument: str, value: Any, allowed: Collection[Any]) -> Any:
@@ -238,6 +238,7 @@ def plain_value(value):
     return value
 
 
-def _either(names):
-    quoted = [repr(name) for name in names]
-    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+def either(words: Iterable[str]) -> str:
+    """Return one word or more as a text: `"a, b or c"`."""
+    *words, last = words
+    return f"{', '.join(words)} or {last}" if words else last

@@ -80,7 +80,7 @@ def readme_table(found):
     return "\n\n".join(
         (
             table((*columns, "MACs at 224×224:"), published),
-            "The compact family of V4 is made for small images:",
+            "The compact family of V4 is designed for small images:",
             table((*columns, "MACs at 64×64:"), compact),
         )
     )

@@ -11,8 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from mobilenet_cli.output import messages, print_json
-from mobilenet_common.errors import MobileNetError, integer
-from mobilenet_runtime.file_formats import ENDINGS, either
+from mobilenet_common.errors import MobileNetError, either, integer
+from mobilenet_runtime.file_formats import ENDINGS
 from mobilenet_runtime.measure import measure, size_of
 
 _VARYING = ("latency_ms", "fastest_ms", "peak_memory_mb", "load_s")

@@ -18,9 +18,9 @@ from mobilenet_cli.exported_files import is_exported_name
 from mobilenet_cli.output import messages, print_json
 from mobilenet_cli.predict import load
 from mobilenet_cli.zoo import zoo
-from mobilenet_common.errors import ArgumentError, ExportError, integer
+from mobilenet_common.errors import ArgumentError, ExportError, either, integer
 from mobilenet_runtime import reading
-from mobilenet_runtime.file_formats import BY_ENDING, ENDINGS, either
+from mobilenet_runtime.file_formats import BY_ENDING, ENDINGS
 
 # An ending with the format's title, unless the two are the same word.
 _ENDINGS = [

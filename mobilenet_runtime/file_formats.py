@@ -3,6 +3,8 @@
 import dataclasses
 from pathlib import Path
 
+from mobilenet_common.types import PathLike
+
 SAVED_MODEL_FILE = "saved_model.pb"  # makes a folder a SavedModel
 
 
@@ -28,12 +30,12 @@ class FileFormat:
     companions: tuple[str, ...] = ()
     external: tuple[str, ...] = ()
 
-    def files(self, path):
+    def files(self, path: PathLike) -> list[Path]:
         """Return the paths of all files that an export to `path` writes."""
         path = Path(path)
         return [path, *(path.with_suffix(ending) for ending in self.companions)]
 
-    def possible_files(self, path):
+    def possible_files(self, path: PathLike) -> list[Path]:
         """Return the paths of all files that the exported model at `path` may have, whoever wrote it."""
         path = Path(path)
         return [*self.files(path), *(path.with_name(path.name + ending) for ending in self.external)]
@@ -79,9 +81,3 @@ FILE_FORMATS = {
 }
 BY_ENDING = {entry.ending: entry for entry in FILE_FORMATS.values()}
 ENDINGS = tuple(filter(None, BY_ENDING))
-
-
-def either(words):
-    """Return words as a text: `"a, b or c"`."""
-    *words, last = words
-    return f"{', '.join(words)} or {last}"

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenet_common.errors import ArgumentError, MobileNetError, integer, number
-from mobilenet_runtime.file_formats import BY_ENDING, ENDINGS, either
+from mobilenet_common.errors import ArgumentError, MobileNetError, either, integer, number
+from mobilenet_runtime.file_formats import BY_ENDING, ENDINGS
 from mobilenet_runtime.images import as_numpy
 from mobilenet_runtime.runtimes import load
 from mobilenet_runtime.runtimes.base import RuntimeFailure, RuntimeMissing

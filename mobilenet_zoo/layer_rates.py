@@ -15,7 +15,7 @@ else:
     _Base = object
 
 
-def layer_rates(model, decay):
+def layer_rates(model: keras.Model, decay: float) -> dict[str, float]:
     """Return `{layer: factor}` of the learning rates under which each stage learns more slowly than the next.
 
     The last stage has `decay`, the one before `decay ** 2`, and so on to the stem. Other layers learn at the full rate
@@ -51,7 +51,7 @@ class RatesByLayer(_Base):
         """Return the factor of a variable's layer, at any depth, or 1 where it has none."""
         return next((self.rates[name] for name in variable.path.split("/") if name in self.rates), 1.0)
 
-    def rate_factor(self, variable):
+    def rate_factor(self, variable: Any) -> float:
         """Return what the learning rate of `variable` is multiplied by."""
         return self._factors[variable_index(self, variable)]  # TensorFlow hands over a variable of its own
 

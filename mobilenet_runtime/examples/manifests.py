@@ -4,8 +4,10 @@ import contextlib
 import csv
 import json
 import os
+from collections.abc import Iterator
 
 from mobilenet_common.errors import ArgumentError
+from mobilenet_common.types import PathLike
 from mobilenet_runtime.examples.parts import WHOLE, Part, part_name
 
 ENDINGS = (".csv", ".jsonl", ".ndjson")
@@ -53,7 +55,7 @@ def _text_of(path):
         raise ArgumentError(f"{path} is not text in UTF-8: {error}.") from None
 
 
-def csv_lines(path):
+def csv_lines(path: PathLike) -> Iterator[tuple[int, list[str]]]:
     """Yield `(line, cells)` of a CSV file, the cells without blanks around them; empty lines are left out.
 
     Raises:

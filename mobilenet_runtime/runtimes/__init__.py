@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mobilenet_common.errors import ArgumentError, integer
 from mobilenet_common.types import PathLike
-from mobilenet_runtime.file_formats import BY_ENDING, ENDINGS, SAVED_MODEL_FILE
+from mobilenet_runtime.file_formats import BY_ENDING, ENDINGS, SAVED_MODEL_FILE, FileFormat
 from mobilenet_runtime.runtimes.base import Exported
 
 
@@ -36,7 +36,7 @@ def load(path: PathLike, threads: int | None = None) -> Exported:
     return getattr(importlib.import_module(f"{__name__}.{module}"), name)(path, threads)
 
 
-def format_of(path):
+def format_of(path: PathLike) -> FileFormat:
     """Return the `FileFormat` of an exported file, or of the folder of a SavedModel.
 
     Raises:

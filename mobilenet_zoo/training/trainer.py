@@ -63,7 +63,7 @@ def train(
     host_index: int | None = None,
     progress: bool = True,
     report: bool = True,
-) -> "Run":
+) -> Run:
     """Train a model on images, as a recipe says, in a folder from which an interrupted run resumes.
 
     The folder holds `run.json` (what was asked, versions, the command), `recipe.yaml` (resolved), `checkpoints/`,
