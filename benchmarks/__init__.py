@@ -1,1 +1,1 @@
-"""How fast the models are, side by side with their peers: `python -m benchmarks --help`."""
+"""Speed and memory of the models, compared with peer libraries: `python -m benchmarks --help`."""

@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: runs every comparison in a process of its own and writes what it found."""
+"""Command line of the benchmarks: run each contender in its own process, and write the results."""
 
 import importlib.metadata
 import platform
@@ -28,22 +28,24 @@ console = Console(stderr=True)
 
 @app.command()
 def main(
-    backend: Annotated[list[str] | None, typer.Option(help="tensorflow, jax or torch; may be repeated.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="A name such as mobilenetv2_100; may be repeated.")] = None,
-    batch: Annotated[list[int] | None, typer.Option(help="Images in an inference; may be repeated.")] = None,
-    training_batch: Annotated[int, typer.Option(help="Images in a training step; 0 for no training.")] = 16,
-    precision: Annotated[str, typer.Option(help=f"{' or '.join(PRECISIONS)}.")] = "float32",
-    seconds: Annotated[float, typer.Option(help="How long the contenders of one measure take turns.")] = 8.0,
+    backend: Annotated[
+        list[str] | None, typer.Option(help="Backend: tensorflow, jax or torch; may be repeated.")
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Model, such as mobilenetv2_100; may be repeated.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="Batch size of inference; may be repeated.")] = None,
+    training_batch: Annotated[int, typer.Option(help="Batch size of training; 0 skips training.")] = 16,
+    precision: Annotated[str, typer.Option(help=f"Precision: {' or '.join(PRECISIONS)}.")] = "float32",
+    seconds: Annotated[float, typer.Option(help="Seconds per measure, in which its contenders take turns.")] = 8.0,
     growth: Annotated[bool, typer.Option(help="Also measure how time and memory grow.")] = True,
     output: Annotated[Path, typer.Option(help="Folder for results.json, tables and plots.")] = Path("bench_output"),
 ) -> None:
-    """Compare this library's speed with keras.applications, zeromodels and timm, as far as they are installed.
+    """Compare this library's speed with that of keras.applications, zeromodels and timm, if they are installed.
 
-    Contenders have a process each and take turns. Ratios are the peer's time divided by ours.
+    Each contender runs in its own process, and the contenders take turns. Ratios are the peer's time divided by ours.
     """
-    backends = _checked("backend", backend, list(MODES)) or [name for name in MODES if is_installed(name)]
-    names = _checked("model", model, [entry.name for entry in MODELS]) or [entry.name for entry in MODELS]
-    _checked("precision", [precision], PRECISIONS)
+    backends = _check_values("backend", backend, list(MODES)) or [name for name in MODES if is_installed(name)]
+    names = _check_values("model", model, [entry.name for entry in MODELS]) or [entry.name for entry in MODELS]
+    _check_values("precision", [precision], PRECISIONS)
     jobs = []
     for name in backends:
         for mode in MODES[name]:
@@ -60,17 +62,17 @@ def main(
 
     results = {"machine": machine(), "command": " ".join(["python -m benchmarks", *sys.argv[1:]]), "rows": []}
     for index, (measure, name, job) in enumerate(jobs, 1):
-        what = job.get("axis") or job["model"]
-        console.print(f"{index}/{len(jobs)} {name} {job['mode']}: {what}")
+        label = job.get("axis") or job["model"]
+        console.print(f"{index}/{len(jobs)} {name} {job['mode']}: {label}")
         try:
-            found = measure(name, job)
+            result = measure(name, job)
         except ContenderFailed as failure:
             console.print(f"  failed: {failure}")
             continue
-        results["rows"] += found["rows"]
+        results["rows"] += result["rows"]
         rates = results.setdefault("matrix_product_rate", {})
-        rates[name] = max(rates.get(name, 0.0), found["matrix_product_rate"] or 0.0)
-        write_report(results, output)  # after each job, so that a run that is stopped leaves what it has
+        rates[name] = max(rates.get(name, 0.0), result["matrix_product_rate"] or 0.0)
+        write_report(results, output)  # After each job, so that an interrupted run keeps its results.
     _print_goals(results)
     console.print(f"Written to {output}: results.json, tables.md and the plots.")
 
@@ -86,7 +88,7 @@ def _print_goals(results):
 
 
 def machine():
-    """Return names the machine and the versions that ran."""
+    """Return the processor, the number of cores, the system and the library versions."""
     versions = {}
     for library in LIBRARIES:
         try:
@@ -104,11 +106,11 @@ def _processor():
         return platform.processor() or platform.machine()
 
 
-def _checked(option, given, allowed):
-    for value in given or ():
+def _check_values(option, values, allowed):
+    for value in values or ():
         if value not in allowed:
             raise typer.BadParameter(f"{value!r} is not one of {', '.join(allowed)}.", param_hint=f"--{option}")
-    return given
+    return values
 
 
 if __name__ == "__main__":

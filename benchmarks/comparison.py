@@ -1,4 +1,4 @@
-"""Runs the comparisons: every contender in a process of its own, all of them in turns."""
+"""Comparisons of contenders that run in separate processes and take turns."""
 
 import contextlib
 import json
@@ -14,11 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class ContenderFailed(RuntimeError):
-    """A contender's process ended; the message is the last line of what it said."""
+    """Raised if a contender's process ends; the message is the last line of its error output."""
 
 
 class Process:
-    """A `benchmarks.worker` under one backend."""
+    """Child process that runs `benchmarks.worker` under one backend."""
 
     def __init__(self, backend):
         self.log = tempfile.TemporaryFile("w+")
@@ -34,16 +34,16 @@ class Process:
         )
 
     def ask(self, **order):
-        """Return the answer to an order; see `benchmarks.worker`."""
+        """Send an order to the worker and return its response; see `benchmarks.worker`."""
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(order) + "\n")
             self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
+        response = self.process.stdout.readline()
+        if not response:
             self.log.seek(0)
-            said = self.log.read().strip().splitlines()
-            raise ContenderFailed(said[-1] if said else f"status {self.process.wait()}")
-        return json.loads(answer)
+            lines = self.log.read().strip().splitlines()
+            raise ContenderFailed(lines[-1] if lines else f"status {self.process.wait()}")
+        return json.loads(response)
 
     def close(self):
         self.process.kill()
@@ -57,15 +57,16 @@ def compare(backend, job):
     """Time a model's contenders against each other.
 
     Args:
-        backend: The backend.
-        job: `{"model", "mode", "precision", "batches", "training_batch", "seconds"}`; see `contenders.MODES`.
+        backend: Name of the backend.
+        job: Dictionary with the keys `model`, `mode`, `precision`, `batches`, `training_batch` and `seconds`. For the
+            modes, see `contenders.MODES`.
 
     Returns:
-        `{"rows", "matrix_product_rate"}`; a row for each measure: `{"model", "backend", "mode", "precision",
-        "measure", "batch", "contenders"}`.
+        A dictionary with the keys `rows` and `matrix_product_rate`. Each measure has a row with the keys `model`,
+        `backend`, `mode`, `precision`, `measure`, `batch` and `contenders`.
 
     Raises:
-        ContenderFailed: A contender's process ended.
+        ContenderFailed: If a contender's process ends.
     """
     model = contenders.find(job["model"])
     measures = [("inference", size) for size in job["batches"]]
@@ -76,35 +77,39 @@ def compare(backend, job):
             names = contenders.names(model, backend, job["mode"], measure)
             if not names:
                 continue
-            for name in names:  # all start before the first is asked anything
+            for name in names:  # Start all processes before the first order.
                 if name not in processes:
                     processes[name] = Process(backend)
                     stack.callback(processes[name].close)
             memory = {}
             for name in names:
-                what = [name, model.name, job["mode"], measure, batch]
-                memory[name] = processes[name].ask(prepare=what, precision=job["precision"])["memory"]
+                contender_args = [name, model.name, job["mode"], measure, batch]
+                memory[name] = processes[name].ask(prepare=contender_args, precision=job["precision"])["memory"]
             turns = {name: _turn_of(processes[name]) for name in names}
-            found = timing.summary(timing.interleaved(turns, job["seconds"]), contenders.OURS, contenders.REFERENCES)
+            summary = timing.summary(timing.interleaved(turns, job["seconds"]), contenders.OURS, contenders.REFERENCES)
             for name in names:
-                found[name]["memory"] = memory[name]
-            rows.append(_row(backend, job, measure, batch, found))
+                summary[name]["memory"] = memory[name]
+            rows.append(_row(backend, job, measure, batch, summary))
         rate = processes[contenders.OURS].ask(rate=None)["rate"] if processes else None
     return {"rows": rows, "matrix_product_rate": rate}
 
 
 def grow(backend, job):
-    """Time our model over batch, image size or width; rows as `compare`'s, with `axis`, `value` and `macs`."""
-    found, rates = [], []
-    for value in job["values"]:  # a process each: the memory that one leaves would hide the next one's
+    """Time our model over batch sizes, image sizes or widths.
+
+    Returns:
+        The same as `compare`, with the additional keys `axis`, `value` and `macs` in each row.
+    """
+    measurements, rates = [], []
+    for value in job["values"]:  # In a shared process, the memory left by one value would hide the next one's.
         process = Process(backend)
         try:
-            found += process.ask(grow=job | {"values": [value]})["rows"]
+            measurements += process.ask(grow=job | {"values": [value]})["rows"]
             rates.append(process.ask(rate=None)["rate"])
         finally:
             process.close()
     rows = []
-    for measured in found:
+    for measured in measurements:
         ours = timing.summary({contenders.OURS: measured["seconds"]}, contenders.OURS)
         ours[contenders.OURS]["memory"] = measured["memory"]
         row = _row(backend, job, "inference", measured["batch"], ours)
@@ -116,7 +121,7 @@ def _turn_of(process):
     return lambda: process.ask(turn=0.1)["seconds"]
 
 
-def _row(backend, job, measure, batch, found):
+def _row(backend, job, measure, batch, contender_results):
     return {
         "model": job["model"],
         "backend": backend,
@@ -124,5 +129,5 @@ def _row(backend, job, measure, batch, found):
         "precision": job["precision"],
         "measure": measure,
         "batch": batch,
-        "contenders": found,
+        "contenders": contender_results,
     }

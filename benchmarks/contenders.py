@@ -1,4 +1,4 @@
-"""The models that are compared, and who else has them."""
+"""The models that are compared, and the libraries that have them."""
 
 import dataclasses
 import importlib.util
@@ -7,26 +7,27 @@ import sys
 
 IMAGE_SIZE = 224
 
-# How a call is run under each backend, in the words of that framework.
+# Execution modes of each backend, named as in its framework.
 MODES = {
     "jax": ("jit",),
     "torch": ("eager", "compiled"),
     "tensorflow": ("graph", "jit_compile"),
 }
 
-# By Keras's names of the policies; timm's equivalent is PyTorch's autocast.
+# Names of Keras's dtype policies. For timm's models, PyTorch's autocast is the equivalent.
 PRECISIONS = ("float32", "mixed_bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """One architecture under the names that each library gives it.
+    """One architecture, with its name in each library.
 
     Attributes:
-        name: As `mobilenet_zoo.create_model` and timm call it.
-        generation, variant: What the generation's create function takes.
-        keras_application: The function of keras.applications, or None.
-        zeromodels: The variant of zeromodels' MobileNetV4, or None.
+        name: Name for `mobilenet_zoo.create_model` and timm.
+        generation: Number of the generation, which selects the create function.
+        variant: Variant for the generation's create function.
+        keras_application: Name of the function in keras.applications, or None.
+        zeromodels: Variant of zeromodels' MobileNetV4, or None.
     """
 
     name: str
@@ -47,52 +48,52 @@ MODELS = (
 )
 
 
-OURS, FUSED, ALIKE = "ours", "ours, fused", "ours, padded as timm"
+OURS, FUSED, OURS_PADDED = "ours", "ours, fused", "ours, padded as timm"
 KERAS, ZEROMODELS, TIMM = "keras.applications", "zeromodels", "timm"
 
-# timm computes what our model with its padding computes, so that is what its time is held against.
-REFERENCES = {TIMM: ALIKE}
+# timm's time is compared with our model with timm's padding, because both compute the same.
+REFERENCES = {TIMM: OURS_PADDED}
 
 
 def names(model, backend, mode, measure):
-    """Return who takes part in a measure, `"inference"` or `"training"`, of an entry of `MODELS`."""
-    found = [OURS, FUSED] if measure == "inference" else [OURS]
-    if mode != "compiled":  # as one graph, PyTorch compiles neither Keras's training step nor the peers in Keras
-        found += [KERAS] if model.keras_application else []
-        found += [ZEROMODELS] if model.zeromodels and is_installed("zeromodels") else []
+    """Return the contenders of a measure, `"inference"` or `"training"`, for an entry of `MODELS`."""
+    contenders = [OURS, FUSED] if measure == "inference" else [OURS]
+    if mode != "compiled":  # PyTorch can compile neither Keras's training step nor the Keras peers as one graph.
+        contenders += [KERAS] if model.keras_application else []
+        contenders += [ZEROMODELS] if model.zeromodels and is_installed("zeromodels") else []
     elif measure == "training":
         return []
-    return found + ([ALIKE, TIMM] if backend == "torch" and is_installed("timm") else [])
+    return contenders + ([OURS_PADDED, TIMM] if backend == "torch" and is_installed("timm") else [])
 
 
 def build(name, model):
-    """Return the model of one contender, with random weights."""
+    """Build the model of one contender, with random weights."""
     import mobilenet_zoo
 
-    makers = {
+    builders = {
         OURS: lambda: create(model),
         FUSED: lambda: mobilenet_zoo.fuse(create(model)),
-        ALIKE: lambda: mobilenet_zoo.create_model(model.name),
+        OURS_PADDED: lambda: mobilenet_zoo.create_model(model.name),
         KERAS: lambda: create_keras_application(model),
         ZEROMODELS: lambda: create_zeromodels(model),
         TIMM: lambda: create_timm(model),
     }
-    return makers[name]()
+    return builders[name]()
 
 
 def find(name):
-    """Return the entry of `MODELS` called `name`."""
+    """Return the entry of `MODELS` with the given name."""
     return next(entry for entry in MODELS if entry.name == name)
 
 
 def create(model, **options):
-    """Return our model, with the defaults of its create function."""
+    """Build our model with the defaults of its create function."""
     module = importlib.import_module(f"mobilenet_v{model.generation}")
     return getattr(module, f"create_mobilenetv{model.generation}")(model.variant, **options)
 
 
 def create_keras_application(model):
-    """Return the same network of keras.applications, with random weights."""
+    """Build the same network from keras.applications, with random weights."""
     import keras
 
     options = {} if model.generation != 3 else {"include_preprocessing": False}
@@ -100,14 +101,14 @@ def create_keras_application(model):
 
 
 def create_zeromodels(model):
-    """Return the same network of zeromodels, with random weights."""
+    """Build the same network from zeromodels, with random weights."""
     from zeromodels.models.mobilenetv4 import MobileNetV4ImageClassify
 
     return MobileNetV4ImageClassify(model.zeromodels, image_size=IMAGE_SIZE, classifier_activation="softmax")
 
 
 def create_timm(model):
-    """Return Timm's model, a PyTorch module in channels-last memory, on the GPU if there is one."""
+    """Build timm's model, a PyTorch module in channels-last memory format, on the GPU if there is one."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -120,10 +121,10 @@ def is_installed(library):
 
 
 def import_timm():
-    """Return timm, also beside a CPU build of PyTorch.
+    """Return timm, even with a CPU build of PyTorch.
 
-    timm imports torchvision, whose wheel describes operators that only PyTorch's CUDA build lets it load. Declaring
-    each that is missed, by name, is enough: no classification model calls one.
+    timm imports torchvision, whose wheel refers to operators that it can only load with PyTorch's CUDA build. It is
+    enough to declare each missing operator by name, because no classification model calls one.
     """
     import torch
 
@@ -133,14 +134,14 @@ def import_timm():
 
             return timm
         except RuntimeError as error:
-            missed = re.search(r"operator torchvision::(\w+) does not exist", str(error))
-            if missed is None:
+            missing = re.search(r"operator torchvision::(\w+) does not exist", str(error))
+            if missing is None:
                 raise
             library = torch.library.Library("torchvision", "FRAGMENT")
-            library.define(f"{missed[1]}(Tensor x) -> Tensor")
+            library.define(f"{missing[1]}(Tensor x) -> Tensor")
             _DECLARED.append(library)
             for name in [name for name in sys.modules if name.partition(".")[0] in ("timm", "torchvision")]:
                 del sys.modules[name]
 
 
-_DECLARED = []  # a library that is dropped takes its operators with it
+_DECLARED = []  # keeps the libraries alive, because deleting one also removes its operators

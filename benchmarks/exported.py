@@ -1,10 +1,11 @@
-"""Exported files next to those that others export of the same architecture, each run in a process of its own.
+"""Speed and size of exported files, compared with files that other libraries export from the same architecture.
 
     python -m benchmarks.exported --threads 2
 
-It writes `exported.json` and `exported.md` into the output folder. The files take turns, a process each. A ratio is the
-time of the peer's fastest call over all rounds divided by that of ours, since what else a machine does only ever makes
-calls longer. For int8 the peer is our own file in float32.
+The program writes `exported.json` and `exported.md` to the output folder. Each file runs in its own process, and the
+files take turns. A ratio is the time of the peer's fastest call over all rounds, divided by the time of our fastest
+call. The fastest calls count because other work on the machine can only make calls slower. The peer of an int8 file is
+our own float32 file.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from mobilenet_runtime.file_formats import FILE_FORMATS
 from mobilenet_runtime.measure import measure
 
 KERAS, TIMM, FLOAT = "keras.applications", "timm", "ours, float32"
-# Who else exports what, and what runs it.
+# `{(runtime, peer): models}`.
 COMPARISONS = {
     ("litert", KERAS): ("mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100", "mobilenetv3_small_100"),
     ("onnx", TIMM): (
@@ -38,31 +39,31 @@ COMPARISONS = {
     ),
     ("litert int8", FLOAT): ("mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100", "mobilenetv3_small_100"),
 }
-_BACKENDS = {KERAS: "tensorflow"}  # that writes the file; PyTorch the others
+_BACKENDS = {KERAS: "tensorflow"}  # backend that writes the contender's files; PyTorch for all others
 
 
-def write(runtime, who, name, path):
-    """Write the file of one contender."""
+def write(runtime, contender, name, path):
+    """Write the exported file of one contender."""
     model = next(entry for entry in MODELS if entry.name == name)
-    if who == KERAS:
+    if contender == KERAS:
         _write_keras(model, path)
-    elif who == TIMM:
+    elif contender == TIMM:
         _write_timm(model, path)
     else:
         import mobilenet_zoo
 
         options = {"include_softmax": False if runtime in ("onnx", "openvino") else None}
-        if runtime == "litert int8" and who == "ours":
+        if runtime == "litert int8" and contender == "ours":
             images = np.random.default_rng(0).uniform(-1, 1, (32, IMAGE_SIZE, IMAGE_SIZE, 3)).astype("float32")
             options |= {"quantization": "int8", "calibration": images}
-            options["verify"] = False  # an untrained network answers at random, and rounded otherwise
-        # timm's models are padded as PyTorch does it; next to them ours are too.
+            options["verify"] = False  # Rounding changes an untrained network's predictions.
+        # timm's models use PyTorch's padding, so our models do too when they are compared with timm's.
         ours = mobilenet_zoo.create_model(name) if runtime in ("onnx", "openvino") else create(model)
         print(mobilenet_zoo.export(ours, path, **options))
 
 
 def _write_keras(model, path):
-    """Return keras.applications' model by TensorFlow's converter, with a fixed batch, which LiteRT's delegate needs."""
+    """Convert keras.applications' model with TensorFlow, with the fixed batch size that LiteRT's delegate needs."""
     import keras
     import tensorflow as tf
 
@@ -79,8 +80,8 @@ def _write_timm(model, path):
 
     theirs, onnx = create_timm(model).eval(), path.with_suffix(".onnx")
     image = torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)
-    written = torch.onnx.export(theirs, (image,), dynamo=True, verbose=False)
-    written.save(onnx, external_data=False)
+    program = torch.onnx.export(theirs, (image,), dynamo=True, verbose=False)
+    program.save(onnx, external_data=False)
     if path.suffix == ".xml":
         import openvino
 
@@ -88,21 +89,21 @@ def _write_timm(model, path):
 
 
 def compare(runtime, peer, name, folder, threads, rounds, runs):
-    """Return a row: the times, sizes and operations of our file and the peer's."""
+    """Return a row that compares the time and size of our file with those of the peer's file."""
     ending = FILE_FORMATS[runtime.split()[0]].ending
     paths = {}
-    for who in ("ours", peer):
-        path = folder / f"{name}_{runtime}_{who}{ending}".replace(" ", "_").replace(",", "")
+    for contender in ("ours", peer):
+        path = folder / f"{name}_{runtime}_{contender}{ending}".replace(" ", "_").replace(",", "")
         if not path.exists():
-            command = [sys.executable, "-m", "benchmarks.exported", "--write", runtime, who, name, str(path)]
-            environment = os.environ | {"KERAS_BACKEND": _BACKENDS.get(who, "torch"), "TF_CPP_MIN_LOG_LEVEL": "3"}
+            command = [sys.executable, "-m", "benchmarks.exported", "--write", runtime, contender, name, str(path)]
+            environment = os.environ | {"KERAS_BACKEND": _BACKENDS.get(contender, "torch"), "TF_CPP_MIN_LOG_LEVEL": "3"}
             subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
-        paths[who] = path
-    times = {who: [] for who in paths}
+        paths[contender] = path
+    times = {contender: [] for contender in paths}
     for _ in range(rounds):
-        for who, path in paths.items():
+        for contender, path in paths.items():
             record, _ = measure(path, threads=threads, runs=runs)
-            times[who].append(record["fastest_ms"])
+            times[contender].append(record["fastest_ms"])
     ratios = [theirs / ours for ours, theirs in zip(times["ours"], times[peer], strict=True)]
     return {
         "runtime": runtime,
@@ -121,7 +122,7 @@ def _bytes(path):
 
 
 def table(rows):
-    """Return the rows in Markdown."""
+    """Return the rows as a Markdown table."""
     lines = ["| runtime | model | peer | time ratio | in single rounds | size ratio |", "|---|---|---|---|---|---|"]
     for row in rows:
         span = f"{min(row['ratios']):.2f} to {max(row['ratios']):.2f}"
@@ -132,18 +133,20 @@ def table(rows):
 
 
 def main():
-    """Write and measure what is asked for."""
+    """Write and measure the selected files, or write the single file of `--write`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("bench_output/exported"))
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--runs", type=int, default=30)
-    parser.add_argument("--only", nargs="*", default=None, help="runtimes: litert, onnx, openvino, 'litert int8'")
-    parser.add_argument("--write", nargs=4, metavar=("RUNTIME", "WHO", "MODEL", "PATH"), help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, default=Path("bench_output/exported"), help="folder for the results")
+    parser.add_argument("--threads", type=int, default=2, help="threads of the runtime (default: 2)")
+    parser.add_argument("--rounds", type=int, default=15, help="processes per file (default: 15)")
+    parser.add_argument("--runs", type=int, default=30, help="calls per process (default: 30)")
+    parser.add_argument(
+        "--only", nargs="*", default=None, help="runtimes to measure: litert, onnx, openvino, 'litert int8'"
+    )
+    parser.add_argument("--write", nargs=4, metavar=("RUNTIME", "CONTENDER", "MODEL", "PATH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.write:
-        *what, path = options.write
-        return write(*what, Path(path))
+        runtime, contender, name, path = options.write
+        return write(runtime, contender, name, Path(path))
     options.output.mkdir(parents=True, exist_ok=True)
     rows = []
     for (runtime, peer), names in COMPARISONS.items():

@@ -1,4 +1,4 @@
-"""The speed that this library wants to keep, and what a run of the benchmarks found of it."""
+"""Speed goals of this library, and the results of a benchmark run for each goal."""
 
 import dataclasses
 
@@ -7,13 +7,17 @@ MEASURES = (("inference", 1), ("inference", 16), ("training", 16))
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-    """What to reach against one peer: its time divided by ours, for each of a few models.
+    """Minimum ratios of one peer's time to ours, for some of the models.
+
+    If the peer is our fused copy, the ratio is the time of the plain model divided by the time of the fused copy.
 
     Attributes:
-        name: For people.
-        backend, mode, peer: Which rows of a run it is about.
-        models: Which of them, by the start of their names.
-        ratios: The least ratio for each of `MEASURES`; None where there is no goal.
+        name: Name in the tables.
+        backend: Backend of the rows that the goal applies to.
+        mode: Execution mode of these rows; see `contenders.MODES`.
+        peer: Contender that is compared with our model.
+        models: Prefixes of the names of the models that the goal applies to.
+        ratios: Minimum ratio for each of `MEASURES`; None without a goal.
     """
 
     name: str
@@ -23,10 +27,10 @@ class Goal:
     models: tuple[str, ...]
     ratios: tuple[float | None, ...]
 
-    def reached(self, row):
-        """Return the ratio and the model of one comparison, or None where the goal is about others."""
-        mine = (row["backend"], row["mode"]) == (self.backend, self.mode) and row["model"].startswith(self.models)
-        if not mine or self.peer not in row["contenders"]:
+    def result(self, row):
+        """Return `(ratio, model)` of one comparison, or None if the goal doesn't apply to it."""
+        applies = (row["backend"], row["mode"]) == (self.backend, self.mode) and row["model"].startswith(self.models)
+        if not applies or self.peer not in row["contenders"]:
             return None
         ratio = row["contenders"][self.peer]["ratio"]
         return (1 / ratio if self.peer == FUSED else ratio), row["model"]
@@ -54,22 +58,24 @@ GOALS = (
 
 
 def outcome(rows):
-    """Return what a run found of each goal.
+    """Return the results of a run for each goal.
 
     Args:
         rows: The comparisons of `results.json`.
 
     Returns:
-        A list of `(goal, [cell for each of MEASURES])`, without goals of which the run has nothing; a cell is
-        `{"lowest": (ratio, model), "highest": (ratio, model), "goal"}`, or None.
+        A list of `(goal, [cell for each of MEASURES])`, without the goals for which the run has no results. A cell is
+        `{"lowest": (ratio, model), "highest": (ratio, model), "goal": minimum ratio}`, or None.
     """
     table = []
     for goal in GOALS:
         cells = []
-        for measure, least in zip(MEASURES, goal.ratios, strict=True):
-            found = [goal.reached(row) for row in rows if (row["measure"], row["batch"]) == measure]
-            found = sorted(ratio for ratio in found if ratio is not None)
-            cells.append({"lowest": found[0], "highest": found[-1], "goal": least} if found and least else None)
+        for measure, minimum in zip(MEASURES, goal.ratios, strict=True):
+            results = [goal.result(row) for row in rows if (row["measure"], row["batch"]) == measure]
+            results = sorted(result for result in results if result is not None)
+            cells.append(
+                {"lowest": results[0], "highest": results[-1], "goal": minimum} if results and minimum else None
+            )
         if any(cells):
             table.append((goal, cells))
     return table

@@ -1,9 +1,10 @@
-"""What 8-bit integers cost: one digits model a generation, in float32 and int8, in each runtime.
+"""Accuracy of int8 quantization: one digits model per generation, in float32 and int8, in each runtime.
 
     python -m benchmarks.integers --output bench_output/integers
 
-It trains the models (KERAS_BACKEND chooses where), exports them, and writes a table as `integers.md`, the numbers as
-`integers.json` and a plot as `integers.png`. Every figure is of the held-out fifth of scikit-learn's digits.
+The program trains the models under the backend in KERAS_BACKEND, exports them, and writes a table (`integers.md`), the
+numbers (`integers.json`) and a plot (`integers.png`). The accuracies are measured on the test set, a fifth of
+scikit-learn's digits.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
 
-MODELS = {  # variant, width multiplier, epochs
+MODELS = {  # create function, variant, width multiplier, epochs
     "V1 0.25": (create_mobilenetv1, "0.25", 1.0, 40),
     "V2 0.35": (create_mobilenetv2, "0.35", 1.0, 40),
     "V3 small": (create_mobilenetv3, "small", 0.5, 20),
@@ -34,8 +35,8 @@ FORMATS = {
 
 
 def train(create, variant, width, epochs):
-    """Return a model of `variant` that has learned the digits."""
-    images, held_out, classes, held_out_classes = load_data()
+    """Return a model of `variant` trained on the digits."""
+    images, _, classes, _ = load_data()
     keras.utils.set_random_seed(0)
     model = create(
         variant,
@@ -56,10 +57,10 @@ def train(create, variant, width, epochs):
 
 
 def measure(name, model, folder):
-    """Return a row for each format: sizes, latencies and accuracies before and after."""
-    images, held_out, classes, held_out_classes = load_data()
+    """Return one row per format that compares the float32 file with the int8 file."""
+    images, test_images, classes, test_classes = load_data()
     rows = []
-    # `export` holds a fifth out by itself; every figure here is of digits that neither training nor it has seen.
+    # `export` itself splits these images for calibration and comparison. The accuracies are those of the test set.
     for runtime, ending in FORMATS.items():
         stem = name.replace(" ", "_")
         plain = mobilenet_zoo.export(model, folder / f"{stem}{ending}")
@@ -70,8 +71,8 @@ def measure(name, model, folder):
             {
                 "model": name,
                 "runtime": runtime,
-                "accuracy": accuracy(folder / f"{stem}{ending}", held_out, held_out_classes),
-                "accuracy_int8": accuracy(folder / f"{stem}_int8{ending}", held_out, held_out_classes),
+                "accuracy": accuracy(folder / f"{stem}{ending}", test_images, test_classes),
+                "accuracy_int8": accuracy(folder / f"{stem}_int8{ending}", test_images, test_classes),
                 "size": small.bytes / plain.bytes,
                 "agreement": small.agreement,
                 "float_blocks": list(small.float_blocks),
@@ -82,30 +83,30 @@ def measure(name, model, folder):
 
 
 def accuracy(path, images, classes):
-    """Return the fraction of images that an exported file gets right."""
+    """Return the accuracy of an exported file on the images."""
     from mobilenet_runtime.measure import measure as run
 
-    (answers,) = run(path, images)[1].values()
-    return float((np.asarray(answers).argmax(1) == classes).mean())
+    (outputs,) = run(path, images)[1].values()
+    return float((np.asarray(outputs).argmax(1) == classes).mean())
 
 
 def table(rows):
-    """Return the rows in Markdown."""
+    """Return the rows as a Markdown table."""
     lines = [
-        "| model | runtime | float32 | int8 | difference, points | same class | size ratio | kept in float |",
+        "| model | runtime | float32 | int8 | difference, points | same class | size ratio | left in float32 |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         before, after = (f"{row[name]:.1%}" for name in ("accuracy", "accuracy_int8"))
         points = f"{100 * (row['accuracy_int8'] - row['accuracy']):+.1f}"
-        kept = ", ".join(row["float_blocks"])
+        float_blocks = ", ".join(row["float_blocks"])
         cells = (row["model"], row["runtime"], before, after, points, f"{row['agreement']:.1%}", f"{row['size']:.2f}")
-        lines.append(f"| {' | '.join(cells)} | {kept} |")
+        lines.append(f"| {' | '.join(cells)} | {float_blocks} |")
     return "\n".join(lines) + "\n"
 
 
 def draw(rows, path):
-    """Draw the accuracy of each model in float32 and, in each runtime, in int8."""
+    """Plot the accuracy of each model in float32, and in int8 in each runtime."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -120,20 +121,20 @@ def draw(rows, path):
         values = [
             next(r[key] for r in rows if r["model"] == name and runtime in (None, r["runtime"])) for name in names
         ]
-        places = np.arange(len(names)) + 0.2 * (i - 1.5)
-        bars = axis.bar(places, [100 * value for value in values], 0.18, label=label, color=color)
+        positions = np.arange(len(names)) + 0.2 * (i - 1.5)
+        bars = axis.bar(positions, [100 * value for value in values], 0.18, label=label, color=color)
         axis.bar_label(bars, fmt="%.1f", fontsize=7, padding=1)
     axis.set_xticks(range(len(names)), names)
-    axis.set(ylabel="validation digits right, %", ylim=(85, 101))
+    axis.set(ylabel="test accuracy (%)", ylim=(85, 101))
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     figure.savefig(path, dpi=140)
 
 
 def main():
-    """Return train, export, write."""
+    """Train, export and measure the models, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("bench_output/integers"))
+    parser.add_argument("--output", type=Path, default=Path("bench_output/integers"), help="folder for the results")
     parser.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS), metavar="MODEL")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Where a call's time goes, by operation: `python -m benchmarks.operations BACKEND MODEL`.
+"""Time of each operation in a call: `python -m benchmarks.operations BACKEND MODEL`.
 
-Next to each other, our model and its peer in the same backend: timm under PyTorch, else keras.applications or
-zeromodels. What both spend in the framework's own kernels is the limit that neither can go below.
+The program shows our model and its peer in the same backend: timm under PyTorch, otherwise keras.applications or
+zeromodels. Neither can be faster than the framework's own kernels, in which both spend their time.
 """
 
 import collections
@@ -21,18 +21,18 @@ CALLS = 3
 
 
 def main(
-    backend: Annotated[str, typer.Argument(help=f"{', '.join(MODES)}.")],
-    model: Annotated[str, typer.Argument(help=f"{', '.join(entry.name for entry in MODELS)}.")],
+    backend: Annotated[str, typer.Argument(help=f"Backend: {', '.join(MODES)}.")],
+    model: Annotated[str, typer.Argument(help=f"Model: {', '.join(entry.name for entry in MODELS)}.")],
     mode: Annotated[
-        str | None, typer.Option(help="How it is run, such as compiled under torch; by default as users do most.")
+        str | None, typer.Option(help="Execution mode, such as compiled under torch. Default: the usual mode.")
     ] = None,
-    training: Annotated[bool, typer.Option(help="A training step instead of an inference.")] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Images in a call.")] = 16,
-    rows: Annotated[int, typer.Option(min=1, help="Operations to show.")] = 12,
+    training: Annotated[bool, typer.Option(help="Measure a training step instead of inference.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 16,
+    rows: Annotated[int, typer.Option(min=1, help="Number of operations to show.")] = 12,
 ) -> None:
-    """Show which operations take the time of one call, of our model and of its peer."""
-    given = [("BACKEND", backend, MODES), ("MODEL", model, [entry.name for entry in MODELS])]
-    for name, value, allowed in (*given, ("--mode", mode, (None, *MODES.get(backend, ())))):
+    """Show how much time each operation takes in one call, for our model and for its peer."""
+    choices = [("BACKEND", backend, MODES), ("MODEL", model, [entry.name for entry in MODELS])]
+    for name, value, allowed in (*choices, ("--mode", mode, (None, *MODES.get(backend, ())))):
         if value not in allowed:
             allowed = filter(None, allowed)
             raise typer.BadParameter(f"{value!r} is not one of {', '.join(allowed)}.", param_hint=name)
@@ -42,14 +42,14 @@ def main(
     entry, mode = contenders.find(model), mode or MODES[backend][0]
     measure = "training" if training else "inference"
     names = [name for name in contenders.names(entry, backend, mode, measure) if name != contenders.FUSED]
-    ours = contenders.ALIKE if contenders.TIMM in names else contenders.OURS
-    for name in [ours, *(name for name in names if name not in (contenders.OURS, contenders.ALIKE))]:
+    ours = contenders.OURS_PADDED if contenders.TIMM in names else contenders.OURS
+    for name in [ours, *(name for name in names if name not in (contenders.OURS, contenders.OURS_PADDED))]:
         program = programs.program(name, entry, mode, measure, batch)
         for _ in range(2):
-            program()  # compiles
+            program()  # The first call compiles the program.
         times = _MEASURES[backend](program)
         total = sum(times.values())
-        table = Table("operation", "ms a call", "share", title=f"{name}: {total:.1f} ms in operations")
+        table = Table("operation", "ms per call", "fraction", title=f"{name}: {total:.1f} ms in operations")
         for operation, milliseconds in times.most_common(rows):
             table.add_row(operation, f"{milliseconds:.1f}", f"{milliseconds / total:.0%}")
         Console().print(table)
@@ -58,12 +58,13 @@ def main(
 def _torch(program):
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(CALLS):
             program()
     times = collections.Counter()
-    for event in seen.key_averages():
-        if re.search("aten::|Dynamo|Compiled", event.key):  # the last two: a compiled program's checks and own kernels
+    for event in profiler.key_averages():
+        # A compiled program has guard checks (Dynamo) and generated kernels (Compiled).
+        if re.search("aten::|Dynamo|Compiled", event.key):
             times[re.sub(r" f\w{20,} ##$", "", event.key)] += event.self_cpu_time_total / 1e3 / CALLS
     return times
 

@@ -1,9 +1,9 @@
-"""Whether images are read as fast as a model trains: the pipeline alone against a step of V4 conv_small.
+"""Speed of the data pipeline alone, compared with the training step of V4 conv_small.
 
     KERAS_BACKEND=jax python -m benchmarks.pipeline
 
-It writes JPEG photographs of 256 to 500 pixels to a temporary folder, made from those that scikit-learn ships. Its
-figures mean something only on a machine that does nothing else.
+The program makes JPEG files of 256 to 500 pixels a side from scikit-learn's sample photographs, in a temporary folder.
+The results are only valid on an otherwise idle machine.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.training.data import Augmentation, Mixing, Pipeline, RandAugment, read_examples
 from mobilenet_zoo.training.data.decoding import open_crop
 
-GOAL = 1.5  # times what the training step consumes
+GOAL = 1.5  # minimum ratio of the pipeline's rate to the training rate
 CLASSES = 10
 
 
 def write_images(folder, count):
-    """Write JPEGs of quality 90 into class folders: random parts of the photographs, 256 to 500 pixels a side."""
+    """Write an image folder of JPEG files: random crops of the photographs, 256 to 500 pixels a side, at quality 90."""
     rng, photographs = np.random.default_rng(0), [Image.fromarray(image) for image in load_sample_images().images]
     for i in range(count):
         photograph = photographs[i % len(photographs)]
@@ -39,8 +39,8 @@ def write_images(folder, count):
         photograph.resize(size, Image.Resampling.BICUBIC, box=box).save(path, quality=90)
 
 
-def shares(pipeline, paths, augmentation, size):
-    """Return milliseconds of one core that each part of the work takes for an image."""
+def milliseconds_per_part(pipeline, paths, augmentation, size):
+    """Return the milliseconds per image that each part of the work takes on one core."""
     rng = np.random.default_rng(0)
     plain, whole = Augmentation(augmentation.crop_scale), lambda width, height: (0, 0, width, height)
     out = np.empty((*size, 3), "float32")
@@ -58,7 +58,7 @@ def shares(pipeline, paths, augmentation, size):
 
 
 def training_rate(batch_size):
-    """Return images a second that V4 conv_small trains on at 224, from one batch in memory."""
+    """Return the images per second of training V4 conv_small at 224×224, on a single batch held in memory."""
     model = create_mobilenetv4("conv_small", num_classes=CLASSES)
     model.compile(keras.optimizers.AdamW(1e-3), "categorical_crossentropy")
     images = np.random.default_rng(0).normal(size=(batch_size, 224, 224, 3)).astype("float32")
@@ -67,24 +67,30 @@ def training_rate(batch_size):
 
 
 def pipeline_rate(pipeline, steps):
-    """Return images a second that the pipeline gives, after the batches that it made ready while it started."""
+    """Return the images per second of the pipeline, not counting the first batches, which are loaded at startup."""
     batches = iter(pipeline.batches())
     for _ in range(2 + 2 * cores()):
         next(batches)
     start = time.perf_counter()
-    given = sum(len(next(batches)[0]) for _ in range(steps))
+    count = sum(len(next(batches)[0]) for _ in range(steps))
     seconds = time.perf_counter() - start
     batches.close()
-    return given / seconds
+    return count / seconds
 
 
 def main():
-    """Return measure, and print what was measured."""
+    """Measure the parts, the pipeline and the training step, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--workers", type=int, nargs="*", default=[0, cores()], help="processes; 0 for threads")
+    parser.add_argument("--images", type=int, default=512, help="number of files to write (default: 512)")
+    parser.add_argument("--batch-size", type=int, default=32, help="images per batch (default: 32)")
+    parser.add_argument("--steps", type=int, default=40, help="batches to measure (default: 40)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        nargs="*",
+        default=[0, cores()],
+        help="numbers of worker processes to compare; 0 uses threads (default: 0 and the number of cores)",
+    )
     options = parser.parse_args()
     augmentation, mixing = Augmentation(randaugment=RandAugment(2, 9, 0.5)), Mixing()
     preprocessing = mobilenet_zoo.preprocessing("mobilenetv4_conv_small", input_size=224)
@@ -94,17 +100,18 @@ def main():
         settings = {"batch_size": options.batch_size, "training": True, "augmentation": augmentation, "mixing": mixing}
         pipelines = {n: Pipeline(data, preprocessing, **settings, workers=n) for n in options.workers}
         print(f"{keras.backend.backend()}, {cores()} cores, batches of {options.batch_size}")
-        for part, milliseconds in shares(
+        for part, milliseconds in milliseconds_per_part(
             pipelines[options.workers[0]], data.images[:64], augmentation, (224,) * 2
         ).items():
-            print(f"{part}: {milliseconds:.2f} ms an image on one core")
+            print(f"{part}: {milliseconds:.2f} ms per image on one core")
         rates = {n: pipeline_rate(pipeline, options.steps) for n, pipeline in pipelines.items()}
-    needed = training_rate(options.batch_size)
-    print(f"a training step consumes {needed:.0f} images a second")
+    training = training_rate(options.batch_size)
+    print(f"training: {training:.0f} images/s")
     for n, rate in rates.items():
-        how = f"{n} processes" if n else "threads"
-        reached = "reached" if rate >= GOAL * needed else "missed"
-        print(f"the pipeline alone, {how}: {rate:.0f} images a second, {rate / needed:.1f} times ({GOAL} is {reached})")
+        workers = f"{n} processes" if n else "threads"
+        outcome = "reached" if rate >= GOAL * training else "missed"
+        ratio = f"{rate / training:.1f} times the training rate"
+        print(f"the pipeline alone, {workers}: {rate:.0f} images/s, {ratio} (goal {GOAL}: {outcome})")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A model as a function that can be timed: one call is one finished inference or one training step."""
+"""Models as functions to time: one call is one finished inference or one training step."""
 
 import keras
 import numpy as np
@@ -7,17 +7,17 @@ from benchmarks import contenders
 
 
 def program(contender, model, mode, measure, batch_size):
-    """Return a contender's function for one measure of an entry of `contenders.MODELS`."""
+    """Return the function of a contender for one measure and one entry of `contenders.MODELS`."""
     images, labels = batch(batch_size)
     built = contenders.build(contender, model)
-    timms = contender == contenders.TIMM
+    is_timm = contender == contenders.TIMM
     if measure == "training":
-        return (timm_training if timms else training)(built, mode, images, labels)
-    return (timm_inference if timms else inference)(built, mode, images)
+        return (timm_training if is_timm else training)(built, mode, images, labels)
+    return (timm_inference if is_timm else inference)(built, mode, images)
 
 
 def inference(model, mode, images):
-    """Return a function that predicts for `images` (NumPy, channels last) and waits for the result."""
+    """Return a function that predicts `images` (a channels-last NumPy array) and waits for the result."""
     backend = keras.backend.backend()
     if backend == "jax":
         return _jax_inference(model, images)
@@ -27,14 +27,14 @@ def inference(model, mode, images):
 
 
 def training(model, mode, images, labels):
-    """Return a function without arguments that trains one step by Keras's own loop, with plain SGD."""
+    """Return a function without arguments that trains one step with Keras's own loop and plain SGD."""
     compiled = mode in ("jit", "compiled", "jit_compile")
     model.compile(optimizer=keras.optimizers.SGD(1e-3), loss="sparse_categorical_crossentropy", jit_compile=compiled)
     return lambda: model.train_on_batch(images, labels)
 
 
 def timm_inference(module, mode, images):
-    """As `inference`, for a PyTorch module; autocast where Keras's policy is mixed."""
+    """Return the same as `inference` for a PyTorch module, with autocast if Keras's dtype policy is mixed."""
     module = module.eval()
 
     def predict(x):
@@ -45,7 +45,7 @@ def timm_inference(module, mode, images):
 
 
 def timm_training(module, mode, images, labels):
-    """As `training`, for a PyTorch module: the loop that its users write."""
+    """Return the same as `training` for a PyTorch module, with the usual PyTorch training loop."""
     import torch
 
     module = module.train()
@@ -113,7 +113,7 @@ def _tensorflow_inference(model, mode, images):
 
 
 def batch(size, image_size=contenders.IMAGE_SIZE):
-    """Return noise for images, and labels."""
+    """Return random images and random labels."""
     rng = np.random.default_rng(0)
     images = rng.standard_normal((size, image_size, image_size, 3), dtype="float32")
     return images, rng.integers(0, 1000, size)

@@ -1,4 +1,4 @@
-"""What the benchmarks found, as JSON, Markdown tables and plots."""
+"""Results of the benchmarks as JSON, Markdown tables and plots."""
 
 import json
 
@@ -8,7 +8,7 @@ COLORS = {"keras.applications": "#4477aa", "zeromodels": "#228833", "timm": "#ee
 
 
 def write_report(results, folder):
-    """Write `results.json`, `tables.md` and, where matplotlib is installed, the plots into `folder`."""
+    """Write `results.json`, `tables.md` and, if matplotlib is installed, the plots to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results, indent=1))
     (folder / "tables.md").write_text(tables(results))
@@ -17,7 +17,7 @@ def write_report(results, folder):
 
 
 def tables(results):
-    """Return the results as Markdown: the machine, a table for each backend and mode, and how time grows."""
+    """Return the results as Markdown: the machine, the goals, one table per backend and mode, and the growth."""
     lines = [machine_line(results["machine"]), "", f"Command: `{results['command']}`", ""]
     header, *rows = goal_table(results)
     if rows:
@@ -36,15 +36,15 @@ def tables(results):
         for row in growth:
             ours = row["contenders"]["ours"]
             rate = results["matrix_product_rate"][row["backend"]]
-            share = row["macs"] / (ours["ms"] / 1e3) / rate
-            values = [row["backend"], row["axis"], row["value"], f"{ours['ms']:.1f}", _memory(ours), f"{share:.0%}"]
+            fraction = row["macs"] / (ours["ms"] / 1e3) / rate
+            values = [row["backend"], row["axis"], row["value"], f"{ours['ms']:.1f}", _memory(ours), f"{fraction:.0%}"]
             lines.append(_line(values))
         lines.append("")
     return "\n".join(lines)
 
 
 def goal_table(results):
-    """Return rows of strings, the first of them the header: what was found of each goal, lowest and highest model."""
+    """Return the table of the goals as rows of strings, header first. A cell has the lowest and the highest ratio."""
     rows = [["ours, peer", *(f"{measure}, batch {batch}" for measure, batch in goals.MEASURES)]]
     for goal, cells in goals.outcome(_comparisons(results)):
         rows.append([goal.name, *map(_goal_cell, cells)])
@@ -70,7 +70,7 @@ def _line(cells):
 
 
 def machine_line(machine):
-    """Return the machine and the versions in a sentence."""
+    """Return a sentence with the machine and the versions."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return f"{machine['processor']}, {machine['cores']} cores, {machine['system']}; {versions}."
 
@@ -96,7 +96,7 @@ def _memory(contender):
 
 
 def plot_ratios(results, path):
-    """Plot a panel for each backend and mode: how many times as long as ours each peer takes."""
+    """Plot each peer's time divided by ours, with one panel per backend and mode."""
     pyplot = _pyplot()
     groups = _by_mode(_comparisons(results))
     if pyplot is None or not groups:
@@ -106,16 +106,16 @@ def plot_ratios(results, path):
     figure, axes = pyplot.subplots(1, len(groups), figsize=size, squeeze=False, sharey=True)
     for axis, ((backend, mode), rows) in zip(axes[0], groups.items(), strict=True):
         for name, color in COLORS.items():
-            found = [(labels.index(_label(row)), row["contenders"][name]) for row in rows if name in row["contenders"]]
-            if not found:
+            points = [(labels.index(_label(row)), row["contenders"][name]) for row in rows if name in row["contenders"]]
+            if not points:
                 continue
-            places, found = zip(*found, strict=True)
-            middle = [row["ratio"] for row in found]
+            positions, peers = zip(*points, strict=True)
+            ratios = [peer["ratio"] for peer in peers]
             spread = [
-                [max(0.0, row["ratio"] - row["low"]) for row in found],
-                [max(0.0, row["high"] - row["ratio"]) for row in found],
+                [max(0.0, peer["ratio"] - peer["low"]) for peer in peers],
+                [max(0.0, peer["high"] - peer["ratio"]) for peer in peers],
             ]
-            axis.errorbar(middle, places, xerr=spread, fmt="o", color=color, label=name, markersize=4, linewidth=1)
+            axis.errorbar(ratios, positions, xerr=spread, fmt="o", color=color, label=name, markersize=4, linewidth=1)
         axis.axvline(1.0, color="0.3", linewidth=1)
         axis.set_xscale("log")
         low, high = axis.get_xlim()
@@ -135,7 +135,7 @@ def plot_ratios(results, path):
 
 
 def plot_growth(results, path):
-    """Plot time and memory over batch, image size and width; dashed, a matrix product with as many MACs."""
+    """Plot time and memory over batch, image size and width. Dashed: time of a matrix product with the same MACs."""
     pyplot = _pyplot()
     rows = [row for row in results["rows"] if "axis" in row]
     if pyplot is None or not rows:
@@ -145,13 +145,13 @@ def plot_growth(results, path):
     colors = {"jax": "#4477aa", "torch": "#ee6677", "tensorflow": "#ccbb44"}
     for column, name in enumerate(names):
         for backend in dict.fromkeys(row["backend"] for row in rows):
-            mine = [row for row in rows if row["axis"] == name and row["backend"] == backend]
-            values = [row["value"] for row in mine]
-            ours = [row["contenders"]["ours"] for row in mine]
+            backend_rows = [row for row in rows if row["axis"] == name and row["backend"] == backend]
+            values = [row["value"] for row in backend_rows]
+            ours = [row["contenders"]["ours"] for row in backend_rows]
             rate = results["matrix_product_rate"][backend]
             color = colors[backend]
             axes[0][column].plot(values, [row["ms"] for row in ours], "o-", color=color, label=backend, markersize=3)
-            limit = [1e3 * row["macs"] / rate for row in mine]
+            limit = [1e3 * row["macs"] / rate for row in backend_rows]
             axes[0][column].plot(values, limit, "--", color=color, linewidth=1)
             if all(row.get("memory") is not None for row in ours):
                 axes[1][column].plot(values, [row["memory"] for row in ours], "o-", color=color, markersize=3)
@@ -164,7 +164,7 @@ def plot_growth(results, path):
             axis.grid(alpha=0.3)
         axes[0][column].set_title(f"{rows[0]['model']}: {name}", fontsize=9)
         axes[1][column].set_xlabel(name)
-    axes[0][0].plot([], [], "--", color="0.5", linewidth=1, label="its MACs as a matrix product")
+    axes[0][0].plot([], [], "--", color="0.5", linewidth=1, label="a matrix product with the same MACs")
     axes[0][0].legend(frameon=False, fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
@@ -187,7 +187,7 @@ def _label(row):
 
 
 def _plain_ticks(axis, values):
-    """Return ticks at `values`, as plain numbers."""
+    """Set the ticks to `values`, formatted as plain numbers."""
     axis.set_major_locator(_ticker().FixedLocator(values))
     axis.set_major_formatter(_ticker().FormatStrFormatter("%g"))
     axis.set_minor_locator(_ticker().NullLocator())

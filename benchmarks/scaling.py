@@ -1,13 +1,14 @@
-"""How training should scale: `KERAS_BACKEND=torch python -m benchmarks.scaling`.
+"""Model of how training scales with the number of devices: `KERAS_BACKEND=torch python -m benchmarks.scaling`.
 
-Measures a step of training and an all-reduce on this machine with 1, 2 and 4 processes, and models from them and from
-an interconnect's latency and bandwidth how many images a second 8, 64 and 512 devices train on.
+The program measures a training step and an all-reduce on this machine with 1, 2 and 4 processes. From these times, and
+from the latency and bandwidth of an interconnect, it models the images per second of 8, 64 and 512 devices.
 
-The model, with n devices, b images and a step of C seconds on each:
+The model has n devices, each of which computes a step on b images in C seconds:
 
-- the gradients travel round a ring (Patarasuk & Yuan, 2009): 2 (n - 1) latency + 2 (n - 1) / n bytes / bandwidth
-- the statistics of each batch norm, few bytes, through a tree there and back, forward and backward: 4 log2(n) latency
-- without overlap a step takes C plus both; with overlap the gradients hide behind the backward pass, 2/3 of C
+- The gradients take a ring all-reduce (Patarasuk & Yuan, 2009): 2 (n - 1) latency + 2 (n - 1) / n bytes / bandwidth.
+- The few bytes of each batch norm's statistics go up and down a tree, in the forward and in the backward pass:
+  4 log2(n) latency.
+- Without overlap, a step takes C plus both. With overlap, the gradients are sent during the backward pass (2/3 of C).
 """
 
 import json
@@ -24,26 +25,26 @@ import typer
 
 PROCESSES = (1, 2, 4)
 DEVICES = (1, 8, 64, 512)
-BACKWARD = 2 / 3  # of a step: its two products for each one of the forward pass
-SIZES = (2**12, 2**16, 2**20, 2**23)  # bytes of the all-reduces that latency and bandwidth are fitted to
+BACKWARD = 2 / 3  # fraction of a step: the backward pass has two matrix products for each one of the forward pass
+SIZES = (2**12, 2**16, 2**20, 2**23)  # bytes of the all-reduces to which latency and bandwidth are fitted
 
 
 def ring_seconds(devices, size, latency, bandwidth):
-    """Return an all-reduce of `size` bytes round a ring."""
+    """Return the seconds of a ring all-reduce of `size` bytes."""
     return 2 * (devices - 1) * (latency + size / devices / bandwidth)
 
 
 def step_seconds(devices, compute, size, norms, latency, bandwidth, overlap):
-    """Return a step of training on `devices`, each of which computes for `compute` seconds.
+    """Return the seconds of a training step on several devices.
 
     Args:
-        devices: How many.
+        devices: Number of devices.
         compute: Seconds of a step on one device.
-        size: Bytes of the gradients.
-        norms: Batch norms in the model.
-        latency: Seconds until a message's first byte arrives.
-        bandwidth: Bytes a second out of each device.
-        overlap: Whether the gradients travel during the backward pass.
+        size: Size of the gradients in bytes.
+        norms: Number of batch norms in the model.
+        latency: Seconds until the first byte of a message arrives.
+        bandwidth: Bytes per second that each device can send.
+        overlap: Whether the gradients are sent during the backward pass.
     """
     gradients = ring_seconds(devices, size, latency, bandwidth)
     if overlap:
@@ -52,9 +53,12 @@ def step_seconds(devices, compute, size, norms, latency, bandwidth, overlap):
 
 
 def fit_link(times):
-    """Return the latency and bandwidth that `{(processes, bytes): seconds}` of a ring come closest to.
+    """Fit latency and bandwidth to the times `{(processes, bytes): seconds}` of ring all-reduces.
 
-    Relative errors count, so that the smallest message has its say.
+    The fit minimizes relative errors, so that small messages have the same weight as large ones.
+
+    Returns:
+        A tuple `(latency, bandwidth)`, in seconds and in bytes per second.
     """
     rows, seconds = [], []
     for (processes, size), taken in times.items():
@@ -65,7 +69,7 @@ def fit_link(times):
 
 
 def measure(order):
-    """Run one process of a measurement; the first leaves it in the order's file."""
+    """Run one process of a measurement. The first process writes the result to the order's file."""
     import keras
     import torch
     from torch import distributed
@@ -87,7 +91,7 @@ def measure(order):
             tensor = torch.zeros(count // 4)
             taken = [timed(lambda tensor=tensor: distributed.all_reduce(tensor)) for _ in range(order["steps"] + 2)]
             reductions[count] = statistics.median(taken[2:])
-        found = {
+        result = {
             "step": statistics.median(steps),
             "reductions": reductions,
             "gradients": gradients,
@@ -95,36 +99,37 @@ def measure(order):
             "backend": keras.backend.backend(),
         }
         if cluster.is_chief:
-            Path(order["file"]).write_text(json.dumps(found))
+            Path(order["file"]).write_text(json.dumps(result))
 
 
 def timed(program):
-    """Return seconds that a call takes."""
+    """Return the seconds that a call takes."""
     start = time.perf_counter()
     program()
     return time.perf_counter() - start
 
 
-def draw(path, found, batch, links):
-    """Draw modeled images a second over devices: for each interconnect from no overlap to full."""
+def draw(path, results, batch, links):
+    """Plot the modeled images per second over the number of devices, with a band from no overlap to full overlap."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    one = found[1]
+    single = results[1]
     devices = [2**i for i in range(10)]
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    axes.plot(devices, [n * batch / one["step"] for n in devices], "k--", linewidth=1, label="linear")
+    axes.plot(devices, [n * batch / single["step"] for n in devices], "k--", linewidth=1, label="linear")
     for name, (latency, bandwidth) in links.items():
         rates = [
-            [n * batch / step_seconds(n, one["step"], one["gradients"], one["norms"], latency, bandwidth, overlap)
+            [n * batch
+             / step_seconds(n, single["step"], single["gradients"], single["norms"], latency, bandwidth, overlap)
              for n in devices]
             for overlap in (False, True)
         ]  # fmt: skip
         line = axes.plot(devices, rates[1], label=name)[0]
         axes.fill_between(devices, *rates, color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.set(xscale="log", yscale="log", xlabel="devices", ylabel="images a second (modeled)")
+    axes.set(xscale="log", yscale="log", xlabel="devices", ylabel="images/s (modeled)")
     axes.set_xticks(devices, [str(n) for n in devices])
     axes.set_title("Bands: from no overlap to gradients hidden behind the backward pass", fontsize=9)
     axes.legend()
@@ -133,19 +138,21 @@ def draw(path, found, batch, links):
 
 
 def main(
-    variant: Annotated[str, typer.Option(help="Of MobileNetV4.")] = "conv_small",
-    image_size: Annotated[int, typer.Option(help="Pixels.")] = 224,
-    batch_size: Annotated[int, typer.Option(help="Images on each device.")] = 16,
-    steps: Annotated[int, typer.Option(help="Of each measurement; the median counts.")] = 10,
-    compute: Annotated[float, typer.Option(help="Milliseconds of a step on one device; 0: as measured here.")] = 0.0,
-    latency: Annotated[float, typer.Option(help="Microseconds, of an interconnect to model.")] = 10.0,
-    bandwidth: Annotated[float, typer.Option(help="Gbit/s, of an interconnect to model.")] = 100.0,
-    output: Annotated[Path, typer.Option(help="The plot.")] = Path("bench_output/scaling.png"),
+    variant: Annotated[str, typer.Option(help="Variant of MobileNetV4.")] = "conv_small",
+    image_size: Annotated[int, typer.Option(help="Height and width of the images in pixels.")] = 224,
+    batch_size: Annotated[int, typer.Option(help="Batch size of each device.")] = 16,
+    steps: Annotated[int, typer.Option(help="Steps per measurement, whose median is used.")] = 10,
+    compute: Annotated[
+        float, typer.Option(help="Milliseconds of a step on one device; 0 uses the measured time.")
+    ] = 0.0,
+    latency: Annotated[float, typer.Option(help="Latency of the modeled interconnect in microseconds.")] = 10.0,
+    bandwidth: Annotated[float, typer.Option(help="Bandwidth of the modeled interconnect in Gbit/s.")] = 100.0,
+    output: Annotated[Path, typer.Option(help="File of the plot.")] = Path("bench_output/scaling.png"),
 ) -> None:
-    """Measure with 1, 2 and 4 processes of this machine, and model 8, 64 and 512 devices."""
+    """Measure 1, 2 and 4 processes on this machine, and model 8, 64 and 512 devices."""
     from mobilenet_zoo.training.devices import launch
 
-    found, times = {}, {}
+    results, times = {}, {}
     options = {"variant": variant, "image_size": image_size, "batch_size": batch_size, "steps": steps}
     with tempfile.TemporaryDirectory() as folder:
         for processes in PROCESSES:
@@ -153,32 +160,39 @@ def main(
             order = options | {"devices": processes, "file": str(file)}
             if launch(["-m", "benchmarks.scaling", "--measure", json.dumps(order)], processes):
                 raise typer.Exit(1)
-            found[processes] = json.loads(file.read_text())
-            times |= {(processes, int(size)): taken for size, taken in found[processes]["reductions"].items()}
-    one = found[1]
-    print(f"{variant} at {image_size}, {batch_size} images a process, PyTorch, gloo over loopback")
-    print(f"{one['gradients'] / 2**20:.1f} MiB of gradients, {one['norms']} batch norms")
-    for processes, row in found.items():
+            results[processes] = json.loads(file.read_text())
+            times |= {(processes, int(size)): taken for size, taken in results[processes]["reductions"].items()}
+    single = results[1]
+    print(f"{variant} at {image_size}, {batch_size} images per process, PyTorch, gloo over loopback")
+    print(f"{single['gradients'] / 2**20:.1f} MiB of gradients, {single['norms']} batch norms")
+    for processes, row in results.items():
         reduction = row["reductions"].get(str(row["gradients"]))
         exchange = f", all-reduce of the gradients {1e3 * reduction:.1f} ms" if reduction else ""
-        print(f"{processes} processes: a step {1e3 * row['step']:.0f} ms{exchange}")
+        print(f"{processes} processes: step {1e3 * row['step']:.0f} ms{exchange}")
     here = fit_link(times)
     print(f"fitted to the all-reduces: latency {1e6 * here[0]:.0f} µs, bandwidth {8e-9 * here[1]:.1f} Gbit/s")
     if compute:
-        one["step"] = compute / 1e3
-    named = f"{latency:g} µs, {bandwidth:g} Gbit/s (assumed)"
-    links = {"this machine's loopback (measured)": here, named: (latency / 1e6, bandwidth * 1e9 / 8)}
+        single["step"] = compute / 1e3
+    assumed = f"{latency:g} µs, {bandwidth:g} Gbit/s (assumed)"
+    links = {"this machine's loopback (measured)": here, assumed: (latency / 1e6, bandwidth * 1e9 / 8)}
     for name, link in links.items():
         for devices in DEVICES:
             rates = [
                 devices
                 * batch_size
-                / step_seconds(devices, one["step"], one["gradients"], one["norms"], *link, overlap)
+                / step_seconds(
+                    devices,
+                    single["step"],
+                    single["gradients"],
+                    single["norms"],
+                    *link,
+                    overlap,
+                )
                 for overlap in (False, True)
             ]
-            share = rates[0] * one["step"] / devices / batch_size
-            print(f"{name}: {devices} devices: {rates[0]:,.0f} to {rates[1]:,.0f} images/s, {share:.0%} of linear")
-    draw(output, found, batch_size, links)
+            fraction = rates[0] * single["step"] / devices / batch_size
+            print(f"{name}: {devices} devices: {rates[0]:,.0f} to {rates[1]:,.0f} images/s, {fraction:.0%} of linear")
+    draw(output, results, batch_size, links)
     print(output)
 
 

@@ -1,4 +1,4 @@
-"""Times that can be compared: contenders take turns, and each turn gives a ratio."""
+"""Comparable timings: contenders take turns, and each turn gives a ratio."""
 
 import ctypes
 import os
@@ -8,10 +8,18 @@ from pathlib import Path
 
 
 def interleaved(contenders, seconds=8.0, fewest=5, most=60):
-    """Let `{name: function}` take turns; return `{name: [seconds of each turn]}`.
+    """Let contenders take turns.
 
-    A function times its own turn and returns it. The order is reversed every other turn, so that no contender always
-    follows the same one.
+    The order is reversed in every other turn, so that no contender always follows the same one.
+
+    Args:
+        contenders: `{name: function}`. A function runs one turn and returns its seconds.
+        seconds: Minimum duration of all turns together, in seconds.
+        fewest: Minimum number of turns.
+        most: Maximum number of turns.
+
+    Returns:
+        `{name: [seconds of each turn]}`.
     """
     times = {name: [] for name in contenders}
     deadline = time.perf_counter() + seconds
@@ -25,33 +33,37 @@ def interleaved(contenders, seconds=8.0, fewest=5, most=60):
 
 
 def turn(program, least=0.1, most=10):
-    """Return seconds of a call of `program`: the median of as many as take `least` seconds, after one that warms up."""
+    """Return the median seconds of a call of `program`.
+
+    One warm-up call determines the number of timed calls: as many as take `least` seconds, and at most `most`.
+    """
     start = time.perf_counter()
     program()
     calls = min(most, max(1, round(least / (time.perf_counter() - start))))
-    found = []
+    seconds = []
     for _ in range(calls):
         start = time.perf_counter()
         program()
-        found.append(time.perf_counter() - start)
-    return statistics.median(found)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
 def summary(times, reference, others=()):
-    """Return for each contender: median milliseconds, and how many times as long as `reference` it took.
+    """Return the median time of each contender, and the ratio of its time to a reference's time.
 
     Args:
-        times: What `interleaved` returns.
-        reference: The contender that the ratios are taken to.
-        others: `{name: reference}` of contenders that have another one.
+        times: Return value of `interleaved`.
+        reference: Name of the contender by whose times the others are divided.
+        others: `{name: reference}` for contenders with another reference.
 
     Returns:
-        `{name: {"ms", "ratio", "low", "high", "turns"}}`; `low` and `high` are the quartiles of the turns' ratios.
+        `{name: {"ms", "ratio", "low", "high", "turns"}}`. `ms` is the median time in milliseconds, `ratio` is the
+        median of the turns' ratios, and `low` and `high` are the quartiles of these ratios.
     """
     rows, others = {}, dict(others)
     for name, seconds in times.items():
         base = times[others.get(name, reference)]
-        ratios = [own / ours for own, ours in zip(seconds, base, strict=True)]
+        ratios = [peer / ours for peer, ours in zip(seconds, base, strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
         rows[name] = {
             "ms": 1e3 * statistics.median(seconds),
@@ -64,7 +76,7 @@ def summary(times, reference, others=()):
 
 
 def peak_memory(program):
-    """Return the MiB that a call takes at its peak beyond what the process holds before it; None if unreadable."""
+    """Return the peak memory of a call in MiB, minus the memory held before it; None if it can't be measured."""
     import keras
 
     if keras.backend.backend() == "torch":
@@ -75,24 +87,24 @@ def peak_memory(program):
             before = torch.cuda.memory_allocated()
             program()
             return (torch.cuda.max_memory_allocated() - before) / 2**20
-    found = 0.0
-    for _ in range(_TRIES):  # a call that uses again what an earlier one left seems to need nothing
-        grown = _growth(program)
-        if grown is None or grown >= 1.0:
-            return grown
-        found = max(found, grown)
-    return found
+    largest = 0.0
+    for _ in range(_TRIES):  # A call that reuses memory of an earlier call seems to need none, so try again.
+        growth = _growth(program)
+        if growth is None or growth >= 1.0:
+            return growth
+        largest = max(largest, growth)
+    return largest
 
 
 _TRIES = 8
 
 
 def _growth(program):
-    """Return by how many MiB the process grows at most while the program runs; None where that can't be read."""
+    """Return the largest growth of the process while the program runs, in MiB; None if it can't be read."""
     reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
     _return_free_memory()
     try:
-        reset.write_text("5")  # Linux: forget the peak so far
+        reset.write_text("5")  # resets the peak on Linux
         before = _field(status, "VmRSS")
         program()
         return max(0.0, _field(status, "VmHWM") - before) / 1024
@@ -101,10 +113,10 @@ def _growth(program):
 
 
 def _return_free_memory():
-    """Give back to the system what earlier calls have freed, or a later one would seem to need none."""
+    """Return freed memory to the system, because a later call that reuses it would seem to need none."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):  # another C library than glibc
+    except (AttributeError, OSError, TypeError):  # The C library isn't glibc.
         pass
 
 
@@ -113,7 +125,7 @@ def _field(status, name):
 
 
 def matrix_product_rate(size=2048, turns=5):
-    """Return multiply-accumulates a second of a float32 matrix product in the backend that runs."""
+    """Return the multiply-accumulates per second of a float32 matrix product in the current backend."""
     import numpy as np
     from keras import ops
 
@@ -127,5 +139,5 @@ def matrix_product_rate(size=2048, turns=5):
 
 
 def cores():
-    """Return cores that the process may use."""
+    """Return the number of cores that the process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -1,10 +1,10 @@
-"""What 8-bit integers cost a MobileNetV2 trained on ImageNet, beside what each runtime's own tool makes of it.
+"""Accuracy of int8 files of a MobileNetV2 trained on ImageNet, compared with each runtime's own quantization tool.
 
     python -m benchmarks.trained_integers --output bench_output/trained_integers
 
-The network is torchvision's published file, calibrated on random crops of photographs and measured on others; every
-layer computes in integers. Signal to noise is that of the differences between images: 10·log10 of the variance over
-the images divided by the mean square error. The table is written as `trained_integers.md`.
+The network has torchvision's published weights. It is calibrated on random crops of photographs and evaluated on other
+crops, and every layer computes in integers. The signal-to-noise ratio is 10·log10 of the variance over the images
+divided by the mean squared error. The program writes the table to `trained_integers.md`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ ENDINGS = {name: FILE_FORMATS[name].ending for name in ("litert", "onnx", "openv
 
 
 def images(count, seed, side):
-    """Return crops of photographs as the network takes them."""
+    """Return crops of photographs, normalized for the network."""
     return (crops(count, seed, side=side) / np.float32(255) - MEAN) / STD
 
 
@@ -42,28 +42,28 @@ def network(side):
     return keras.Model(model.input, outputs, name="mobilenetv2_100")
 
 
-def signal_to_noise(found, expected):
-    """Return the signal-to-noise ratio in dB; a mean that all images share is no signal."""
-    found, expected = (array.astype("float64") for array in (found, expected))
+def signal_to_noise(outputs, expected):
+    """Return the signal-to-noise ratio in dB. The mean over all images isn't part of the signal."""
+    outputs, expected = (array.astype("float64") for array in (outputs, expected))
     signal = ((expected - expected.mean(0)) ** 2).sum()
-    return float(10 * np.log10(signal / ((found - expected) ** 2).sum()))
+    return float(10 * np.log10(signal / ((outputs - expected) ** 2).sum()))
 
 
 def measure(path, evaluated, expected):
     """Return `{"features": dB, "logits": dB, "agreement": fraction}` of an exported file."""
     outputs = mobilenet_runtime.load(path)(evaluated)
     by_size = {array[0].size: array.reshape(len(evaluated), -1) for array in outputs.values()}
-    found = {name: by_size[array.shape[1]] for name, array in expected.items()}
-    classes = found["logits"].argmax(1) == expected["logits"].argmax(1)
+    predicted = {name: by_size[array.shape[1]] for name, array in expected.items()}
+    is_same_class = predicted["logits"].argmax(1) == expected["logits"].argmax(1)
     return {
-        "features": signal_to_noise(found["features"], expected["features"]),
-        "logits": signal_to_noise(found["logits"], expected["logits"]),
-        "agreement": float(classes.mean()),
+        "features": signal_to_noise(predicted["features"], expected["features"]),
+        "logits": signal_to_noise(predicted["logits"], expected["logits"]),
+        "agreement": float(is_same_class.mean()),
     }
 
 
 def litert_tool(source, path, calibration):
-    """Yield `(setting, seconds)` after each file that AI Edge Quantizer has written to `path`."""
+    """Write a file with each setting of AI Edge Quantizer to `path`. Yield `(setting, seconds)` after each file."""
     from ai_edge_quantizer import quantizer, recipe
 
     for algorithm in ("OCTAV", "default"):
@@ -77,7 +77,7 @@ def litert_tool(source, path, calibration):
 
 
 def onnx_tool(source, path, calibration):
-    """Yield `(setting, seconds)` after each file that ONNX Runtime's `quantize_static` has written to `path`."""
+    """Write a file with each setting of ONNX Runtime's tool to `path`. Yield `(setting, seconds)` after each file."""
     from onnxruntime import quantization as tools
 
     from mobilenet_zoo.exporting.quantizing import _Reader
@@ -91,19 +91,20 @@ def onnx_tool(source, path, calibration):
     }
     for name, options in settings.items():
         start = time.monotonic()
-        given = calibration if name != "percentile" else calibration[:32]  # it keeps every activation in memory
-        reader = _Reader(given.transpose(0, 3, 1, 2))
+        # The percentile method keeps every activation in memory, so it gets fewer images.
+        selected = calibration if name != "percentile" else calibration[:32]
+        reader = _Reader(selected.transpose(0, 3, 1, 2))
         tools.quantize_static(prepared, path, reader, per_channel=True, **options)
         yield name, time.monotonic() - start
 
 
 def openvino_tool(source, path, calibration):
-    """Yield `(setting, seconds)` after each file that NNCF has written to `path`."""
+    """Write a file with each setting of NNCF to `path`. Yield `(setting, seconds)` after each file."""
     import nncf
     import openvino
 
     nncf.set_log_level("ERROR")
-    given = [np.ascontiguousarray(image[None].transpose(0, 3, 1, 2)) for image in calibration]
+    samples = [np.ascontiguousarray(image[None].transpose(0, 3, 1, 2)) for image in calibration]
     settings = {
         "mixed preset, accurate bias correction": {
             "fast_bias_correction": False,
@@ -115,7 +116,7 @@ def openvino_tool(source, path, calibration):
     for name, options in settings.items():
         start = time.monotonic()
         model = openvino.Core().read_model(source)
-        quantized = nncf.quantize(model, nncf.Dataset(given), subset_size=len(given), **options)
+        quantized = nncf.quantize(model, nncf.Dataset(samples), subset_size=len(samples), **options)
         openvino.save_model(quantized, path, compress_to_fp16=False)
         yield name, time.monotonic() - start
 
@@ -124,15 +125,15 @@ TOOLS = {"litert": litert_tool, "onnx": onnx_tool, "openvino": openvino_tool}
 
 
 def compare(format, folder, calibration, evaluated, side, settings=None):
-    """Yield a row for each setting of the format's own tool, and one for ours.
+    """Yield one row for each setting of the format's own tool, and one for `mobilenet_zoo.export`.
 
     Args:
         format: `"litert"`, `"onnx"` or `"openvino"`.
-        folder: Where files may be written.
-        calibration: Images to calibrate with, as the network takes them.
-        evaluated: Images to measure with.
-        side: Of the images, in pixels.
-        settings: How many settings of the tool to measure, the best first; None for all.
+        folder: Folder for the exported files.
+        calibration: Images for calibration, normalized for the network.
+        evaluated: Images for evaluation, normalized for the network.
+        side: Height and width of the images in pixels.
+        settings: Number of settings of the tool to measure, starting with the best; None for all.
     """
     model, ending = network(side), ENDINGS[format]
     expected = model.predict(evaluated, batch_size=16, verbose=0)
@@ -144,17 +145,18 @@ def compare(format, folder, calibration, evaluated, side, settings=None):
         if settings is not None and number + 1 >= settings:
             break
     path = folder / f"ours{ending}"
-    # `export` holds a fifth of what it is given out of the calibration; it has as many images as the tool.
-    more = images(len(calibration) // 4, seed=3, side=side)
-    given = np.concatenate([calibration, more])
+    # `export` excludes a fifth of its images from calibration. With these additional images, it calibrates on as many
+    # images as the tool.
+    additional = images(len(calibration) // 4, seed=3, side=side)
+    samples = np.concatenate([calibration, additional])
     start = time.monotonic()
-    mobilenet_zoo.export(model, path, quantization="int8", calibration=given, float_blocks=(), **options)
+    mobilenet_zoo.export(model, path, quantization="int8", calibration=samples, float_blocks=(), **options)
     seconds = time.monotonic() - start
     yield {"runtime": format, "by": "mobilenet_zoo", "seconds": seconds} | measure(path, evaluated, expected)
 
 
 def table(rows):
-    """Return the rows in Markdown."""
+    """Return the rows as a Markdown table."""
     lines = [
         "| runtime | quantized by | features, dB | logits, dB | same class |",
         "|---|---|---|---|---|",
@@ -166,13 +168,15 @@ def table(rows):
 
 
 def main():
-    """Return export, measure, write."""
+    """Export and measure the network with all settings, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("bench_output/trained_integers"))
+    parser.add_argument(
+        "--output", type=Path, default=Path("bench_output/trained_integers"), help="folder for the results"
+    )
     parser.add_argument("--formats", nargs="*", choices=list(ENDINGS), default=list(ENDINGS), metavar="FORMAT")
-    parser.add_argument("--calibration", type=int, default=96, help="how many crops to calibrate with")
-    parser.add_argument("--images", type=int, default=120, help="how many crops to measure with")
-    parser.add_argument("--side", type=int, default=224, help="of the crops, in pixels")
+    parser.add_argument("--calibration", type=int, default=96, help="number of crops for calibration")
+    parser.add_argument("--images", type=int, default=120, help="number of crops for evaluation")
+    parser.add_argument("--side", type=int, default=224, help="height and width of the crops in pixels")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     logging.getLogger().setLevel(logging.ERROR)

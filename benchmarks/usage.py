@@ -1,9 +1,10 @@
-"""What users wait for besides the model: importing, loading weights, reading images.
+"""Waiting times besides the model: importing the library, loading weights, reading images.
 
     python -m benchmarks.usage [--photographs 200]
 
-Prints how long `mobilenet_v4` takes to import beyond Keras, how long weights in the hub's cache take to load compared
-with building the model without any, and for what fraction of the time `mobilenet-zoo predict` keeps the model busy.
+The program prints the import time of `mobilenet_v4` after Keras, the time to build a model with weights from the Hub's
+cache compared with a model without weights, and the fraction of the time in which `mobilenet-zoo predict` keeps the
+model busy.
 """
 
 import hashlib
@@ -31,10 +32,10 @@ print(time.perf_counter() - start)
 
 
 def main(
-    photographs: Annotated[int, typer.Option(help="How many images are read.")] = 200,
-    repeats: Annotated[int, typer.Option(help="Of each measurement; the median counts.")] = 5,
+    photographs: Annotated[int, typer.Option(help="Number of images to read.")] = 200,
+    repeats: Annotated[int, typer.Option(help="Repetitions of each measurement, whose median is printed.")] = 5,
 ) -> None:
-    """Measure importing, loading and reading images under the running backend."""
+    """Measure importing, loading and reading images under the current backend."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HF_HOME"] = folder
@@ -48,33 +49,33 @@ def main(
             f"conv_medium: built in {plain:.2f} s, with cached weights in {loading:.2f} s: {loading / plain:.2f} times"
         )
         busy = _busy(Path(folder), photographs)
-        print(f"predict on {photographs} photographs: the model busy for {busy:.0%} of the time")
+        print(f"predict on {photographs} photographs: the model is busy for {busy:.0%} of the time")
 
 
 def _import_seconds():
-    # With bytecode, as an installed package has it; the first, which writes it, is discarded.
+    # Import with bytecode, as in an installed package. The first import writes it and is discarded.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     result = subprocess.run([sys.executable, "-c", _IMPORTS], env=environment, check=True, capture_output=True)
     return float(result.stdout)
 
 
 def _loading(folder, repeats):
-    """Return medians of building without weights and with those in the cache, by turns."""
+    """Return the median seconds of building a model without weights and with cached weights, measured in turns."""
     from mobilenet_v4 import create_mobilenetv4
 
     options = {"input_shape": (256, 256, 3)}
     _fill_cache(folder, create_mobilenetv4("conv_medium", **options))
     times = {None: [], NAME: []}
     for _ in range(repeats + 1):
-        for weights, found in times.items():
+        for weights, seconds in times.items():
             start = time.perf_counter()
             create_mobilenetv4("conv_medium", weights=weights, **options)
-            found.append(time.perf_counter() - start)
-    return [statistics.median(found[1:]) for found in times.values()]  # the first of each warms up
+            seconds.append(time.perf_counter() - start)
+    return [statistics.median(seconds[1:]) for seconds in times.values()]  # The first measurement is the warm-up.
 
 
 def _fill_cache(folder, model):
-    """Fill a cache as the hub's client leaves it, with a file of the model's own weights."""
+    """Fill a cache in the format of the Hugging Face Hub's client, with a file of the model's own weights."""
     from mobilenet_common.checkpoints import state_dict, write
 
     repository = folder / "hub" / f"models--timm--{NAME}"
@@ -82,41 +83,41 @@ def _fill_cache(folder, model):
     write(file, state_dict(model, "timm"), {"format": "pt"})
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     snapshot = repository / "snapshots" / COMMIT
-    for place in (repository / "blobs", repository / "refs", snapshot):
-        place.mkdir(parents=True)
+    for path in (repository / "blobs", repository / "refs", snapshot):
+        path.mkdir(parents=True)
     (repository / "refs" / "main").write_text(COMMIT)
     file.rename(repository / "blobs" / digest)
     (snapshot / "model.safetensors").symlink_to(repository / "blobs" / digest)
 
 
 def _busy(folder, count):
-    """Return the fraction of the time for which the model works, after its first batch."""
+    """Return the fraction of the time in which the model is busy, after its first batch."""
     import mobilenet_zoo
     from mobilenet_runtime.reading import run
 
     paths = _photographs(folder / "photographs", count)
     model = mobilenet_zoo.create_model(NAME)
-    working = 0.0
+    busy_seconds = 0.0
     start = None
 
     def timed(images):
-        nonlocal working, start
+        nonlocal busy_seconds, start
         begin = time.perf_counter()
-        answer = predict_on_batch(images)
-        if start is None:  # the first batch compiles
+        outputs = predict_on_batch(images)
+        if start is None:  # The first batch compiles the model.
             start = time.perf_counter()
         else:
-            working += time.perf_counter() - begin
-        return answer
+            busy_seconds += time.perf_counter() - begin
+        return outputs
 
     predict_on_batch, model.predict_on_batch = model.predict_on_batch, timed
     for _ in run(model.predict_on_batch, mobilenet_zoo.preprocessing(model), paths, 32):
         pass
-    return working / (time.perf_counter() - start)
+    return busy_seconds / (time.perf_counter() - start)
 
 
 def _photographs(folder, count):
-    """Write JPEG files of 640 by 427 pixels, turned and cut from the two that scikit-learn ships."""
+    """Write JPEG files of 640×427 pixels, cropped from scikit-learn's two sample photographs."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 

@@ -1,13 +1,13 @@
-"""One process of a benchmark: a backend is chosen for the life of a process, and its memory is its own.
+"""One process of a benchmark. A process has a single backend, and its memory is independent of other contenders.
 
-`python -m benchmarks.worker` reads orders as lines of JSON from its input and answers each with a line of JSON. What
-the frameworks print goes to the error output. An order is one of
+`python -m benchmarks.worker` reads orders from standard input, one line of JSON per order, and writes one line of JSON
+per response to standard output. The output of the frameworks goes to standard error. The orders are:
 
-- `{"prepare": [contender, model, mode, measure, batch], "precision": policy}`: build, compile and run once; answers
-  `{"memory": MiB or null}`
-- `{"turn": seconds}`: run for about so long; answers `{"seconds": of one call}`
-- `{"grow": job}`: see `grow`; answers `{"rows"}`
-- `{"rate": null}`: answers `{"rate": multiply-accumulates a second of a matrix product}`
+- `{"prepare": [contender, model, mode, measure, batch], "precision": policy}` builds, compiles and runs a program once.
+  The response is `{"memory": MiB or null}`.
+- `{"turn": seconds}` runs the program for about that time. The response is `{"seconds": seconds of one call}`.
+- `{"grow": job}` measures the growth; see `grow`. The response is `{"rows": rows}`.
+- `{"rate": null}` measures a matrix product. The response is `{"rate": multiply-accumulates per second}`.
 """
 
 import json
@@ -21,18 +21,18 @@ from benchmarks import contenders, programs, timing
 
 
 class Worker:
-    """Carries out orders."""
+    """Executor of orders, with one public method per kind of order."""
 
     def __init__(self):
         self.program = None
 
-    def prepare(self, what, precision):
-        contender, model, mode, measure, batch = what
+    def prepare(self, contender_args, precision):
+        contender, model, mode, measure, batch = contender_args
         keras.config.set_dtype_policy(precision)
         self.program = None
         keras.utils.clear_session()
         self.program = programs.program(contender, contenders.find(model), mode, measure, batch)
-        self.program()  # compiles
+        self.program()  # The first call compiles the program.
         return {"memory": timing.peak_memory(self.program)}
 
     def turn(self, seconds):
@@ -42,10 +42,11 @@ class Worker:
         return {"rate": timing.matrix_product_rate()}
 
     def grow(self, job):
-        """Time our model over batch, image size and width.
+        """Time our model over batch sizes, image sizes or widths.
 
-        `job` is `{"model", "mode", "precision", "axis", "values", "turns"}`; `axis` is "batch", "image size" or
-        "width".
+        Args:
+            job: Dictionary with the keys `model`, `mode`, `precision`, `axis`, `values` and `turns`. The axis is
+                `"batch"`, `"image size"` or `"width"`.
         """
         keras.config.set_dtype_policy(job["precision"])
         model = contenders.find(job["model"])
@@ -57,24 +58,24 @@ class Worker:
             ours = contenders.create(model, input_shape=(size, size, 3), width_multiplier=width)
             program = programs.inference(ours, job["mode"], programs.batch(batch, size)[0])
             program()
-            found = {
+            result = {
                 "memory": timing.peak_memory(program),
                 "seconds": [timing.turn(program) for _ in range(job["turns"])],
             }
-            rows.append(found | {"value": value, "batch": batch, "macs": mobilenet_zoo.profile(ours).macs * batch})
+            rows.append(result | {"value": value, "batch": batch, "macs": mobilenet_zoo.profile(ours).macs * batch})
             keras.utils.clear_session()
         return {"rows": rows}
 
 
 def main():
-    """Answer orders until the input ends."""
-    answers = os.fdopen(os.dup(1), "w")
+    """Execute orders until the input ends."""
+    responses = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     worker = Worker()
     for line in sys.stdin:
         order = json.loads(line)
-        (name, what), *options = order.items()
-        print(json.dumps(getattr(worker, name)(what, **dict(options))), file=answers, flush=True)
+        (name, argument), *options = order.items()
+        print(json.dumps(getattr(worker, name)(argument, **dict(options))), file=responses, flush=True)
 
 
 if __name__ == "__main__":

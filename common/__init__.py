@@ -1,4 +1,4 @@
-"""What all four MobileNet generations share: architectures as data, layers, blocks, checkpoints and the one builder."""
+"""Code that all four MobileNet generations share: architectures, layers, blocks, checkpoints and the model builder."""
 
 import importlib
 from typing import TYPE_CHECKING
@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from mobilenet_common.errors import CheckpointError
     from mobilenet_common.widths import make_divisible
 
-# Imported when first asked for: the errors and the reading of images must be had without Keras.
-_HOMES = {
+# The modules are imported lazily, so that errors and image reading work without Keras.
+_MODULES = {
     "Architecture": "architecture",
     "CheckpointError": "errors",
     "Head": "architecture",
@@ -20,6 +20,6 @@ __all__ = ["Architecture", "CheckpointError", "Head", "make_divisible"]
 
 
 def __getattr__(name):
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,4 +1,4 @@
-"""An architecture as data: the stem, the stages, row by row, and the head."""
+"""Architectures as data: the stem, the stages with one row per block, and the head."""
 
 import dataclasses
 from typing import Any
@@ -38,7 +38,12 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """What follows the stages: a convolution before the pool, a wide layer after it. Either may be missing."""
+    """The layers between the stages and the classifier.
+
+    Attributes:
+        conv: Convolution before the global pool, or None.
+        dense: Wide layer after the global pool, or None.
+    """
 
     conv: Conv | None = None
     dense: Dense | None = None
@@ -52,25 +57,30 @@ class Head:
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A network as a table. Widths are those at width 1; a model is built at `width` times its `width_multiplier`.
+    """A network as a table of rows. The rows give the widths at width 1.
+
+    A model is built at `width` times the create function's `width_multiplier`.
 
     Attributes:
         name: Start of the model's name.
-        stem: The first convolution; None if the body is to take a feature map of any channel count.
-        stages: Tuples of rows. Blocks are named after them: `stage3_block2` is the second row of the third.
-        head: None if there is nothing to classify with.
-        width: The variant's own width.
-        rounding: `"divisible"` rounds widths to multiples, `"truncate"` drops the fraction (V1).
-        divisor: What `"divisible"` rounds a row's filters to; expanded and squeezed widths round to 8.
-        activation: Of every row that names none.
-        squeeze_activation: Inside squeeze-and-excitation; None for the block's own.
-        squeeze_divisor: What the squeezed width is rounded to; 1 rounds to the nearest integer.
+        stem: The first convolution; None if the body takes a feature map with any number of channels.
+        stages: Tuples of rows, one tuple per stage. Blocks are named by their position: `stage3_block2` is the second
+            row of the third stage.
+        head: The layers before the classifier; None for a network without a classifier.
+        width: Width of this variant.
+        rounding: `"divisible"` rounds widths to multiples of a divisor, `"truncate"` rounds them down (V1).
+        divisor: Divisor of a row's filters under `"divisible"`; expanded and squeezed widths are rounded to multiples
+            of 8.
+        activation: Activation of every row that doesn't set its own.
+        squeeze_activation: Activation inside squeeze-and-excitation; None for the activation of the block.
+        squeeze_divisor: Divisor of the squeezed width; 1 rounds to the nearest integer.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
-        norm_epsilon, padding: What a model is built with if nothing else is asked for.
-        dropout_rate: Before the classifier.
-        layer_scale: First value of the factors in universal and attention rows; None for none.
-        antialias: How a strided block halves its map: None, `"average"` or `"blur"`.
-        minimum_size: The least height and width of an image, in pixels.
+        norm_epsilon: Default epsilon of a model's normalizations.
+        padding: Default padding of a model, `"same"` or `"symmetric"`.
+        dropout_rate: Default rate of the dropout before the classifier.
+        layer_scale: Initial value of the layer scale in universal and attention rows; None for no layer scale.
+        antialias: How a strided block halves its feature map: None (strided convolution), `"average"` or `"blur"`.
+        minimum_size: Smallest allowed height and width of an image, in pixels.
     """
 
     name: str = "custom"
@@ -96,18 +106,18 @@ class Architecture:
             object.__setattr__(self, name, value)
 
         if not isinstance(self.name, str) or not self.name:
-            raise ArgumentError(f"name={self.name!r} is not allowed: it must be a word.")
+            raise ArgumentError(f"name={self.name!r} is not allowed: it must be a non-empty string.")
         for field, kind in (("stem", Conv), ("head", Head)):
             value = getattr(self, field)
             if value is not None and not isinstance(value, kind):
                 raise ArgumentError(f"{field}={value!r} is not allowed: it must be a {kind.__name__} or None.")
         put("stages", tuple(tuple(stage) for stage in self.stages))
-        for place, row in self.blocks():
+        for name, row in self.blocks():
             if not isinstance(row, Row) or isinstance(row, Dense):
-                raise ArgumentError(f"{place} is {row!r}, which is not a row of an architecture's table.")
+                raise ArgumentError(f"{name}={row!r} is not allowed: it must be a row, such as Conv or Universal.")
         if not self.stages or not all(self.stages):
             raise ArgumentError(
-                "stages is not allowed to be empty or to hold an empty stage: give each at least one row."
+                "stages is not allowed to be empty or to contain an empty stage: every stage needs at least one row."
             )
         put("width", number("width", self.width, 0, 4, low_open=True))
         one_of("rounding", self.rounding, tuple(ROUNDING))
@@ -125,14 +135,14 @@ class Architecture:
         put("minimum_size", integer("minimum_size", self.minimum_size, 1))
 
     def blocks(self) -> list:
-        """Return `(name, row)` of every block, in order."""
+        """Return the `(name, row)` of every block, in order."""
         return [(f"stage{i}_block{j}", row) for i, stage in enumerate(self.stages, 1) for j, row in enumerate(stage, 1)]
 
     def scaled(self, width_multiplier: float = 1.0) -> "Architecture":
-        """Return the same architecture with every width written out for `width * width_multiplier`, and `width` 1.
+        """Return an architecture of `width` 1 whose rows have the widths for `width * width_multiplier`.
 
         Raises:
-            ValueError: The multiplier is not in (0, 4].
+            ValueError: If the multiplier is not in (0, 4].
         """
         width = self.width * number("width_multiplier", width_multiplier, 0, 4, low_open=True)
         if width == 1.0:
@@ -140,29 +150,29 @@ class Architecture:
         return dataclasses.replace(self._mapped(_Scale(self, width).row), width=1.0)
 
     def with_activation(self, activation: Activation) -> "Architecture":
-        """Return the same architecture with `activation` in every place but the gates of squeeze-and-excitation."""
+        """Return a copy in which `activation` replaces every activation except the squeeze-and-excitation gates."""
 
-        def plain(row):
+        def replaced(row):
             if row is None or not hasattr(row, "activation"):
                 return row
             return dataclasses.replace(row, activation=activation if isinstance(row, Excite) else None)
 
         return dataclasses.replace(
-            self._mapped(plain), activation=activation, squeeze_activation=self.squeeze_activation and activation
+            self._mapped(replaced), activation=activation, squeeze_activation=self.squeeze_activation and activation
         )
 
     def with_normalization(self, normalization: str | None) -> "Architecture":
-        """Return the same architecture with `normalization` wherever it normalizes."""
+        """Return a copy in which `normalization` replaces every normalization."""
 
-        def plain(row):
+        def replaced(row):
             if isinstance(row, Dense) and row.normalization is not None:
                 return dataclasses.replace(row, normalization="default")
             return row
 
-        return dataclasses.replace(self._mapped(plain), normalization=normalization)
+        return dataclasses.replace(self._mapped(replaced), normalization=normalization)
 
     def _mapped(self, function):
-        """Return the same architecture with `function` applied to every row."""
+        """Return a copy with `function` applied to every row."""
         stem = function(self.stem)
         stages = [[function(row) for row in stage] for stage in self.stages]
         head = self.head and Head(function(self.head.conv), function(self.head.dense))
@@ -170,21 +180,22 @@ class Architecture:
 
     @classmethod
     def from_yaml(cls, source: PathLike) -> "Architecture":
-        """Read an architecture from YAML: this library's own format, or a `stage_params` configuration.
+        """Read an architecture from YAML, in this library's own format or as a `stage_params` configuration.
 
         Args:
-            source: A path, or the text itself.
+            source: Path of a YAML file, or the YAML text itself.
 
         Raises:
-            ValueError: Malformed YAML, or an unknown block, field or value; the message names the line.
-            FileNotFoundError: A path at which there is no file.
+            ValueError: If the YAML is malformed or contains an unknown block, field or value; the message names the
+                line.
+            FileNotFoundError: If there is no file at the path.
         """
         from mobilenet_common.architecture_yaml import read
 
         return read(source)
 
     def to_yaml(self) -> str:
-        """Return the architecture as text that `from_yaml` reads back to an equal one."""
+        """Return the architecture as YAML text; `from_yaml` reads it back as an equal architecture."""
         from mobilenet_common.architecture_yaml import write
 
         return write(self)
@@ -194,19 +205,19 @@ def check_activation(argument: str, value: Any) -> None:
     """Raise a `ValueError` unless Keras knows the activation `value`."""
     if value is None or (isinstance(value, str) and value in ACTIVATIONS):
         return
-    import keras  # takes seconds, and the tables of this library can be read without it
+    import keras  # Imported here because it takes seconds, and published architectures don't need it.
 
     try:
         keras.activations.get(value)
     except (ValueError, TypeError):
         raise ArgumentError(
-            f"{argument}={value!r} is not an activation of Keras: use a name such as 'relu', 'relu6', 'hard_swish', "
-            "'silu' or 'gelu', or a function."
+            f"{argument}={value!r} is not an activation that Keras knows: pass a name such as 'relu', 'relu6', "
+            "'hard_swish', 'silu' or 'gelu', or a function."
         ) from None
 
 
 def model_name(architecture: Architecture, width_multiplier: float = 1.0) -> str:
-    """Return the name of the model in timm's scheme, such as `mobilenetv4_conv_small_050`."""
+    """Return the name of a model in timm's naming scheme, such as `mobilenetv4_conv_small_050`."""
     percent = f"{round(architecture.width * width_multiplier * 100):03d}"
     if "{width}" in architecture.name:
         return architecture.name.replace("{width}", percent)
@@ -214,7 +225,7 @@ def model_name(architecture: Architecture, width_multiplier: float = 1.0) -> str
 
 
 class _Scale:
-    """Writes out the widths of a table's rows, called in their order: a row may follow the one before it."""
+    """Scales the rows of an architecture, one after the other, because a row can depend on the one before it."""
 
     def __init__(self, architecture, width):
         self.width = width

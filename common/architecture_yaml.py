@@ -1,4 +1,4 @@
-"""Architectures as YAML: this library's own format, and the stage_params format of MobileNetV4 trainers."""
+"""Reading and writing architectures as YAML, in this library's own format or MobileNetV4's `stage_params` format."""
 
 import dataclasses
 import pathlib
@@ -14,7 +14,7 @@ from mobilenet_common.yaml_lines import Loader, line_of, problem_of, value_of
 
 
 def read(source: PathLike) -> Architecture:
-    """See `Architecture.from_yaml`."""
+    """Read an architecture from YAML; see `Architecture.from_yaml`."""
     text = _text(source)
     try:
         node = yaml.compose(text, Loader=Loader)
@@ -23,7 +23,7 @@ def read(source: PathLike) -> Architecture:
         place = f"Line {line}: " if line else ""
         raise ArgumentError(f"{place}the text is not valid YAML: {problem}.") from None
     if node is None:
-        raise ArgumentError("The YAML text is empty: an architecture needs at least its stages.")
+        raise ArgumentError("The YAML text is empty: an architecture needs at least the field stages.")
     document = _fields(node, "an architecture")
     if not {"model", "architecture", "backbone", "stage_params"}.isdisjoint(document):
         return _read_stage_params(node)
@@ -31,7 +31,7 @@ def read(source: PathLike) -> Architecture:
 
 
 def write(architecture: Architecture) -> str:
-    """See `Architecture.to_yaml`."""
+    """Return an architecture as YAML text; see `Architecture.to_yaml`."""
     document = _changed(architecture, ("name",))
     for part in ("stem", "head", "stages"):
         document.pop(part, None)
@@ -57,8 +57,8 @@ def _read_own(node, document):
             fields[name] = _read_head(value)
         elif name == "stages":
             fields[name] = [
-                [_read_block(row) for row in _items(stage, "a stage, which lists its rows")]
-                for stage in _items(value, "stages, which lists the stages")
+                [_read_block(row) for row in _items(stage, "a stage, with one item per row")]
+                for stage in _items(value, "stages, with one item per stage")
             ]
         else:
             fields[name] = _value(value)
@@ -79,7 +79,7 @@ def _read_head(node):
 def _read_block(node):
     fields = _fields(node, "a row")
     if "block" not in fields:
-        raise ArgumentError(f"{_line(node)}a row names its kind as block: {', '.join(KINDS)}.")
+        raise ArgumentError(f"{_line(node)}a row needs the field block. Allowed: {', '.join(KINDS)}.")
     _, kind = fields.pop("block")
     if not isinstance(_value(kind), str) or _value(kind) not in KINDS:
         raise ArgumentError(f"{_line(kind)}{unknown_name('block', _value(kind), KINDS)}")
@@ -101,7 +101,7 @@ def _write_row(row):
 
 
 def _changed(instance, always=()):
-    """Return the fields of a dataclass that differ from their defaults, those without one, and those in `always`."""
+    """Return the fields of a dataclass that have no default or differ from it, and the fields named in `always`."""
     return {
         field.name: _plain(getattr(instance, field.name))
         for field in dataclasses.fields(instance)
@@ -129,7 +129,7 @@ def _read_stage_params(node):
                 f"{_line(key)}{unknown_name('field of the backbone', name, ('name', 'params', 'stage_params'))}"
             )
     if "stage_params" not in backbone:
-        raise ArgumentError(f"{_line(node)}the backbone has no stage_params, which lists the stages.")
+        raise ArgumentError(f"{_line(node)}the backbone needs the field stage_params, a list of stages.")
     params, given = dict(_STAGE_DEFAULTS), {}
     if "params" in backbone:
         given = _fields(backbone["params"][1], "params")
@@ -138,13 +138,12 @@ def _read_stage_params(node):
                 raise ArgumentError(f"{_line(key)}{unknown_name('field of params', name, params)}")
             params[name] = _value(value)
     stages = [
-        [_read_stage_row(row) for row in _items(stage, "a stage, which lists its rows")]
-        for stage in _items(backbone["stage_params"][1], "stage_params, which lists the stages")
+        [_read_stage_row(row) for row in _items(stage, "a stage, with one item per row")]
+        for stage in _items(backbone["stage_params"][1], "stage_params, with one item per stage")
     ]
     if params["return_stage_idx"] is not None:
         raise ArgumentError(
-            f"{_line(given['return_stage_idx'][0])}return_stage_idx={params['return_stage_idx']!r} is not part of an "
-            "architecture here: "
+            f"{_line(given['return_stage_idx'][0])}return_stage_idx={params['return_stage_idx']!r} is not supported: "
             "leave it empty and pass pyramid_levels= when you build the model."
         )
     norm = params["norm_type"]
@@ -154,8 +153,8 @@ def _read_stage_params(node):
     def convolution(part, **options):
         names = {"filters": "out_channel", "kernel": "kernel_size", "stride": "stride"}
         columns = {field: params[f"{part}_{name}"] for field, name in names.items()}
-        places = {field: given[f"{part}_{name}"] for field, name in names.items() if f"{part}_{name}" in given}
-        return _make(Conv, columns | options, node, places)
+        nodes = {field: given[f"{part}_{name}"] for field, name in names.items() if f"{part}_{name}" in given}
+        return _make(Conv, columns | options, node, nodes)
 
     name = backbone["name"][1] if "name" in backbone else None
     return _make(
@@ -203,10 +202,10 @@ def _universal(out, hidden, has_start, start, has_middle, middle, stride):
 def _attention(out, channels, heads, query_stride, has_down, kv_kernel, kv_stride, stride):
     if stride != 1:
         raise ArgumentError(
-            f"stride={stride!r} is not allowed: an attention row keeps its map's size, so it must be 1."
+            f"stride={stride!r} is not allowed: it must be 1, because an attention row keeps the size of its map."
         )
     if channels % integer("heads", heads, 1):
-        raise ArgumentError(f"{channels} attention channels can't be shared evenly by {heads} heads.")
+        raise ArgumentError(f"heads={heads} is not allowed: it must divide the {channels} attention channels.")
     return Attention(
         out,
         heads,
@@ -221,13 +220,13 @@ _STAGE_ROWS = {"conv": (_conv, 3), "fi": (_fused, 4), "uir": (_universal, 7), "m
 
 
 def _read_stage_row(node):
-    kind, *columns = (_value(item) for item in _items(node, "a row, which lists its kind and columns") or [None])
+    kind, *columns = (_value(item) for item in _items(node, "a row, with its kind and its columns") or [None])
     if not isinstance(kind, str) or kind not in _STAGE_ROWS:
         raise ArgumentError(f"{_line(node)}{unknown_name('row kind', kind, _STAGE_ROWS)}")
     make, count = _STAGE_ROWS[kind]
     if len(columns) != count:
         raise ArgumentError(
-            f"{_line(node)}a row of kind {kind!r} has {count} columns after its kind, not {len(columns)}."
+            f"{_line(node)}a row of kind {kind!r} must have {count} columns after its kind, got {len(columns)}."
         )
     try:
         return make(*columns)
@@ -235,14 +234,16 @@ def _read_stage_row(node):
         raise ArgumentError(f"{_line(node)}{error}") from None
 
 
-# --- reading nodes, with the line of what is wrong ------------------------------------------------------------------
+# --- reading nodes, with line numbers in the errors ----------------------------------------------------------------
 
 
 def _text(source):
     if isinstance(source, pathlib.PurePath):
         return pathlib.Path(source).read_text(encoding="utf-8")
     if not isinstance(source, str):
-        raise ArgumentError(f"{type(source).__name__} is not a YAML source: give a path or the text itself.")
+        raise ArgumentError(
+            f"source of type {type(source).__name__} is not allowed: pass the path of a YAML file or YAML text."
+        )
     if "\n" in source or not source.rstrip().endswith((".yaml", ".yml")):
         return source
     return pathlib.Path(source).read_text(encoding="utf-8")
@@ -272,13 +273,13 @@ def _fields(node, what):
     fields = {}
     for key, value in node.value:
         if _value(key) in fields:
-            raise ArgumentError(f"{_line(key)}field {_value(key)!r} is given twice.")
+            raise ArgumentError(f"{_line(key)}the field {_value(key)!r} appears twice.")
         fields[_value(key)] = (key, value)
     return fields
 
 
 def _known_fields(fields, kind, what):
-    """Return `{name: value node}`, after a check that the dataclass `kind` has a field of each name."""
+    """Return `{name: value node}` after checking that every name is a field of the dataclass `kind`."""
     known = [field.name for field in dataclasses.fields(kind)]
     for name, (key, _) in fields.items():
         if name not in known:
@@ -286,17 +287,17 @@ def _known_fields(fields, kind, what):
     return {name: value for name, (_, value) in fields.items()}
 
 
-def _make(kind, values, node, places=None):
-    """Return `kind(**values)`; an error names the line of the field in `places`, or of the node."""
+def _make(kind, values, node, nodes=None):
+    """Return `kind(**values)`; an error names the line of the wrong field in `nodes`, or else the line of `node`."""
     try:
         return kind(**values)
     except (ValueError, TypeError) as error:
         message = str(error)
         if isinstance(error, TypeError) and "missing" in message:
-            message = f"a {kind.__name__} row lacks {message.split(':')[-1].strip()}."
+            message = f"a row of kind {kind.__name__} needs {message.split(':')[-1].strip()}."
         field = message.partition("=")[0]
-        place = places[field][0] if places and field in places else node
-        raise ArgumentError(message if message.startswith("Line ") else f"{_line(place)}{message}") from None
+        wrong_node = nodes[field][0] if nodes and field in nodes else node
+        raise ArgumentError(message if message.startswith("Line ") else f"{_line(wrong_node)}{message}") from None
 
 
 class _Flow(dict):

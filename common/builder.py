@@ -1,4 +1,4 @@
-"""Builds a Keras model from an architecture: the one walk through its table."""
+"""Builds the layers of a Keras model from an architecture."""
 
 import dataclasses
 
@@ -32,14 +32,14 @@ from mobilenet_common.widths import make_divisible
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """One block and where the output stride leaves it.
+    """The stem or a block, with its stride and dilation under a given output stride.
 
     Attributes:
-        name: `stage3_block2`.
-        row: Its row, with widths written out.
-        stride: What it strides by, 1 where dilation took the stride's place.
-        dilation: Of its spatial convolutions.
-        level: The pyramid level its output belongs to: n for the published stride `2 ** n`.
+        name: Name of the layer, such as `"stage3_block2"`.
+        row: Row of the architecture, with scaled widths.
+        stride: Stride of the block; 1 if dilation replaces the stride.
+        dilation: Dilation rate of the spatial convolutions.
+        level: Pyramid level of the output: n if the published network downsamples by `2 ** n` up to here.
     """
 
     name: str
@@ -50,35 +50,36 @@ class Placement:
 
 
 def place_blocks(architecture, output_stride=32):
-    """Return the `Placement`s of the stem (if there is one) and of every block.
+    """Return the `Placement` of the stem (if the architecture has one) and of every block.
 
-    From where the map would become smaller than `1 / output_stride`, strides become dilation of what follows; the
-    first block of such a stage keeps the dilation before it. 32 stands for the published strides.
+    A stride that would make the feature map smaller than `1 / output_stride` of the image is replaced by dilation of
+    the following blocks; the block that loses its stride keeps the dilation rate of the blocks before it. With an
+    `output_stride` of 32, all published strides are kept.
     """
     rows = architecture.blocks()
     if architecture.stem is not None:
         rows = [("stem", architecture.stem), *rows]
-    placements, level, stride, dilation = [], 0, 1, 1
+    placements, level, total_stride, dilation = [], 0, 1, 1
     for name, row in rows:
-        own_stride, own_dilation = row.stride, dilation
+        block_stride, block_dilation = row.stride, dilation
         if row.stride == 2:
             level += 1
-            if output_stride < 32 and stride * 2 > output_stride:
-                own_stride, dilation = 1, dilation * 2
+            if output_stride < 32 and total_stride * 2 > output_stride:
+                block_stride, dilation = 1, dilation * 2
             else:
-                stride *= 2
-        placements.append(Placement(name, row, own_stride, own_dilation, level))
+                total_stride *= 2
+        placements.append(Placement(name, row, block_stride, block_dilation, level))
     return placements
 
 
 class ModelBuilder:
-    """Turns the rows of one architecture into layers that share its options, and wires them up.
+    """Builds the layers of an architecture and connects them.
 
     Args:
-        architecture: With its widths written out (`Architecture.scaled`).
-        output_stride: 32 for the published strides, 16 or 8.
-        padding, norm_epsilon, norm_momentum, data_format, dtype: Of every layer.
-        drop_path_rate: Of the last block; it grows linearly from 0 at the first.
+        architecture: The `Architecture`, with scaled widths (see `Architecture.scaled`).
+        output_stride: 32 for the published strides; 16 or 8 replaces later strides by dilation.
+        padding, norm_epsilon, norm_momentum, data_format, dtype: Options of every layer.
+        drop_path_rate: Rate of stochastic depth at the last block; it grows linearly from 0 at the first block.
     """
 
     def __init__(
@@ -97,9 +98,10 @@ class ModelBuilder:
         self.data_format = data_format
         self.dtype = dtype
         self.placements = place_blocks(architecture, output_stride)
-        blocks = [place for place in self.placements if place.name != "stem"]
+        blocks = [placement for placement in self.placements if placement.name != "stem"]
         steps = max(1, len(blocks) - 1)
-        self.drop_path_rates = {place.name: drop_path_rate * i / steps for i, place in enumerate(blocks)}
+        self.drop_path_rates = {placement.name: drop_path_rate * i / steps for i, placement in enumerate(blocks)}
+        # Options of layers without and with normalization.
         self.bare = {"data_format": data_format, "dtype": dtype}
         self.normalized = {
             **self.bare,
@@ -110,23 +112,23 @@ class ModelBuilder:
         }
 
     def body(self, x):
-        """Run the stem and the stages on the Keras tensor `x`; return the last map and `{level: map}`."""
+        """Apply the stem and the stages to the Keras tensor `x`; return the last feature map and `{level: map}`."""
         levels = {}
-        for place in self.placements:
-            x = self.layer(place, x.shape[channel_axis(self.data_format)])(x)
-            if place.level:
-                levels[place.level] = x
+        for placement in self.placements:
+            x = self.layer(placement, x.shape[channel_axis(self.data_format)])(x)
+            if placement.level:
+                levels[placement.level] = x
         return x, levels
 
     def head_conv(self, x):
-        """Return the convolution between the stages and the pool, where the architecture has one."""
+        """Apply the convolution between the stages and the pool, if the architecture has one."""
         head = self.architecture.head
         if head is None or head.conv is None:
             return x
         return self._convolution(Placement("head_conv", head.conv, head.conv.stride, 1, 0))(x)
 
     def classifier(self, x, num_classes, activation, dropout_rate):
-        """Add pool, wide layer, dropout, classifier and, in float32 at least, its activation."""
+        """Apply the global pool, the head's dense layer, dropout, the classifier and its activation."""
         x = keras.layers.GlobalAveragePooling2D(keepdims=True, name="pool", **self.bare)(x)
         dense = self.architecture.head and self.architecture.head.dense
         if dense:
@@ -143,48 +145,49 @@ class ModelBuilder:
             x = keras.layers.Dropout(dropout_rate, name="dropout", dtype=self.dtype)(x)
         return classify(x, num_classes, activation, self.dtype)
 
-    def layer(self, place, channels):
-        """Return the layer for one row; `channels` come in."""
-        return _LAYERS[type(place.row)](self, place, channels)
+    def layer(self, placement, channels):
+        """Return the layer for `placement`, given the number of input channels."""
+        return _LAYERS[type(placement.row)](self, placement, channels)
 
-    def _convolution(self, place, channels=None):
-        row = place.row
+    def _convolution(self, placement, channels=None):
+        row = placement.row
         return ConvNormActivation(
             row.filters,
             row.kernel,
-            place.stride,
-            dilation_rate=place.dilation,
+            placement.stride,
+            dilation_rate=placement.dilation,
             activation=row.activation or self.architecture.activation,
-            antialias=None if place.name == "stem" else self.architecture.antialias,
-            name=place.name,
+            antialias=None if placement.name == "stem" else self.architecture.antialias,
+            name=placement.name,
             **self.normalized,
         )
 
-    def _block_options(self, place):
-        row = place.row
+    def _block_options(self, placement):
+        row = placement.row
         options = {
             **self.normalized,
-            "strides": place.stride,
-            "dilation_rate": place.dilation,
+            "strides": placement.stride,
+            "dilation_rate": placement.dilation,
             "activation": getattr(row, "activation", None) or self.architecture.activation,
             "antialias": self.architecture.antialias,
             "shortcut": getattr(row, "shortcut", False),
-            "drop_path_rate": self.drop_path_rates[place.name],
-            "name": place.name,
+            "drop_path_rate": self.drop_path_rates[placement.name],
+            "name": placement.name,
         }
         if hasattr(row, "layer_scale"):
-            chosen = self.architecture.layer_scale if row.layer_scale is None else row.layer_scale
-            options["layer_scale"] = None if chosen is False else chosen
+            layer_scale = self.architecture.layer_scale if row.layer_scale is None else row.layer_scale
+            # False in a row turns off the architecture's layer scale.
+            options["layer_scale"] = None if layer_scale is False else layer_scale
         if hasattr(row, "linear"):
             options["linear"] = row.linear
         return options
 
-    def _separable(self, place, channels):
-        return DepthwiseSeparable(place.row.filters, place.row.kernel, **self._block_options(place))
+    def _separable(self, placement, channels):
+        return DepthwiseSeparable(placement.row.filters, placement.row.kernel, **self._block_options(placement))
 
-    def _inverted(self, place, channels):
-        row, architecture = place.row, self.architecture
-        options = self._block_options(place)
+    def _inverted(self, placement, channels):
+        row, architecture = placement.row, self.architecture
+        options = self._block_options(placement)
         if row.squeeze:
             squeezed = (row.expanded or channels) * row.squeeze
             divisor = architecture.squeeze_divisor
@@ -192,18 +195,18 @@ class ModelBuilder:
             options["squeeze_activation"] = architecture.squeeze_activation or options["activation"]
         return InvertedResidual(row.filters, row.expanded, row.kernel, **options)
 
-    def _fused(self, place, channels):
-        row = place.row
-        return FusedInvertedBottleneck(row.filters, row.expanded, row.kernel, **self._block_options(place))
+    def _fused(self, placement, channels):
+        row = placement.row
+        return FusedInvertedBottleneck(row.filters, row.expanded, row.kernel, **self._block_options(placement))
 
-    def _universal(self, place, channels):
-        row = place.row
+    def _universal(self, placement, channels):
+        row = placement.row
         return UniversalInvertedBottleneck(
-            row.filters, row.expanded, row.start, row.middle, end_kernel_size=row.end, **self._block_options(place)
+            row.filters, row.expanded, row.start, row.middle, end_kernel_size=row.end, **self._block_options(placement)
         )
 
-    def _attention(self, place, channels):
-        row, options = place.row, self._block_options(place)
+    def _attention(self, placement, channels):
+        row, options = placement.row, self._block_options(placement)
         del options["strides"]
         return MobileAttention(
             row.filters,
@@ -219,18 +222,18 @@ class ModelBuilder:
             **options,
         )
 
-    def _squeeze_excite(self, place, channels):
-        row = place.row
-        return SqueezeExcite(row.squeeze, activation=row.activation, gate=row.gate, name=place.name, **self.bare)
+    def _squeeze_excite(self, placement, channels):
+        row = placement.row
+        return SqueezeExcite(row.squeeze, activation=row.activation, gate=row.gate, name=placement.name, **self.bare)
 
-    def _channel_attention(self, place, channels):
+    def _channel_attention(self, placement, channels):
         return ChannelAttention(
-            place.row.heads,
-            place.stride,
-            downsample=place.row.stride == 2,
-            dilation_rate=place.dilation,
+            placement.row.heads,
+            placement.stride,
+            downsample=placement.row.stride == 2,
+            dilation_rate=placement.dilation,
             padding=self.normalized["padding"],
-            name=place.name,
+            name=placement.name,
             **self.bare,
         )
 
@@ -248,12 +251,12 @@ _LAYERS = {
 
 
 def classify(x, num_classes, activation, dtype):
-    """Return the last dense layer and its activation, computed in the variables' type under mixed precision."""
+    """Apply the classifier and its activation; the activation runs in the variables' dtype under mixed precision."""
     x = keras.layers.Dense(
         num_classes,
         kernel_initializer=classifier_uniform(num_classes),
         dtype=dtype,
         name="classifier",
     )(x)
-    full = keras.dtype_policies.get(dtype or keras.config.dtype_policy()).variable_dtype
-    return keras.layers.Activation(activation or "linear", dtype=full, name="predictions")(x)
+    variable_dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy()).variable_dtype
+    return keras.layers.Activation(activation or "linear", dtype=variable_dtype, name="predictions")(x)

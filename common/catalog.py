@@ -1,4 +1,4 @@
-"""Published weights as data: where a checkpoint is, how it was made, how to feed it, what it scores."""
+"""Records of published weights: where a file is, which model it fits, how to prepare images, and its accuracy."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from mobilenet_common import conventions
 IMAGENET_1K = "imagenet-1k"
 IMAGENET_12K = "imagenet-12k"
 IMAGENET_21K = "imagenet-21k"
-CLASSES = {IMAGENET_1K: 1000, IMAGENET_12K: 11821, IMAGENET_21K: 11221}  # the last as the MIIL authors cleaned it
+CLASSES = {IMAGENET_1K: 1000, IMAGENET_12K: 11821, IMAGENET_21K: 11221}  # 21k as cleaned by MIIL
 
 # Mean and standard deviation of each channel, for pixels in 0..1.
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -24,12 +24,12 @@ _TORCHVISION_ADDRESS = "https://download.pytorch.org/models/"
 
 @dataclasses.dataclass(frozen=True)
 class At:
-    """How a checkpoint is evaluated at one size, and what it scores there on ImageNet-1k's validation set.
+    """The evaluation of a checkpoint at one image size, on the validation set of ImageNet-1k.
 
     Attributes:
         size: Height and width of the model's input.
-        crop: Fraction of the resized image's shorter side that the input takes.
-        top1, top5: Accuracy in percent, or None where the source gives none.
+        crop: Fraction of the resized image's shorter side that the center crop keeps.
+        top1, top5: Accuracy in percent, or None if the source doesn't publish it.
     """
 
     size: int
@@ -43,23 +43,23 @@ class Checkpoint:
     """One file of published weights.
 
     Attributes:
-        name: Model and tag, such as `"mobilenetv4_conv_medium.e500_r256_in1k"`: timm's own name where it is timm's.
+        name: Model and tag, such as `"mobilenetv4_conv_medium.e500_r256_in1k"`; timm's own name for timm's weights.
         variant: A name of the generation's `VARIANTS`.
-        width: The `width_multiplier` that goes with it.
-        source: Who publishes it and whose names its tensors have: `"timm"`, `"keras"` or `"torchvision"`.
-        repository: On the Hugging Face Hub for timm's, else the address of the folder that holds the file.
-        file: The file's name there.
-        no_top_file: The same weights without the classifier, where they are a file of their own.
-        md5: Hashes of `file` and `no_top_file`, where the source gives them.
-        padding, norm_epsilon: Of the model that the weights were trained in.
-        evaluations: An `At` for each size that it was made for, that of the training first.
-        interpolation: How images are resized, `"bicubic"` or `"bilinear"`.
-        mean, std: Of each channel, for pixels in 0..1.
-        labels: The classes, a key of `CLASSES`.
-        license: By its SPDX identifier.
-        paper: The paper of the architecture.
-        citation: Of those who published the weights.
-        scores_from: Where the scores were published.
+        width: The `width_multiplier` of the variant that the weights fit.
+        source: Library that publishes the weights and names the tensors: `"timm"`, `"keras"` or `"torchvision"`.
+        repository: Repository on the Hugging Face Hub for timm's weights, else the URL of the folder with the file.
+        file: Name of the file in the repository or folder.
+        no_top_file: Name of the file with the same weights without the classifier, or None if there is none.
+        md5: MD5 hashes of `file` and `no_top_file`, or None if the source doesn't publish them.
+        padding, norm_epsilon: Padding and epsilon of the model that the weights were trained in.
+        evaluations: An `At` for each recommended image size, starting with the training size.
+        interpolation: Interpolation for resizing images, `"bicubic"` or `"bilinear"`.
+        mean, std: Mean and standard deviation of each channel, for pixels in 0..1.
+        labels: Set of classes, a key of `CLASSES`.
+        license: SPDX identifier of the license.
+        paper: Paper of the architecture.
+        citation: Citation of the publisher of the weights.
+        scores_from: Where the accuracy was published.
     """
 
     name: str
@@ -84,37 +84,40 @@ class Checkpoint:
 
     @property
     def tag(self):
-        """What is behind the dot of the name."""
+        """Tag of the weights, the part of the name after the dot."""
         return self.name.partition(".")[2]
 
     @property
     def convention(self) -> conventions.Convention:
-        """How the model of these weights pads and normalizes."""
+        """Padding and epsilon of the weights' model, as a `Convention`."""
         return conventions.Convention(self.padding, self.norm_epsilon)
 
     @property
     def num_classes(self):
-        """Outputs of the classifier."""
+        """Number of classes."""
         return CLASSES[self.labels]
 
     @property
     def input_size(self):
-        """Height and width that it was trained for."""
+        """Height and width of the training images."""
         return self.evaluations[0].size
 
     @property
     def best(self):
-        """The evaluation with the highest top-1, or None without scores."""
+        """The evaluation with the highest top-1 accuracy, or None if no accuracy is known."""
         scored = [evaluation for evaluation in self.evaluations if evaluation.top1 is not None]
         return max(scored, key=lambda evaluation: evaluation.top1 or 0.0, default=None)
 
     def evaluation(self, size):
-        """Return the evaluation at `size`, or that of the training for any other size."""
+        """Return the evaluation at `size`, or the one at the training size if there is none."""
         return next((evaluation for evaluation in self.evaluations if evaluation.size == size), self.evaluations[0])
 
 
 def timm(name, variant, *evaluations, width=1.0, scale=IMAGENET, interpolation="bicubic", labels=IMAGENET_1K, **facts):
-    """Return a checkpoint of timm's; `facts` are the paper, and what differs from what most of them share."""
+    """Return the `Checkpoint` of weights from timm.
+
+    `facts` are further attributes of `Checkpoint`: `paper`, and those that differ from timm's usual values.
+    """
     return Checkpoint(
         **{
             "name": name,
@@ -138,7 +141,7 @@ def timm(name, variant, *evaluations, width=1.0, scale=IMAGENET, interpolation="
 
 
 def keras_application(name, variant, *evaluations, folder, file, no_top_file, scores_from, width=1.0, **facts):
-    """Return a checkpoint of keras.applications; `folder` is that of its address."""
+    """Return the `Checkpoint` of weights from keras.applications; `folder` is the last part of the download URL."""
     return Checkpoint(
         **{
             "name": name,
@@ -163,7 +166,7 @@ def keras_application(name, variant, *evaluations, folder, file, no_top_file, sc
 
 
 def torchvision(name, variant, *evaluations, file, **facts):
-    """Return a checkpoint of torchvision's; the end of `file` is the start of its SHA-256."""
+    """Return the `Checkpoint` of weights from torchvision; the name `file` ends with the start of its SHA-256 hash."""
     return Checkpoint(
         **{
             "name": name,
@@ -186,11 +189,11 @@ def torchvision(name, variant, *evaluations, file, **facts):
     )
 
 
-PUBLISHED = {}  # {name: Checkpoint} of every generation that is imported
+PUBLISHED = {}  # {name: Checkpoint} of the generations imported so far
 
 
 def by_name(*tables):
-    """Return `{name: Checkpoint}` of a generation's tables, which are added to `PUBLISHED`."""
-    found = {checkpoint.name: checkpoint for table in tables for checkpoint in table}
-    PUBLISHED.update(found)
-    return found
+    """Return the `{name: Checkpoint}` of a generation's tables, and add them to `PUBLISHED`."""
+    checkpoints = {checkpoint.name: checkpoint for table in tables for checkpoint in table}
+    PUBLISHED.update(checkpoints)
+    return checkpoints

@@ -1,9 +1,9 @@
-"""The words that architectures and layers choose from. They are here so that reading them does not import Keras."""
+"""Allowed values of the options of architectures and layers, in a module that doesn't import Keras."""
 
 PADDINGS = ("same", "symmetric")
 ANTIALIASING = ("average", "blur", None)
 NORMALIZATIONS = ("batch", "group", "layer")
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")  # of images before they go into a model
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")  # for preprocessing images
 
-# Activations of the tables, which are known to be Keras's; any other name is checked by Keras.
+# Activations of the published architectures. Keras must not be imported to check these; it checks any other name.
 ACTIVATIONS = ("relu", "relu6", "hard_swish", "silu", "gelu")

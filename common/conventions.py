@@ -1,4 +1,4 @@
-"""How each library's models pad and normalize, which the tensors of a checkpoint don't show."""
+"""Padding and epsilon of each library's models, which the tensors of a checkpoint don't record."""
 
 import dataclasses
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Convention:
-    """How a model pads and normalizes.
+    """Padding and epsilon of a model.
 
     Attributes:
-        padding: `"same"` as TensorFlow pads, `"symmetric"` as PyTorch models do.
-        norm_epsilon: Added to variances.
+        padding: `"same"` for TensorFlow's padding, `"symmetric"` for that of PyTorch models.
+        norm_epsilon: Number that the normalizations add to the variance.
     """
 
     padding: str
@@ -18,15 +18,15 @@ class Convention:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The convention as arguments of the create functions."""
+        """The convention as keyword arguments of the create functions."""
         return dataclasses.asdict(self)
 
 
 TENSORFLOW = Convention("same", 1e-3)
 PYTORCH = Convention("symmetric", 1e-5)
-PYTORCH_V3 = Convention("symmetric", 1e-3)  # ported with PyTorch's padding and the epsilon of TensorFlow's V3
+PYTORCH_V3 = Convention("symmetric", 1e-3)  # PyTorch's padding with the epsilon of TensorFlow's V3
 
-# The conventions that the models of a library have whatever their names, by the layout of its checkpoints.
+# The conventions that a library's models use whatever their names, by the layout of its checkpoints.
 BY_LAYOUT = {
     "torchvision": (PYTORCH, PYTORCH_V3),
     "keras": (TENSORFLOW,),
@@ -36,12 +36,16 @@ BY_LAYOUT = {
 
 
 def of_timm(model: str) -> Convention:
-    """Return the convention of timm's `model`, named without a tag; `tf_` models were converted from TensorFlow."""
+    """Return the convention of a timm model.
+
+    Args:
+        model: Name of the model without a tag. Names that start with `tf_` are models converted from TensorFlow.
+    """
     if model.startswith("tf_"):
         return TENSORFLOW
     return PYTORCH_V3 if model == "mobilenetv3_rw" else PYTORCH
 
 
 def of_torchvision(is_v3: bool) -> Convention:
-    """Return the convention of torchvision's V3, or of its V2."""
+    """Return the convention of torchvision's V3 models, or of its V2 model."""
     return PYTORCH_V3 if is_v3 else PYTORCH

@@ -1,4 +1,4 @@
-"""What is behind the create functions: arguments are checked, the model is built, weights are loaded."""
+"""Implementation of the create functions: checks the arguments, builds the model and loads the weights."""
 
 import dataclasses
 import functools
@@ -52,9 +52,10 @@ def build_model(
     dtype,
     name,
 ) -> keras.Model:
-    """Build the model of a generation's create function, whose arguments all but the first two are.
+    """Build the model for a generation's create function.
 
-    `variants` are the generation's `{name: Architecture}`, `published` its `{name: Checkpoint}`.
+    `variants` is the generation's `{name: Architecture}` and `published` its `{name: Checkpoint}`. All other arguments
+    are those of the create function.
     """
     architecture = find_variant(variant, variants)
     width_multiplier = number("width_multiplier", width_multiplier, 0, 4, low_open=True)
@@ -62,14 +63,14 @@ def build_model(
     scaled = _overridden(architecture.scaled(width_multiplier), activation, normalization)
     state = open_weights(weights, published, fitting(architecture, width_multiplier, variants), include_top)
     checkpoint = state and state.checkpoint
-    brought = state.conventions(architecture) if state else {}
-    if state and not brought and (padding is None or norm_epsilon is None):
-        _warn_of_conventions(state, padding or scaled.padding, norm_epsilon or scaled.norm_epsilon)
-    padding = brought.get("padding", scaled.padding) if padding is None else padding
-    norm_epsilon = brought.get("norm_epsilon", scaled.norm_epsilon) if norm_epsilon is None else norm_epsilon
+    convention = state.conventions(architecture) if state else {}
+    if state and not convention and (padding is None or norm_epsilon is None):
+        _warn_of_assumed_convention(state, padding or scaled.padding, norm_epsilon or scaled.norm_epsilon)
+    padding = convention.get("padding", scaled.padding) if padding is None else padding
+    norm_epsilon = convention.get("norm_epsilon", scaled.norm_epsilon) if norm_epsilon is None else norm_epsilon
     if num_classes is None:
         num_classes = (state.num_classes if state else None) or 1000
-    if is_integer(num_classes) and num_classes == 0:  # timm's way to leave the classifier out
+    if is_integer(num_classes) and num_classes == 0:  # In timm, this leaves out the classifier.
         raise ArgumentError(
             "num_classes=0 is not allowed: it must be an integer of at least 1. For a model without a classifier, "
             'pass include_top=False, pooling="avg".'
@@ -106,7 +107,7 @@ def build_model(
         x = resize(x, (resized[0], resized[1]), facts, data_format, dtype)
     if include_preprocessing:
         x = preprocess(x, facts, data_format, dtype)
-    # Every kernel has to come from the file, unless that lacks the head.
+    # All kernels come from the file, unless it lacks the head.
     with blank_kernels(state is not None and (state.num_classes is not None or not include_top)):
         x, maps = builder.body(x)
         if levels is not None:
@@ -123,21 +124,21 @@ def build_model(
         load_into(model, state, adapt=True)
         remember(model, facts)
         if include_preprocessing:
-            warn_if_assumed(model, facts, f"build it without include_preprocessing, and {SET_PREPROCESSING}")
+            warn_if_assumed(model, facts, f"build the model without include_preprocessing, and {SET_PREPROCESSING}")
     return model
 
 
-def _warn_of_conventions(state, padding, norm_epsilon):
-    """Say what is assumed where a file doesn't record how the model of its weights pads and normalizes."""
+def _warn_of_assumed_convention(state, padding, norm_epsilon):
+    """Warn that padding and epsilon are assumed, because the file doesn't record them."""
     warn(
         f"{state.source} does not record the padding and the epsilon of its model: padding={padding!r} and "
-        f"norm_epsilon={norm_epsilon:g} are assumed. If it was saved from a model with others, pass them; models that "
-        f'are named as in timm have padding="{PYTORCH.padding}", norm_epsilon={PYTORCH.norm_epsilon:g}.'
+        f"norm_epsilon={norm_epsilon:g} are assumed. If the model had other values, pass them; models with timm's "
+        f'names have padding="{PYTORCH.padding}", norm_epsilon={PYTORCH.norm_epsilon:g}.'
     )
 
 
 def fitting(architecture, width_multiplier, variants):
-    """Return whether a published checkpoint's tensors are those of `architecture` at that width."""
+    """Return a predicate that tells whether a published `Checkpoint` fits `architecture` at that width."""
     wanted = _table(architecture, width_multiplier)
     return lambda checkpoint: _table(variants[checkpoint.variant], checkpoint.width) == wanted
 
@@ -148,7 +149,10 @@ def _table(architecture, width):
 
 
 def find_variant(variant, variants):
-    """Return the architecture that `variant` names (`0.5`, `"0.5"` and `"0.50"` are one), or `variant` itself."""
+    """Return the architecture called `variant`, or `variant` itself if it is an `Architecture`.
+
+    Numbers are compared by value: `0.5`, `"0.5"` and `"0.50"` are the same variant.
+    """
     if isinstance(variant, Architecture):
         return variant
     if isinstance(variant, str) and variant in variants:
@@ -159,8 +163,10 @@ def find_variant(variant, variants):
             if _as_number(name) is not None and _as_number(name) == _as_number(variant):
                 return architecture
     if isinstance(variant, (tuple, list)) and not any(isinstance(part, str) for part in variant):
-        # The shape is the first argument of keras.applications.
-        raise ArgumentError(f"variant={variant!r} is not allowed: name the shape, input_shape={tuple(variant)}.")
+        # In keras.applications, the shape is the first argument.
+        raise ArgumentError(
+            f"variant={variant!r} is not allowed: pass the shape by name, input_shape={tuple(variant)}."
+        )
     if isinstance(variant, str) and without_hub(variant).startswith(("mobilenetv", "tf_mobilenetv")):
         raise ArgumentError(
             f"variant={variant!r} is the name of a model: pass it to mobilenet_zoo.create_model. Allowed here: "
@@ -191,9 +197,9 @@ def _check_dtype(dtype):
         )
     if getattr(policy, "quantization_mode", None) is not None:
         raise ArgumentError(
-            f"dtype={dtype!r} asks for the dtype policy {policy.name!r}, which quantizes: the convolutions in this "
-            "library ignore it. Use a floating-point policy such as 'float32', and for 8-bit integers "
-            "mobilenet_zoo.export(model, path, quantization='int8')."
+            f"dtype={dtype!r} is not supported: the dtype policy {policy.name!r} quantizes layers, but the "
+            "convolutions of this library ignore that. Use a floating-point policy such as 'float32', and for 8-bit "
+            "integers mobilenet_zoo.export(model, path, quantization='int8')."
         )
 
 
@@ -202,30 +208,29 @@ def _check_top(include_top, architecture, pooling, pyramid_levels):
     if include_top:
         for argument, value in (("pooling", pooling), ("pyramid_levels", pyramid_levels)):
             if value is not None:
-                raise ArgumentError(f"{argument}={value!r} is for feature extractors: pass include_top=False with it.")
+                raise ArgumentError(f"{argument}={value!r} is for feature extractors: also pass include_top=False.")
         if architecture.head is None:
             raise ArgumentError(
-                "include_top=True needs an architecture with a head: pass include_top=False, or add one."
+                "include_top=True needs an architecture with a head: pass include_top=False, or add a head."
             )
     elif pooling is not None and pyramid_levels is not None:
         raise ArgumentError(
-            f"pooling={pooling!r} and pyramid_levels={pyramid_levels!r} exclude each other: a pyramid's maps keep "
-            "their size."
+            f"pooling={pooling!r} and pyramid_levels={pyramid_levels!r} can't be combined: pass only one of them."
         )
 
 
 def _check_levels(pyramid_levels, builder):
     if pyramid_levels is None:
         return None
-    offered = sorted({place.level for place in builder.placements if place.level})
+    allowed = sorted({place.level for place in builder.placements if place.level})
     try:
         levels = [plain_value(level) for level in pyramid_levels]
     except TypeError:
         levels = []
-    if not levels or len(set(levels)) != len(levels) or any(level not in offered for level in levels):
+    if not levels or len(set(levels)) != len(levels) or any(level not in allowed for level in levels):
         raise ArgumentError(
-            f"pyramid_levels={pyramid_levels!r} is not offered. Allowed: one or more of {tuple(offered)}, each once; "
-            "level n is the last map at stride 2 ** n."
+            f"pyramid_levels={pyramid_levels!r} is not supported. Allowed: one or more of {tuple(allowed)}, without "
+            "duplicates; level n is the last feature map at stride 2 ** n."
         )
     return levels
 

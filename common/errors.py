@@ -1,4 +1,4 @@
-"""Errors and the wording that they share: what was given, what is allowed, what was probably meant."""
+"""Errors, and functions that check arguments and word the messages: what was wrong, and what is allowed."""
 
 import difflib
 import numbers
@@ -6,39 +6,45 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-_LISTED = 40  # names in a message; more hide what it says
+_LISTED = 40  # the largest number of names that a message lists
 
 
 class MobileNetWarning(UserWarning):
-    """What this library has chosen, left out or found suspicious; the message says what to do about it."""
+    """Warning about a choice that this library made, data that it left out, or suspicious input.
+
+    The message says what to do about it.
+    """
 
 
 class MobileNetError(Exception):
-    """What this library says about its input or surroundings: every error below is one.
+    """Base class of all errors that this library raises about its input or environment.
 
-    Each is the built-in kind too, so `except ValueError` finds a wrong argument. Any other error is a bug here or in
-    what the library is built on.
+    Each subclass also inherits from the matching built-in error, so `except ValueError` catches a wrong argument. Any
+    other error is a bug in this library or in its dependencies.
     """
 
 
 class ArgumentError(MobileNetError, ValueError):
-    """An argument, or what is in a file that one names, that can't be used; the message says what can."""
+    """A wrong argument, or wrong content of a file that an argument names; the message says what is allowed."""
 
 
 class UnknownArgumentError(MobileNetError, TypeError):
-    """An argument that a function doesn't have; the message names the nearest, or ours for another library's."""
+    """An argument that a function doesn't have.
+
+    The message names the most similar argument, or this library's equivalent of another library's argument.
+    """
 
 
 class CheckpointError(MobileNetError, ValueError):
-    """A checkpoint that can't be read or doesn't fit the model, which is left as it was.
+    """A checkpoint that can't be read or doesn't fit the model; the model is unchanged.
 
-    The tensors at fault are attributes as well as part of the message, so that a program can act on them.
+    The names of the mismatched tensors are in the message and in the attributes.
 
     Attributes:
-        missing: Names that the model needs and the checkpoint lacks.
-        left_over: Names in the checkpoint that the model has no place for.
-        misshapen: `{name: (shape found, shape needed)}`.
-        not_finite: Names of tensors that hold NaN or infinity.
+        missing: Names of tensors that the model needs and the checkpoint lacks.
+        left_over: Names of tensors in the checkpoint that match no variable of the model.
+        misshapen: `{name: (shape in the checkpoint, expected shape)}`.
+        not_finite: Names of tensors that contain NaN or infinity.
     """
 
     def __init__(
@@ -58,10 +64,10 @@ class CheckpointError(MobileNetError, ValueError):
 
 
 class DownloadError(CheckpointError):
-    """Something that can't be fetched from, or sent to, where models are published; nothing half-fetched is left.
+    """A failed download from, or upload to, a model repository; no partial download is left behind.
 
     Attributes:
-        absent: Whether it is known that there is no such file.
+        absent: Whether the server reported that the file doesn't exist.
     """
 
     def __init__(self, message: str, *, absent: bool = False):
@@ -70,14 +76,14 @@ class DownloadError(CheckpointError):
 
 
 class ExportError(MobileNetError, ValueError):
-    """A model that could not be exported, or whose file doesn't compute what the model does.
+    """A model that can't be exported, or an exported file whose outputs differ from the model's.
 
-    What was at the path before is still there.
+    An earlier file at the same path is unchanged.
 
     Attributes:
-        rejected: Where a file is that was written and then found wrong, or None.
-        block: The layer from which on the file deviates from the model, or None.
-        report: The `ExportReport` of that file, or None.
+        rejected: Path of the file that was written and failed verification, or None.
+        block: Name of the first layer whose output in the file deviates from the model, or None.
+        report: The `ExportReport` of the rejected file, or None.
     """
 
     def __init__(self, message: str, *, rejected: Any = None, block: str | None = None, report: Any = None):
@@ -92,34 +98,34 @@ _NOT_ESCAPED_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 def printable(name: Any) -> str:
-    r"""Return a name or path as text that can be written in UTF-8.
+    r"""Return a name or path as text that can be encoded in UTF-8.
 
-    Most systems take any bytes as a file's name. Those that are not UTF-8 reach Python as lone surrogates, which no
-    encoding takes. Here they read as escapes: `caf\xe9.png`.
+    Most systems allow any bytes in file names. Python represents bytes that aren't valid UTF-8 as lone surrogates,
+    which can't be encoded. This function replaces them by escapes: `caf\xe9.png`.
     """
     text = str(name)
     if text.isascii() or not _SURROGATES.search(text):
         return text
-    text = _NOT_ESCAPED_BYTES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    text = _NOT_ESCAPED_BYTES.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def install_hint(extra):
-    """Return the command that installs what an extra of this library brings."""
+    """Return the command that installs an extra of this library, for error messages."""
     return f"pip install '.[{extra}]' in a clone of mobilenet-zoo"
 
 
-UPDATE_HINT = "update it by git pull in your clone"  # for files that a newer version of this library wrote
+UPDATE_HINT = "update it with git pull in your clone"  # for files that a newer version of this library wrote
 
 
 def unknown_name(argument, value, names, see=None):
-    """Return the `ValueError` for a `value` that is none of `names`, with the nearest ones first.
+    """Return the `ValueError` for an unknown name; the message suggests the most similar names.
 
     Args:
-        argument: Whose value it is.
-        value: What was given.
-        names: What is allowed; up to 40 are listed.
-        see: What lists all names where they are more, such as `"mobilenet_zoo.list_models()"`.
+        argument: Name of the argument.
+        value: Value of the argument.
+        names: Allowed values. The message lists them if there are at most 40.
+        see: Call that lists all names if there are more, such as `"mobilenet_zoo.list_models()"`.
     """
     names = [str(name) for name in names]
     hint = did_you_mean(value, names)
@@ -133,24 +139,24 @@ def unknown_name(argument, value, names, see=None):
 
 
 def did_you_mean(value: Any, names: Iterable[str]) -> str:
-    """Return a sentence with the three of `names` that are nearest to `value`, or "" where none is near."""
+    """Return a sentence with up to three of `names` that are similar to `value`, or "" if none is similar."""
     by_lower_case = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(str(value).lower(), by_lower_case, n=3, cutoff=0.5)
-    return f" Did you mean {either(repr(by_lower_case[name]) for name in near)}?" if near else ""
+    matches = difflib.get_close_matches(str(value).lower(), by_lower_case, n=3, cutoff=0.5)
+    return f" Did you mean {either(repr(by_lower_case[name]) for name in matches)}?" if matches else ""
 
 
 def one_of(argument: str, value: Any, allowed: Collection[Any]) -> Any:
-    """Return the one of `allowed` that equals `value`, else raise the `ValueError` that lists them."""
+    """Return the element of `allowed` that equals `value`, or raise a `ValueError` that lists the allowed values."""
     plain = plain_value(value)
     if plain is None or isinstance(plain, (str, numbers.Real)):
         for choice in allowed:
             if choice == plain and isinstance(choice, bool) == isinstance(plain, bool):
                 return choice
-    raise ArgumentError(f"{argument}={value!r} is not offered. Allowed: {', '.join(map(repr, allowed))}.")
+    raise ArgumentError(f"{argument}={value!r} is not supported. Allowed: {', '.join(map(repr, allowed))}.")
 
 
 def flag(argument, value):
-    """Return `value` as a `bool`, else raise a `ValueError`; NumPy's own are taken too."""
+    """Return `value`, a Python or NumPy bool, as a `bool`, or raise a `ValueError`."""
     plain = plain_value(value)
     if not isinstance(plain, bool):
         raise ArgumentError(f"{argument}={value!r} is not allowed: it must be True or False.")
@@ -158,39 +164,42 @@ def flag(argument, value):
 
 
 def integer(argument, value, minimum):
-    """Return `value` as an `int` of at least `minimum`, else raise a `ValueError`."""
+    """Return `value` as an `int`, or raise a `ValueError` if it isn't an integer of at least `minimum`."""
     if not is_integer(value) or value < minimum:
         raise ArgumentError(f"{argument}={value!r} is not allowed: it must be an integer of at least {minimum}.")
     return int(value)
 
 
 def number(argument, value, low, high, *, low_open=False, high_open=False):
-    """Return `value` as a `float` between `low` and `high`, else raise a `ValueError`."""
+    """Return `value` as a `float`, or raise a `ValueError` if it isn't a number between `low` and `high`.
+
+    The interval includes its limits, except for `low` if `low_open` and `high` if `high_open`.
+    """
     plain = plain_value(value)
     fits = isinstance(plain, numbers.Real) and not isinstance(plain, bool)
     if fits:
         fits = (low < plain if low_open else low <= plain) and (plain < high if high_open else plain <= high)
-    if not fits:  # NaN compares false with everything, so it ends here too
-        span = f"{'(' if low_open else '['}{low}, {high}{')' if high_open else ']'}"
-        raise ArgumentError(f"{argument}={value!r} is not allowed: it must be a number in {span}.")
+    if not fits:  # NaN is rejected here too, because every comparison with it is false.
+        interval = f"{'(' if low_open else '['}{low}, {high}{')' if high_open else ']'}"
+        raise ArgumentError(f"{argument}={value!r} is not allowed: it must be a number in {interval}.")
     return float(plain)
 
 
 def mean_and_std(mean: Any, std: Any) -> tuple[Any, Any]:
-    """Return the mean and the standard deviation of each channel as tuples of `float`s, else raise a `ValueError`.
+    """Return the mean and standard deviation of each channel as tuples of `float`s, or raise a `ValueError`.
 
-    Both are for pixels in 0..1. None for both is returned as it is.
+    Both are for pixels in 0..1. If both are None, the result is `(None, None)`.
     """
     if mean is None and std is None:
         return None, None
     values: tuple[Any, Any]
     try:
         values = tuple(mean), tuple(std)  # pyright: ignore[reportArgumentType]  # None is caught
-    except TypeError:  # only one is None, or one is a number
+    except TypeError:  # One of the two is None or a number.
         values = (), ()
     if not values[0] or len(values[0]) != len(values[1]):
         raise ArgumentError(
-            f"mean={mean!r} and std={std!r} are not allowed: give a number for each channel in both, or None for both."
+            f"mean={mean!r} and std={std!r} are not allowed: pass one number per channel for both, or None for both."
         )
     return (
         tuple(number("mean", value, -1e3, 1e3) for value in values[0]),
@@ -199,7 +208,10 @@ def mean_and_std(mean: Any, std: Any) -> tuple[Any, Any]:
 
 
 def odd_kernel(argument: str, value: Any, *, zero_is_none: bool = False) -> Any:
-    """Return an odd kernel size, or None for 0 and None where `zero_is_none`; else raise a `ValueError`."""
+    """Return an odd kernel size as an `int`, or raise a `ValueError`.
+
+    With `zero_is_none`, both 0 and None are allowed and give None.
+    """
     if zero_is_none and (value is None or (is_integer(value) and value == 0)):
         return None
     if not is_integer(value) or value < 1 or value % 2 == 0:
@@ -212,12 +224,19 @@ def odd_kernel(argument: str, value: Any, *, zero_is_none: bool = False) -> Any:
 
 
 def pair(argument, value, minimum, names="a pair (rows, columns)") -> tuple[Any, Any]:
-    """Return an integer twice, or a pair of integers, as a tuple of two `int`s, else raise a `ValueError`."""
+    """Return an integer or a pair of integers as a tuple of two `int`s, or raise a `ValueError`.
+
+    Args:
+        argument: Name of the argument, for the error message.
+        value: An integer, which is used for both elements, or a sequence of two integers.
+        minimum: Smallest allowed integer.
+        names: Description of a pair, for the error message.
+    """
     if is_integer(value):
         value = (value, value)
     try:
         sizes = tuple(value)
-    except TypeError:  # neither an integer nor a sequence
+    except TypeError:  # The value is neither an integer nor a sequence.
         sizes = ()
     if isinstance(value, str) or len(sizes) != 2:
         raise ArgumentError(f"{argument}={value!r} is not allowed: it must be an integer or {names}.")
@@ -226,19 +245,19 @@ def pair(argument, value, minimum, names="a pair (rows, columns)") -> tuple[Any,
 
 
 def is_integer(value: Any) -> bool:
-    """Return whether `value` is an integer of Python's or NumPy's, and not a bool."""
+    """Return whether `value` is a Python or NumPy integer; bools are not integers here."""
     plain = plain_value(value)
     return isinstance(plain, numbers.Integral) and not isinstance(plain, bool)
 
 
 def plain_value(value):
-    """Return what a scalar of NumPy, or an array without axes, holds, as Python's own type; all else as it is."""
+    """Return a NumPy scalar or zero-dimensional array as a plain Python value; return anything else unchanged."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         return value.item()
     return value
 
 
 def either(words: Iterable[str]) -> str:
-    """Return one word or more as a text: `"a, b or c"`."""
+    """Join words with commas and "or", such as `"a, b or c"`."""
     *words, last = words
     return f"{', '.join(words)} or {last}" if words else last

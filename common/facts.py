@@ -1,7 +1,7 @@
-"""How the images were prepared that a model's weights were trained on.
+"""Records how the training images of a model's weights were prepared.
 
-The stem of the model keeps it, so that whatever shares or copies the stem has it too: the model's files, a fused copy,
-a fresh classifier, a model of which this one is a part.
+The model's stem holds the record. Everything that shares or copies the stem therefore has the record too: saved files,
+a fused copy, a model with a new classifier, and a model that contains this one.
 """
 
 import dataclasses
@@ -13,21 +13,21 @@ from mobilenet_common.errors import ArgumentError, integer, mean_and_std, number
 from mobilenet_common.nesting import inner_mobilenet, stem_of
 from mobilenet_common.notices import warn_once
 
-# What to do where the facts had to be assumed.
+# Advice for warnings about assumed facts.
 SET_PREPROCESSING = "call mobilenet_zoo.set_preprocessing(model, ...)."
 
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What is known about a model.
+    """How a model's images are prepared, and the names of its classes.
 
     Attributes:
-        size: Height and width of the images that it is evaluated with, or None for the model's own.
-        crop: Fraction of the resized image's shorter side that they take.
-        interpolation: How images are resized.
-        mean, std: Of each color, for pixels in 0..1.
-        class_names: A name for each output, or None.
-        base: Name of the published weights that it started from, or None.
+        size: Height and width of the evaluation images, or None for the model's input size.
+        crop: Fraction of the resized image's shorter side that the center crop keeps.
+        interpolation: Interpolation for resizing, one of `choices.INTERPOLATIONS`.
+        mean, std: Mean and standard deviation of each color channel, for pixels in 0..1.
+        class_names: Name of each output, or None.
+        base: Name of the published weights that the model was fine-tuned from, or None.
         assumed: Why the facts are a guess, as the start of a sentence, or None if they are known.
     """
 
@@ -42,23 +42,28 @@ class Facts:
 
     @classmethod
     def of_checkpoint(cls, checkpoint, size=None):
-        """Return the facts of published weights, for images of `size` (height, width), by default the training's."""
+        """Return the facts of published weights.
+
+        Args:
+            checkpoint: A `Checkpoint`.
+            size: `(height, width)` of the images; None for the size that the weights were trained at.
+        """
         size = (checkpoint.input_size,) * 2 if size is None else tuple(size)
-        at = checkpoint.evaluation(min(size))
-        return cls(size, at.crop, checkpoint.interpolation, checkpoint.mean, checkpoint.std, None, checkpoint.name)
+        crop = checkpoint.evaluation(min(size)).crop
+        return cls(size, crop, checkpoint.interpolation, checkpoint.mean, checkpoint.std, None, checkpoint.name)
 
     def as_config(self):
-        """Return what `from_config` reads, in types that JSON has, without the class names."""
+        """Return a JSON-serializable dict that `from_config` reads; it has no class names."""
         config = dataclasses.asdict(self)
         del config["class_names"]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in config.items()}
 
     @classmethod
     def from_config(cls, config):
-        """Return the facts in a configuration.
+        """Return the facts in a dict from `as_config`.
 
         Raises:
-            ValueError: A value is missing or not allowed.
+            ValueError: If a value is missing or not allowed.
         """
         try:
             size, (mean, std) = config["size"], mean_and_std(config["mean"], config["std"])
@@ -66,7 +71,7 @@ class Facts:
                 raise ArgumentError("mean=None and std=None are not allowed: they must be numbers.")
             for name in ("base", "assumed"):
                 if not isinstance(config.get(name), str | None):
-                    raise ArgumentError(f"{name}={config[name]!r} is not allowed: it must be a text or None.")
+                    raise ArgumentError(f"{name}={config[name]!r} is not allowed: it must be a string or None.")
             return cls(
                 size=None if size is None else (integer("size", size[0], 1), integer("size", size[1], 1)),
                 crop=number("crop", config["crop"], 0, 1, low_open=True),
@@ -80,13 +85,14 @@ class Facts:
             raise ArgumentError(f"{config!r} does not describe how images are prepared ({error!r}).") from error
 
 
-_CLASS_NAMES = weakref.WeakKeyDictionary()  # the classifier's, which models that share a stem may differ in
+_CLASS_NAMES = weakref.WeakKeyDictionary()  # stored by model, because models that share a stem can have other classes
 
 
 def remember(model, facts):
-    """Keep `facts` with a model, in its stem and for the class names as long as it lives; return the model.
+    """Attach `facts` to a model and return the model.
 
-    None is nothing to keep.
+    The stem keeps the facts; the class names are kept for the lifetime of the model object. If `facts` is None, the
+    model doesn't change.
     """
     if facts is not None:
         stem = stem_of(model)
@@ -97,20 +103,20 @@ def remember(model, facts):
 
 
 def facts_of(model):
-    """Return the `Facts` of a model, or None where nothing is known but that this library builds it.
+    """Return the `Facts` of a model, or None if the model has no record.
 
-    Files that are older than the facts in the stem are known by the name of the published weights, which they keep.
+    If an older file has no record in its stem, the facts follow from the model's name if it names published weights.
     """
     facts = getattr(stem_of(model), "image_facts", None)
     if facts is None:
-        names = [owner.name for owner in (model, inner_mobilenet(model)) if owner is not None]
+        names = [candidate.name for candidate in (model, inner_mobilenet(model)) if candidate is not None]
         facts = next((Facts.of_checkpoint(PUBLISHED[name]) for name in names if name in PUBLISHED), None)
     class_names = _CLASS_NAMES.get(model)
     return dataclasses.replace(facts or Facts(), class_names=class_names) if class_names else facts
 
 
 def warn_if_assumed(owner, facts, remedy):
-    """Say once for `owner` what was assumed about a model's images, and what to do if it is wrong."""
+    """Warn once for `owner` if `facts` are assumed; `remedy` says what to do if the assumption is wrong."""
     if facts is not None and facts.assumed:
         mean, std = (", ".join(f"{value:g}" for value in values) for values in (facts.mean, facts.std))
         warn_once(

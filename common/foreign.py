@@ -1,4 +1,4 @@
-"""What users of timm, keras.applications and torchvision write: the errors that say what to write here."""
+"""Errors for argument names of timm, keras.applications and torchvision, with this library's equivalents."""
 
 import difflib
 import enum
@@ -19,9 +19,9 @@ def _same(name):
 def _without_classifier(value):
     if value in ("avg", "max"):
         return (
-            f"pass include_top=False, pooling={value!r} for a vector; the classifier's own pool is always the average"
+            f"pass include_top=False, pooling={value!r} for a vector; with a classifier, the pool is always the average"
         )
-    return "pass include_top=False for the feature map; the classifier's own pool is always the average"
+    return "pass include_top=False for the feature map; with a classifier, the pool is always the average"
 
 
 def _levels(value):
@@ -36,7 +36,7 @@ def _padding(value):
     return f"pass padding={'same' if value == 'same' else 'symmetric'!r}"
 
 
-# {argument: (whose it is, function of its value that says what to do)}
+# {argument: (library that has it, function of its value that returns the advice)}
 ARGUMENTS = {
     "model_name": ("timm", lambda value: f"pass the name first, create_model({value!r})"),
     "pretrained": (
@@ -51,14 +51,14 @@ ARGUMENTS = {
     "global_pool": ("timm", _without_classifier),
     "features_only": ("timm", lambda value: _levels(range(5)) if value else "leave it out"),
     "out_indices": ("timm", _levels),
-    "scriptable": ("timm", lambda value: "leave it out, and write files for other runtimes with mobilenet_zoo.export"),
-    "exportable": ("timm", lambda value: "leave it out, and write files for other runtimes with mobilenet_zoo.export"),
+    "scriptable": ("timm", lambda value: "leave it out, and export with mobilenet_zoo.export"),
+    "exportable": ("timm", lambda value: "leave it out, and export with mobilenet_zoo.export"),
     "act_layer": ("timm", lambda value: f"pass activation={value!r}" if isinstance(value, str) else "pass activation="),
     "bn_eps": ("timm", _same("norm_epsilon")),
-    "bn_momentum": ("timm", lambda value: f"pass norm_momentum={1 - value:g}, the share that is kept"),
+    "bn_momentum": ("timm", lambda value: f"pass norm_momentum={1 - value:g}, the fraction that is kept"),
     "pad_type": ("timm", _padding),
     "alpha": ("keras.applications", _same("width_multiplier")),
-    "depth_multiplier": ("keras.applications", lambda value: "leave it out: only 1 is offered"),
+    "depth_multiplier": ("keras.applications", lambda value: "leave it out: only 1 is supported"),
     "minimalistic": (
         "keras.applications",
         lambda value: 'pass variant="large_minimalistic" or "small_minimalistic"' if value else "leave it out",
@@ -70,44 +70,44 @@ ARGUMENTS = {
     "progress": ("torchvision", lambda value: "leave it out"),
 }
 
-# torchvision's words for weights, and ours.
+# torchvision's names of weights, and this library's.
 _WEIGHTS = {"DEFAULT": "imagenet", "IMAGENET1K_V1": "tv_v1_in1k", "IMAGENET1K_V2": "tv_v2_in1k"}
 
 _HUB = ("hf://", "hf-hub:", "hf_hub:")
 
 
 def explains_arguments(function: _F) -> _F:
-    """Give `function` errors for arguments that it doesn't have: what they are called here, or the nearest names.
+    """Wrap `function` so that its errors for unknown arguments name this library's equivalent or similar arguments.
 
-    The result has the signature and the docstring of `function`, for `help`, `inspect` and editors.
+    The wrapper has the signature and the docstring of `function`.
     """
     parameters = inspect.signature(function).parameters
     positional = [name for name, parameter in parameters.items() if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
-    takes_others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    takes_options = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
     @functools.wraps(function)
-    def explained(*arguments, **options):
+    def wrapper(*arguments, **options):
         if len(arguments) > len(positional):
             raise UnknownArgumentError(
-                f"{function.__name__}() takes {', '.join(positional)} by position and not {len(arguments)} arguments: "
-                "name the others, such as weights='imagenet' for what timm calls pretrained."
+                f"{function.__name__}() takes only {', '.join(positional)} by position, got {len(arguments)} "
+                "positional arguments: pass others by name, such as weights='imagenet' instead of timm's pretrained."
             )
         known = dict.fromkeys(parameters, None) | (
-            dict.fromkeys(options.keys() - ARGUMENTS.keys()) if takes_others else {}
+            dict.fromkeys(options.keys() - ARGUMENTS.keys()) if takes_options else {}
         )
         check_arguments(function.__name__, options, known)
         return function(*arguments, **options)
 
-    return cast(_F, explained)
+    return cast(_F, wrapper)
 
 
 def check_arguments(function, options, known):
-    """Raise a `TypeError` for the first of `options` that is not `known`, which says what to write in its place.
+    """Raise a `TypeError` for the first unknown argument; the message says what to pass instead.
 
     Args:
-        function: Its name.
-        options: `{argument: value}`.
-        known: The names of the arguments that there are.
+        function: Name of the function.
+        options: `{argument: value}` that the function was called with.
+        known: Names of the function's arguments.
     """
     for name, value in options.items():
         if name in known:
@@ -117,17 +117,17 @@ def check_arguments(function, options, known):
             raise UnknownArgumentError(
                 f"{function}() has no argument {name!r}, which is {library}'s: {advice(plain_value(value))}."
             )
-        near = difflib.get_close_matches(name.lower(), [*known, *ARGUMENTS], n=1, cutoff=0.8)
-        if near and near[0] not in known:
-            library, advice = ARGUMENTS[near[0]]
-            hint = f" Did you mean {near[0]!r}? That is {library}'s: {advice(plain_value(value))}."
+        matches = difflib.get_close_matches(name.lower(), [*known, *ARGUMENTS], n=1, cutoff=0.8)
+        if matches and matches[0] not in known:
+            library, advice = ARGUMENTS[matches[0]]
+            hint = f" Did you mean {matches[0]!r}? That is {library}'s: {advice(plain_value(value))}."
         else:
             hint = did_you_mean(name, known)
         raise UnknownArgumentError(f"{function}() has no argument {name!r}.{hint} Allowed: {', '.join(known)}.")
 
 
 def check_weights(weights: Any) -> None:
-    """Raise a `ValueError` for weights as timm and torchvision name them, which says what to write in their place."""
+    """Raise a `ValueError` for timm's and torchvision's values of `weights`; the message says what to pass instead."""
     if isinstance(weights, bool):
         instead = '"imagenet"' if weights else "None"
         raise ArgumentError(f"weights={weights!r} is not allowed: pass weights={instead}.")
@@ -135,17 +135,17 @@ def check_weights(weights: Any) -> None:
     if isinstance(name, str) and name in _WEIGHTS:
         raise ArgumentError(
             f"weights={str(weights)!r} is torchvision's name: pass weights={_WEIGHTS[name]!r}"
-            + ("." if name == "DEFAULT" else ', or weights="imagenet" for the best ones.')
+            + ("." if name == "DEFAULT" else ', or weights="imagenet" for the most accurate ones.')
         )
 
 
 def without_hub(name: str) -> str:
-    """Return a name without what says that it is on the Hugging Face Hub: `"hf-hub:timm/..."`, `"timm/..."`."""
+    """Return a name without its Hugging Face Hub prefix, such as `"hf-hub:timm/"` or `"timm/"`."""
     return repository_of(name).removeprefix("timm/") if isinstance(name, str) else name
 
 
 def repository_of(name):
-    """Return `"user/name"` for `"hf-hub:user/name"`, `"hf_hub:user/name"` and `"hf://user/name"`; all else as it is."""
+    """Return a repository without `"hf-hub:"`, `"hf_hub:"` or `"hf://"` before it, such as `"user/name"`."""
     for prefix in _HUB:
         name = name.removeprefix(prefix)
     return name

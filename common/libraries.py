@@ -1,4 +1,4 @@
-"""Libraries that only some users need: imported when first used, and where missing named with what installs them."""
+"""Lazy imports of optional libraries, with errors that say how to install a missing one."""
 
 import importlib
 import importlib.util
@@ -11,13 +11,13 @@ def import_library(module: str, extra: str, purpose: str, error: type[Exception]
     """Import and return a module of an optional library.
 
     Args:
-        module: Its dotted name.
-        extra: The extra of this project that installs it.
-        purpose: What needs it, as the first words of the message, such as `"Training"`.
-        error: The class of the exception.
+        module: Dotted name of the module.
+        extra: The extra of this project that installs the library.
+        purpose: The feature that needs the library, as the first words of the message, such as `"Training"`.
+        error: Class of the exception to raise.
 
     Raises:
-        error: It can't be imported.
+        error: If the module can't be imported.
     """
     try:
         return importlib.import_module(module)
@@ -27,5 +27,5 @@ def import_library(module: str, extra: str, purpose: str, error: type[Exception]
 
 
 def is_installed(package: str) -> bool:
-    """Return whether a package can be found, without importing it."""
+    """Return whether a package is installed, without importing it."""
     return importlib.util.find_spec(package) is not None

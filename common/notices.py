@@ -1,4 +1,4 @@
-"""Warnings that point at the caller's own line, and that can be given only once."""
+"""Warnings that point to the user's line of code and can be limited to once."""
 
 import inspect
 import threading
@@ -8,34 +8,37 @@ from typing import Any
 
 from mobilenet_common.errors import MobileNetWarning
 
-_OURS = {"common", "runtime", "zoo", "cli", "v1", "v2", "v3", "v4"}  # behind `mobilenet_`
-_BETWEEN = {"functools", "contextlib"}  # which call back into this library
-_GIVEN, _ONE_AT_A_TIME = weakref.WeakKeyDictionary(), threading.Lock()
+_OWN_PACKAGES = {"common", "runtime", "zoo", "cli", "v1", "v2", "v3", "v4"}  # each after the prefix `mobilenet_`
+_WRAPPERS = {"functools", "contextlib"}  # Their frames lie between frames of this library.
+_ISSUED, _LOCK = weakref.WeakKeyDictionary(), threading.Lock()
 
 
 def warn(message: str) -> None:
-    """Give a `MobileNetWarning` at the line outside of this library that called into it."""
-    here = inspect.currentframe()
-    frame, level = here and here.f_back, 2
-    while frame is not None and frame.f_back is not None and _is_ours(frame):
+    """Issue a `MobileNetWarning` that points to the line outside this library that called into it."""
+    current = inspect.currentframe()
+    frame, level = current and current.f_back, 2
+    while frame is not None and frame.f_back is not None and _is_internal(frame):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, MobileNetWarning, stacklevel=level)
 
 
 def warn_once(owner: Any, message: str, kind: Any = None) -> None:
-    """Give a warning, but one of a kind only once as long as `owner` lives, whatever the filters of warnings are.
+    """Issue a warning only once per `kind` during the lifetime of `owner`, whatever the warning filters are.
 
-    Without a `kind` the message is one of its own.
+    Args:
+        owner: Object that the warning is about; it must support weak references.
+        message: Text of the warning.
+        kind: Hashable key that identifies repeated warnings; None uses the message.
     """
-    with _ONE_AT_A_TIME:
-        given = _GIVEN.setdefault(owner, set())
-        is_new = (kind or message) not in given
-        given.add(kind or message)
+    with _LOCK:
+        issued = _ISSUED.setdefault(owner, set())
+        is_new = (kind or message) not in issued
+        issued.add(kind or message)
     if is_new:
         warn(message)
 
 
-def _is_ours(frame):
+def _is_internal(frame):
     package = frame.f_globals.get("__name__", "").partition(".")[0]
     prefix, _, rest = package.partition("_")
-    return package in _BETWEEN or (prefix == "mobilenet" and rest in _OURS)
+    return package in _WRAPPERS or (prefix == "mobilenet" and rest in _OWN_PACKAGES)

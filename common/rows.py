@@ -1,7 +1,7 @@
-"""The rows of an architecture's table: one frozen dataclass a kind of block, one instance a block.
+"""The rows of an architecture: one frozen dataclass for each kind of block, and one instance for each block.
 
-Widths in a row are those of the table, at width 1. A field that says None takes the architecture's own setting.
-`layer_scale` is the first value of the learned factors, or False for none where the architecture has them.
+The widths in a row are those at width 1. `activation` and `layer_scale` of None stand for the architecture's setting.
+`layer_scale` is the initial value of the learned factors; False turns layer scale off even if the architecture has it.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from mobilenet_common.widths import SCALING
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Base of the rows; checks the fields that several kinds share. Each has `filters` and `stride`."""
+    """Base class of the rows; validates their fields. Every row has `filters` and `stride`."""
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -26,10 +26,10 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Conv(Row):
-    """A convolution of its own, as in stems, in V4's first stages and before the pool.
+    """A single convolution, as in stems, in V4's first stages and before the pool.
 
-    `scaling` says how `filters` follow a width multiplier: `"scale"`, `"grow"` (only above 1), `"fixed"`, or
-    `"follow"` (in the table's ratio to the row's own input).
+    `scaling` says how a width multiplier changes `filters`: `"scale"`, `"grow"` (only for multipliers above 1),
+    `"fixed"`, or `"follow"` (keeps the ratio of `filters` to the input channels).
     """
 
     filters: int
@@ -41,7 +41,7 @@ class Conv(Row):
 
 @dataclasses.dataclass(frozen=True)
 class Separable(Row):
-    """`DepthwiseSeparable`: V1."""
+    """Row for `DepthwiseSeparable`, the block of V1."""
 
     filters: int
     stride: int = 1
@@ -50,9 +50,10 @@ class Separable(Row):
 
 @dataclasses.dataclass(frozen=True)
 class Inverted(Row):
-    """`InvertedResidual`: V2 and V3, in the column order of V3's tables.
+    """Row for `InvertedResidual`, the block of V2 and V3, in the column order of V3's tables.
 
-    `expanded` None: no expansion. `squeeze`: squeeze-and-excitation's fraction of the expanded width, 0 for none.
+    With `expanded=None`, the block has no expansion. `squeeze` is the squeezed width as a fraction of the expanded
+    width; 0 leaves out squeeze-and-excitation.
     """
 
     kernel: int
@@ -66,7 +67,7 @@ class Inverted(Row):
 
 @dataclasses.dataclass(frozen=True)
 class Fused(Row):
-    """`FusedInvertedBottleneck`: V4's FusedIB."""
+    """Row for `FusedInvertedBottleneck`, V4's FusedIB."""
 
     kernel: int
     expanded: int
@@ -78,7 +79,10 @@ class Fused(Row):
 
 @dataclasses.dataclass(frozen=True)
 class Universal(Row):
-    """`UniversalInvertedBottleneck`: V4's UIB, in the column order of V4's tables. A kernel of 0 leaves one out."""
+    """Row for `UniversalInvertedBottleneck`, V4's UIB, in the column order of V4's tables.
+
+    `start`, `middle` and `end` are the kernel sizes of the depthwise convolutions; 0 leaves a convolution out.
+    """
 
     start: int
     middle: int
@@ -94,13 +98,17 @@ class Universal(Row):
         super().__post_init__()
         if self.stride > 1 and not (self.start or self.middle or self.end):
             raise ArgumentError(
-                f"stride={self.stride} needs a depthwise convolution that can stride: give start, middle or end."
+                f"stride={self.stride} needs a depthwise convolution that can stride: set start, middle or end."
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class Attention(Row):
-    """`MobileAttention`: V4's Mobile MQA. `kv_kernel` 0: key and value see the map at full size."""
+    """Row for `MobileAttention`, V4's Mobile MQA.
+
+    `kv_kernel` is the kernel size of the depthwise convolution on key and value; 0 leaves it out, so that they are
+    computed from the feature map at full size.
+    """
 
     filters: int
     heads: int
@@ -120,37 +128,41 @@ class Attention(Row):
     def __post_init__(self):
         super().__post_init__()
         if self.kv_stride > 1 and not self.kv_kernel:
-            raise ArgumentError(f"kv_stride={self.kv_stride} needs kv_kernel, the kernel of the striding convolution.")
+            raise ArgumentError(f"kv_stride={self.kv_stride} needs kv_kernel, the kernel size of its convolution.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Excite(Row):
-    """`SqueezeExcite` as a block of its own: the compact family. `squeeze`: channels in between."""
+    """Row for `SqueezeExcite` as a separate block, in the compact family. `squeeze` is the squeezed width."""
 
     squeeze: int
     activation: str = "silu"
     gate: str = "sigmoid"
 
-    filters = None  # as many as come in
+    filters = None  # The block keeps the number of channels.
     stride = 1
 
     def __post_init__(self):
-        object.__setattr__(self, "squeeze", integer("squeeze", self.squeeze, 1))  # channels; other rows have a share
+        # Here `squeeze` is a number of channels; in other rows it is a fraction.
+        object.__setattr__(self, "squeeze", integer("squeeze", self.squeeze, 1))
 
 
 @dataclasses.dataclass(frozen=True)
 class ChannelAttend(Row):
-    """`ChannelAttention`: the compact family."""
+    """Row for `ChannelAttention`, a block of the compact family."""
 
     heads: int
     stride: int = 1
 
-    filters = None  # as many as come in
+    filters = None  # The block keeps the number of channels.
 
 
 @dataclasses.dataclass(frozen=True)
 class Dense(Row):
-    """The wide layer between pool and classifier. `normalization` None: none; `"default"`: the architecture's."""
+    """The wide layer between the pool and the classifier.
+
+    `normalization` is None for no normalization, or `"default"` for the architecture's.
+    """
 
     filters: int
     normalization: str | None = "default"
@@ -159,7 +171,7 @@ class Dense(Row):
     scaling: str = "fixed"
 
 
-# The word for each kind of row in YAML.
+# The names of the kinds of rows in YAML.
 KINDS = {
     "conv": Conv,
     "separable": Separable,

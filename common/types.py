@@ -1,4 +1,4 @@
-"""Types that public signatures share."""
+"""Type aliases for public signatures."""
 
 import os
 from collections.abc import Callable
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from PIL import Image
 
 PathLike: TypeAlias = str | os.PathLike[str]
-# An image: a file's path, its bytes, an open file, PIL's, or an array of pixels `(height, width[, channels])`.
+# An image: a file path, encoded bytes, an open file, a PIL image, or a pixel array `(height, width[, channels])`.
 ImageLike: TypeAlias = Union[PathLike, bytes, BinaryIO, np.ndarray, "Image.Image"]
-# A tensor of the running backend, or Keras's symbolic one; their types have no base in common.
+# A tensor of the backend or a symbolic `KerasTensor`; these types have no common base class.
 Tensor: TypeAlias = Any
-# A batched shape, such as `(None, 224, 224, 3)`; None where an axis is free.
+# A shape with the batch axis, such as `(None, 224, 224, 3)`; None is an unknown size.
 Shape: TypeAlias = tuple[int | None, ...]
-# A name that `keras.activations.get` knows, a function of tensors, or None for none.
+# A name that `keras.activations.get` knows, a function of a tensor, or None for no activation.
 Activation: TypeAlias = str | Callable[..., Any] | None

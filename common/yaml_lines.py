@@ -1,4 +1,4 @@
-"""YAML by PyYAML's safe loader as nodes, which know their lines, so that an error can name the line at fault."""
+"""YAML loaded as nodes by PyYAML's safe loader; nodes know their lines, so errors can name the wrong line."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ import yaml
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.1 without objects, in which 1e-3 is a number as everywhere else."""
+    """Safe YAML 1.1 loader that also reads `1e-3` as a number; plain YAML 1.1 reads it as text."""
 
 
 Loader.add_implicit_resolver(
@@ -16,7 +16,7 @@ Loader.add_implicit_resolver(
 
 
 class LoaderWithoutAliases(Loader):
-    """The same without aliases."""
+    """A `Loader` that rejects aliases."""
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
@@ -26,16 +26,16 @@ class LoaderWithoutAliases(Loader):
 
 
 def value_of(node: yaml.Node) -> Any:
-    """Return what a node stands for."""
+    """Return the Python value of a node."""
     return Loader("").construct_object(node, deep=True)
 
 
 def line_of(node: yaml.Node) -> int:
-    """Return the line in which a node begins, counted from 1."""
+    """Return the number of the line in which a node begins, counted from 1."""
     return node.start_mark.line + 1
 
 
 def problem_of(error: yaml.YAMLError) -> tuple[int | None, Any]:
-    """Return the line that PyYAML refuses, or None where it gives none, and its reason."""
+    """Return the number of the line that PyYAML rejects, or None if the error has no line, and the reason."""
     mark = getattr(error, "problem_mark", None)
     return mark and mark.line + 1, getattr(error, "problem", None) or error

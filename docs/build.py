@@ -1,4 +1,4 @@
-"""Regenerate what nobody writes by hand: the tables of variants and of costs, and the image of the blocks.
+"""Regenerate the generated files: the tables of variants, recipes and costs, and the image of the blocks.
 
 Usage: python docs/build.py            writes docs/variants.md, docs/recipes.md, the README's table,
                                        mobilenet_zoo/figures.tsv and docs/images/blocks.{png,svg}
@@ -34,43 +34,43 @@ GENERATIONS = (
 
 
 def profiles():
-    """Return `{(generation, variant): (profile at 224, profile at 64)}`, in the order of the tables."""
-    found = {}
+    """Return `{(generation, variant): (profile at 224×224, profile at 64×64)}`, in the order of the tables."""
+    profile_pairs = {}
     for generation, function, module in GENERATIONS:
         create = getattr(module, function)
         for variant in module.VARIANTS:
             model = create(variant, input_shape=(None, None, 3))
             full, small = (mobilenet_zoo.profile(model, (size, size, 3)) for size in (224, 64))
-            found[generation, variant] = (full, small)
-    return found
+            profile_pairs[generation, variant] = (full, small)
+    return profile_pairs
 
 
 def is_compact(variant):
-    """Return whether a variant is of the compact family, whose images are small."""
+    """Return whether a variant belongs to the compact family, which is designed for small images."""
     return variant.startswith("compact_")
 
 
 def table(header, rows):
-    """Return a Markdown table; the columns whose header ends in `:` are aligned to the right."""
+    """Return a Markdown table. Columns whose header ends in `:` are right-aligned."""
     rule = ["---:" if name.endswith(":") else "---" for name in header]
     lines = [[name.rstrip(":") for name in header], rule, *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def millions(count):
-    """Return `827,649,984` as `827.6 M`."""
+    """Return a count in millions: `827.6 M` for 827,649,984."""
     return f"{count / 1e6:,.1f} M"
 
 
 def mebibytes(size):
-    """Return bytes as MiB with two digits after the point."""
+    """Return a number of bytes in MiB, with two decimals."""
     return f"{size / 2**20:.2f} MiB"
 
 
-def readme_table(found):
+def readme_table(profile_pairs):
     """Return the README's table: V1 to V4 at 224×224, then the compact family at 64×64."""
     published, compact = [], []
-    for (generation, variant), (full, small) in found.items():
+    for (generation, variant), (full, small) in profile_pairs.items():
         row = [generation, f'`"{variant}"`', f"`{full.model}`", f"{full.parameters:,}"]
         if is_compact(variant):
             compact.append([*row, millions(small.macs)])
@@ -86,9 +86,9 @@ def readme_table(found):
     )
 
 
-def variants_tables(found):
-    """Return the tables of docs/variants.md, one a generation and one for the compact family."""
-    parts = []
+def variants_tables(profile_pairs):
+    """Return the tables of docs/variants.md: one per generation, and one for the compact family."""
+    sections = []
     for generation, function, _ in GENERATIONS:
         rows = [
             [
@@ -99,11 +99,11 @@ def variants_tables(found):
                 f"{full.macs:,}",
                 mebibytes(full.peak_activation_bytes),
             ]
-            for (owner, variant), (full, _) in found.items()
-            if owner == generation and not is_compact(variant)
+            for (variant_generation, variant), (full, _) in profile_pairs.items()
+            if variant_generation == generation and not is_compact(variant)
         ]
         header = ("variant", "name", "parameters:", "statistics:", "MACs at 224×224:", "peak activations:")
-        parts += [f"## {generation}: `{function}`", table(header, rows)]
+        sections += [f"## {generation}: `{function}`", table(header, rows)]
     rows = [
         [
             f'`"{variant}"`',
@@ -115,36 +115,36 @@ def variants_tables(found):
             f"{full.macs:,}",
             mebibytes(full.peak_activation_bytes),
         ]
-        for (_, variant), (full, small) in found.items()
+        for (_, variant), (full, small) in profile_pairs.items()
         if is_compact(variant)
     ]
     header = ["variant", "name", "parameters:", "statistics:"]
     for size in ("64×64", "224×224"):
         header += [f"MACs at {size}:", f"peak activations at {size}:"]
-    parts += ["## V4's compact family: `create_mobilenetv4`", table(header, rows)]
-    return "\n\n".join(parts)
+    sections += ["## V4's compact family: `create_mobilenetv4`", table(header, rows)]
+    return "\n\n".join(sections)
 
 
 def recipes_tables():
-    """Return the tables of docs/recipes.md: the recipes that come with the library, and every field."""
-    shipped = [[f"`{name}`", summary, load_recipe(name).source] for name, summary in list_recipes().items()]
-    fields = []
+    """Return the tables of docs/recipes.md: the recipes of the library, and all recipe fields."""
+    recipe_rows = [[f"`{name}`", summary, load_recipe(name).source] for name, summary in list_recipes().items()]
+    field_rows = []
     for path, field in parts():
         allowed = field.metadata["allowed"]
         nested = isinstance(allowed.kind, type)
-        default = ("null" if allowed.null else "its defaults") if nested else _shown(field.default)
-        fields.append([f"`{path}`", field.metadata["sentence"], str(allowed), default])
+        default = ("null" if allowed.null else "its defaults") if nested else _format_default(field.default)
+        field_rows.append([f"`{path}`", field.metadata["sentence"], str(allowed), default])
     return "\n\n".join(
         (
             "## The recipes",
-            table(("name", "what it is for", "source"), shipped),
+            table(("name", "what it is for", "source"), recipe_rows),
             "## Every field",
-            table(("field", "what it does", "allowed", "default"), fields),
+            table(("field", "what it does", "allowed", "default"), field_rows),
         )
     )
 
 
-def _shown(default):
+def _format_default(default):
     if isinstance(default, bool) or default is None:
         return {True: "true", False: "false", None: "null"}[default]
     return f"[{', '.join(f'{n:g}' for n in default)}]" if isinstance(default, tuple) else f"{default}"
@@ -154,37 +154,37 @@ def figures_table():
     """Return the content of mobilenet_zoo/figures.tsv."""
 
     def sizes_of(name):
-        own = {name: (1000, [224])}
+        sizes = {name: (1000, [224])}
         for weights, checkpoint in WEIGHTS.items():
             if weights.partition(".")[0] == name:
-                own[weights] = (checkpoint.num_classes, [at.size for at in checkpoint.evaluations])
-        return own
+                sizes[weights] = (checkpoint.num_classes, [at.size for at in checkpoint.evaluations])
+        return sizes
 
     rows = [figures.HEADER, *figures.counted(registry(), sizes_of)]
     return "".join("\t".join(map(str, row)) + "\n" for row in rows)
 
 
 def with_tables(path, text):
-    """Return the content of `path` with `text` between its markers."""
+    """Return the content of the file at `path` with `text` between its markers."""
     begin, end = "<!-- begin: docs/build.py -->", "<!-- end: docs/build.py -->"
     content = path.read_text(encoding="utf-8")
     if content.count(begin) != 1 or content.count(end) != 1:
-        raise SystemExit(f"{path.relative_to(ROOT)} must hold the markers {begin} and {end}, each once.")
+        raise SystemExit(f"{path.relative_to(ROOT)} must contain the markers {begin} and {end} exactly once each.")
     pattern = re.compile(re.escape(begin) + ".*" + re.escape(end), re.DOTALL)
     return pattern.sub(lambda _: f"{begin}\n\n{text}\n\n{end}", content)
 
 
 def main(arguments=None):
-    """Write everything, or with `--check` say what would change; return the exit status."""
+    """Write all files, or report outdated files with `--check`. Return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a table is out of date")
     check = parser.parse_args(arguments).check
-    found = profiles()
+    profile_pairs = profiles()
     outdated = 0
     readme, variants, recipes = ROOT / "README.md", ROOT / "docs" / "variants.md", ROOT / "docs" / "recipes.md"
     for path, content in (
-        (readme, with_tables(readme, readme_table(found))),
-        (variants, with_tables(variants, variants_tables(found))),
+        (readme, with_tables(readme, readme_table(profile_pairs))),
+        (variants, with_tables(variants, variants_tables(profile_pairs))),
         (recipes, with_tables(recipes, recipes_tables())),
         (ROOT / "mobilenet_zoo" / figures.FILE, figures_table()),
     ):

@@ -1,10 +1,10 @@
-"""Fine-tune a model on few images: the classifier first, then everything at rates that fall toward the stem.
+"""Fine-tune a model on few images: first the classifier, then all layers, with lower learning rates toward the stem.
 
     KERAS_BACKEND=jax python examples/finetune.py --output finetune_output
 
-What it starts from has learned the handwritten digits 0 to 4 of scikit-learn's 1,797; the fresh task is to tell 5 to 9
-apart, from ten images of each, and the other 846 are held out. With published weights in place of `learn_first` the
-rest is the same.
+The data are scikit-learn's 1,797 handwritten digits. The model is pretrained on the digits 0 to 4 and fine-tuned on the
+digits 5 to 9, with ten images of each; the other 846 images are the validation set. To fine-tune published weights,
+replace `pretrain`; the rest stays the same.
 """
 
 import argparse
@@ -25,7 +25,7 @@ SIZE, FEW, BATCH = 32, 10, 50
 
 
 def digits(classes):
-    """Return the digits of `classes`, (n, 32, 32, 1) in -1..1, and their places in `classes`."""
+    """Return the digits of `classes`, of shape (n, 32, 32, 1) with values in -1..1, and their indices in `classes`."""
     images, labels = load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8, 1).astype("float32") / 8 - 1
     images = keras.ops.convert_to_numpy(keras.ops.image.resize(images, (SIZE, SIZE)))
@@ -33,8 +33,8 @@ def digits(classes):
     return images[chosen], np.searchsorted(classes, labels[chosen]).astype("int32")
 
 
-def few_and_rest(images, labels):
-    """Return `FEW` images of each class, drawn at random, and all the others."""
+def few_shot_split(images, labels):
+    """Split the images into `FEW` random ones per class and the others. Return two tuples `(images, labels)`."""
     random = np.random.default_rng(0)
     few = np.concatenate([random.permutation(np.flatnonzero(labels == label))[:FEW] for label in np.unique(labels)])
     rest = np.setdiff1d(np.arange(len(labels)), few)
@@ -42,23 +42,23 @@ def few_and_rest(images, labels):
 
 
 def build():
-    """Return a fresh model for five classes."""
+    """Build an untrained model for five classes."""
     return create_mobilenetv4("conv_small", 5, (SIZE, SIZE, 1), width_multiplier=0.5, norm_momentum=0.9)
 
 
-def fit(model, optimizer, data, held_out, epochs):
-    """Train, and return the validation accuracy after each epoch."""
+def fit(model, optimizer, data, validation, epochs):
+    """Train a model, and return the validation accuracy after each epoch."""
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
-    history = model.fit(*data, batch_size=BATCH, epochs=epochs, validation_data=held_out, verbose=0)
-    return [float(number) for number in history.history["val_accuracy"]]
+    history = model.fit(*data, batch_size=BATCH, epochs=epochs, validation_data=validation, verbose=0)
+    return [float(accuracy) for accuracy in history.history["val_accuracy"]]
 
 
-def learn_first(epochs):
-    """Return a model that tells 0 to 4 apart."""
+def pretrain(epochs):
+    """Return a model trained on the digits 0 to 4."""
     images, labels = digits(range(5))
     model = build()
     accuracy = fit(model, keras.optimizers.AdamW(2e-3), (images, labels), (images, labels), epochs)
-    print(f"digits 0 to 4: {accuracy[-1]:.1%} of its own training images after {epochs} epochs")
+    print(f"digits 0 to 4: training accuracy {accuracy[-1]:.1%} after {epochs} epochs")
     return model
 
 
@@ -68,20 +68,20 @@ def set_trainable(model, names):
         layer.trainable = layer.name.startswith(names)
 
 
-def fine_tune(model, data, held_out, epochs):
+def fine_tune(model, data, validation, epochs):
     """Train the head first, then everything; return the validation accuracies of both phases."""
     model = mobilenet_zoo.reset_classifier(model, 5)
-    # What is fresh learns alone first: its first, wild gradients would spoil what the body knows.
+    # Train the new head alone first, because its large initial gradients would damage the pretrained layers.
     set_trainable(model, ("classifier", "head"))
-    head = fit(model, keras.optimizers.AdamW(1e-2), data, held_out, epochs // 4)
-    # Then everything, ever more slowly toward the stem.
+    head = fit(model, keras.optimizers.AdamW(1e-2), data, validation, epochs // 4)
+    # Then train all layers, with lower rates toward the stem.
     model.trainable = True
     optimizer = mobilenet_zoo.discriminative_rates(keras.optimizers.AdamW(2e-3), model, decay=0.7)
-    return head, fit(model, optimizer, data, held_out, epochs - len(head))
+    return head, fit(model, optimizer, data, validation, epochs - len(head))
 
 
 def draw(curves, path):
-    """Draw the validation accuracy by epoch."""
+    """Plot the validation accuracy by epoch."""
     from matplotlib import pyplot as plt
 
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
@@ -99,17 +99,17 @@ def draw(curves, path):
 
 
 def main(arguments=None):
-    """Return learn, fine-tune, learn the same from scratch, and compare."""
+    """Pretrain, fine-tune, train from scratch, and compare. Return the accuracy curves."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--output", type=Path, default=Path("finetune_output"))
-    parser.add_argument("--epochs", type=int, default=80, help="of the fine-tuning (default: 80)")
-    parser.add_argument("--first-epochs", type=int, default=20, help="of the model it starts from (default: 20)")
+    parser.add_argument("--output", type=Path, default=Path("finetune_output"), help="folder for the results")
+    parser.add_argument("--epochs", type=int, default=80, help="epochs of the fine-tuning (default: 80)")
+    parser.add_argument("--first-epochs", type=int, default=20, help="epochs of the pretraining (default: 20)")
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(0)
-    data, held_out = few_and_rest(*digits(range(5, 10)))
-    head, rest = fine_tune(learn_first(options.first_epochs), data, held_out, options.epochs)
-    scratch = fit(build(), keras.optimizers.AdamW(2e-3), data, held_out, options.epochs)
+    data, validation = few_shot_split(*digits(range(5, 10)))
+    head, rest = fine_tune(pretrain(options.first_epochs), data, validation, options.epochs)
+    scratch = fit(build(), keras.optimizers.AdamW(2e-3), data, validation, options.epochs)
     curves = {"head": head, "all": rest, "scratch": scratch}
     (options.output / "curves.json").write_text(json.dumps(curves))
     draw(curves, options.output / "curves.png")

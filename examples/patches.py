@@ -1,9 +1,9 @@
-"""Cut photographs into patches: a folder of class folders to try training with, without a download.
+"""Cut photographs into patches, and write them as an image folder for a first training run without a download.
 
     python examples/patches.py photos
 
-The photographs are those that scikit-learn and matplotlib bring: a temple, a flower and a portrait. Which of them a
-patch is from is its class. Patches don't overlap, so that held-out ones are new.
+The photographs are sample images of scikit-learn and matplotlib: a temple, a flower and a portrait. The class of a
+patch is its photograph. The patches don't overlap, so the validation set shares no pixels with the training set.
 """
 
 import argparse
@@ -16,14 +16,14 @@ from sklearn.datasets import load_sample_image
 
 
 def photographs():
-    """Return `{class: image}`, each `(height, width, 3)` of uint8."""
+    """Return `{class: image}`, with uint8 arrays of shape `(height, width, 3)`."""
     with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
         portrait = np.asarray(Image.open(file).convert("RGB"))
     return {"flower": load_sample_image("flower.jpg"), "portrait": portrait, "temple": load_sample_image("china.jpg")}
 
 
 def cut(image, size):
-    """Return its patches of `size` pixels, row by row."""
+    """Return the square patches of an image, `size` pixels a side, row by row."""
     rows, columns = (side // size for side in image.shape[:2])
     return [
         image[row * size : (row + 1) * size, column * size : (column + 1) * size]
@@ -33,10 +33,10 @@ def cut(image, size):
 
 
 def main(arguments=None):
-    """Write the patches."""
+    """Cut the photographs into patches, and write one folder per class."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path, help="where to; made if it isn't there")
-    parser.add_argument("--size", type=int, default=40, help="of a patch in pixels (default: 40)")
+    parser.add_argument("folder", type=Path, help="folder to write; created if it doesn't exist")
+    parser.add_argument("--size", type=int, default=40, help="height and width of a patch in pixels (default: 40)")
     options = parser.parse_args(arguments)
     counts = {}
     for name, image in photographs().items():
@@ -45,7 +45,7 @@ def main(arguments=None):
         for i, patch in enumerate(patches):
             Image.fromarray(patch).save(options.folder / name / f"{i:03d}.jpg", quality=95)
         counts[name] = len(patches)
-    print(", ".join(f"{count} of {name}" for name, count in counts.items()), f"written to {options.folder}")
+    print(f"Patches in {options.folder}:", ", ".join(f"{count} {name}" for name, count in counts.items()))
 
 
 if __name__ == "__main__":

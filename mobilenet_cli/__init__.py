@@ -1,7 +1,7 @@
 """The command `mobilenet-zoo`.
 
-A package of its own: importing `mobilenet_zoo` imports Keras, and for that a backend must have been chosen. Commands
-that need neither import neither.
+This is a separate package because importing `mobilenet_zoo` imports Keras, which requires a backend. Commands that need
+no Keras don't import it.
 """
 
 import importlib.util
@@ -19,9 +19,9 @@ def main() -> None:
         from mobilenet_cli.zoo import begin_with_huge_pages
 
         begin_with_huge_pages()
-    from mobilenet_cli.streams import prepared
+    from mobilenet_cli.streams import configured_streams
 
-    with prepared():
+    with configured_streams():
         from mobilenet_cli.commands import app
 
         app()

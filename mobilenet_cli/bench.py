@@ -1,4 +1,4 @@
-"""`bench`: how fast exported files run, and how much memory that takes."""
+"""`bench`: measure the speed and memory use of exported files."""
 
 import statistics
 from pathlib import Path
@@ -20,37 +20,40 @@ _VARYING = ("latency_ms", "fastest_ms", "peak_memory_mb", "load_s")
 
 def bench(
     files: Annotated[
-        list[str], typer.Argument(help=f"A {either(ENDINGS)} file, or the folder of a SavedModel; several.")
+        list[str],
+        typer.Argument(help=f"Exported files to measure: {either(ENDINGS)}, or the folder of a SavedModel."),
     ],
-    threads: Annotated[int | None, typer.Option(help="How many a runtime may use; its own choice if left out.")] = None,
-    runs: Annotated[int, typer.Option(help="Single runs of one batch in each round.")] = 10,
-    rounds: Annotated[int, typer.Option(help="How often each file is measured.")] = 3,
+    threads: Annotated[
+        int | None, typer.Option(help="Number of threads that the runtime may use. Default: the runtime's own choice.")
+    ] = None,
+    runs: Annotated[int, typer.Option(help="Number of timed runs of one batch in each round.")] = 10,
+    rounds: Annotated[int, typer.Option(help="Number of times that each file is measured.")] = 3,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure exported files side by side, each in its own runtime.
 
     `mobilenet-zoo bench model.tflite model.onnx model.xml --threads 1`
 
-    Each measurement is a process of its own, one after the other; the rounds go through all files in turn, and what is
-    printed is the median over them. Latency is that of one batch of the file's own size, or of one image. A file that
-    can't be measured is reported and skipped; the exit status is then 1.
+    Each measurement runs in its own process, and only one runs at a time. Each round measures all files in turn; the
+    table shows the medians over the rounds. Latency is the time of one batch if the file has a fixed batch size, and of
+    one image otherwise. A file that can't be measured is reported and skipped; the exit status is then 1.
     """
     integer("--rounds", rounds, 1)
     integer("--runs", runs, 1)
     if threads is not None:
         integer("--threads", threads, 1)
     files = list(dict.fromkeys(files))
-    found = _measured(files, threads, runs, rounds)
+    records = _measure_all(files, threads, runs, rounds)
     if json:
-        print_json(found)
-    elif found:
-        Console().print(_table(found))
-    if len(found) < len(files):
+        print_json(records)
+    elif records:
+        Console().print(_table(records))
+    if len(records) < len(files):
         raise typer.Exit(1)
 
 
-def _measured(files, threads, runs, rounds):
-    """Return the records of the files that could be measured, in their order."""
+def _measure_all(files, threads, runs, rounds):
+    """Return one record for each file that could be measured, in the order of the files."""
     records = {file: [] for file in files}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
@@ -65,7 +68,7 @@ def _measured(files, threads, runs, rounds):
                 else:
                     records[file].append(record)
                 progress.advance(task)
-    return [_median(file, several) for file, several in records.items()]
+    return [_median(file, file_records) for file, file_records in records.items()]
 
 
 def _median(file, records):
@@ -76,14 +79,15 @@ def _median(file, records):
     return {"file": file, "size_mb": size_of(file) / 1e6, **records[0], **varying}
 
 
-def _table(found):
+def _table(records):
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("file", no_wrap=True, overflow="ellipsis")
-    table.add_column("size (MB)", justify="right", min_width=6)  # where it is narrow, headings wrap and numbers don't
+    # The minimum widths keep numbers on one line in a narrow terminal, where only the headings wrap.
+    table.add_column("size (MB)", justify="right", min_width=6)
     table.add_column("runtime", overflow="fold", min_width=len("runtime"))
     for title in ("operations", "latency (ms)", "memory (MB)", "load (s)"):
         table.add_column(title, justify="right", min_width=6)
-    for record in found:
+    for record in records:
         memory = record["peak_memory_mb"]
         table.add_row(
             escape(Path(record["file"]).name),

@@ -1,4 +1,4 @@
-"""The classes of images on disk, by the folders that they lie in or by a list."""
+"""The classes of calibration images, read from the names of their folders or from a file."""
 
 import collections
 from pathlib import Path
@@ -11,97 +11,108 @@ from mobilenet_runtime.examples.manifests import csv_lines
 FOLDERS = "folders"
 
 
-def read_labels(source, images, class_names, outputs, places=None):
-    """Return the class of each image, as a number.
+def read_labels(source, images, class_names, outputs, origins=None):
+    """Return the class index of each image.
 
     Args:
-        source: `"folders"`: an image's class is the name of its class folder. Else a file with a line
-            `image,class` for each, its images named from where it lies or from the working folder.
-        images: Paths.
-        class_names: The model's, or None.
-        outputs: How many classes the model tells apart.
-        places: `{image: the folder or pattern that it was found by}`; None for images that were named themselves.
+        source: `"folders"` to use the name of each image's class folder, or the path of a file with one line
+            `image,class` per image. Paths of images in the file are relative to the file or to the working folder.
+        images: Paths of the images.
+        class_names: Class names of the model, or None if it has none.
+        outputs: Number of classes of the model.
+        origins: `{image: folder or pattern that matched it}`; None if each image was named by its own path.
 
     Raises:
-        ValueError: An image has no class, or one that the model doesn't have.
+        ValueError: If an image has no class, or a class that the model doesn't have.
     """
     if source == FOLDERS:
-        given = _by_folders(places or {image: image for image in images}, class_names)
+        labels = _by_folders(origins or {image: image for image in images}, class_names)
     else:
-        given = _listed(Path(source), images)
-    numbers = _numbers(set(given.values()), class_names, outputs, source)
-    return [numbers[given[image]] for image in images]
+        labels = _listed(Path(source), images)
+    indices = _class_indices(set(labels.values()), class_names, outputs, source)
+    return [indices[labels[image]] for image in images]
 
 
-def _by_folders(places, class_names):
-    """Return `{image: its class}` by the folders between it and its place, which may itself be a class folder."""
-    found = {}
-    for image, name in class_folders(places).items():
-        name, own = printable(name), printable(Path(places[image]).absolute().name)
-        is_own = class_names is not None and name not in class_names and own in class_names
-        found[image] = own if is_own else name
-    return found
+def _by_folders(origins, class_names):
+    """Return `{image: class name}` from the folders between each image and its origin.
+
+    If the model has no class with the folder's name, but one with the origin's name, the origin is the class folder.
+    """
+    labels = {}
+    for image, name in class_folders(origins).items():
+        name, origin_name = printable(name), printable(Path(origins[image]).absolute().name)
+        is_origin = class_names is not None and name not in class_names and origin_name in class_names
+        labels[image] = origin_name if is_origin else name
+    return labels
 
 
 def _listed(file, images):
-    """Return `{image: its class}` as a file says."""
+    """Return `{image: class}` for the images, from a file with lines `image,class`."""
     if not file.is_file():
-        raise ArgumentError(f"--labels={file} is not a file: name one with lines image,class, or {FOLDERS!r}.")
-    found = {}
+        raise ArgumentError(f"--labels={file} is not a file: name a file with lines image,class, or {FOLDERS!r}.")
+    listed = {}
     for _, row in csv_lines(file):
         if len(row) != 2:
-            raise ArgumentError(f"{file} has a line of {len(row)} fields, {','.join(row)!r}: it must be image,class.")
+            raise ArgumentError(
+                f"{file} has a line with {len(row)} fields, {','.join(row)!r}: each line must be image,class."
+            )
         name, label = row
-        found[printable((file.parent / name).resolve())] = label
-        found.setdefault(printable(Path(name).resolve()), label)
-    given = {}
+        listed[printable((file.parent / name).resolve())] = label
+        listed.setdefault(printable(Path(name).resolve()), label)
+    labels = {}
     for image in images:
-        place = printable(Path(image).resolve())  # as a file in UTF-8 can name it
-        if place not in found:
-            raise ArgumentError(f"{image} has no class in {file}: add a line, or leave the image out of --calibrate.")
-        given[image] = found[place]
-    return given
+        path = printable(Path(image).resolve())  # the form in which a UTF-8 file can name the path
+        if path not in listed:
+            raise ArgumentError(
+                f"{image} has no class in {file}: add a line for it, or leave the image out of --calibrate."
+            )
+        labels[image] = listed[path]
+    return labels
 
 
-def _numbers(labels, class_names, outputs, source):
-    """Return `{label: number of the class}`."""
+def _class_indices(labels, class_names, outputs, source):
+    """Return `{label: class index}`."""
     if class_names is not None:
         known = {name: number for number, name in enumerate(class_names)}
     else:
         known = _imagenet(outputs)
         if source == FOLDERS and not labels <= known.keys():
-            return _sorted(labels, outputs)
-    found = {}
+            return _in_sorted_order(labels, outputs)
+    indices = {}
     for label in sorted(labels):
         if label in known:
-            found[label] = known[label]
+            indices[label] = known[label]
         elif source != FOLDERS and label.isascii() and label.isdigit() and int(label) < outputs:
-            found[label] = int(label)
+            indices[label] = int(label)
         elif known:
             raise unknown_name("--labels", label, known)
         else:
             raise ArgumentError(
-                f"--labels={source} names the class {label!r}, but the model's have no names: give numbers from 0 to "
-                f"{outputs - 1}."
+                f"--labels={source} names the class {label!r}, but the model has no class names: give numbers from "
+                f"0 to {outputs - 1}."
             )
-    return found
+    return indices
 
 
-def _sorted(labels, outputs):
+def _in_sorted_order(labels, outputs):
     if len(labels) != outputs:
         raise ArgumentError(
-            f"--labels={FOLDERS} found {len(labels)} folders, but the model tells {outputs} classes apart and has no "
-            "names for them: give a folder for each, or a file."
+            f"--labels={FOLDERS} found {len(labels)} class folders, but the model has {outputs} classes without names: "
+            "provide one folder per class, or name a file with lines image,class."
         )
     return {label: number for number, label in enumerate(sorted(labels))}
 
 
 def _imagenet(outputs):
-    """Return synsets and names of ImageNet's classes for a model with as many, with or without a background class."""
+    """Return `{synset or name: class index}` for a model with ImageNet's 1000 classes, or with a background class too.
+
+    The result is empty for any other number of outputs.
+    """
     classes = imagenet_classes()
     first = outputs - len(classes)
     if first not in (0, 1):
         return {}
-    counts = collections.Counter(name for _, name in classes)  # two are called crane
+    # Two classes are called crane. This name is left out, because it is ambiguous.
+    counts = collections.Counter(name for _, name in classes)
     names = {name: number for number, (_, name) in enumerate(classes, first) if counts[name] == 1}
     return names | {synset: number for number, (synset, _) in enumerate(classes, first)}

@@ -1,4 +1,4 @@
-"""The commands together."""
+"""The command-line application with all of its commands."""
 
 from typing import Annotated
 
@@ -20,22 +20,22 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="""Every MobileNet, V1 to V4: find published weights, run them on images, carry them elsewhere.
+    help="""Every MobileNet, V1 to V4: find published weights, run them on images, train and export models.
 
     Find a model: `mobilenet-zoo list --max-macs 500 --sort accuracy`
 
-    Look at it: `mobilenet-zoo info mobilenetv4_conv_small.e2400_r224_in1k`
+    Show its details: `mobilenet-zoo info mobilenetv4_conv_small.e2400_r224_in1k`
 
     Run it: `mobilenet-zoo predict photos/ --model mobilenetv4_conv_small.e2400_r224_in1k`
 
-    Measure it: `mobilenet-zoo evaluate flowers.keras photos/ -o report.html`
+    Evaluate a model: `mobilenet-zoo evaluate flowers.keras photos/ -o report.html`
 
-    Teach it your own classes: `mobilenet-zoo train photos/ --model mobilenetv4_conv_small`
+    Train it on your own classes: `mobilenet-zoo train photos/ --model mobilenetv4_conv_small`
 
-    Carry it to a device: `mobilenet-zoo export mobilenetv4_conv_small.e2400_r224_in1k small.tflite`
+    Export it for a device: `mobilenet-zoo export mobilenetv4_conv_small.e2400_r224_in1k small.tflite`
 
-    Weights are downloaded when they are first needed, and kept. KERAS_BACKEND chooses tensorflow, jax or torch. What
-    these log is shown where they fail; TF_CPP_MIN_LOG_LEVEL=0 shows it always.
+    Weights are downloaded on first use and cached. KERAS_BACKEND selects the backend: tensorflow, jax or torch. Log
+    messages of the frameworks are shown only if a framework fails; TF_CPP_MIN_LOG_LEVEL=0 always shows them.
     `bench`, and `predict` and `evaluate` with an exported file, need neither Keras nor a backend.
     """,
 )
@@ -43,9 +43,9 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Set what goes for all commands."""
+    """Handle the options that apply without a command."""
     if version:
         print(VERSION)
         raise typer.Exit

@@ -1,7 +1,7 @@
-"""The constants of the library, read without Keras: names, architectures, published weights, figures, recipes.
+"""The library's constants, read without Keras: names, architectures, published weights, figures and recipes.
 
-They live in packages whose `__init__` imports Keras, because it registers the layers that saved models need. A module
-of constants needs nothing of that, so it is imported here without its package's `__init__`.
+The constants are in packages whose `__init__` imports Keras to register the layers that saved models need. The modules
+with the constants don't need Keras, so they are imported here without the `__init__` of their packages.
 """
 
 import contextlib
@@ -24,27 +24,27 @@ def registry():
 
 
 def matching(names, pattern):
-    """Return the names that fit a pattern; see `mobilenet_zoo.names.matching`."""
+    """Return the names that match a pattern; see `mobilenet_zoo.names.matching`."""
     return _module("mobilenet_zoo.names").matching(names, pattern)
 
 
 def check_model(argument: str, name: str) -> None:
-    """Raise the `ValueError` for a name that no model can have; see `mobilenet_zoo.names.check_model`."""
+    """Raise a `ValueError` for a name that no model can have; see `mobilenet_zoo.names.check_model`."""
     _module("mobilenet_zoo.names").check_model(argument, name)
 
 
 def figures():
-    """Return `{(name, size): Figures}`: the parameters and multiply-accumulates of each model."""
+    """Return `{(name, size): Figures}`: the parameters and multiply-accumulates of each model and image size."""
     return _module("mobilenet_zoo.figures").table()
 
 
 def recipes():
-    """Return `{name: one-line summary}` of the recipes of the library."""
+    """Return `{name: one-line summary}` of the library's recipes."""
     return _module("mobilenet_zoo.training.recipes").list_recipes()
 
 
 def recipe_fields():
-    """Return the names of all fields of a recipe, those of parts as `optimizer.learning_rate`."""
+    """Return the names of all recipe fields; nested fields have names such as `optimizer.learning_rate`."""
     return [path for path, _ in _module("mobilenet_zoo.training.recipes.recipe").parts()]
 
 
@@ -56,13 +56,13 @@ def _module(name):
 
 @contextlib.contextmanager
 def _without_init():
-    """Stand empty packages in for those that are not imported yet, and leave `sys.modules` as it was."""
+    """Put empty modules in place of packages that are not imported yet, and restore `sys.modules` afterward."""
     before = set(sys.modules)
     try:
         for package in _PACKAGES:
             if package not in sys.modules:
                 spec = importlib.util.find_spec(package)
-                if spec is not None:  # The module has the path of the package but is not executed.
+                if spec is not None:  # The module has the package's path but isn't executed.
                     sys.modules[package] = importlib.util.module_from_spec(spec)
         yield
     finally:

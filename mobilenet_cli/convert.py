@@ -1,4 +1,4 @@
-"""`convert`: weights from one library's files to another's."""
+"""`convert`: convert weights between the file formats of different libraries."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -11,11 +11,12 @@ from mobilenet_cli.zoo import zoo
 from mobilenet_common.errors import ArgumentError, unknown_name
 from mobilenet_common.foreign import without_hub
 
-LAYOUTS = ("huggingface", "timm", "compact", "torchvision")  # TORCH_LAYOUTS, which must be had without Keras here
+# A copy of TORCH_LAYOUTS, because importing the original imports Keras.
+LAYOUTS = ("huggingface", "timm", "compact", "torchvision")
 
 
 class Target(StrEnum):
-    """What `--to` takes."""
+    """Values of `--to`."""
 
     NATIVE = "native"
     HUGGINGFACE = "huggingface"
@@ -25,7 +26,7 @@ class Target(StrEnum):
 
 
 class Source(StrEnum):
-    """What `--from` takes."""
+    """Values of `--from`."""
 
     AUTO = "auto"
     HUGGINGFACE = "huggingface"
@@ -37,21 +38,25 @@ class Source(StrEnum):
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A Keras, safetensors or PyTorch file.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="File to read: Keras, safetensors or PyTorch.")],
     target: Annotated[
-        Path, typer.Argument(metavar="OUT", help="A .keras or .weights.h5 file, or .safetensors or .pth for others.")
+        Path,
+        typer.Argument(
+            metavar="OUT",
+            help="File to write: .keras or .weights.h5 for this library, .safetensors or .pth for other libraries.",
+        ),
     ],
     from_: Annotated[
-        Source, typer.Option("--from", help="The library whose names the tensors of IN have.")
+        Source, typer.Option("--from", help="Library whose tensor names IN has. Default: detected from the file.")
     ] = Source.AUTO,
     to: Annotated[
-        Target, typer.Option("--to", help="The library whose names to write to OUT; native: this one's.")
+        Target, typer.Option("--to", help="Library whose tensor names OUT gets; native: this library.")
     ] = Target.NATIVE,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="The model's name; needed unless IN is a .keras file.")
+        str | None, typer.Option("--model", "-m", help="Name of the model; required unless IN is a .keras file.")
     ] = None,
 ) -> None:
-    """Convert weights from one library's files to another's.
+    """Convert a file of weights from one library's format to another's.
 
     `mobilenet-zoo convert flowers.keras flowers.safetensors --to timm`
 
@@ -68,16 +73,19 @@ def convert(
     else:
         arguments = zoo().export_checkpoint(loaded, target, layout=to.value)
         if arguments:
-            said = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-            print(f"timm.create_model({said}) builds the model of these weights.")
+            text = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+            print(f"timm.create_model({text}) builds the matching model.")
     print(f"Written: {target}")
 
 
 def _load(source, layout, name):
     if name is None and source.suffix != ".keras":
-        raise ArgumentError(f"{source} doesn't say which model it is for: name it by --model, as in mobilenetv2_100.")
+        raise ArgumentError(
+            f"{source} doesn't record which model its weights are for: pass the model's name, such as --model "
+            "mobilenetv2_100."
+        )
     if not source.is_file():
-        raise ArgumentError(f"{source} is not a file.")
+        raise ArgumentError(f"{source} is not a file: name an existing file of weights.")
     if name is not None and without_hub(name).partition("@")[0] not in {**registry(), **weights()}:
         raise unknown_name("--model", name, registry(), "mobilenet-zoo list --architectures")
     if name is None:

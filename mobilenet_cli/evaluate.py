@@ -1,4 +1,4 @@
-"""`evaluate` and `explain`: how good a model is on images with labels, and what it looks at."""
+"""`evaluate` and `explain`: measure a model on labeled images, and show which image regions it uses."""
 
 import importlib
 import shlex
@@ -19,8 +19,8 @@ from mobilenet_cli.predict import (
     BatchSize,
     ModelName,
     check_name,
-    end,
-    find,
+    exit_if_failed,
+    find_images,
     keras_classifier,
     load,
     progress,
@@ -36,32 +36,37 @@ def evaluate(
     model: Annotated[
         str,
         typer.Argument(
-            help="As --model of `predict`: a name of published weights, a .keras file, a folder of save_pretrained, a "
+            help="Model to evaluate: a name of published weights, a .keras file, a folder of save_pretrained, a "
             "repository on the Hugging Face Hub, or an exported file."
         ),
     ],
-    data: Annotated[str, typer.Argument(help="A folder with a folder of images for each class.")],
-    split: Annotated[str | None, typer.Option(help="Its part: train, validation or test. All if left out.")] = None,
-    batch_size: BatchSize = 32,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The report to write, an .html file.")] = None,
-    history: Annotated[Path | None, typer.Option(help="A CSV log of the training, for the report's curves.")] = None,
-    predictions: Annotated[
-        Path | None, typer.Option(help="An .npz to write the probabilities to, which `train --teacher` takes.")
+    data: Annotated[
+        str,
+        typer.Argument(help="Labeled images: an image folder (one sub-folder per class), or other DATA of `train`."),
+    ],
+    split: Annotated[
+        str | None, typer.Option(help="Part of DATA to use: train, validation or test. Default: all of DATA.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, with every class and confusion.")] = False,
+    batch_size: BatchSize = 32,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Report to write, an .html file.")] = None,
+    history: Annotated[Path | None, typer.Option(help="CSV log of the training, plotted in the report.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="File for the predicted probabilities, an .npz for `train --teacher`.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, including all classes and confusions.")] = False,
 ) -> None:
-    """Measure a model on images whose classes are known.
+    """Evaluate a model on labeled images.
 
     `mobilenet-zoo evaluate flowers.keras photos/ --split test -o report.html`
 
-    Classes are found among the model's by their names. An image that can't be read is reported and skipped; the exit
-    status is then 1.
+    The classes of the data are matched to the model's classes by name. An image that can't be read is reported and
+    skipped; the exit status is then 1.
     """
     integer("--batch-size", batch_size, 1)
     if output is not None and output.suffix != ".html":
         raise ArgumentError(f"--output={output} is not allowed: the file must end with .html.")
     if history is not None and output is None:
-        raise ArgumentError("--history is for the report: name its file by --output.")
+        raise ArgumentError("--history is for the report only: add --output with the report's file name.")
     if predictions is not None and predictions.suffix != ".npz":
         raise ArgumentError(f"--predictions={predictions} is not allowed: the file must end with .npz.")
     check_name("MODEL", model)
@@ -73,50 +78,50 @@ def evaluate(
     with progress() as bar:
         task = bar.add_task("images", total=len(examples))
 
-        def shown(count, failures):
+        def report_batch(count, failures):
             for error in failures:
                 bar.console.print(f"[yellow]skipped:[/yellow] {escape(str(error))}", soft_wrap=True)
             bar.advance(task, count + len(failures))
 
-        found = evaluation.evaluate(classifier, examples, batch_size=batch_size, progress=shown)
-    print_json(found.as_dict()) if json else Console().print(_table(found))
+        result = evaluation.evaluate(classifier, examples, batch_size=batch_size, progress=report_batch)
+    print_json(result.as_dict()) if json else Console().print(_table(result))
     if predictions is not None:
-        names = [examples.name_of(i) for i in found.indices]
-        evaluation.save_predictions(predictions, found.probabilities, names, found.class_names)
-        messages.print(f"The probabilities are in {escape(str(predictions))}.", soft_wrap=True)
+        names = [examples.name_of(i) for i in result.indices]
+        evaluation.save_predictions(predictions, result.probabilities, names, result.class_names)
+        messages.print(f"Probabilities written to {escape(str(predictions))}.", soft_wrap=True)
     if output is not None:
-        _report(output, evaluation, found, None if exported else classifier.model, history, data, split)
-    end(len(found.damaged))
+        _report(output, evaluation, result, None if exported else classifier.model, history, data, split)
+    exit_if_failed(len(result.damaged))
 
 
-def _report(output, evaluation, found, model, history, data, split):
+def _report(output, evaluation, result, model, history, data, split):
     facts = {
         "Data": data if split is None else f"{data}, {split}",
-        "Made": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "Created": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "Versions": f"mobilenet-zoo {VERSION}, Python {sys.version.split()[0]}",
         "Command": shlex.join(["mobilenet-zoo", *sys.argv[1:]]),
     }
     overlays = None
     if model is not None:
         try:
-            overlays = importlib.import_module("mobilenet_zoo.evaluation").heat_on_mistakes(model, found)
-        except ArgumentError as error:  # a head without a pool; everything else can be reported
-            messages.print(f"[yellow]Without heat maps:[/yellow] {escape(str(error))}", soft_wrap=True)
-    evaluation.write_report(output, found, history=history, overlays=overlays, facts=facts)
-    messages.print(f"The report is {escape(str(output))}.", soft_wrap=True)
+            overlays = importlib.import_module("mobilenet_zoo.evaluation").heat_on_mistakes(model, result)
+        except ArgumentError as error:  # The head has no pooling layer. The rest of the report doesn't need one.
+            messages.print(f"[yellow]No heat maps in the report:[/yellow] {escape(str(error))}", soft_wrap=True)
+    evaluation.write_report(output, result, history=history, overlays=overlays, facts=facts)
+    messages.print(f"Report written to {escape(str(output))}.", soft_wrap=True)
 
 
-def _table(found):
+def _table(result):
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column("figure")
     table.add_column("value", justify="right", no_wrap=True)
-    metrics, speed = found.metrics, found.speed
+    metrics, speed = result.metrics, result.speed
     table.add_row("top-1", f"{metrics.top1:.2%}")
     if metrics.top5 is not None:
         table.add_row("top-5", f"{metrics.top5:.2%}")
     table.add_row("log loss", f"{metrics.log_loss:.4f}")
     table.add_row("ECE", f"{metrics.calibration.ece:.4f}")
-    table.add_row("images", f"{len(found.labels):,}")
+    table.add_row("images", f"{len(result.labels):,}")
     table.add_row("images per second", f"{speed.images_per_second:,.1f}")
     table.add_row(f"latency, batch {speed.latency_batch} (ms)", f"{speed.latency_ms:,.2f}")
     if speed.peak_memory_mb is not None:
@@ -125,16 +130,17 @@ def _table(found):
 
 
 def explain(
-    images: Annotated[list[str], typer.Argument(help="Files, folders (with all below them) and patterns.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The image to write; with several images, a folder for them.")
-    ],
+    images: Annotated[list[str], typer.Argument(help="Image files, folders (searched recursively) and patterns.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Image to write; for several images, a folder.")],
     model: ModelName = DEFAULT_MODEL,
     class_name: Annotated[
-        str | None, typer.Option("--class", help="The class to explain, by name or number; the likeliest if left out.")
+        str | None,
+        typer.Option(
+            "--class", help="Class to explain, by name or number. Default: the most likely class of each image."
+        ),
     ] = None,
 ) -> None:
-    """Show what a model looks at: heat on images where they speak for a class (Grad-CAM).
+    """Show which regions of each image support a class, as heat maps (Grad-CAM).
 
     `mobilenet-zoo explain cat.jpg --model mobilenetv4_conv_medium -o heat.png`
 
@@ -142,39 +148,39 @@ def explain(
     """
     if is_exported_name(model):
         raise ArgumentError(
-            f"{model} is an exported file, which gives no gradients: name the Keras model that it was made from."
+            f"{model} is an exported file, which can't compute gradients: name the Keras model it was exported from."
         )
     check_name("--model", model)
-    paths, failed = find(images)
+    paths, failed = find_images(images)
     count = len(paths) + failed
     if count > 1 and output.suffix:
         raise ArgumentError(f"--output={output} is one file, but there are {count} images: name a folder.")
-    several = not output.suffix
+    is_folder = not output.suffix
     network = load(model)
     gradcam = importlib.import_module("mobilenet_zoo.evaluation")
-    names = _names(network)
-    wanted = None if class_name is None else _number(class_name, names)
-    for place, path in zip(_places(paths, output, several), paths, strict=True):
+    names = _class_names(network)
+    class_index = None if class_name is None else _class_index(class_name, names)
+    for overlay_path, path in zip(_overlay_paths(paths, output, is_folder), paths, strict=True):
         try:
-            found = gradcam.explain(network, path, wanted)
+            explanation = gradcam.explain(network, path, class_index)
         except ImageError as error:
             messages.print(f"[yellow]skipped:[/yellow] {escape(str(error))}", soft_wrap=True)
             failed += 1
             continue
-        place.parent.mkdir(parents=True, exist_ok=True)
-        found.overlay.save(place)
-        print(f"{path}: {names[found.class_index]} ({found.probability:.1%}), written to {place}.")
-    end(failed)
+        overlay_path.parent.mkdir(parents=True, exist_ok=True)
+        explanation.overlay.save(overlay_path)
+        print(f"{path}: {names[explanation.class_index]} ({explanation.probability:.1%}), written to {overlay_path}.")
+    exit_if_failed(failed)
 
 
-def _names(network):
-    """Return a name for each class of a Keras model: its own, ImageNet's, or the numbers."""
+def _class_names(network):
+    """Return the class names of a Keras model: those saved with it, else ImageNet's names, else the class numbers."""
     outputs, imagenet = network.output_shape[-1], [name for _, name in (BACKGROUND, *imagenet_classes())]
     known = imagenet[-outputs:] if outputs in (len(imagenet) - 1, len(imagenet)) else map(str, range(outputs))
     return zoo().class_names_of(network) or list(known)
 
 
-def _number(class_name, names):
+def _class_index(class_name, names):
     if class_name in names:
         return names.index(class_name)
     if class_name.isascii() and class_name.isdigit() and int(class_name) < len(names):
@@ -182,9 +188,9 @@ def _number(class_name, names):
     raise unknown_name("--class", class_name, names)
 
 
-def _places(paths, output, several):
-    """Return where each overlay goes: names of images in different folders may be the same."""
-    if not several:
+def _overlay_paths(paths, output, is_folder):
+    """Return the path of each overlay. Images of the same name from different folders get numbered names."""
+    if not is_folder:
         return [output]
     stems = [Path(path).stem for path in paths]
     return [

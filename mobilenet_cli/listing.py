@@ -1,4 +1,4 @@
-"""`list`, `info` and `plot`: what there is to choose from."""
+"""`list`, `info` and `plot`: show the available weights and architectures."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ _CALLS = {generation: f"create_mobilenet{generation}" for generation in ("v1", "
 
 
 class Order(StrEnum):
-    """What `list` sorts by."""
+    """Values of `--sort`."""
 
     NAME = "name"
     ACCURACY = "accuracy"
@@ -33,7 +33,7 @@ class Order(StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Published weights at the size at which they score best."""
+    """Published weights at the image size with their highest accuracy."""
 
     name: str
     generation: str
@@ -47,54 +47,62 @@ class Row:
 
 
 def rows():
-    """Return a `Row` for each of the published weights."""
-    found = []
+    """Return one `Row` for each name in the published weights."""
+    table_rows = []
     for name, checkpoint in weights().items():
-        at = checkpoint.best or checkpoint.evaluations[0]
-        costs = figures()[name, at.size]
-        found.append(
+        evaluation = checkpoint.best or checkpoint.evaluations[0]
+        costs = figures()[name, evaluation.size]
+        table_rows.append(
             Row(
                 name,
                 _generation(name),
                 checkpoint.source,
-                at.size,
-                at.top1,
-                at.top5,
+                evaluation.size,
+                evaluation.top1,
+                evaluation.top5,
                 costs.macs,
                 costs.parameters,
                 checkpoint.labels,
             )
         )
-    return found
+    return table_rows
 
 
 def list_weights(
     pattern: Annotated[
-        str, typer.Argument(help="A part of a name, such as `v4`, or a pattern as in a shell, such as `'*v4*'`.")
+        str, typer.Argument(help="Part of a name, such as `v4`, or a shell pattern, such as `'*v4*'`.")
     ] = "",
-    generation: Annotated[list[str] | None, typer.Option("--generation", "-g", help="Only v1, v2, v3 or v4.")] = None,
-    source: Annotated[str | None, typer.Option(help="Only those of timm, keras or torchvision.")] = None,
-    min_accuracy: Annotated[float | None, typer.Option(help="Least top-1 accuracy on ImageNet-1k, percent.")] = None,
-    max_macs: Annotated[float | None, typer.Option(help="Most multiply-accumulates, in millions.")] = None,
-    max_parameters: Annotated[float | None, typer.Option(help="Most parameters, in millions.")] = None,
-    max_size: Annotated[int | None, typer.Option(help="Largest input, in pixels.")] = None,
-    sort: Annotated[Order, typer.Option(help="Accuracy: best first; the others: least first.")] = Order.NAME,
-    architectures: Annotated[bool, typer.Option(help="List what can be built, with or without weights.")] = False,
+    generation: Annotated[
+        list[str] | None, typer.Option("--generation", "-g", help="Generation: v1, v2, v3 or v4; may be repeated.")
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Source of the weights: timm, keras or torchvision.")] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="Minimum top-1 accuracy on ImageNet-1k, in percent.")
+    ] = None,
+    max_macs: Annotated[float | None, typer.Option(help="Maximum multiply-accumulates, in millions.")] = None,
+    max_parameters: Annotated[float | None, typer.Option(help="Maximum number of parameters, in millions.")] = None,
+    max_size: Annotated[int | None, typer.Option(help="Maximum image size, in pixels.")] = None,
+    sort: Annotated[
+        Order, typer.Option(help="Sort key. Accuracy sorts in descending order, all others in ascending order.")
+    ] = Order.NAME,
+    architectures: Annotated[
+        bool, typer.Option(help="List all architectures, with or without published weights.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the published weights, each at the size at which it scores best.
+    """List the published weights, each at the image size with its highest accuracy.
 
     `mobilenet-zoo list v4 --max-macs 1000 --sort accuracy`
     """
-    allowed = {"generation": list(_CALLS), "source": sorted({weight.source for weight in weights().values()})}
+    allowed = {"generation": list(_CALLS), "source": sorted({checkpoint.source for checkpoint in weights().values()})}
     for option, given in (("generation", generation or []), ("source", [source] if source else [])):
         for value in given:
             if value not in allowed[option]:
                 raise unknown_name(f"--{option}", value, allowed[option])
     limits = ((max_macs, "macs", 1e6), (max_parameters, "parameters", 1e6), (max_size, "size", 1))
-    for most, field, _ in limits:
-        if most is not None:
-            number(f"--max-{field}", most, 0, math.inf)
+    for maximum, field, _ in limits:
+        if maximum is not None:
+            number(f"--max-{field}", maximum, 0, math.inf)
     if min_accuracy is not None:
         number("--min-accuracy", min_accuracy, 0, 100)
     if architectures:
@@ -105,26 +113,26 @@ def list_weights(
             raise ArgumentError(f"--sort={sort} is for published weights: sort --architectures by macs or parameters.")
         return _list_architectures(pattern, generation, limits[:2], sort, json)
     names = set(matching(weights(), pattern))
-    found = [
+    selected = [
         row
         for row in rows()
         if row.name in names
         and (not generation or row.generation in generation)
         and (source is None or row.source == source)
         and (min_accuracy is None or (row.top1 or 0) >= min_accuracy)
-        and all(most is None or getattr(row, field) <= most * unit for most, field, unit in limits)
+        and all(maximum is None or getattr(row, field) <= maximum * unit for maximum, field, unit in limits)
     ]
     keys = {Order.ACCURACY: lambda row: (-(row.top1 or 0), row.macs), Order.NAME: lambda row: row.name}
-    found.sort(key=keys.get(sort, lambda row: (getattr(row, sort.value), row.name)))
+    selected.sort(key=keys.get(sort, lambda row: (getattr(row, sort.value), row.name)))
     if json:
-        return print_json([dataclasses.asdict(row) for row in found])
-    if not found:
-        return _say_nothing_fits("published weights", "mobilenet-zoo list", pattern, weights())
-    Console().print(_table(found))
+        return print_json([dataclasses.asdict(row) for row in selected])
+    if not selected:
+        return _report_no_match("published weights", "mobilenet-zoo list", pattern, weights())
+    Console().print(_table(selected))
 
 
-def _table(found):
-    """Return a table that fits the terminal: narrow ones go without the columns that say least."""
+def _table(table_rows):
+    """Return a table that fits the terminal. Narrow terminals get only the most important columns."""
     console = Console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("weights", no_wrap=True, overflow="ellipsis", min_width=30)
@@ -136,14 +144,14 @@ def _table(found):
         "top-5": lambda row: _percent(row.top5),
         "source": lambda row: row.source,
     }
-    shown, left = [], console.width - max(len(row.name) for row in found)
+    shown, remaining = [], console.width - max(len(row.name) for row in table_rows)
     for title, cell in columns.items():
-        left -= 2 + max(len(title), *(len(cell(row)) for row in found))
-        if left >= 0 or len(shown) < 3:
+        remaining -= 2 + max(len(title), *(len(cell(row)) for row in table_rows))
+        if remaining >= 0 or len(shown) < 3:
             shown.append(title)
     for title in shown:
         table.add_column(title, justify="left" if title == "source" else "right", no_wrap=True)
-    for row in found:
+    for row in table_rows:
         table.add_row(escape(row.name), *(columns[title](row) for title in shown))
     return table
 
@@ -152,9 +160,9 @@ def _percent(value):
     return "" if value is None else f"{value:.1f}"
 
 
-def _say_nothing_fits(what, command, pattern, names):
+def _report_no_match(what, command, pattern, names):
     hint = did_you_mean(pattern, list(names)) if pattern else ""
-    messages.print(f"No {what} fit.{hint} Widen the filters, or see them all by: {command}", soft_wrap=True)
+    messages.print(f"No {what} match.{hint} Widen the filters, or list all with: {command}", soft_wrap=True)
 
 
 def _list_architectures(pattern, generations, limits, sort, json):
@@ -162,7 +170,9 @@ def _list_architectures(pattern, generations, limits, sort, json):
         name
         for name in matching(registry(), pattern)
         if (not generations or registry()[name].generation in generations)
-        and all(most is None or getattr(figures()[name, 224], field) <= most * unit for most, field, unit in limits)
+        and all(
+            maximum is None or getattr(figures()[name, 224], field) <= maximum * unit for maximum, field, unit in limits
+        )
     ]
     if sort != Order.NAME:
         names.sort(key=lambda name: getattr(figures()[name, 224], sort.value))
@@ -172,7 +182,7 @@ def _list_architectures(pattern, generations, limits, sort, json):
             [{"name": name, "weights": published[name], **figures()[name, 224]._asdict()} for name in names]
         )
     if not names:
-        return _say_nothing_fits("architectures", "mobilenet-zoo list --architectures", pattern, registry())
+        return _report_no_match("architectures", "mobilenet-zoo list --architectures", pattern, registry())
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("architecture", no_wrap=True)
     for title in ("params (M)", "MACs at 224 (M)", "weights"):
@@ -185,10 +195,12 @@ def _list_architectures(pattern, generations, limits, sort, json):
 
 
 def info(
-    name: Annotated[str, typer.Argument(help="Weights such as mobilenetv2_100.ra_in1k, or a model without its tag.")],
+    name: Annotated[
+        str, typer.Argument(help="Published weights such as mobilenetv2_100.ra_in1k, or a model name without a tag.")
+    ],
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show all that is known about published weights or a model, and the lines that load it."""
+    """Show all metadata of published weights or of a model, and the code that loads it."""
     name = without_hub(name)
     base = name.partition(".")[0]
     if name in weights():
@@ -204,30 +216,30 @@ def info(
     table.add_column(overflow="fold")
     for key, value in record.items():
         if value not in (None, [], ""):
-            table.add_row(key.replace("_", " "), escape(_said(value)))
+            table.add_row(key.replace("_", " "), escape(_format_value(value)))
     console = Console()
     console.print(table)
     console.print()
     code = "\n".join(["import mobilenet_zoo", "", *lines])
-    # Printed as text, since a Syntax is cut off at the width of the terminal.
+    # Print plain text, because a Syntax object is cut off at the width of the terminal.
     console.print(Syntax("", "python", background_color="default").highlight(code), soft_wrap=True, end="")
 
 
-def _said(value):
+def _format_value(value):
     if isinstance(value, list):
-        return (", " if isinstance(value[0], float) else "\n").join(_said(part) for part in value)
+        return (", " if isinstance(value[0], float) else "\n").join(_format_value(part) for part in value)
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_said(part)}" for key, part in value.items() if part is not None)
+        return ", ".join(f"{key} {_format_value(part)}" for key, part in value.items() if part is not None)
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _weights_record(name):
     checkpoint = weights()[name]
     evaluations = []
-    for at in checkpoint.evaluations:
-        costs = figures()[name, at.size]
-        scores = {"top1": at.top1, "top5": at.top5}
-        evaluations.append({"size": at.size, "crop": at.crop, **scores, "macs": costs.macs})
+    for evaluation in checkpoint.evaluations:
+        costs = figures()[name, evaluation.size]
+        scores = {"top1": evaluation.top1, "top5": evaluation.top5}
+        evaluations.append({"size": evaluation.size, "crop": evaluation.crop, **scores, "macs": costs.macs})
     return {
         "name": name,
         "generation": _generation(name),
@@ -263,9 +275,9 @@ def _loading_lines(name):
         'images = mobilenet_zoo.preprocessing(model)(["image.jpg"])',
         "mobilenet_zoo.decode_predictions(model.predict(images))"
         if checkpoint.num_classes == 1000
-        else "answers = model.predict(images)",
+        else "outputs = model.predict(images)",
         "",
-        "# the same by its generation",
+        "# Or with the create function of its generation:",
         f"from mobilenet_{generation} import {function}",
         f"model = {function}({', '.join(arguments)})",
     ]
@@ -289,11 +301,11 @@ def _generation(name):
 
 
 def plot(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Written as .png and as .svg.")] = Path(
-        "mobilenets.png"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File of the plot, written as .png and as .svg.")
+    ] = Path("mobilenets.png"),
 ) -> None:
-    """Draw accuracy against multiply-accumulates and parameters, the four generations in color."""
+    """Plot accuracy against multiply-accumulates and parameters, with one color per generation."""
     import_library("matplotlib", "cli", "plot")
     from mobilenet_cli.drawing import draw
 

@@ -1,4 +1,4 @@
-"""How results are printed, and how errors end a command."""
+"""Print results, warnings and errors."""
 
 import base64
 import functools
@@ -19,11 +19,12 @@ messages = Console(stderr=True, highlight=False)
 
 
 def report_errors(command):
-    """Return a command that this library's errors, which say what to do, end as a message in place of a traceback.
+    """Return a command that prints this library's errors as messages instead of tracebacks, and exits with status 2.
 
-    So do the system's own, about files and disks. Any other error is a bug, and keeps its traceback.
+    Errors of the operating system, such as those about files and disks, are printed in the same way. Any other error is
+    a bug and keeps its traceback.
 
-    An error about an argument of the library names the option of the command.
+    An error about an argument of a library function names the command's option instead.
     """
     options = _options_of(command)
 
@@ -31,7 +32,7 @@ def report_errors(command):
     def run(*args, **kwargs):
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = _shown_as_message(warnings.showwarning)
+                warnings.showwarning = _print_as_message(warnings.showwarning)
                 return command(*args, **kwargs)
         except BrokenPipeError:
             raise
@@ -43,25 +44,25 @@ def report_errors(command):
 
 
 def _options_of(command):
-    """Return `{name of a parameter: its option}` of a command."""
-    found = {}
+    """Return `{parameter name: option}` of a command."""
+    options = {}
     for name, parameter in inspect.signature(command).parameters.items():
         for declared in getattr(parameter.annotation, "__metadata__", ()):
             if isinstance(declared, typer.models.OptionInfo):
-                spelled = [decl for decl in declared.param_decls or () if decl.startswith("--")]
-                option = spelled[0].partition("/")[0] if spelled else f"--{name.strip('_').replace('_', '-')}"
-                found[name.strip("_")] = option
-    return found
+                option_names = [decl for decl in declared.param_decls or () if decl.startswith("--")]
+                option = option_names[0].partition("/")[0] if option_names else f"--{name.strip('_').replace('_', '-')}"
+                options[name.strip("_")] = option
+    return options
 
 
 def _with_options(message, options):
-    """Return a message in which the arguments of a command are written as its options.
+    """Return the message with argument names replaced by the command's options.
 
-    A name of one word may be any word elsewhere, and is taken for an argument where it begins the message only.
+    A name that is a single word can also occur as an ordinary word, so it is only replaced at the start of the message.
     """
 
-    def option(found):
-        return options[found[0]]
+    def option(match):
+        return options[match[0]]
 
     for name in options:
         pattern = rf"(?<![\w.-]){name}(?![\w.])" if "_" in name else rf"^{name}(?==)"
@@ -69,52 +70,52 @@ def _with_options(message, options):
     return re.sub("^override ", f"{options['set']} ", message) if "set" in options else message
 
 
-def _shown_as_message(usual):
-    """Show this library's warnings in one line, and others' as usual."""
+def _print_as_message(default):
+    """Return a `showwarning` that prints this library's warnings as one line, and passes all others to `default`."""
 
     def show(message, category, filename, *rest):
         if issubclass(category, MobileNetWarning):
             messages.print(f"[yellow]Warning:[/yellow] {escape(str(message))}", soft_wrap=True)
         else:
-            usual(message, category, filename, *rest)
+            default(message, category, filename, *rest)
 
     return show
 
 
 def print_json(record):
-    """Print what a program would read."""
+    """Print a record as JSON."""
     print(as_json(record, sys.stdout, indent=2))
 
 
 def as_json(record, stream, **options):
-    """Return a record as JSON that `stream` can write: with escapes for letters that its encoding may lack.
+    """Return a record as JSON that `stream` can write, with escapes for characters that its encoding may lack.
 
-    JSON is Unicode, and a file's name need not be. Such a name is written as `printable` shows it, and a field that is
-    the name alone gets another one beside it with the name's own bytes in Base64: `image` and `image_base64`.
+    JSON is Unicode, but the name of a file may not be. Such a name is written as `printable` shows it. A field whose
+    value is such a name gets an additional field with the bytes of the name in Base64: `image` and `image_base64`.
     """
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return json.dumps(_as_unicode(record), ensure_ascii=not encoding.lower().startswith("utf"), **options)
 
 
 def _as_unicode(value):
-    """Return a record in which all texts are Unicode."""
+    """Return the record with all strings as valid Unicode."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, (list, tuple)):
         return [_as_unicode(part) for part in value]
     if not isinstance(value, dict):
         return value
-    found = {}
+    result = {}
     for name, part in value.items():
         name = printable(name) if isinstance(name, str) else name
-        found[name] = _as_unicode(part)
-        if isinstance(part, str) and found[name] != part:
-            found[f"{name}_base64"] = base64.b64encode(_bytes_of(part)).decode("ascii")
-    return found
+        result[name] = _as_unicode(part)
+        if isinstance(part, str) and result[name] != part:
+            result[f"{name}_base64"] = base64.b64encode(_bytes_of(part)).decode("ascii")
+    return result
 
 
 def _bytes_of(text):
     try:
         return os.fsencode(text)
-    except UnicodeEncodeError:  # surrogates that stand for no bytes of a file's name
+    except UnicodeEncodeError:  # The surrogates don't stand for bytes of a file name.
         return text.encode("utf-8", "surrogatepass")

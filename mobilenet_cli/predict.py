@@ -1,4 +1,4 @@
-"""`predict` and `features`: a model on images from disk."""
+"""`predict` and `features`: run a model on images from disk."""
 
 import contextlib
 import csv
@@ -27,23 +27,23 @@ from mobilenet_runtime import decode_predictions, reading
 from mobilenet_runtime.class_names import imagenet_classes
 from mobilenet_runtime.file_formats import ENDINGS
 
-Images = Annotated[list[str], typer.Argument(help="Files, folders (with all below them) and patterns.")]
+Images = Annotated[list[str], typer.Argument(help="Image files, folders (searched recursively) and patterns.")]
 ModelName = Annotated[
     str,
     typer.Option(
         "--model",
         "-m",
-        help="Weights as `list` names them, a model's name for its best ones, a .keras file, a folder of "
-        "save_pretrained, or a repository on the Hugging Face Hub, user/name. `predict` also takes an exported file: "
+        help="Name of published weights (see `list`), a model's name for its best weights, a .keras file, a folder of "
+        "save_pretrained, or a repository on the Hugging Face Hub (user/name). `predict` also takes an exported file: "
         f"{', '.join(ENDINGS)} or the folder of a SavedModel.",
     ),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", "-b", help="Images that the model takes at once.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", "-b", help="Number of images per batch.")]
 DEFAULT_MODEL = "mobilenetv4_conv_small.e2400_r224_in1k"
 
 
 class Format(StrEnum):
-    """How `predict` prints."""
+    """Values of `--format`."""
 
     TABLE = "table"
     CSV = "csv"
@@ -53,46 +53,52 @@ class Format(StrEnum):
 def predict(
     images: Images,
     model: ModelName = DEFAULT_MODEL,
-    top: Annotated[int, typer.Option(help="How many classes to give for each image.")] = 5,
+    top: Annotated[int, typer.Option(help="Number of classes to show for each image.")] = 5,
     batch_size: BatchSize = 32,
-    format: Annotated[Format, typer.Option("--format", "-f", help="table, csv or jsonl (JSON lines).")] = Format.TABLE,
-    json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file in place of the terminal.")] = None,
+    format: Annotated[
+        Format, typer.Option("--format", "-f", help="Output format: table, csv or jsonl (JSON Lines).")
+    ] = Format.TABLE,
+    json: Annotated[bool, typer.Option("--json", help="Same as --format jsonl.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write instead of standard output.")
+    ] = None,
 ) -> None:
-    """Say what images show.
+    """Predict the classes of images.
 
-    `mobilenet-zoo predict photos/ 'more/*.jpg' --model mobilenetv4_conv_medium --format csv -o answers.csv`
+    `mobilenet-zoo predict photos/ 'more/*.jpg' --model mobilenetv4_conv_medium --format csv -o predictions.csv`
 
     An image that can't be read is reported and skipped; the exit status is then 1.
     """
     integer("--top", top, 1)
     integer("--batch-size", batch_size, 1)
     check_name("--model", model)
-    paths, absent = find(images)
+    paths, missing_count = find_images(images)
     classifier = exported_classifier(model) if is_exported_name(model) else keras_classifier(model)
-    answers = []
+    outputs = []
 
     def keep(batch_paths, values):
-        answers.extend(zip(batch_paths, classifier.probabilities(values), strict=True))
+        outputs.extend(zip(batch_paths, classifier.probabilities(values), strict=True))
 
-    failed = absent + run(classifier.predict, classifier.transform, paths, batch_size, keep)
-    found = [(path, decode_predictions(values, top, _names(classifier, len(values)))) for path, values in answers]
-    if found:
+    failed = missing_count + run(classifier.predict, classifier.transform, paths, batch_size, keep)
+    predictions = [
+        (path, decode_predictions(values, top, _class_names(classifier, len(values)))) for path, values in outputs
+    ]
+    if predictions:
         with _opened(output) as stream:
-            _WRITERS[Format.JSONL if json else format](found, stream)
-    end(failed)
+            _WRITERS[Format.JSONL if json else format](predictions, stream)
+    exit_if_failed(failed)
 
 
 def features(
     images: Images,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .npz file to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, an .npz.")],
     model: ModelName = DEFAULT_MODEL,
     batch_size: BatchSize = 32,
 ) -> None:
-    """Write what the model sees in images: the vector after the pool, before the classifier.
+    """Write the feature vectors of images: the outputs of the pooling layer before the classifier.
 
-    The file holds `paths` and `features`, a row an image, for nearest neighbors, clustering or a classifier of your
-    own:
+    The file contains `paths` and `features`, with one row per image, for nearest neighbors, clustering or your own
+    classifier:
 
     `mobilenet-zoo features photos/ -o photos.npz`
 
@@ -101,10 +107,12 @@ def features(
     if output.suffix != ".npz":
         raise ArgumentError(f"--output={output} is not allowed: the file must end with .npz.")
     if is_exported_name(model):
-        raise ArgumentError(f"{model} is an exported file, which gives what it was exported with: name a Keras model.")
+        raise ArgumentError(
+            f"{model} is an exported file, which has only the outputs of its export: name a Keras model."
+        )
     integer("--batch-size", batch_size, 1)
     check_name("--model", model)
-    found, absent = find(images)
+    image_paths, missing_count = find_images(images)
     extractor = feature_model(load(model))
     paths, rows = [], []
 
@@ -112,22 +120,23 @@ def features(
         paths.extend(batch_paths)
         rows.append(values)
 
-    failed = absent + run(extractor.predict_on_batch, zoo().preprocessing(extractor), found, batch_size, keep)
+    transform = zoo().preprocessing(extractor)
+    failed = missing_count + run(extractor.predict_on_batch, transform, image_paths, batch_size, keep)
     if rows:
         with whole_file(output) as part:
             np.savez(part, paths=np.array(paths), features=np.concatenate(rows), model=np.array(model))
         print(f"{len(paths)} × {rows[0].shape[-1]} features written to {output}.")
-    end(failed)
+    exit_if_failed(failed)
 
 
 def check_name(argument: str, name: str) -> None:
-    """Raise the `ValueError` for a name that no model has, before a framework is loaded."""
+    """Raise a `ValueError` for a name that no model has, before a framework is loaded."""
     if not is_exported_name(name):
         check_model(argument, name)
 
 
 def load(name):
-    """Return the model that `--model` names."""
+    """Return the Keras model that a value of `--model` names."""
     check_name("model", name)
     mobilenet_zoo = zoo()
     if Path(name).suffix == ".keras":
@@ -140,29 +149,33 @@ def load(name):
 
 
 def feature_model(model):
-    """Return the part of `model` up to its pool, which gives a vector for each image."""
+    """Return the part of `model` up to its pooling layer, which returns one vector per image."""
     import keras
 
     from mobilenet_common.facts import facts_of, remember
 
     x = _features(model)
-    if len(x.shape) == 4:  # a pool that keeps its axes
+    if len(x.shape) == 4:  # The pooling layer keeps the spatial dimensions.
         x = keras.layers.Flatten()(x)
     return remember(keras.Model(model.inputs[0], x, name=model.name), facts_of(model))
 
 
 def _features(model):
-    """Return the tensor of a model's features: what its last global pool gives, or what its MobileNet gives, pooled."""
+    """Return the feature tensor of a model.
+
+    This is the output of the last global pooling layer, or the features of the last nested MobileNet if that comes
+    later. Without either, it is the output of the model, averaged over its positions if it is a feature map.
+    """
     import keras
 
     from mobilenet_common.nesting import as_functional, calls, stem_of
     from mobilenet_zoo.exporting.prepared import data_format_of
 
-    pools = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
+    pooling_layers = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
     model = as_functional(model, "features")
     x = model.outputs[0]
     for layer, inputs, outputs in reversed(calls(model)):
-        if isinstance(layer, pools):
+        if isinstance(layer, pooling_layers):
             return outputs[0]
         if isinstance(layer, keras.Model) and stem_of(layer) is not None:
             features = keras.Model(layer.inputs, _features(layer))
@@ -173,65 +186,65 @@ def _features(model):
 
 
 def keras_classifier(name):
-    """Return the Keras model that `--model` names, as a classifier."""
+    """Return the Keras model that a value of `--model` names, as a classifier."""
     model = load(name)
     return importlib.import_module("mobilenet_zoo.evaluation").KerasClassifier(model)
 
 
-def _names(classifier, outputs):
-    """Return the names of the classes, or None for those of ImageNet."""
+def _class_names(classifier, outputs):
+    """Return the names of the classes, or None for ImageNet's names."""
     names, imagenet = classifier.class_names, len(imagenet_classes())
     if names is None and outputs not in (imagenet, imagenet + 1):
         names = [f"class {i}" for i in range(outputs)]
     return names
 
 
-def find(places):
-    """Find images; report each of `places` that has none.
+def find_images(sources):
+    """Find images, and report each file, folder or pattern of `sources` without images.
 
     Returns:
-        `(paths, absent)`: the paths of the images, and how many of `places` do not exist or have no images.
+        A tuple `(paths, missing_count)`: the paths of the images, and the number of `sources` without any image.
 
     Raises:
-        ValueError: No place has an image, and none is the name of a file.
-        typer.Exit: No file that is named exists.
+        ValueError: If there are no images, and none of `sources` is the name of a missing file.
+        typer.Exit: If there are no images, and at least one of `sources` is the name of a missing file.
     """
-    paths, reasons, named = {}, [], False
-    for place in places:
-        found = reading.find_images([place])
-        if found == [place] and not os.path.exists(place):
-            reasons.append(f"{place} does not exist.")
-            named = True
-        elif not found:
-            reasons.append(f"{place} has no images." if os.path.isdir(place) else f"{place} matches no file.")
+    paths, reasons, has_missing_file = {}, [], False
+    for source in sources:
+        matches = reading.find_images([source])
+        if matches == [source] and not os.path.exists(source):
+            reasons.append(f"{source} does not exist.")
+            has_missing_file = True
+        elif not matches:
+            reasons.append(f"{source} has no images." if os.path.isdir(source) else f"{source} matches no file.")
         else:
-            paths.update(dict.fromkeys(found))
-    if not paths and not named:
-        raise ArgumentError(f"There are no images in {', '.join(places)}: name files, folders or patterns.")
+            paths.update(dict.fromkeys(matches))
+    if not paths and not has_missing_file:
+        raise ArgumentError(f"There are no images in {', '.join(sources)}: name files, folders or patterns.")
     for reason in reasons:
         messages.print(f"[yellow]skipped:[/yellow] {escape(reason)}", soft_wrap=True)
     if not paths:
-        end(len(reasons))
+        exit_if_failed(len(reasons))
     return list(paths), len(reasons)
 
 
 def run(predict, transform, paths, batch_size, keep):
-    """Call `keep(paths, outputs)` for each batch of images; return how many could not be read."""
+    """Call `keep(paths, outputs)` for each batch of images. Return the number of images that could not be read."""
     failed = 0
     with progress() as bar:
         task = bar.add_task("images", total=len(paths))
-        for good, outputs, failures in reading.run(predict, transform, paths, batch_size):
-            if good:
-                keep(good, outputs)
+        for batch_paths, outputs, failures in reading.run(predict, transform, paths, batch_size):
+            if batch_paths:
+                keep(batch_paths, outputs)
             for error in failures:
                 bar.console.print(f"[yellow]skipped:[/yellow] {escape(str(error))}", soft_wrap=True)
             failed += len(failures)
-            bar.advance(task, len(good) + len(failures))
+            bar.advance(task, len(batch_paths) + len(failures))
     return failed
 
 
 def progress():
-    """Return a bar for how many images are done."""
+    """Return a progress bar for the number of images."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal)
 
@@ -245,12 +258,12 @@ def _opened(output):
         yield stream
 
 
-def _write_table(found, stream):
+def _write_table(rows, stream):
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("image", overflow="fold")
     table.add_column("class", overflow="fold")
     table.add_column("probability", justify="right", no_wrap=True)
-    for path, predictions in found:
+    for path, predictions in rows:
         for i, prediction in enumerate(predictions):
             table.add_row(
                 "" if i else escape(printable(path)), escape(prediction.name), f"{prediction.probability:.1%}"
@@ -258,16 +271,16 @@ def _write_table(found, stream):
     Console(file=stream).print(table)
 
 
-def _write_csv(found, stream):
+def _write_csv(rows, stream):
     writer = csv.writer(stream)
     writer.writerow(("image", "rank", "id", "name", "probability"))
-    for path, predictions in found:
+    for path, predictions in rows:
         for rank, prediction in enumerate(predictions, 1):
             writer.writerow((printable(path), rank, prediction.id, prediction.name, f"{prediction.probability:.6g}"))
 
 
-def _write_jsonl(found, stream):
-    for path, predictions in found:
+def _write_jsonl(rows, stream):
+    for path, predictions in rows:
         record = {"image": path, "predictions": [prediction._asdict() for prediction in predictions]}
         stream.write(as_json(record, stream) + "\n")
 
@@ -275,8 +288,8 @@ def _write_jsonl(found, stream):
 _WRITERS = {Format.TABLE: _write_table, Format.CSV: _write_csv, Format.JSONL: _write_jsonl}
 
 
-def end(failed: int) -> None:
-    """End with status 1 if images could not be read, and say how many."""
+def exit_if_failed(failed: int) -> None:
+    """Exit with status 1 if some images could not be read, and print how many."""
     if failed:
         messages.print(f"{failed} of the images could not be read.")
         raise typer.Exit(1)

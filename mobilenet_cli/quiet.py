@@ -1,8 +1,8 @@
-"""What frameworks log: held back while a command runs, and shown where it fails for a framework's reason.
+"""Hide the frameworks' log messages while a command runs, and show them if the command fails in a framework.
 
-TensorFlow and others write to the file descriptor of standard error from C++, before any setting of theirs can be made,
-and as much may matter when something breaks. So standard error goes to a process that keeps the last lines. It prints
-them when it is told to, or when this process dies.
+TensorFlow and others write to the file descriptor of standard error from C++, even before their log level can be set,
+and these messages can matter if something breaks. So standard error is redirected to a child process that keeps the
+last lines. The child process prints them on request, or when this process dies.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from mobilenet_common.errors import MobileNetError, MobileNetWarning
 _FRAMEWORKS = {"ai_edge_litert", "ai_edge_quantizer", "grain", "jax", "jaxlib", "keras", "nncf", "onnx", "onnxruntime"}
 _FRAMEWORKS |= {"onnxscript", "openvino", "orbax", "tensorflow", "torch"}
 _SHOW = "\0show\n"
-_BELOW_ALL = -1  # a level that no handler takes
-_HOLDER = f"""if True:
+_BELOW_ALL_LEVELS = -1  # a log level that no handler prints
+_BUFFER_PROGRAM = f"""if True:
     import collections, signal, sys
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
@@ -36,40 +36,40 @@ _HOLDER = f"""if True:
         sys.stdout.buffer.write(b"Messages from the frameworks:\\n")
         sys.stdout.buffer.writelines(lines)
 """
-_EXPECTED = (MobileNetError, OSError, typer.Exit, typer.Abort)  # others end in a traceback
-_open = []
+_EXPECTED = (MobileNetError, OSError, typer.Exit, typer.Abort)  # all other exceptions end with a traceback
+_active_captures = []
 
 
 def quiet(command):
-    """Return a command during which only its own lines reach the terminal.
+    """Return a command that hides the log messages of the frameworks.
 
-    What frameworks log is shown where the command fails in one of them. A user who sets TF_CPP_MIN_LOG_LEVEL to 0 or 1
-    wants to see it, and does.
+    The messages are shown if the command fails in a framework. They are never hidden if TF_CPP_MIN_LOG_LEVEL is 0 or 1,
+    because then the user wants to see them.
     """
 
     @functools.wraps(command)
     def run(*args, **kwargs):
-        with _held():
+        with _captured_stderr():
             try:
                 return command(*args, **kwargs)
             except Exception as error:
-                _close(show=not isinstance(error, _EXPECTED) or _is_a_frameworks(error))
+                _close(show=not isinstance(error, _EXPECTED) or _is_framework_error(error))
                 raise
 
     return run
 
 
 def release() -> None:
-    """Let everything through again, as for processes that hold back their own lines."""
+    """Stop hiding messages, for example before starting processes that hide their own messages."""
     _close(show=False)
 
 
 @contextlib.contextmanager
-def _held():
-    wanted = os.environ.get("TF_CPP_MIN_LOG_LEVEL") in ("0", "1")
-    if not wanted and not _open and sys.stderr is not None:  # as in a program without a console
-        with contextlib.suppress(OSError):  # standard error is closed
-            _open.append(_Hold())
+def _captured_stderr():
+    is_verbose = os.environ.get("TF_CPP_MIN_LOG_LEVEL") in ("0", "1")
+    if not is_verbose and not _active_captures and sys.stderr is not None:  # `stderr` is None without a console.
+        with contextlib.suppress(OSError):  # Standard error is closed.
+            _active_captures.append(_StderrCapture())
     try:
         yield
     finally:
@@ -77,23 +77,23 @@ def _held():
 
 
 def _close(show):
-    if _open:
-        _open.pop().close(show)
+    if _active_captures:
+        _active_captures.pop().close(show)
 
 
-class _Hold:
-    """Standard error while it is held back; Python's own `sys.stderr` goes on to the terminal."""
+class _StderrCapture:
+    """Redirection of standard error to a child process. Python's own `sys.stderr` still writes to the terminal."""
 
     def __init__(self):
         sys.stderr.flush()
         self._terminal = os.dup(2)
-        command = [sys.executable, "-I", "-S", "-c", _HOLDER]
+        command = [sys.executable, "-I", "-S", "-c", _BUFFER_PROGRAM]
         try:
-            self._holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self._terminal)
+            self._buffer_process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self._terminal)
         except OSError:
             os.close(self._terminal)
             raise
-        pipe: Any = self._holder.stdin
+        pipe: Any = self._buffer_process.stdin
         os.dup2(pipe.fileno(), 2)
         pipe.close()
         self._stderr, self._factory, self._showwarning = sys.stderr, logging.getLogRecordFactory(), warnings.showwarning
@@ -104,7 +104,7 @@ class _Hold:
         warnings.showwarning = self._warn
 
     def close(self, show):
-        """Put everything back, and print the lines that were held if asked to."""
+        """Restore standard error, logging and warnings. If `show`, print the captured lines first."""
         logging.setLogRecordFactory(self._factory)
         warnings.showwarning = self._showwarning
         if sys.stderr is not self._stderr:
@@ -113,21 +113,21 @@ class _Hold:
         if show:
             _write(_SHOW)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._holder.wait(timeout=5)
-        self._holder.kill()  # before its input ends, which makes it print
-        self._holder.wait()
+                self._buffer_process.wait(timeout=5)
+        self._buffer_process.kill()  # Kill it before its input ends, because that makes it print.
+        self._buffer_process.wait()
         os.dup2(self._terminal, 2)
         os.close(self._terminal)
 
     def _record(self, name, *args, **kwargs):
-        """Make a log record that is held, and that no handler prints."""
+        """Create a log record that is captured and that no handler prints."""
         record = self._factory(name, *args, **kwargs)
         try:
             text = record.getMessage()
-        except Exception:  # a mistake in somebody's call
+        except Exception:  # The arguments of the log call don't fit its message.
             text = str(record.msg)
         _write(f"{record.levelname}:{name}: {text}\n")
-        record.levelno = _BELOW_ALL
+        record.levelno = _BELOW_ALL_LEVELS
         return record
 
     def _warn(self, message, category, filename, lineno, file=None, line=None):
@@ -138,19 +138,19 @@ class _Hold:
 
 
 def _write(text):
-    with contextlib.suppress(OSError):  # the holder was killed
+    with contextlib.suppress(OSError):  # The child process was killed.
         os.write(2, text.encode("utf-8", "backslashreplace"))
 
 
 def _descriptor(stream):
     try:
         return stream.fileno()
-    except (AttributeError, OSError, ValueError):  # one without a file, as in a test or a notebook
+    except (AttributeError, OSError, ValueError):  # The stream has no file, as in a test or a notebook.
         return None
 
 
-def _is_a_frameworks(error):
-    """Return whether an error, or the one that caused it, was raised in a framework."""
+def _is_framework_error(error):
+    """Return whether an error or its cause was raised in a framework."""
     return any(cause is not None and _FRAMEWORKS & set(_origins(cause)) for cause in (error, error.__cause__))
 
 

@@ -1,4 +1,4 @@
-"""Standard output and error as the commands need them: they show every name, and their reader may leave early."""
+"""Make standard output and error able to print any name, and allow their reader to close them early."""
 
 import codecs
 import contextlib
@@ -9,15 +9,15 @@ from collections.abc import Iterator
 
 from mobilenet_common.errors import printable
 
-_CLOSED = 1  # exit status where the reader of the output has gone, as Python's own tools have it
+_CLOSED = 1  # exit status if the reader has closed the output, as in Python's own tools
 
 
 @contextlib.contextmanager
-def prepared() -> Iterator[None]:
-    """Let standard output and error show what they have no letters for as escapes, and end quietly once closed."""
+def configured_streams() -> Iterator[None]:
+    """Make standard output and error escape characters that they can't encode, and exit quietly if they are closed."""
     codecs.register_error("mobilenet-zoo", _escaped)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # None where it is closed from the start
+        if isinstance(stream, io.TextIOWrapper):  # It is None if it was closed from the start.
             stream.reconfigure(errors="mobilenet-zoo")
     try:
         try:
@@ -26,7 +26,7 @@ def prepared() -> Iterator[None]:
             for stream in filter(None, (sys.stdout, sys.stderr)):
                 stream.flush()
     except BrokenPipeError:
-        # What is still in the buffers goes nowhere, or Python would report it when it ends.
+        # Discard what is left in the buffers, because Python would otherwise report it at exit.
         for stream in filter(None, (sys.stdout, sys.stderr)):
             try:
                 stream.flush()

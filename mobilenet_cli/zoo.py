@@ -1,6 +1,6 @@
-"""What the commands use of `mobilenet_zoo`, which is imported when a command first needs it.
+"""Import `mobilenet_zoo` when a command first needs it.
 
-With it come Keras and a backend, which take seconds, and which somebody who only runs exported files needn't have.
+The import also loads Keras and a backend, which takes seconds. Commands that only run exported files don't need them.
 """
 
 import functools
@@ -15,9 +15,9 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def choose_backend() -> None:
-    """Set KERAS_BACKEND to an installed one if nobody has chosen, and end the command where nothing is installed.
+    """Set KERAS_BACKEND to an installed backend if none is configured, and exit if none is installed.
 
-    Keras's own choice, without settings, is TensorFlow, and fails where that isn't installed.
+    Without a configured backend, Keras itself chooses TensorFlow and fails if TensorFlow isn't installed.
     """
     if not _is_installed("keras"):
         sys.exit("mobilenet-zoo needs Keras for this: pip install keras.")
@@ -39,17 +39,17 @@ def _is_installed(name):
     return importlib.util.find_spec(name) is not None
 
 
-def prepare_to_repeat() -> None:
-    """Let TensorFlow, before it starts, run operations in one order, so that a run can be repeated to the last bit."""
+def fix_operation_order() -> None:
+    """Make TensorFlow run operations in a fixed order, so that runs are bit-identical. Call this before it starts."""
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 
 def begin_with_huge_pages() -> None:
-    """Start this program anew, with the same process id, where glibc does not ask for huge pages yet.
+    """Restart this program, with the same process id, so that glibc uses huge pages.
 
-    A step of training takes hundreds of megabytes and gives them back, which in pages of 4 kB is a good part of its
-    time (docs/benchmarks.md). glibc reads the variable when a program starts. One that is set already, also to
-    nothing, stays as it is.
+    A training step allocates and frees hundreds of megabytes. With pages of 4 kB, this takes a large part of the step's
+    time (docs/benchmarks.md). glibc reads GLIBC_TUNABLES at program start. If the variable is set already, even to an
+    empty string, nothing changes.
     """
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
@@ -58,6 +58,6 @@ def begin_with_huge_pages() -> None:
 
 @functools.cache
 def zoo():
-    """Return the package `mobilenet_zoo`, under a backend that is installed."""
+    """Return the package `mobilenet_zoo`, imported with an installed backend."""
     choose_backend()
     return importlib.import_module("mobilenet_zoo")

@@ -1,6 +1,6 @@
-"""What runs where a model is used and Keras needn't be: images made ready, exported files run, predictions named.
+"""Run exported models without Keras: image preprocessing, exported files in their runtimes, decoded predictions.
 
-Needs NumPy and Pillow, and for an exported file the library that runs its format.
+Requires NumPy and Pillow. An exported file also requires the library that runs its format.
 """
 
 from mobilenet_runtime.class_names import Prediction, decode_predictions

@@ -1,4 +1,4 @@
-"""What a classifier's predictions mean."""
+"""Decode a classifier's outputs into class names and probabilities."""
 
 import functools
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from mobilenet_runtime.images import as_numpy
 
 
 class Prediction(NamedTuple):
-    """One class that an image may show.
+    """A predicted class of an image.
 
     Attributes:
-        id: The WordNet synset of an ImageNet class, such as `"n02504458"`; of other classes the number.
-        name: For people.
-        probability: As the model gave it.
+        id: WordNet synset of an ImageNet class, such as `"n02504458"`; for other classes, the class number as a string.
+        name: Human-readable name of the class.
+        probability: Probability that the model assigns to the class.
     """
 
     id: str
@@ -28,20 +28,20 @@ class Prediction(NamedTuple):
 def decode_predictions(
     probabilities: np.ndarray, top: int = 5, class_names: Sequence[str] | str | None = None
 ) -> list[Any]:
-    """Return the likeliest classes of each image.
+    """Return the most likely classes of each image.
 
     Args:
-        probabilities: `(batch, classes)`, or `(classes,)` of one image; of any backend.
-        top: How many classes to give, at least 1.
-        class_names: A name for each class; None for those of ImageNet-1k, in the order of its synsets. Before its
-            thousand there may be one for the background, as in TF-Slim's and transformers' models.
+        probabilities: Array or tensor of any backend, of shape `(batch, classes)`, or `(classes,)` for one image.
+        top: Number of classes to return for each image, at least 1.
+        class_names: A name for each class. None uses the classes of ImageNet-1k in the order of their synsets,
+            optionally preceded by a background class, as in the models of TF-Slim and transformers.
 
     Returns:
-        A list with a list of `top` `Prediction`s for each image, the likeliest first; for one image without a
-        batch, that list alone.
+        A list with one list of `top` `Prediction`s per image, most likely first. For a single image without a batch
+        axis, only its list of `Prediction`s.
 
     Raises:
-        ValueError: The classes are not as many as the names, or `top` is less than 1.
+        ValueError: If the number of classes and the number of names differ, or if `top` is less than 1.
     """
     values = as_numpy(probabilities)
     if class_names is not None:
@@ -53,8 +53,8 @@ def decode_predictions(
     if values.ndim not in (1, 2) or values.shape[-1] != len(classes):
         hint = " Pass your own names as class_names." if class_names is None else ""
         raise ArgumentError(
-            f"probabilities of shape {values.shape} are not allowed: they must be (batch, {len(classes)}), as there "
-            f"are {len(classes)} class names.{hint}"
+            f"probabilities of shape {values.shape} are not allowed: they must be (batch, {len(classes)}), since "
+            f"there are {len(classes)} class names.{hint}"
         )
     top = min(integer("top", top, 1), len(classes))
     if values.ndim == 1:
@@ -72,7 +72,7 @@ def _decoded(row, top, classes):
 
 @functools.cache
 def imagenet_classes():
-    """Return `[(synset, name)]` of ImageNet-1k's classes, in the order of the classifier's outputs."""
+    """Return `[(synset, name)]` of the ImageNet-1k classes, in the order of a classifier's outputs."""
     text = resources.files("mobilenet_runtime").joinpath("imagenet1k_classes.tsv").read_text("utf-8")
     rows = [line.split("\t") for line in text.splitlines() if line]
     return [(row[1], row[2]) for row in rows if row[0].isdigit()]

@@ -1,4 +1,4 @@
-"""An exported file as a classifier: images in, probabilities of classes out."""
+"""Classifiers in exported files, which turn images into class probabilities."""
 
 import numpy as np
 
@@ -8,11 +8,11 @@ from mobilenet_runtime.measure import measure, size_of
 from mobilenet_runtime.runtimes import load
 from mobilenet_runtime.transform import Preprocessing
 
-_CROP, _INTERPOLATION, _HALF = 0.875, "bicubic", 0.5  # as for a model that nothing is known about
+_CROP, _INTERPOLATION, _HALF = 0.875, "bicubic", 0.5  # preprocessing assumed for files without metadata
 
 
 def softmax(values):
-    """Return probabilities of logits, along the last axis."""
+    """Return the softmax of logits over the last axis."""
     values = np.exp(values - values.max(-1, keepdims=True))
     return values / values.sum(-1, keepdims=True)
 
@@ -20,17 +20,21 @@ def softmax(values):
 class ExportedClassifier:
     """A classifier in an exported file.
 
+    Args:
+        path: Path of the exported file, or of the folder of a SavedModel.
+
     Attributes:
-        model: The `Exported`.
-        name: Of the model, else the file's path.
+        model: The `Exported` model.
+        name: Name of the model, or the path of a file without metadata.
         runtime: Name and version of the library that runs the file.
-        transform: The `Preprocessing` of its images.
-        class_names: Its classes', or None where it says none, or where they are ImageNet's, which have synsets.
-        assumed: What had to be assumed, as a sentence, or None.
+        transform: `Preprocessing` for the model's images.
+        class_names: Names of the classes, or None if the file has no names or has those of ImageNet, whose classes
+            are also known by their synsets.
+        assumed: Sentence that says what is assumed about a file without metadata, or None.
 
     Raises:
-        ValueError: The file can't be run, or is no classifier.
-        RuntimeMissing: The library that runs it is not installed.
+        ValueError: If the file can't be run, or is not a classifier.
+        RuntimeMissing: If the library that runs the file is not installed.
     """
 
     def __init__(self, path):
@@ -41,8 +45,8 @@ class ExportedClassifier:
         self.assumed = None
         if len(self.model.output_names) != 1:
             raise ArgumentError(
-                f"{path} gives {', '.join(self.model.output_names)}: a classifier gives one output, the probabilities "
-                "or logits of classes."
+                f"{path} has the outputs {', '.join(self.model.output_names)}, but a classifier has one output: the "
+                "probabilities or logits of its classes."
             )
         if self._metadata is None:
             *_, channels = self.model.image_shape
@@ -50,50 +54,55 @@ class ExportedClassifier:
             self.transform = Preprocessing(self.model.size, _CROP, _INTERPOLATION, half, half, channels or 3)
             self.class_names = None
             self.assumed = (
-                f"{path} has no metadata: its images are taken to be normalized to -1..1, its classes to be "
-                "ImageNet's if they are as many."
+                f"{path} has no metadata: images are normalized to -1..1, and the classes are assumed to be those of "
+                "ImageNet if their number matches."
             )
         elif self._metadata.gives == "features":
-            raise self._no_classifier()
+            raise self._not_a_classifier_error()
         else:
             self.transform = self._metadata.transform()
             self.class_names = None if _are_imagenet(self._metadata.class_names) else self._metadata.class_names
 
     def predict(self, images):
-        """Return the file's outputs to a batch of images, `(batch, classes)`."""
+        """Return the outputs for a batch of images, of shape `(batch, classes)`."""
         values = self.model(images)
         if isinstance(values, dict) or values.ndim != 2:
-            raise self._no_classifier()
+            raise self._not_a_classifier_error()
         return values
 
     def probabilities(self, values):
-        """Return outputs as probabilities; without metadata, values that can't be probabilities count as logits."""
+        """Convert outputs to probabilities.
+
+        Outputs of a file without metadata are treated as logits if they can't be probabilities.
+        """
         if self._metadata is not None:
             return softmax(values) if self._metadata.gives == "logits" else values
-        # A file that computes in 8 bits is some hundredths away from a sum of 1.
-        given = values.min() >= 0 and np.abs(values.sum(-1) - 1).max() < 0.1
-        return values if given else softmax(values)
+        # The probabilities of an int8 model may miss a sum of 1 by a few hundredths.
+        are_probabilities = values.min() >= 0 and np.abs(values.sum(-1) - 1).max() < 0.1
+        return values if are_probabilities else softmax(values)
 
     def measured(self, image, runs):
-        """Measure the file in a process of its own.
+        """Measure the speed and memory of the model in a separate process.
 
         Args:
-            image: `(1, height, width, channels)` in float32.
-            runs: Single runs that the latency is the median of, at least 1.
+            image: float32 array of shape `(1, height, width, channels)`.
+            runs: Number of runs whose median is the latency, at least 1.
 
         Returns:
-            `(latency_ms, batch, peak_memory_mb)`; the batch is what a run takes, the memory None where it isn't known.
+            A tuple `(latency_ms, batch, peak_memory_mb)`: the latency of one run in milliseconds, the batch size of
+            that run, and the peak memory in units of 1e6 bytes, or None if the system doesn't report it.
         """
         record, _ = measure(self.model.path, images=image, runs=runs)
         return record["latency_ms"], self.model.batch_size or 1, record["peak_memory_mb"]
 
     def costs(self):
-        """Return `{what: number}` of the file: its operations and its bytes."""
+        """Return the number of operations and the file size as `{"operations": ..., "bytes": ...}`."""
         return {"operations": sum(self.model.operations().values()), "bytes": size_of(self.model.path)}
 
-    def _no_classifier(self):
+    def _not_a_classifier_error(self):
         return ArgumentError(
-            f"{self.model.path} gives features, not classes: a classifier is needed, which was exported with its top."
+            f"{self.model.path} outputs features, not classes: pass a classifier, exported with its classification "
+            "head."
         )
 
 

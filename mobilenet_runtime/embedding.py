@@ -1,4 +1,4 @@
-"""Writing metadata into a finished file, each format's own way, so that others' tools read them too."""
+"""Write metadata into exported files, in the way of each format, so that other tools can read it too."""
 
 import json
 import zipfile
@@ -11,29 +11,30 @@ from mobilenet_common.types import PathLike
 from mobilenet_common.writing import folder_beside, replace_all
 from mobilenet_runtime.metadata import FILE, KEY, Metadata
 from mobilenet_runtime.runtimes import format_of
-from mobilenet_runtime.runtimes.base import imported, refusals
+from mobilenet_runtime.runtimes.base import imported, opening_errors
 
 LABELS = "labels.txt"
 
 
 def embed(path: PathLike, metadata: Metadata) -> None:
-    """Put metadata into an exported file in place of those that it has; what it computes stays the same bit by bit.
+    """Write metadata into an exported file, replacing any metadata that the file has.
 
-    The file is written anew beside the old one and takes its place when it is whole.
+    The model's outputs stay bit-identical. A new file is written next to the old one, and replaces it once it is
+    complete.
 
     Args:
-        path: A `.tflite`, `.onnx`, `.xml` or `.pt2` file, or the folder of a SavedModel.
-        metadata: A `Metadata`.
+        path: Path of a `.tflite`, `.onnx`, `.xml` or `.pt2` file, or the folder of a SavedModel.
+        metadata: The `Metadata` to write.
 
     Raises:
-        ValueError: There is no such file, or its kind is unknown.
-        RuntimeFailure: The file is damaged, or of a kind that can't be written anew.
-        RuntimeMissing: The library that reads and writes the format is not installed.
+        ValueError: If the file doesn't exist or its format is unknown.
+        RuntimeFailure: If the file is damaged or can't be rewritten.
+        RuntimeMissing: If the library that reads and writes the format is not installed.
     """
     path = Path(path)
     format = format_of(path)
     with folder_beside(path) as folder:
-        with refusals(path, format.library):
+        with opening_errors(path, format.library):
             parts = _WRITERS[format.name](path, metadata, folder)
         replace_all(*zip(*parts, strict=True))
 
@@ -42,16 +43,17 @@ def _litert(path, metadata, folder):
     schema = imported("ai_edge_litert.schema_py_generated")
     content = path.read_bytes()
     if content[4:8] != b"TFL3":
-        raise ArgumentError("it is no LiteRT file")
+        raise ArgumentError("it is not a LiteRT file")
     model = schema.ModelT.InitFromPackedBuf(content)
     for buffer in model.buffers:
-        if buffer.offset:  # behind the graph, where ai-edge-quantizer puts weights; their places change with the graph
+        # ai-edge-quantizer stores weights after the graph. Their offsets change with the graph, so move them into it.
+        if buffer.offset:
             buffer.data = np.frombuffer(content, "uint8", buffer.size, buffer.offset)
             buffer.offset = buffer.size = 0
     table = np.frombuffer(_litert_table(metadata, _litert_outputs(model)), "uint8")
-    found = [entry for entry in model.metadata or [] if entry.name == b"TFLITE_METADATA"]
-    if found:
-        model.buffers[found[0].buffer].data = table
+    existing = [entry for entry in model.metadata or [] if entry.name == b"TFLITE_METADATA"]
+    if existing:
+        model.buffers[existing[0].buffer].data = table
     else:
         entry = schema.MetadataT()
         entry.name, entry.buffer = "TFLITE_METADATA", len(model.buffers)
@@ -64,12 +66,12 @@ def _litert(path, metadata, folder):
     part.write_bytes(builder.Output())
     with zipfile.ZipFile(part, "a") as archive:
         for name, text in _litert_files(path, metadata).items():
-            archive.writestr(zipfile.ZipInfo(name), text)  # uncompressed, as LiteRT reads them, and without a date
+            archive.writestr(zipfile.ZipInfo(name), text)  # uncompressed, as LiteRT requires, and undated
     return [(part, path)]
 
 
 def _litert_files(path, metadata):
-    """Return `{name: content}` of the files at the end of a `.tflite`: those that others put there stay."""
+    """Return `{name: content}` of the files to append to a `.tflite`, including files that other tools appended."""
     files: dict[str, str | bytes] = {}
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -80,7 +82,7 @@ def _litert_files(path, metadata):
 
 
 def _litert_outputs(model):
-    """Return `[(name, number of axes)]` of the outputs, named by the file's first signature or its tensors."""
+    """Return `[(name, number of axes)]` of the outputs, with names from the first signature or else the tensors."""
     graph, signatures = model.subgraphs[0], model.signatureDefs or []
     named = {output.tensorIndex: output.name for signature in signatures[:1] for output in signature.outputs}
     tensors = [(index, graph.tensors[index]) for index in graph.outputs]
@@ -88,7 +90,7 @@ def _litert_outputs(model):
 
 
 def _aligned(schema, buffer):
-    """Return the buffer with its data aligned to 16 bytes; the schema demands it, its Python code does not do it."""
+    """Return the buffer with its data aligned to 16 bytes, as the schema requires and its Python code omits."""
 
     class Aligned(schema.BufferT):
         def Pack(self, builder):
@@ -107,8 +109,8 @@ def _aligned(schema, buffer):
     return Aligned(data=buffer.data)
 
 
-# LiteRT's metadata are a flatbuffer of their own: metadata_schema.fbs, of which this is version 1.0.0. The numbers are
-# the places of the fields in their tables there, and the members of its unions and enumerations.
+# LiteRT's metadata is a flatbuffer with its own schema, metadata_schema.fbs; the code below writes version 1.0.0. The
+# numbers are the indices of fields in the schema's tables, and the members of its unions and enumerations.
 _FEATURES, _IMAGE = 1, 2  # ContentProperties
 _NORMALIZATION = 1  # ProcessUnitOptions
 _COLORS = {1: 2, 3: 1}  # ColorSpaceType by the number of channels
@@ -116,19 +118,19 @@ _AXIS_LABELS = 2  # AssociatedFileType
 
 
 def _litert_table(metadata, outputs):
-    """Return the bytes of a ModelMetadata."""
+    """Return the bytes of a ModelMetadata table."""
     builder = imported("flatbuffers").Builder(1024)
 
     def table(*fields):
-        """Return a table of `(place, kind, value)`; other tables and strings must be written before."""
-        builder.StartObject(max((place for place, _, _ in fields), default=-1) + 1)
-        for place, kind, value in fields:
+        """Write a table with fields `(index, kind, value)`; its strings and inner tables must be written already."""
+        builder.StartObject(max((index for index, _, _ in fields), default=-1) + 1)
+        for index, kind, value in fields:
             add = {
                 "offset": builder.PrependUOffsetTRelativeSlot,
                 "byte": builder.PrependUint8Slot,
                 "uint": builder.PrependUint32Slot,
             }[kind]
-            add(place, value, 0)
+            add(index, value, 0)
         return builder.EndObject()
 
     def offsets(values):
@@ -150,37 +152,37 @@ def _litert_table(metadata, outputs):
     def stats(low, high):
         return (5, "offset", table((0, "offset", numbers(high)), (1, "offset", numbers(low))))
 
-    # Both for pixels in 0..255, which is what LiteRT's own tools feed.
+    # Mean and standard deviation are for pixels in 0..255, the input of LiteRT's own tools.
     mean, std = ([0.0], [1.0]) if metadata.mean is None else 255 * np.array([metadata.mean, metadata.std])
     rows, columns = metadata.size
     size = table((0, "uint", columns), (1, "uint", rows))
     image = table((0, "byte", _COLORS.get(metadata.channels, 0)), (1, "offset", size))
     normalization = table((0, "offset", numbers(mean)), (1, "offset", numbers(std)))
     unit = table((0, "byte", _NORMALIZATION), (1, "offset", normalization))
-    entry = tensor(
+    input_tensor = tensor(
         "image",
         "The image.",
         content(_IMAGE, image),
         (4, "offset", offsets([unit])),
         stats((0 - np.asarray(mean)) / std, (255 - np.asarray(mean)) / std),
     )
-    answers = []
+    output_tensors = []
     for name, axes in outputs:
-        others, classes = [], axes == 2  # a map beside them has no classes
-        if metadata.gives == "probabilities" and classes:
+        others, has_classes = [], axes == 2  # feature maps have more axes
+        if metadata.gives == "probabilities" and has_classes:
             others.append(stats([0.0], [1.0]))
-        if metadata.class_names and classes:
+        if metadata.class_names and has_classes:
             fields = [(0, "offset", builder.CreateString(LABELS)), (2, "byte", _AXIS_LABELS)]
             others.append((6, "offset", offsets([table(*fields)])))
-        description = f"The {metadata.gives if classes else 'features'}."
-        answers.append(tensor(name, description, content(_FEATURES, table()), *others))
-    graph = table((2, "offset", offsets([entry])), (3, "offset", offsets(answers)))
+        description = f"The {metadata.gives if has_classes else 'features'}."
+        output_tensors.append(tensor(name, description, content(_FEATURES, table()), *others))
+    graph = table((2, "offset", offsets([input_tensor])), (3, "offset", offsets(output_tensors)))
     texts = {0: metadata.name, 1: _description(metadata), 2: metadata.generator.rpartition(" ")[2], 7: "1.0.0"}
     if metadata.license:
         texts[5] = metadata.license
-    texts = {place: builder.CreateString(text) for place, text in texts.items()}
+    texts = {index: builder.CreateString(text) for index, text in texts.items()}
     graphs = offsets([graph])
-    model = table(*((place, "offset", text) for place, text in texts.items()), (3, "offset", graphs))
+    model = table(*((index, "offset", text) for index, text in texts.items()), (3, "offset", graphs))
     builder.Finish(model, b"M001")
     return bytes(builder.Output())
 
@@ -206,8 +208,8 @@ def _onnx(path, metadata, folder):
     }
     others = {prop.key: prop.value for prop in model.metadata_props if prop.key not in plain}
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in plain.items()}
-    given = {key: text for key, text in texts.items() if plain[key] is not None}
-    onnx.helper.set_model_props(model, others | given | {KEY: metadata.as_json()})
+    present = {key: text for key, text in texts.items() if plain[key] is not None}
+    onnx.helper.set_model_props(model, others | present | {KEY: metadata.as_json()})
     onnx.save(model, folder / path.name)
     return [(folder / path.name, path)]
 
@@ -217,19 +219,19 @@ def _openvino(path, metadata, folder):
     model = openvino.Core().read_model(path)
     model.set_rt_info(metadata.as_json(), [KEY])
     for key, value in _model_api(metadata).items():
-        place = ["model_info", key]
-        if value or model.has_rt_info(place):  # what is there can't be taken away
-            model.set_rt_info(value, place)
+        key_path = ["model_info", key]
+        if value or model.has_rt_info(key_path):  # existing entries can't be removed, only overwritten
+            model.set_rt_info(value, key_path)
     part = folder / path.name
     openvino.save_model(model, part, compress_to_fp16=False)
     weights, target = part.with_suffix(".bin"), path.with_suffix(".bin")
-    if weights.read_bytes() == target.read_bytes():  # then there is only one file to replace, which happens at once
+    if weights.read_bytes() == target.read_bytes():  # a single file can be replaced atomically
         return [(part, path)]
     return [(weights, target), (part, path)]
 
 
 def _model_api(metadata):
-    """Return what OpenVINO's Model API looks for; its numbers are for pixels in 0..255, handed over in RGB."""
+    """Return the entries that OpenVINO's Model API reads; its numbers are for RGB pixels in 0..255."""
 
     def in_pixels(values):
         return " ".join(f"{255 * value:.9g}" for value in values or ())
@@ -261,7 +263,7 @@ def _saved_model(path, metadata, folder):
     return [(folder / FILE, target)]
 
 
-_WRITERS = {  # by the names of `FILE_FORMATS`
+_WRITERS = {  # the keys are those of `FILE_FORMATS`
     "litert": _litert,
     "onnx": _onnx,
     "openvino": _openvino,

@@ -1,25 +1,25 @@
-"""The formats of exported models: what each is called, which files it has, and what opens it. One entry a format."""
+"""The file formats of exported models: their names, their files and the runtimes that run them."""
 
 import dataclasses
 from pathlib import Path
 
 from mobilenet_common.types import PathLike
 
-SAVED_MODEL_FILE = "saved_model.pb"  # makes a folder a SavedModel
+SAVED_MODEL_FILE = "saved_model.pb"  # a folder with this file is a SavedModel
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FileFormat:
-    """One format.
+    """A file format of exported models.
 
     Attributes:
-        name: As `format=` of `mobilenet_zoo.export` takes it.
-        title: For people.
-        ending: Of a file; nothing for a folder.
-        library: What reads and writes it, for messages.
-        runtime: The module of `mobilenet_runtime.runtimes` and the class there that run it.
-        companions: Endings of the files that belong to the first, in place of its own.
-        external: Endings, behind its own, of files that other exporters put weights into.
+        name: Value of the argument `format` of `mobilenet_zoo.export`.
+        title: Human-readable name.
+        ending: File name extension with its dot, or "" for a folder.
+        library: Name of the library that reads and writes the format, for messages.
+        runtime: Module of `mobilenet_runtime.runtimes` and the class in it that runs the format.
+        companions: Extensions of further files that belong to a model, which replace `ending`.
+        external: Extensions of files in which other exporters store weights, which are appended to the file name.
     """
 
     name: str
@@ -36,7 +36,7 @@ class FileFormat:
         return [path, *(path.with_suffix(ending) for ending in self.companions)]
 
     def possible_files(self, path: PathLike) -> list[Path]:
-        """Return the paths of all files that the exported model at `path` may have, whoever wrote it."""
+        """Return the paths of all files that an exported model at `path` may have, whichever program wrote it."""
         path = Path(path)
         return [*self.files(path), *(path.with_name(path.name + ending) for ending in self.external)]
 

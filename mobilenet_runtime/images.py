@@ -1,4 +1,4 @@
-"""Reading images, whatever they come as, into upright 8-bit ones of one or three channels."""
+"""Read images from files, bytes, arrays or PIL images into upright 8-bit images with one or three channels."""
 
 import io
 import os
@@ -10,33 +10,38 @@ from mobilenet_common.errors import ArgumentError, MobileNetError
 from mobilenet_common.libraries import import_library
 from mobilenet_common.notices import warn
 
-MOST_PIXELS = 178_956_970  # where Pillow too takes an image for a bomb
-ORIENTATION, UPRIGHT = 0x0112, 1  # a tag of EXIF, and its value where nothing is to be turned
-_NEARLY_BLACK = "An image's pixels are floats of at most 1, nearly black, since 255 is white: multiply by 255."
+MOST_PIXELS = 178_956_970  # above this, Pillow rejects an image as a decompression bomb
+ORIENTATION, UPRIGHT = 0x0112, 1  # the EXIF orientation tag, and its value for an image that needs no rotation
+_NEARLY_BLACK = (
+    "The image's pixels are floats of at most 1, which is nearly black because 255 is white: multiply them by 255."
+)
 
 
 class ImageError(MobileNetError, ValueError):
-    """An image that can't be read: no image, damaged, or too large to be meant."""
+    """An image that can't be read: it is not an image, is damaged, or has too many pixels."""
 
 
 def open_image(image, channels=3):
-    """Return a PIL image, upright, in 8 bits a channel, gray or RGB; the given one itself where it is that already.
+    """Return an upright PIL image with 8 bits per channel, in grayscale or RGB.
+
+    A PIL image that already meets these conditions is returned unchanged, without a copy.
 
     Args:
-        image: A path, a PIL image, an array `(height, width[, 1, 3 or 4])` of pixels in 0..255, the bytes of an image
-            file, or a file that is open for reading bytes. A file is read from its current position to its end, where
-            it can seek put back to that position, and not closed.
-        channels: 1 for gray, 3 for RGB.
+        image: A path, a PIL image, an array of pixels in 0..255 with shape `(height, width)` or `(height, width,
+            channels)` and 1, 3 or 4 channels, the bytes of an image file, or a file opened in binary mode. An open
+            file is read from its current position to its end and is not closed. If it is seekable, its position is
+            restored afterwards.
+        channels: Number of channels of the result: 1 for grayscale, 3 for RGB.
 
     Raises:
-        ImageError: It can't be read.
+        ImageError: If the image can't be read.
 
     Warns:
-        MobileNetWarning: Floats are at most 1: nearly black, since 255 is white.
+        MobileNetWarning: If the pixels are floats of at most 1, which is nearly black because 255 is white.
     """
     if channels not in (1, 3):
         raise ArgumentError(
-            f"Images have 1 or 3 channels, and this model takes {channels}: prepare its input yourself."
+            f"Images can be read with 1 or 3 channels, but this model takes {channels}: preprocess its input yourself."
         )
     image_module = pillow("Image")
     if isinstance(image, (str, os.PathLike)):
@@ -49,75 +54,74 @@ def open_image(image, channels=3):
         opened = _from_file(io.BytesIO(content), name, image_module)
     else:
         opened = _from_array(image, image_module)
-    if opened.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:  # else Pillow would copy it
+    if opened.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:  # exif_transpose copies even an upright image
         opened = pillow("ImageOps").exif_transpose(opened)
     opened, mode = _eight_bits(opened, image_module), "RGB" if channels == 3 else "L"
     return opened if opened.mode == mode else opened.convert(mode)
 
 
 def is_encoded(image):
-    """Return whether `image` is the content of an image file: bytes, or an open file."""
-    if isinstance(image, memoryview):  # another one is an array
+    """Return whether `image` is an encoded image: the bytes of an image file, or an open file."""
+    if isinstance(image, memoryview):  # a memoryview with more axes or larger items is an array of pixels
         return image.ndim == 1 and image.itemsize == 1
     return isinstance(image, (bytes, bytearray)) or callable(getattr(image, "read", None))
 
 
 def decoded(image):
-    """Return a PIL image after reading its pixels and EXIF data, which it does once, whatever thread comes first.
+    """Return a PIL image with its pixels and EXIF data loaded. Safe to call from several threads.
 
-    Pillow reads an image that was only opened when it is first used, and breaks when two threads do so at once.
+    Pillow loads an opened image lazily on its first use, and fails if two threads do so at the same time.
     """
-    with vars(image).setdefault("_mobilenet_lock", threading.Lock()):  # a lock of its own: the image has none
+    with vars(image).setdefault("_mobilenet_lock", threading.Lock()):  # PIL images have no lock
         image.load()
         image.getexif()
     return image
 
 
 def pillow(module):
-    """Return a module of Pillow, which is imported when first needed."""
+    """Import and return a module of Pillow."""
     return import_library(f"PIL.{module}", "hub", "Reading images")
 
 
 def as_numpy(array):
-    """Return an array or tensor of any library as one of NumPy."""
-    if hasattr(array, "detach"):  # PyTorch's may have a gradient, or be on a GPU
+    """Return an array or tensor of any library as a NumPy array."""
+    if hasattr(array, "detach"):  # a PyTorch tensor may require gradients or be on a GPU
         array = array.detach().cpu()
     return np.asarray(array)
 
 
 def _content_of(image):
-    """Return the bytes of an encoded image, and what messages call it."""
+    """Return the bytes of an encoded image and the name that messages use for it."""
     if isinstance(image, (bytes, bytearray, memoryview)):
         if not len(image):
-            raise ImageError("The bytes given are empty: give the content of an image file.")
-        return bytes(image), "The image in the bytes given"
+            raise ImageError("The image bytes are empty: pass the content of an image file.")
+        return bytes(image), "The image in the given bytes"
     path = getattr(image, "name", None)
-    name = f"The open file {path}" if isinstance(path, (str, os.PathLike)) else "The file object given"
+    name = f"The open file {path}" if isinstance(path, (str, os.PathLike)) else "The given file object"
     try:
         start = image.tell() if image.seekable() else None
-    except (AttributeError, OSError, ValueError):  # neither is needed to read
+    except (AttributeError, OSError, ValueError):  # reading works without seeking
         start = None
     try:
         content = image.read()
-    except Exception as error:  # closed, not for reading, or whatever an object of the user's raises
+    except Exception as error:  # a closed or write-only file; a custom file object may raise anything
         raise ImageError(f"{name} can't be read: {error}.") from error
     if not isinstance(content, (bytes, bytearray, memoryview)):
         if hasattr(content, "close"):
-            content.close()  # a coroutine, which would else warn that nobody awaited it
+            content.close()  # an unclosed coroutine would warn that it was never awaited
         raise ImageError(
-            f"{name} gives {type(content).__name__} and not bytes when it is read: open it in binary mode, 'rb'."
+            f"{name} returns {type(content).__name__} instead of bytes when it is read: open it in binary mode ('rb')."
         )
     if not len(content):
-        place = f" from its position {start} on" if start else ""
-        hint = ": call seek(0) first" if start else ": give an image file"
-        raise ImageError(f"{name} is empty{place}{hint}.")
+        reason = f"has no data after position {start}: call seek(0) first" if start else "is empty: pass an image file"
+        raise ImageError(f"{name} {reason}.")
     if start is not None:
         image.seek(start)
     return bytes(content), name
 
 
 def _from_file(file, path, image_module):
-    """Return the image in a file or at a path; messages call it `path`."""
+    """Return the image in a file or at a path; messages refer to it as `path`."""
     try:
         image = image_module.open(file)
         _check_size(image, path)
@@ -125,11 +129,11 @@ def _from_file(file, path, image_module):
     except ImageError:
         raise
     except image_module.DecompressionBombError as error:
-        raise ImageError(f"{path} has more pixels than are taken ({MOST_PIXELS:,}): scale it down first.") from error
-    except Exception as error:  # Pillow's formats raise whatever their decoders do
+        raise ImageError(f"{path} has too many pixels (over {MOST_PIXELS:,}): scale it down first.") from error
+    except Exception as error:  # Pillow's decoders raise many types of errors
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(file, io.BytesIO):  # whose address Pillow names
-            reason = "Pillow does not know its format, or it is damaged" if "BytesIO" in reason else reason
+        if isinstance(file, io.BytesIO):  # Pillow's message holds the object's address
+            reason = "Pillow does not know the format, or the data is damaged" if "BytesIO" in reason else reason
         raise ImageError(f"{path} can't be read as an image: {reason}.") from error
     return image
 
@@ -137,8 +141,8 @@ def _from_file(file, path, image_module):
 def _check_size(image, name):
     if image.width * image.height > MOST_PIXELS:
         raise ImageError(
-            f"{name} has {image.width} × {image.height} pixels, more than the {MOST_PIXELS:,} that are taken: scale it "
-            "down first."
+            f"{name} has {image.width} × {image.height} pixels, but at most {MOST_PIXELS:,} are allowed: scale it down "
+            "first."
         )
 
 
@@ -148,10 +152,10 @@ def _from_array(array, image_module):
         array = array[..., 0]
     fits = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))
     if not fits or array.dtype.kind not in "uif" or not array.size:
-        hint = " The content of an image file goes in as bytes: array.tobytes()." if array.ndim == 1 else ""
+        hint = " Pass the content of an image file as bytes: array.tobytes()." if array.ndim == 1 else ""
         raise ImageError(
-            f"An array of shape {array.shape} and type {array.dtype} is no image: give (height, width) or (height, "
-            f"width, 3) with pixels in 0..255.{hint}"
+            f"An array of shape {array.shape} and type {array.dtype} is not an image: pass (height, width) or "
+            f"(height, width, 3) with pixels in 0..255.{hint}"
         )
     if array.dtype != np.uint8:
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 255:
@@ -163,7 +167,7 @@ def _from_array(array, image_module):
 
 
 def _eight_bits(image, image_module):
-    """Return 16-bit gray in 8 bits, which Pillow itself would clip; and floats, which it would not round."""
+    """Convert 16-bit grayscale and float images to 8 bits: Pillow would clip the former and not round the latter."""
     if image.mode == "F":
         values = np.nan_to_num(np.asarray(image))
         if 0 < values.max(initial=0) <= 1:

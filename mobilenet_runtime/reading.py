@@ -1,4 +1,4 @@
-"""Many images from disk through a model, made ready by threads while it works on those before."""
+"""Find image files, preprocess them in threads, and run a model on them batch by batch."""
 
 import collections
 import glob
@@ -16,7 +16,7 @@ _BATCHES_AHEAD = 2
 _SHOWN = 8
 
 
-# What systems and tools leave in folders, in lower case; besides these, every name that begins with a dot.
+# Names that operating systems and tools create in folders, in lower case. Names that begin with a dot are ignored too.
 _IGNORED = {
     "#recycle",
     "$recycle.bin",
@@ -32,73 +32,82 @@ _IGNORED = {
 
 
 def is_ignored(name: str) -> bool:
-    """Return whether a search of a folder skips a file or folder of this name: hidden files and leftovers."""
+    """Return whether a folder search skips files and folders of this name: hidden ones, and those of system tools."""
     return name.startswith(".") or name.lower() in _IGNORED
 
 
-def find_images(places):
-    """Return the paths of the images in `places`, in order: files, folders with everything below, patterns.
+def find_images(patterns):
+    """Return the paths of images in files, folders and glob patterns, without duplicates.
 
-    In folders only files with the ending of an image count, and nothing below them that `is_ignored`. What is named
-    itself is taken as it is. What isn't there is listed too, to fail when it is read. Links are followed, except links
-    to a folder that they lie in.
+    Folders are searched recursively for files with the extension of an image format, without names for which
+    `is_ignored` is true. Symbolic links are followed, unless they point to a folder that contains them. Paths of files
+    are returned unchanged, even if they don't exist, so that reading them reports the error.
+
+    Args:
+        patterns: Paths of files or folders, or glob patterns.
+
+    Returns:
+        A list of paths as strings, in the order of `patterns` and sorted within each.
 
     Raises:
-        ValueError: A folder can't be read.
+        ValueError: If a folder can't be read.
     """
-    found = {}
-    for place in map(str, places):
-        if os.path.isdir(place):
-            found.update(dict.fromkeys(_below(place)))
-        elif not os.path.exists(place) and glob.has_magic(place):
-            matches = sorted(filter(os.path.isfile, glob.glob(place, recursive=True)))
-            found.update(dict.fromkeys(path for path in matches if not _is_left_out(path, place)))
+    paths = {}
+    for pattern in map(str, patterns):
+        if os.path.isdir(pattern):
+            paths.update(dict.fromkeys(_below(pattern)))
+        elif not os.path.exists(pattern) and glob.has_magic(pattern):
+            matches = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
+            paths.update(dict.fromkeys(path for path in matches if not _is_left_out(path, pattern)))
         else:
-            found[place] = None
-    return list(found)
+            paths[pattern] = None
+    return list(paths)
 
 
 def _below(folder):
-    """Return the paths of the images in a folder and below it, in order."""
+    """Return the sorted paths of the images in a folder and its sub-folders."""
     image = pillow("Image")
     image.init()
     endings = tuple(ending for ending, kind in list(image.EXTENSION.items()) if kind in image.OPEN)
-    found, real_paths = [], {folder: (os.path.realpath(folder),)}  # of each folder: where it and its links' targets are
-    for place, folders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
-        own = real_paths.pop(place)
-        inside = {}
+    images = []
+    # For each folder to visit: the real paths of the folders whose links led to it, then its own real path.
+    real_paths = {folder: (os.path.realpath(folder),)}
+    for parent, folders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
+        parent_paths = real_paths.pop(parent)
+        child_paths = {}
         for name in folders:
-            path = os.path.join(place, name)
+            path = os.path.join(parent, name)
             if not os.path.islink(path):
-                inside[name] = (*own[:-1], os.path.join(own[-1], name))
-            elif not _contains(target := os.path.realpath(path), own):
-                inside[name] = (*own, target)
-        folders[:] = [name for name in folders if name in inside and not is_ignored(name)]
-        real_paths |= {os.path.join(place, name): inside[name] for name in folders}
+                child_paths[name] = (*parent_paths[:-1], os.path.join(parent_paths[-1], name))
+            elif not _contains(target := os.path.realpath(path), parent_paths):
+                child_paths[name] = (*parent_paths, target)
+        folders[:] = [name for name in folders if name in child_paths and not is_ignored(name)]
+        real_paths |= {os.path.join(parent, name): child_paths[name] for name in folders}
         names = [name for name in names if name.lower().endswith(endings) and not is_ignored(name)]
-        found += filter(Path.is_file, (Path(place, name) for name in names))
-    return map(str, sorted(found))
+        images += filter(Path.is_file, (Path(parent, name) for name in names))
+    return map(str, sorted(images))
 
 
-def _contains(folder, places):
-    """Return whether `places` has a folder or one inside it, so that following a link there would not end."""
-    return any(place == folder or place.startswith(os.path.join(folder, "")) for place in places)
+def _contains(folder, paths):
+    """Return whether one of `paths` is `folder` or lies in it, so that following a link to `folder` would not end."""
+    return any(path == folder or path.startswith(os.path.join(folder, "")) for path in paths)
 
 
 def _unreadable(error):
     raise ArgumentError(
-        f"{printable(error.filename)} can't be read: {error.strerror}. Allow it, or name the folders beside it."
+        f"{printable(error.filename)} can't be read: {error.strerror}. Grant access to it, or pass only the other "
+        "folders."
     ) from error
 
 
 def _is_left_out(path, pattern):
-    """Return whether a match of a pattern has a part that `is_ignored` and that the pattern doesn't name itself."""
+    """Return whether a match of a pattern has an ignored name in its path that the pattern doesn't spell out."""
     named = set(Path(pattern).parts)
     return any(is_ignored(part) for part in Path(path).parts if part not in named)
 
 
 def skipped(failures, total, kind):
-    """Return the sentence that names the damaged ones of `total` images of a kind, such as "training"."""
+    """Return a message that lists the damaged images among `total` images of a kind, such as "training"."""
     more = f" And {len(failures) - _SHOWN} more." if len(failures) > _SHOWN else ""
     first = " ".join(map(str, failures[:_SHOWN]))
     are = "is damaged and was" if len(failures) == 1 else "are damaged and were"
@@ -106,47 +115,48 @@ def skipped(failures, total, kind):
 
 
 def run(predict, transform, paths, batch_size):
-    """Yield `(paths, outputs, failures)` batch by batch.
+    """Run a model on images and yield `(paths, outputs, failures)` for each batch.
 
     Args:
-        predict: Gives the outputs to a batch of images, which always has one size.
-        transform: A `Preprocessing`.
-        paths: Of images.
-        batch_size: How many images `predict` takes at once, at least 1.
+        predict: Function that returns the outputs for a batch of images. All batches have the same size.
+        transform: A `Preprocessing`, or any function that returns the preprocessed image of a path.
+        paths: Sequence of image paths.
+        batch_size: Number of images per call of `predict`, at least 1.
 
     Yields:
-        The paths of a batch that could be read, the model's outputs to them (None if there are none), and the
-        `ImageError`s of those that could not be read.
+        The paths that could be read, the model's outputs for them (None if no image could be read), and the
+        `ImageError`s of the other images of the batch.
     """
     batch_size = min(batch_size, len(paths))
     for good, images, failures in batches(paths, transform, batch_size):
         outputs = None
         if images is not None:
-            # Every batch has one shape, so that nothing is compiled twice.
-            missing = np.zeros((batch_size - len(good), *images.shape[1:]), images.dtype)
-            outputs = as_numpy(predict(np.concatenate([images, missing])))[: len(good)]
+            # Pad the batch: a constant shape avoids recompilation.
+            padding = np.zeros((batch_size - len(good), *images.shape[1:]), images.dtype)
+            outputs = as_numpy(predict(np.concatenate([images, padding])))[: len(good)]
         yield good, outputs, failures
 
 
 def batches(paths, transform, batch_size, workers=None):
-    """Yield `(paths, images, failures)` batch by batch.
+    """Read images in threads and yield `(paths, images, failures)` for each batch.
 
     Args:
-        paths: Of images.
-        transform: A `Preprocessing`.
-        batch_size: How many images make a batch, at least 1; the last may be smaller.
-        workers: Threads that read; None for one a core.
+        paths: Iterable of image paths.
+        transform: A `Preprocessing`, or any function that returns the preprocessed image of a path.
+        batch_size: Number of paths per batch, at least 1. The last batch may be smaller.
+        workers: Number of threads that read images; None for one per core.
 
     Yields:
-        The paths of a batch that could be read, their array, and the `ImageError`s of those that could not.
+        The paths that could be read, the array of their images (None if no image could be read), and the
+        `ImageError`s of the other images of the batch.
     """
     workers = workers or os.cpu_count() or 1
-    rest = iter(paths)
+    remaining = iter(paths)
     with ThreadPoolExecutor(workers, thread_name_prefix="images") as pool:
         ahead = collections.deque()
 
         def submit():
-            batch = list(itertools.islice(rest, batch_size))
+            batch = list(itertools.islice(remaining, batch_size))
             if batch:
                 ahead.append([(path, pool.submit(transform, path)) for path in batch])
 

@@ -1,4 +1,4 @@
-"""The evaluation transform of images: resized, cropped in the center, normalized, as timm does it."""
+"""Image preprocessing for inference: resize, center crop and normalize, like timm's evaluation transform."""
 
 import dataclasses
 import math
@@ -15,15 +15,16 @@ from mobilenet_runtime.images import open_image, pillow
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """Turns images into what a model takes.
+    """Preprocesses images for a model.
 
     Attributes:
-        size: Height and width of the result.
-        crop: Fraction of the resized image's shorter side that the result takes.
-        interpolation: How the image is resized.
-        mean, std: Of each channel, for pixels in 0..1; None leaves pixels in 0..255, for a model that normalizes.
-        channels: 1 makes images gray, 3 makes them RGB.
-        data_format: Of the result.
+        size: Height and width of the result in pixels.
+        crop: Fraction of the resized image's shorter side that the center crop keeps, in (0, 1].
+        interpolation: Name of the interpolation for resizing, such as `"bicubic"`.
+        mean, std: Mean and standard deviation of each channel, for pixels in 0..1. None keeps pixels in 0..255, for
+            models that normalize their input themselves.
+        channels: Number of channels of the result: 1 converts images to grayscale, 3 to RGB.
+        data_format: Data format of the result, `"channels_last"` or `"channels_first"`.
     """
 
     size: tuple[int, int]
@@ -47,35 +48,44 @@ class Preprocessing:
         put("std", std)
 
     def __call__(self, images: ImageLike | Sequence[ImageLike]) -> np.ndarray:
-        """Return float32 `(height, width, channels)` of one image, with the batch before it of several.
+        """Preprocess one image or several.
 
         Args:
-            images: A path, a PIL image, an array `(height, width[, channels])` of pixels in 0..255, a batch of
-                such, the bytes of an image file, a file that is open in binary mode, or a list or tuple of any of them.
-                A file is read from its current position and stays as it was.
+            images: A path, a PIL image, an array of pixels in 0..255 with shape `(height, width)` or `(height, width,
+                channels)`, a batch of such arrays, the bytes of an image file, a file opened in binary mode, or a list
+                or tuple of any of these. An open file is read from its current position, which is restored afterwards.
+
+        Returns:
+            A float32 array of shape `(height, width, channels)` for one image, and `(batch, height, width, channels)`
+            for several, or with channels first if `data_format` says so.
 
         Raises:
-            ImageError: An image can't be read; the message names it.
+            ValueError: If there are no images.
+            ImageError: If an image can't be read. The message names the image.
 
         Warns:
-            MobileNetWarning: Floats are at most 1: nearly black, since 255 is white.
+            MobileNetWarning: If pixels are floats of at most 1, which is nearly black because 255 is white.
         """
         if not isinstance(images, (list, tuple)) and getattr(images, "ndim", 0) != 4:
             return self._one(images)
-        several: Any = images
-        if not len(several):
-            raise ArgumentError("There are no images: give at least one.")
-        return np.stack([self._one(image) for image in several])
+        batch: Any = images
+        if not len(batch):
+            raise ArgumentError("There are no images: pass at least one.")
+        return np.stack([self._one(image) for image in batch])
 
     def _one(self, image):
         pixels = np.asarray(self.pixels(image)).reshape(*self.size, -1)
         return self.normalized(pixels if self.data_format == "channels_last" else np.moveaxis(pixels, -1, 0))
 
     def normalized(self, pixels: np.ndarray) -> np.ndarray:
-        """Return pixels in 0..255, in the data format, as the model takes them in float32; unchanged without a mean.
+        """Normalize pixels in 0..255 by the mean and the standard deviation.
 
         Args:
-            pixels: `(..., height, width, channels)`, or `(..., channels, height, width)`.
+            pixels: Array of shape `(..., height, width, channels)`, or `(..., channels, height, width)` if
+                `data_format` is `"channels_first"`.
+
+        Returns:
+            A float32 array of the same shape. Without a mean the values are unchanged.
         """
         pixels = np.asarray(pixels, "float32")
         if self.mean is None:
@@ -85,21 +95,21 @@ class Preprocessing:
         return normalize(pixels, mean, std)
 
     def pixels(self, image: ImageLike) -> np.ndarray:
-        """Return the PIL image of the crop, before it is normalized: what the model looks at."""
+        """Return the resized and cropped PIL image that the model sees, before normalization."""
         opened = open_image(image, self.channels)
         resized = _resized(opened, self.size, self.crop, self.interpolation)
         return resized.crop(_center_box(resized.width, resized.height, self.size))
 
     def region(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """Return the part of an upright image that the model looks at.
+        """Return the region of an upright image that the model sees.
 
         Args:
-            width: Of the image, in pixels.
-            height: Of the image, in pixels.
+            width: Width of the image in pixels.
+            height: Height of the image in pixels.
 
         Returns:
-            `(left, top, right, bottom)`, floats in pixels of the image. Where the crop is larger than the resized
-            image, and black is around it, they lie outside.
+            `(left, top, right, bottom)` as floats, in pixels of the image. If the crop is larger than the resized image
+            and padded with black, the region extends beyond the image.
         """
         columns, rows = _resized_size(width, height, self.size, self.crop)
         left, top, right, bottom = _center_box(columns, rows, self.size)
@@ -107,18 +117,18 @@ class Preprocessing:
 
 
 def normalize(pixels, mean, std):
-    """Return pixels in 0..255, an array or a tensor of floats, normalized by a mean and a deviation of pixels in 0..1.
+    """Normalize pixels in 0..255 by a mean and a standard deviation for pixels in 0..1.
 
     Args:
-        pixels: Of any shape.
-        mean: Of each channel, of a shape that broadcasts.
-        std: The same of the deviation.
+        pixels: Array or tensor of floats, of any shape.
+        mean: Mean of each channel, of a shape that broadcasts with `pixels`.
+        std: Standard deviation of each channel, of a shape that broadcasts with `pixels`.
     """
     return (pixels / 255.0 - mean) / std
 
 
 def _resized(image, size, crop, interpolation):
-    """Return the image with its shorter side as long as the crop needs it; see timm's evaluation transform."""
+    """Return the image resized to the size from which the center is cropped, as in timm's evaluation transform."""
     target = _resized_size(image.width, image.height, size, crop)
     if target == image.size:
         return image
@@ -126,18 +136,18 @@ def _resized(image, size, crop, interpolation):
 
 
 def _resized_size(width, height, size, crop):
-    """Return width and height that an image is resized to."""
+    """Return the width and height to which an image is resized before the crop."""
     rows, columns = (math.floor(n / crop) for n in size)
     if rows == columns:
         short, long = min(width, height), max(width, height)
-        other = int(rows * long / short)
-        return (rows, other) if width <= height else (other, rows)
+        longer = int(rows * long / short)
+        return (rows, longer) if width <= height else (longer, rows)
     ratio = min(height / rows, width / columns)
     return round(width / ratio), round(height / ratio)
 
 
 def _center_box(width, height, size):
-    """Return the box of the center of an image, which goes beyond it where it is too small."""
+    """Return the box `(left, top, right, bottom)` of the center crop; it extends beyond an image that is too small."""
     rows, columns = size
     left, top = round((width - columns) / 2), round((height - rows) / 2)
     if width < columns:

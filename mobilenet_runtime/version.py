@@ -1,3 +1,3 @@
-"""The version, which must be had without Keras."""
+"""The version of the library, readable without importing Keras."""
 
 VERSION = "0.1.0"

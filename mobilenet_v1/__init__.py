@@ -1,4 +1,4 @@
-"""MobileNet V1 (Howard et al., 2017): depthwise separable convolutions, in a straight line."""
+"""MobileNet V1 (Howard et al., 2017): depthwise separable convolutions, without shortcuts."""
 
 from mobilenet_v1.architectures import VARIANTS
 from mobilenet_v1.model import create_mobilenetv1

@@ -1,4 +1,4 @@
-"""The table of MobileNet V1 (arXiv:1704.04861, table 1), and its published widths."""
+"""Architecture of MobileNet V1 (arXiv:1704.04861, table 1) and variants: the published widths, and timm's."""
 
 import dataclasses
 
@@ -26,6 +26,6 @@ VARIANTS = {
     "0.5": dataclasses.replace(MOBILENET_V1, width=0.5),
     "0.25": dataclasses.replace(MOBILENET_V1, width=0.25),
     "1.25": dataclasses.replace(MOBILENET_V1, width=1.25),
-    # timm's "h": a pointwise convolution between the stages and the pool.
+    # timm's "h" variant has a pointwise convolution between the stages and the pool.
     "1.0h": dataclasses.replace(MOBILENET_V1, name="mobilenetv1_{width}h", head=Head(conv=Conv(1024, kernel=1))),
 }

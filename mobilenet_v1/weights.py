@@ -16,7 +16,8 @@ _TIMM = (
     _timm("mobilenetv1_125.ra4_e3600_r224_in1k", "1.25", At(224, 0.9, 76.92, 93.232), At(256, 1.0, 77.612, 93.754)),
 )
 
-# Width and size of the checkpoints that keras.applications took over from TF-Slim, with the scores given there.
+# {(width, image size): (top-1, top-5 accuracy)} of keras.applications' checkpoints, from the table of their source,
+# TF-Slim.
 _SCORES = {
     ("1.0", 224): (70.9, 89.9),
     ("1.0", 192): (70.0, 89.2),
@@ -35,7 +36,7 @@ _SCORES = {
     ("0.25", 160): (45.5, 70.3),
     ("0.25", 128): (41.5, 66.3),
 }
-_FILES = {"1.0": "1_0", "0.75": "7_5", "0.5": "5_0", "0.25": "2_5"}  # the width in the files' names
+_FILES = {"1.0": "1_0", "0.75": "7_5", "0.5": "5_0", "0.25": "2_5"}  # {width: width in the file names}
 
 
 def _keras(variant, size, top1, top5):

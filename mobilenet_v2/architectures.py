@@ -1,4 +1,4 @@
-"""The table of MobileNet V2 (arXiv:1801.04381, table 2), its published widths, and timm's deeper variants."""
+"""Architecture of MobileNet V2 (arXiv:1801.04381, table 2), its published widths, and timm's deeper variants."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ from mobilenet_common.architecture import Architecture, Conv, Head, Inverted
 
 
 def _stages(rows, stem):
-    """Return the stages of the paper's table; its columns are t (expansion), c (filters), n (repeats), s (stride)."""
+    """Return the stages for rows of the paper's table: t (expansion), c (filters), n (repeats) and s (stride)."""
     stages, channels = [], stem
     for t, c, n, s in rows:
         stage = []
@@ -38,7 +38,7 @@ MOBILENET_V2 = Architecture(
     activation="relu6",
 )
 
-# timm's "d": wider and deeper at once, with V2's own stem and head.
+# timm's "d" variants are wider and deeper, with the stem and head of V2 at width 1.
 MOBILENET_V2_110D = dataclasses.replace(
     MOBILENET_V2,
     name="mobilenetv2_110d",

@@ -1,4 +1,4 @@
-"""The create function of this generation."""
+"""The function that builds MobileNet V2 models."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -41,57 +41,63 @@ def create_mobilenetv2(
     """Build a MobileNet V2 (Sandler et al., 2018, arXiv:1801.04381).
 
     Args:
-        variant: A name of `VARIANTS`, or an `Architecture` of your own.
-        num_classes: Outputs of the classifier, at least 1. None: those of `weights`, else 1000. Used with the top only.
-        input_shape: `(height, width, channels)`, or `(channels, height, width)` under channels_first; None in place of
-            height or width leaves it free. At least 32 pixels a side (8 for V4's compact family). None: the size that
-            `weights` were trained for, else 224 by 224 pixels, and 3 channels.
-        width_multiplier: In (0, 4]; multiplies the variant's own width.
-        include_top: Whether pool and classifier follow the feature map. Without them the model is a feature
-            extractor.
-        weights: None for random ones. `"imagenet"` for the published ImageNet-1k checkpoint that scores best for this
-            variant and width; or a name or a tag of `WEIGHTS`, with `@revision` behind it for another state of its
-            repository. Or the path of a safetensors, PyTorch or Keras file, in this library's own layout or in that of
-            timm, torchvision, keras.applications, transformers or the compact family. A file with a published name is
-            those published weights. With other `num_classes` than theirs, or a file without classifier, the classifier
-            is fresh; other channels than 3 get a stem made from theirs: the sum of its kernels for one channel,
-            repeated and rescaled ones for more.
-        pooling: Without top: None for the feature map, `"avg"` or `"max"` for a vector.
-        pyramid_levels: Without top: integers such as `(2, 3, 4, 5)`; the model then returns a dict with the last map
-            at each published stride, `"P2"` at 4 to `"P5"` at 32.
-        output_stride: 32 for the published strides; under 16 or 8 later strides become dilation, and a pyramid level
-            keeps its stage.
-        classifier_activation: Anything that Keras knows; None for logits. Used with the top only.
-        dropout_rate: Before the classifier, in [0, 1); None for the published one. Used with the top only.
-        drop_path_rate: Stochastic depth, in [0, 1): the fraction of images that skip a residual path in training,
-            growing linearly from 0 at the first block to this at the last.
-        include_preprocessing: Whether the model takes pixels in 0..255 and normalizes them itself, as `weights` need
-            it, else to -1..1. A size, one integer or `(height, width)`, also resizes them to that size inside;
-            `input_shape` is then the images' own, by default of any height and width. Where the pixels matter,
-            resize them by `mobilenet_zoo.preprocessing` instead.
-        padding: `"same"` as TensorFlow pads, `"symmetric"` as PyTorch models do; None for what `weights` bring, else
-            the variant's own.
-        norm_epsilon: Added to variances, in (0, 1]; None for what `weights` bring, else the variant's own.
-        norm_momentum: Fraction of the old moving statistics that a training step keeps, in [0, 1).
-        activation: Replaces every activation but the gates of squeeze-and-excitation; anything that Keras knows.
-        normalization: Replaces every normalization: `"batch"`, `"group"` or `"layer"`.
-        input_tensor: A Keras tensor to build on, in place of a new input.
-        data_format: `"channels_last"` or `"channels_first"`; None for `keras.config.image_data_format()`.
-        dtype: A dtype policy such as `"mixed_bfloat16"`; None for Keras's global one.
-        name: Of the model; None for one that says variant and width.
+        variant: Name of an entry of `VARIANTS`, or a custom `Architecture`.
+        num_classes: Number of classes, at least 1. None: the number of classes of `weights`, else 1000. Used only if
+            `include_top` is True.
+        input_shape: Shape of an image without the batch: `(height, width, channels)`, or `(channels, height, width)`
+            if the model is channels first. A height or width of None accepts any size. The minimum is 32 pixels per
+            side (8 in V4's compact family). None: the size that `weights` were trained at, else 224×224, and 3
+            channels.
+        width_multiplier: Factor in (0, 4] that multiplies the variant's own width.
+        include_top: Whether to add the pool and the classifier after the feature map. Without them, the model is a
+            feature extractor.
+        weights: None for random initialization. `"imagenet"` for the published ImageNet-1k checkpoint with the best
+            accuracy for this variant and width. Or a name or tag of `WEIGHTS`; append `@revision` to load another
+            revision of its repository. Or the path of a safetensors, PyTorch or Keras file in the layout of this
+            library, timm, torchvision, keras.applications, transformers or the compact family's own code. A file with
+            a published name is treated as those published weights. If the weights have another number of classes than
+            `num_classes`, or no classifier, the classifier is newly initialized. If the model doesn't have 3 input
+            channels, the stem's kernel is adapted: summed over the 3 channels for 1 channel, else repeated and
+            rescaled.
+        pooling: Pooling if `include_top` is False: None for the feature map, `"avg"` or `"max"` for a vector.
+        pyramid_levels: Levels to return if `include_top` is False, such as `(2, 3, 4, 5)`. The model then returns a
+            dict with the last feature map at each published stride, from `"P2"` at stride 4 to `"P5"` at stride 32.
+        output_stride: 32 for the published strides; 16 or 8 replaces later strides with dilation. Pyramid levels stay at
+            the same stages.
+        classifier_activation: Any activation that Keras knows; None for logits. Used only if `include_top` is True.
+        dropout_rate: Dropout rate before the classifier, in [0, 1). None: the published rate. Used only if
+            `include_top` is True.
+        drop_path_rate: Rate of stochastic depth at the last block, in [0, 1): the fraction of images that skip the
+            block's residual path in training. It grows linearly from 0 at the first block.
+        include_preprocessing: Whether the model takes pixels in 0..255 and normalizes them itself, as `weights`
+            require, or else to -1..1. An integer or `(height, width)` also resizes the images to that size inside the
+            model; `input_shape` is then the shape before resizing, by default of any height and width. Each
+            framework resizes differently: if exact pixels matter, resize with `mobilenet_zoo.preprocessing` instead.
+        padding: `"same"` for TensorFlow's padding, `"symmetric"` for PyTorch's. None: the padding of `weights`, else of
+            the variant.
+        norm_epsilon: Number added to variances, in (0, 1]. None: the epsilon of `weights`, else of the variant.
+        norm_momentum: Fraction of the moving statistics that a training step keeps, in [0, 1).
+        activation: Activation that replaces all activations except the gates of squeeze-and-excitation; any that Keras
+            knows. None: the activations of the variant.
+        normalization: Normalization that replaces all normalizations: `"batch"`, `"group"` or `"layer"`. None: the
+            normalizations of the variant.
+        input_tensor: Keras tensor to build the model on. None: a new input.
+        data_format: `"channels_last"`, `"channels_first"`, or None for `keras.config.image_data_format()`.
+        dtype: Dtype policy, such as `"mixed_bfloat16"`. None: Keras's global policy.
+        name: Name of the model. None: the name of the published `weights`, else a name with the variant and the width.
 
     Returns:
-        A functional `keras.Model`. Its layers are called `stem`, `stage1_block1`, ..., `head_conv`, `pool`,
-        `head_dense`, `dropout`, `classifier` and `predictions`, as far as the variant has them.
+        A functional `keras.Model`. Its layers are named `stem`, `stage1_block1`, ..., `head_conv`, `pool`,
+        `head_dense`, `dropout`, `classifier` and `predictions`, if the variant has them.
 
     Raises:
-        ValueError: An argument is wrong; the message says what is allowed.
-        CheckpointError: `weights` can't be had, can't be read or doesn't fit the model.
+        ValueError: If an argument is invalid; the message states what is allowed.
+        CheckpointError: If `weights` can't be downloaded, can't be read, or don't fit the model.
 
     Warns:
-        MobileNetWarning: The classifier is fresh, because `weights` are for another number of classes or have none; of
-            several networks in a file one was loaded; something beside the network was left out; or the images that
-            `weights` need are not known and a normalization had to be assumed for `include_preprocessing`.
-
+        MobileNetWarning: If the classifier is newly initialized because `weights` have another number of classes or no
+            classifier, if a file holds several networks, of which one was loaded, if tensors outside the network were
+            left out, if a file doesn't record its padding and epsilon, or if the images that `weights` need are unknown
+            and `include_preprocessing` had to assume a normalization.
     """
     return build_model(VARIANTS, WEIGHTS, **locals())

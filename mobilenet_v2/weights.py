@@ -22,7 +22,8 @@ _TORCHVISION = (
     _torchvision("mobilenetv2_100.tv_v2_in1k", "1.0", At(224, 0.965, 72.154, 90.822), file="mobilenet_v2-7ebf99e0.pth"),
 )
 
-# Width and size of the checkpoints that keras.applications took over from TF-Slim, with the scores given there.
+# {(width, image size): (top-1, top-5 accuracy)} of keras.applications' checkpoints, from the table of their source,
+# TF-Slim.
 _SCORES = {
     ("1.4", 224): (75.0, 92.5),
     ("1.3", 224): (74.4, 92.1),

@@ -1,4 +1,4 @@
-"""The tables of MobileNet V3 (arXiv:1905.02244, tables 1 and 2), its minimalistic form, and timm's variants."""
+"""Architectures of MobileNet V3 (arXiv:1905.02244, tables 1 and 2), their minimalistic forms, and timm's variants."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ SE = 0.25
 
 
 def _head(filters, **options):
-    """Return the wide layer after the pool, which grows with the width above 1."""
+    """Return a head with a dense layer after the pool, which becomes wider for widths above 1."""
     return Head(dense=Dense(filters, normalization=None, scaling="grow", **options))
 
 
@@ -79,7 +79,10 @@ SMALL = dataclasses.replace(
 
 
 def _minimalistic(architecture, name):
-    """Return it without squeeze-and-excitation, hard-swish and 5×5 kernels, for hardware that runs those badly."""
+    """Return `architecture` without squeeze-and-excitation, hard-swish and 5×5 kernels.
+
+    Some hardware runs these slowly.
+    """
     stages = tuple(
         tuple(
             dataclasses.replace(row, kernel=3, squeeze=0, activation=RE) if isinstance(row, Inverted) else row
@@ -90,7 +93,8 @@ def _minimalistic(architecture, name):
     return dataclasses.replace(architecture, name=name, stages=stages, activation=RE)
 
 
-# timm's first V3 large: no shortcut in the first block, squeezed widths not rounded to 8, no bias in the head.
+# timm's first V3 large has no shortcut in the first block, no bias in the head, and squeezed widths that aren't rounded
+# to multiples of 8.
 LARGE_RW = dataclasses.replace(
     LARGE,
     name="mobilenetv3_rw",
@@ -100,7 +104,7 @@ LARGE_RW = dataclasses.replace(
     squeeze_divisor=1,
 )
 
-# timm's "d": 1.5 times as wide and deeper, a table of its own.
+# timm's "d" variant is 1.5 times as wide, and deeper.
 LARGE_150D = dataclasses.replace(
     LARGE,
     name="mobilenetv3_large_150d",

@@ -1,4 +1,4 @@
-"""MobileNet V4 (Qin et al., 2024): universal inverted bottlenecks and mobile attention; and the compact family."""
+"""MobileNet V4 (Qin et al., 2024), with universal inverted bottlenecks and mobile attention, and the compact family."""
 
 from mobilenet_v4.architectures import VARIANTS
 from mobilenet_v4.compact import compact_architecture

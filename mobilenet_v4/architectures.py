@@ -1,4 +1,4 @@
-"""The tables of MobileNet V4 (arXiv:2404.10518, appendix D), and timm's anti-aliased variants."""
+"""Architectures of MobileNet V4 (arXiv:2404.10518, appendix D), timm's anti-aliased variants and the compact family."""
 
 import dataclasses
 
@@ -8,8 +8,11 @@ from mobilenet_v4.compact import COMPACT_VARIANTS
 FINAL = Conv(960, kernel=1)
 HEAD = Head(dense=Dense(1280))
 
-# Universal rows: start kernel, middle kernel, expanded, filters, stride
-# Fused rows: kernel, expanded, filters, stride; Attention rows: filters, heads, size of a head
+# Positional arguments of the rows:
+# Conv: filters, kernel, stride
+# Universal: start kernel, middle kernel, expanded filters, filters, stride
+# Fused: kernel, expanded filters, filters, stride
+# Attention: filters, heads, channels per head
 
 CONV_SMALL = Architecture(
     name="mobilenetv4_conv_small",

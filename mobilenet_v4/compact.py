@@ -1,4 +1,4 @@
-"""The compact family: five small networks for little images and for images as states in reinforcement learning."""
+"""The compact family: five networks for small images, such as image observations in reinforcement learning."""
 
 from mobilenet_common.architecture import (
     Architecture,
@@ -30,47 +30,48 @@ def compact_architecture(
     downsampling: bool = False,
     name: str = "mobilenetv4_compact",
 ) -> Architecture:
-    """Return an architecture of the compact family, from the columns of its table.
+    """Return an architecture of the compact family.
 
-    The stem has stride 1, the rest comes in the order of the columns, and there is no shortcut. Every convolution but
-    those of squeeze-and-excitation and attention is followed by group norm and SiLU.
+    The stem has stride 1. The blocks follow in the order of the arguments `fused`, `universal`, `excite` and
+    `attention`, of which at least one must be positive. No block has a shortcut. All convolutions except those of
+    squeeze-and-excitation and attention are followed by group norm and SiLU.
 
     Args:
-        base: Channels between the blocks; a multiple of 8 and of `heads`.
-        expanded: Channels inside the bottlenecks, a multiple of 8.
-        squeeze: Channels inside squeeze-and-excitation.
-        heads: Of the channel attention.
-        fused: Fused bottlenecks at stride 2.
-        universal: Pairs of a ConvNext-like and an ExtraDW bottleneck; 0 leaves them out.
-        excite: Pairs of squeeze-and-excitation and a ConvNext-like bottleneck.
-        attention: Pairs of squeeze-and-excitation and channel attention.
-        classifier: Width of the layer before the classes.
-        dropout_rate: Before the classes, in [0, 1).
-        downsampling: Whether the attention halves its map.
+        base: Number of channels between the blocks, a multiple of 8 and of `heads`.
+        expanded: Number of channels inside the bottlenecks, a multiple of 8.
+        squeeze: Number of channels inside squeeze-and-excitation.
+        heads: Number of heads of the channel attention.
+        fused: Number of fused bottlenecks with stride 2.
+        universal: Number of pairs, each a ConvNext-like bottleneck followed by an ExtraDW bottleneck.
+        excite: Number of pairs, each squeeze-and-excitation followed by a ConvNext-like bottleneck.
+        attention: Number of pairs, each squeeze-and-excitation followed by channel attention.
+        classifier: Number of channels of the dense layer before the classifier.
+        dropout_rate: Dropout rate before the classifier, in [0, 1).
+        downsampling: Whether each channel attention halves the height and width.
         name: Start of the model's name.
 
     Returns:
         An `Architecture` for `create_mobilenetv4`.
 
     Raises:
-        ValueError: A column that is not allowed.
+        ValueError: If an argument has a value that isn't allowed.
     """
     counts = {"fused": fused, "universal": universal, "excite": excite, "attention": attention}
     fused, universal, excite, attention = (integer(column, count, 0) for column, count in counts.items())
     base, heads = integer("base", base, 1), integer("heads", heads, 1)
     if base % lcm_divisor(heads):
-        raise ArgumentError(f"base={base} is not allowed: it must be a multiple of 8 and of heads, {heads}.")
+        raise ArgumentError(f"base={base} is not allowed: it must be a multiple of 8 and of heads={heads}.")
     fused_row = Fused(3, expanded, base, stride=2, shortcut=False, linear=False)
-    plain = Universal(5, 0, expanded, base, shortcut=False, linear=False)
-    extra = Universal(5, 3, expanded, base, shortcut=False, linear=False)
+    convnext_like = Universal(5, 0, expanded, base, shortcut=False, linear=False)
+    extra_dw = Universal(5, 3, expanded, base, shortcut=False, linear=False)
     attend = ChannelAttend(heads, stride=2 if downsampling else 1)
     return Architecture(
         name=name,
         stem=Conv(base),
         stages=(
             *[(fused_row,)] * fused,
-            *[(plain, extra)] * universal,
-            *[(Excite(squeeze), plain)] * excite,
+            *[(convnext_like, extra_dw)] * universal,
+            *[(Excite(squeeze), convnext_like)] * excite,
             *[(Excite(squeeze), attend)] * attention,
         ),
         head=Head(dense=Dense(classifier, normalization="batch", use_bias=True)),
@@ -83,12 +84,12 @@ def compact_architecture(
     )
 
 
-def _variant(word, *columns, **options):
-    return compact_architecture(*columns, name=f"mobilenetv4_compact_{word}", **options)
+def _variant(suffix, *columns, **options):
+    return compact_architecture(*columns, name=f"mobilenetv4_compact_{suffix}", **options)
 
 
 COMPACT_VARIANTS = {
-    # base, expanded, squeeze, heads, fused, UIB + ExtraDW, SE + UIB, SE + attention, classifier
+    # base, expanded, squeeze, heads, fused, universal, excite, attention, classifier
     "compact_nano": _variant("nano", 24, 64, 6, 4, 2, 2, 3, 1, 512),
     "compact_small": _variant("small", 48, 96, 12, 6, 2, 3, 4, 2, 1024),
     "compact_medium": _variant("medium", 96, 192, 24, 8, 2, 5, 6, 3, 1024),

@@ -1,6 +1,6 @@
-"""Everything around the models: find one by name, load weights into it, feed it, read its outputs, measure it.
+"""Tools for all MobileNet models: create them by name, load weights, prepare images, decode predictions, and export.
 
-Importing this package registers the layers of all four generations, so that saved models load.
+Importing this package registers the layers of all four generations with Keras, so that saved models can be loaded.
 """
 
 from mobilenet_common.checkpoints import load_checkpoint

@@ -1,4 +1,4 @@
-"""Models as classifiers: whether a model is one, and a fresh classifier on a body that has learned already."""
+"""Classifiers: detect whether a model has one, and replace it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from mobilenet_common.nesting import last_layer, where_inside
 
 
 def is_classifier(model: keras.Model) -> bool:
-    """Return whether a model classifies: it has a classifier, class names, or ends in softmax or sigmoid."""
+    """Return whether a model has a classifier layer or class names, or ends in softmax or sigmoid."""
     outputs = getattr(model, "outputs", None) or ()
     if len(outputs) != 1 or len(outputs[0].shape) != 2:
         return False
@@ -31,39 +31,42 @@ def is_classifier(model: keras.Model) -> bool:
 def reset_classifier(
     model: keras.Model, num_classes: int, classifier_activation: str | Callable | EllipsisType | None = ...
 ) -> keras.Model:
-    """Return a model with the same body and a fresh classifier of `num_classes`.
+    """Return a new model with the same body and a newly initialized classifier for `num_classes` classes.
 
-    The body is shared and not copied: the layers up to the classifier, with their weights and their `trainable`
-    settings, belong to both models afterwards.
+    The body is shared, not copied: afterwards, both models contain the same layers up to the classifier, with the same
+    weights and `trainable` settings.
 
     Args:
-        model: A model with top that a `create_mobilenet…` function built, or that was loaded from its file.
-        num_classes: Outputs, at least 1.
-        classifier_activation: Anything that Keras knows, None for logits; `...`, the default, keeps the model's own.
+        model: A model with top that a `create_mobilenet…` function built, or that was loaded from a saved file of such
+            a model.
+        num_classes: Number of classes, at least 1.
+        classifier_activation: Any activation that Keras knows, or None for logits. The default, `...`, keeps the
+            activation of `model`.
 
     Returns:
-        A new functional `keras.Model`.
+        A functional `keras.Model`.
 
     Raises:
-        ValueError: The model has no classifier, or `num_classes` is not an integer of at least 1.
+        ValueError: The model has no classifier, `num_classes` is not an integer of at least 1, or Keras doesn't know
+            the activation.
     """
     num_classes = integer("num_classes", num_classes, 1)
     names = {layer.name for layer in model.layers}
     if inside := where_inside(model):
         raise ArgumentError(
-            f"{model.name} has no classifier of its own.{inside[:-1]}, or put new layers on that MobileNet's output if "
-            "it has no classifier either."
+            f"{model.name} itself has no classifier.{inside[:-1]}, or add new layers to that MobileNet's output if it "
+            "has no classifier either."
         )
     if not {"classifier", "predictions"} <= names:
         raise ArgumentError(
-            f"{model.name} has no classifier to replace: build it with include_top=True, or put layers of your own "
-            "on its output."
+            f"{model.name} has no classifier to replace: build it with include_top=True, or add your own layers to "
+            "its output."
         )
-    old = model.get_layer("classifier")
+    old_classifier = model.get_layer("classifier")
     if classifier_activation is ...:
         classifier_activation = model.get_layer("predictions").activation
     check_activation("classifier_activation", classifier_activation)
-    outputs = classify(old.input, num_classes, classifier_activation, old.dtype_policy)
-    fresh = keras.Model(model.input, outputs, name=model.name)
+    outputs = classify(old_classifier.input, num_classes, classifier_activation, old_classifier.dtype_policy)
+    new_model = keras.Model(model.input, outputs, name=model.name)
     facts = facts_of(model)
-    return remember(fresh, facts and dataclasses.replace(facts, class_names=None))
+    return remember(new_model, facts and dataclasses.replace(facts, class_names=None))

@@ -1,4 +1,4 @@
-"""The way back to the library that the weights came from."""
+"""Export of weights to the checkpoint layouts of other libraries."""
 
 from typing import Any
 
@@ -14,48 +14,51 @@ from mobilenet_zoo.registry import is_timm_name, registry
 
 
 def export_checkpoint(model: keras.Model, path: PathLike, layout: str = "timm") -> dict[str, Any]:
-    """Write a model's weights as a file that another library loads, every number as it is.
+    """Write a model's weights to a file that another library can load. The values don't change.
 
-    timm loads it with `strict=True`: a model that was trained here goes on in PyTorch. With the result of this function
-    it builds the model that the weights belong to:
+    timm loads the file with `strict=True`, so you can continue to train a model in PyTorch. Pass the returned arguments
+    to `timm.create_model` to build the matching model:
 
         arguments = mobilenet_zoo.export_checkpoint(model, "flowers.safetensors")
-        theirs = timm.create_model(**arguments, checkpoint_path="flowers.safetensors")
+        timm_model = timm.create_model(**arguments, checkpoint_path="flowers.safetensors")
 
-    A `.safetensors` file also records how images are prepared, which this library reads back; other endings can't.
-    A model that includes preprocessing normalizes outside of it afterwards, and softmax isn't part of theirs: their
-    logits are what ours gives with `classifier_activation=None`.
+    A `.safetensors` file also records the preprocessing of the images, which this library reads when it loads the
+    file; PyTorch files can't record it. The weights include neither the normalization of a model with
+    `include_preprocessing` nor the softmax: the other library's model takes normalized images and returns the logits
+    that this library's model returns with `classifier_activation=None`.
 
     Args:
-        model: A model with top that a create function built, or that was loaded from its file.
-        path: Ends with `.safetensors`, or with `.pth`, `.pt` or `.bin` for a PyTorch file. An existing file is replaced
-            when the new one is whole.
-        layout: The library whose names and shapes to write: `"timm"`, `"torchvision"` (V2, V3), `"huggingface"`
-            (transformers; V1, V2) or `"compact"`.
+        model: A model with top that a create function built, or that was loaded from a saved file of such a model.
+        path: Path that ends with `.safetensors`, or with `.pth`, `.pt` or `.bin` for a PyTorch file. An existing file
+            is replaced only after the new file is completely written.
+        layout: The library whose tensor names and shapes are written: `"timm"`, `"torchvision"` (V2, V3),
+            `"huggingface"` (transformers; V1, V2) or `"compact"`.
 
     Returns:
-        What `timm.create_model` needs to build the same model: `{"model_name", "num_classes", "in_chans"}` and, where
-        the model is not padded or normalized as timm's own of that name, `"pad_type"` and `"bn_eps"`. For a model that
-        is not called as timm's are, `"model_name"` is missing. For other layouts an empty dict.
+        A dict of the arguments with which `timm.create_model` builds the same model: `"model_name"`, `"num_classes"`
+        and `"in_chans"`, and, if padding or epsilon differ from those of timm's model of that name, `"pad_type"` and
+        `"bn_eps"`. `"model_name"` is missing if the model doesn't have a timm name. For other layouts, the dict is
+        empty.
 
     Raises:
-        ValueError: The other library has no such model, or the path has another ending.
+        ValueError: The other library has no such model, or the path has a different file extension.
 
     Warns:
-        MobileNetWarning: torchvision's, transformers' or the compact family's own models are padded in another way or
-            have another epsilon, so that their outputs will differ.
+        MobileNetWarning: `layout` is not `"timm"`, and the models of that library use another padding or epsilon, so
+            their outputs will differ.
     """
     tensors = state_dict(model, layout)
     stem = part(model, "stem")
     write(path, tensors, {"format": "pt", "layout": layout, "model": model.name, **header_of(model)})
     if layout == "timm":
         return _timm_arguments(model, stem)
-    own, theirs = Convention(stem.padding, stem.norm_epsilon), BY_LAYOUT[layout]
-    if own not in theirs:
-        epsilons = " or ".join(f"{convention.norm_epsilon:g}" for convention in theirs)
+    convention, allowed = Convention(stem.padding, stem.norm_epsilon), BY_LAYOUT[layout]
+    if convention not in allowed:
+        epsilons = " or ".join(f"{option.norm_epsilon:g}" for option in allowed)
         warn(
-            f"{model.name} has padding={own.padding!r} and norm_epsilon={own.norm_epsilon:g}, but {layout}'s models "
-            f"have {theirs[0].padding!r} and {epsilons}: the outputs will differ."
+            f"{model.name} has padding={convention.padding!r} and norm_epsilon={convention.norm_epsilon:g}, but models "
+            f"with the {layout} layout have padding={allowed[0].padding!r} and norm_epsilon={epsilons}: the outputs "
+            "will differ."
         )
     return {}
 
@@ -63,11 +66,11 @@ def export_checkpoint(model: keras.Model, path: PathLike, layout: str = "timm") 
 def _timm_arguments(model, stem):
     name = model.name.partition(".")[0]
     names = [candidate for candidate in (name, f"tf_{name}") if is_timm_name(candidate)]
-    own = Convention(stem.padding, stem.norm_epsilon).options
-    same = [name for name in names if registry()[name].options == own]
+    options = Convention(stem.padding, stem.norm_epsilon).options
+    exact = [name for name in names if registry()[name].options == options]
     arguments = {"num_classes": model.get_layer("classifier").kernel.shape[-1], "in_chans": stem.kernel.shape[2]}
-    if same:
-        return {"model_name": same[0], **arguments}
+    if exact:
+        return {"model_name": exact[0], **arguments}
     if names:
         arguments = {"model_name": names[0], **arguments}
     return {

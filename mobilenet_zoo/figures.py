@@ -1,4 +1,4 @@
-"""What every model costs, counted once and kept as a table, so that a list of models need not build them."""
+"""A table with the cost of every model, so that models can be listed without building them."""
 
 import functools
 from pathlib import Path
@@ -9,11 +9,11 @@ HEADER = ("name", "size", "parameters", "macs")
 
 
 class Figures(NamedTuple):
-    """What a model costs on one image of a size.
+    """Cost of a model for one image.
 
     Attributes:
-        parameters: Numbers that training changes.
-        macs: Multiply-accumulates; see `ProfileRow`.
+        parameters: Number of parameters, without the moving statistics of batch norm.
+        macs: Number of multiply-accumulates; see `ProfileRow`.
     """
 
     parameters: int
@@ -22,27 +22,32 @@ class Figures(NamedTuple):
 
 @functools.cache
 def table():
-    """Return `{(name, size): Figures}` of every architecture at 224 pixels and of published weights at their sizes."""
+    """Return `{(name, size): Figures}` for all architectures at 224 pixels and all published weights at their sizes."""
     text = Path(__file__).with_name(FILE).read_text("utf-8")
     _, *rows = (line.split("\t") for line in text.splitlines())
     return {(name, int(size)): Figures(int(parameters), int(macs)) for name, size, parameters, macs in rows}
 
 
 def counted(names, sizes_of):
-    """Yield the rows of the table, counted anew.
+    """Yield the rows of the table, computed from newly built models.
 
     Args:
-        names: Of models.
-        sizes_of: Function of a name that gives `{full name: (number of classes, sizes)}` of what has this architecture.
+        names: Names of architectures, as in `list_models`.
+        sizes_of: Function that takes the name of an architecture and returns `{full name: (number of classes, sizes)}`
+            for the architecture itself and its published weights.
+
+    Yields:
+        Tuples `(full name, size, parameters, macs)`.
     """
     from mobilenet_zoo.profiling import profile
     from mobilenet_zoo.registry import create_model
 
     for name in names:
         model = create_model(name, input_shape=(None, None, 3))
-        features, classes = model.get_layer("classifier").kernel.shape
-        for full_name, (own_classes, sizes) in sizes_of(name).items():
+        features, built_classes = model.get_layer("classifier").kernel.shape
+        for full_name, (num_classes, sizes) in sizes_of(name).items():
+            # Each class adds one column of the kernel and one bias, so one model serves all numbers of classes.
+            extra = num_classes - built_classes
             for size in sizes:
-                found = profile(model, (size, size, 3))
-                more = own_classes - classes
-                yield full_name, size, found.parameters + more * (features + 1), found.macs + more * features
+                costs = profile(model, (size, size, 3))
+                yield full_name, size, costs.parameters + extra * (features + 1), costs.macs + extra * features

@@ -1,4 +1,4 @@
-"""Learning rates by layer: the factor of each, and what an optimizer needs to keep and apply them."""
+"""Layer-wise learning rates: the factor of each layer, and an optimizer mixin that stores the factors."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +16,19 @@ else:
 
 
 def layer_rates(model: keras.Model, decay: float) -> dict[str, float]:
-    """Return `{layer: factor}` of the learning rates under which each stage learns more slowly than the next.
+    """Return learning rate factors, `{layer name: factor}`, with which each stage learns more slowly than the next.
 
-    The last stage has `decay`, the one before `decay ** 2`, and so on to the stem. Other layers learn at the full rate
-    and are left out.
+    The last stage has the factor `decay`, the stage before it `decay ** 2`, and so on down to the stem. Other layers
+    learn at the full rate and are not in the dict.
 
     Raises:
-        ValueError: A model without stages.
+        ValueError: The model has no stages.
     """
     blocks = [(layer.name, match) for layer in all_layers(model) if (match := BLOCK_NAME.fullmatch(layer.name))]
     stages = {name: int(match[1]) for name, match in blocks}
     if not stages:
         raise ArgumentError(
-            f"{model.name} has no layers called stage1_block1 and so on: it is no model of this library."
+            f"{model.name} has no layers with names such as stage1_block1: it is not a model of this library."
         )
     last = max(stages.values())
     rates = {layer: decay ** (last - stage + 1) for layer, stage in stages.items()}
@@ -37,7 +37,11 @@ def layer_rates(model: keras.Model, decay: float) -> dict[str, float]:
 
 
 class RatesByLayer(_Base):
-    """Keeps `rates`, `{layer: factor}`, with an optimizer. List it before one of Keras's optimizers among the bases."""
+    """Optimizer mixin that stores a learning rate factor for each layer. List it before a Keras optimizer.
+
+    Args:
+        rates: `{layer name: factor}`; layers that are not in it learn at the full rate.
+    """
 
     def __init__(self, *args, rates=None, **kwargs):
         super().__init__(*args, **kwargs)
@@ -45,15 +49,16 @@ class RatesByLayer(_Base):
 
     def build(self, variables: Any) -> None:
         super().build(variables)
-        self._factors = [self._rate_of(variable) for variable in variables]
+        self._factors = [self._factor_of(variable) for variable in variables]
 
-    def _rate_of(self, variable):
-        """Return the factor of a variable's layer, at any depth, or 1 where it has none."""
+    def _factor_of(self, variable):
+        """Return the factor of the layer that contains `variable`, at any depth, or 1 if no such layer has a factor."""
         return next((self.rates[name] for name in variable.path.split("/") if name in self.rates), 1.0)
 
     def rate_factor(self, variable: Any) -> float:
-        """Return what the learning rate of `variable` is multiplied by."""
-        return self._factors[variable_index(self, variable)]  # TensorFlow hands over a variable of its own
+        """Return the factor by which the learning rate of `variable` is multiplied."""
+        # TensorFlow passes a different variable object than `build` received, so look up the factor by index.
+        return self._factors[variable_index(self, variable)]
 
     def get_config(self):
         return super().get_config() | {"rates": self.rates}

@@ -1,18 +1,19 @@
-"""A lock for each MobileNet, for what Keras doesn't let several threads do with one model at once."""
+"""One lock per model, because Keras doesn't support some operations on a model in several threads at once."""
 
 import threading
 import weakref
 
 from mobilenet_common.nesting import stem_of
 
-_LOCKS, _MAKING = weakref.WeakKeyDictionary(), threading.Lock()
+_LOCKS, _LOCKS_GUARD = weakref.WeakKeyDictionary(), threading.Lock()
 
 
 def lock_of(model):
-    """Return the lock of a model, which its holder may take again.
+    """Return the reentrant lock of a model.
 
-    Models that share a stem share layers, and have one lock. It lives as long as the stem, or a model without one.
+    Models that share a stem share layers, so they share one lock. The lock lives as long as the stem, or, for a model
+    without a stem, as long as the model.
     """
     stem = stem_of(model)
-    with _MAKING:
+    with _LOCKS_GUARD:
         return _LOCKS.setdefault(model if stem is None else stem, threading.RLock())

@@ -1,6 +1,6 @@
-"""Every model by one name, as data: timm's name where timm has one, else a name of the same scheme.
+"""The names of all models, as data: timm's name if timm has the model, else a name in the same scheme.
 
-Nothing here imports Keras, so that the command line can list models without it.
+This module doesn't import Keras, so that the command line can list models without it.
 """
 
 import dataclasses
@@ -26,11 +26,11 @@ from mobilenet_v4 import weights as v4_weights
 
 VARIANTS = {"v1": v1.VARIANTS, "v2": v2.VARIANTS, "v3": v3.VARIANTS, "v4": v4.VARIANTS}
 
-# Every published checkpoint of the four generations.
+# All published checkpoints of the four generations.
 WEIGHTS = {**v1_weights.WEIGHTS, **v2_weights.WEIGHTS, **v3_weights.WEIGHTS, **v4_weights.WEIGHTS}
 
-# Widths that timm gives a name of their own, besides those that are variants here.
-_MORE_WIDTHS = {
+# Widths for which timm has a separate name, in addition to the widths of the variants.
+_EXTRA_WIDTHS = {
     ("v3", "large"): (0.75,),
     ("v3", "small"): (0.75, 0.5),
     ("v4", "conv_small"): (0.35, 0.5),
@@ -38,12 +38,20 @@ _MORE_WIDTHS = {
     ("v4", "hybrid_large"): (0.75,),
 }
 
+# Models of this library whose names follow timm's scheme, but that timm doesn't have.
 _NOT_IN_TIMM = ("mobilenetv1_025", "mobilenetv1_050", "mobilenetv1_075", "mobilenetv2_130")
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What a name stands for: `create(architecture, width_multiplier=width, **options)`, and its generation."""
+    """A named model, which `create(architecture, width_multiplier=width, **options)` builds.
+
+    Attributes:
+        generation: `"v1"`, `"v2"`, `"v3"` or `"v4"`.
+        architecture: The `Architecture` of the variant.
+        width: The width multiplier.
+        options: Padding and epsilon of timm's model, as arguments of `create`; empty if timm has no such model.
+    """
 
     generation: str
     architecture: Architecture
@@ -52,17 +60,17 @@ class Entry:
 
     @property
     def create(self):
-        """The create function of the generation, which imports Keras."""
+        """The create function of the generation. Accessing it imports Keras."""
         return getattr(importlib.import_module(f"mobilenet_{self.generation}"), f"create_mobilenet{self.generation}")
 
 
 @functools.cache
 def registry():
-    """Return `{name: Entry}`, in the order of the generations."""
+    """Return `{name: Entry}` of all models, ordered by generation."""
     entries = {}
     for generation, variants in VARIANTS.items():
         for variant, architecture in variants.items():
-            for width in (1.0, *_MORE_WIDTHS.get((generation, variant), ())):
+            for width in (1.0, *_EXTRA_WIDTHS.get((generation, variant), ())):
                 name = model_name(architecture, width)
                 entries[name] = Entry(generation, architecture, width, _timm_options(name))
                 if generation == "v3" and variant not in ("large_1.5d", "large_rw") and width != 0.5:
@@ -78,7 +86,7 @@ def _timm_options(name):
 
 
 def matching(names, pattern):
-    """Return the names that fit a shell pattern, sorted; one without `*`, `?` and `[` fits anywhere in a name."""
+    """Return the names that match a shell pattern, sorted; without `*`, `?` and `[`, it matches anywhere in a name."""
     pattern = without_hub(pattern).lower()
     if not any(character in pattern for character in "*?["):
         pattern = f"*{pattern}*"
@@ -86,20 +94,23 @@ def matching(names, pattern):
 
 
 def check_model(argument: str, name: PathLike) -> None:
-    """Raise the `ValueError` for a `name` that no model can have, before anything slow begins.
+    """Check that `name` can refer to a model, before anything slow starts.
 
     Args:
-        argument: Whose value it is, for the message.
-        name: A name of `list_models`, with or without tag; a `.keras` file; a folder; or a repository on the Hugging
+        argument: Name of the argument that is checked, for the error message.
+        name: A name from `list_models`, with or without tag, a `.keras` file, a folder, or a repository on the Hugging
             Face Hub.
+
+    Raises:
+        ValueError: `name` is none of these.
     """
     name, path = os.fspath(name), Path(name)
     if path.is_dir() or (path.is_file() and path.suffix == ".keras"):
         return
     if path.is_file():
         raise ArgumentError(
-            f"{argument}={name!r} is a file that doesn't describe a model: give a .keras file, or load weights into a "
-            "model that is named (mobilenet_zoo.create_model(..., weights=...), or mobilenet-zoo convert)."
+            f"{argument}={name!r} is a file that doesn't describe a model: pass a .keras file, or load weights into a "
+            "named model (mobilenet_zoo.create_model(..., weights=...), or mobilenet-zoo convert)."
         )
     if path.suffix == ".keras":
         raise ArgumentError(f"{argument}={name!r} does not exist.")
@@ -108,18 +119,18 @@ def check_model(argument: str, name: PathLike) -> None:
 
 
 def unknown_model(argument, name):
-    """Return the `ValueError` for a `name` that is no model, with the nearest ones."""
+    """Return the `ValueError` for a `name` that isn't a model; its message suggests similar names."""
     return ArgumentError(
         f"{argument}={name!r} is not an existing folder, a model name, or a repository (user/name)."
-        f"{did_you_mean(without_hub(name), [*registry(), *WEIGHTS])} List all with: mobilenet-zoo list, or "
-        "mobilenet_zoo.list_models()."
+        f"{did_you_mean(without_hub(name), [*registry(), *WEIGHTS])} To list all models, run "
+        "mobilenet-zoo list or call mobilenet_zoo.list_models()."
     )
 
 
 def is_repository(name: str) -> bool:
-    """Return whether a name can be a repository on the Hugging Face Hub, with or without a scheme before it.
+    """Return whether a name can be a repository on the Hugging Face Hub, with or without a prefix such as `hf://`.
 
-    Of timm's own repositories only those in `WEIGHTS` hold MobileNets.
+    timm's repositories are excluded, because those that contain MobileNets are all in `WEIGHTS`.
     """
     user, _, rest = repository_of(name).partition("@")[0].partition("/")
     is_path = {user, rest} & {".", "..", "~"}

@@ -1,4 +1,4 @@
-"""A model of one's own as a folder or a repository on the Hugging Face Hub: saved whole, found again, explained."""
+"""Save models to folders or repositories on the Hugging Face Hub, with a model card, and load them."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ from mobilenet_zoo.registry import WEIGHTS, create_model
 
 CONFIG, WEIGHTS_H5, TENSORS, FACTS = "config.json", "model.weights.h5", "model.safetensors", "mobilenet.json"
 _FORMAT = 1
-_MOST_BYTES = 1 << 24  # of a file that only describes
+_MAX_JSON_BYTES = 1 << 24
 
 
 def save_pretrained(
@@ -44,39 +44,41 @@ def save_pretrained(
     license: str | None = None,
     description: str | None = None,
 ) -> Path:
-    """Save a model, with all that one needs to use it, as a folder.
+    """Save a model to a folder, with everything that you need to use it.
 
-    The folder holds Keras's own files (`config.json`, `metadata.json`, `model.weights.h5`), the same weights as
-    `model.safetensors`, by timm's names where timm has such a model, `mobilenet.json` with what belongs to the model
-    beside its layers, and `README.md`, a model card. The optimizer's state isn't saved. As a repository on the Hugging
-    Face Hub it loads by `from_pretrained`, and, after `import mobilenet_zoo`, by
-    `keras.saving.load_model("hf://user/name")`.
+    The folder contains Keras's own files (`config.json`, `metadata.json`, `model.weights.h5`); the same weights as
+    `model.safetensors`, with timm's tensor names if timm has the model; `mobilenet.json` with the preprocessing, class
+    names and other facts about the model; and `README.md`, a model card. The optimizer's state isn't saved. A
+    repository on the Hugging Face Hub with these files can be loaded with `from_pretrained`, and, after
+    `import mobilenet_zoo`, with `keras.saving.load_model("hf://user/name")`.
 
     Args:
-        model: A functional or `Sequential` model of this library or around one of it, fine-tuned or fused or as it was
-            built.
-        folder: Made if it isn't there; files of the same names are replaced when the new ones are whole.
-        class_names: A name for each output; None for those that the model was loaded with.
-        transform: A `Preprocessing` that the model was evaluated with; None for `preprocessing(model)`.
-        dataset: What it was trained on, for the card.
-        metrics: `{name: number}`, what it scored, for the card: `{"top-1 accuracy": 0.93}`.
-        license: An identifier such as `"apache-2.0"`, for the card; None for that of the weights it started from.
-        description: A paragraph for the card.
+        model: A functional or `Sequential` model of this library, or a model that contains one. It can be fine-tuned or
+            fused.
+        folder: Path of the folder. It is created if it doesn't exist; existing files with the same names are replaced
+            only after all new files are completely written.
+        class_names: One name for each output; None for the names that the model was loaded with.
+        transform: The `Preprocessing` with which the model was evaluated; None for `preprocessing(model)`.
+        dataset: Name or description of the training data, for the model card.
+        metrics: Evaluation results for the model card, `{name: number}`, such as `{"top-1 accuracy": 0.93}`.
+        license: License identifier for the model card, such as `"apache-2.0"`; None for the license of the published
+            weights that the model was initialized with.
+        description: A paragraph of text for the model card.
 
     Returns:
-        The folder's `pathlib.Path`.
+        The `pathlib.Path` of the folder.
 
     Raises:
-        ValueError: An argument doesn't fit the model.
+        ValueError: An argument doesn't fit the model, or the model is neither functional nor a built `Sequential`.
     """
-    as_functional(model, "save_pretrained")  # raises for what can't be built again
+    as_functional(model, "save_pretrained")  # Raises an error for models that can't be rebuilt from their config.
     known = facts_of(model)
     if class_names is None and known is not None:
         class_names = known.class_names
     _check_names(model, class_names)
     class_names = class_names and [printable(name) for name in class_names]
     metrics = {str(name): float(value) for name, value in (metrics or {}).items()}
-    is_own_transform = transform is not None
+    has_transform = transform is not None
     transform = preprocessing(model) if transform is None else transform
     base = known.base if known else None
     layout, tensors = _tensors(model)
@@ -85,15 +87,15 @@ def save_pretrained(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with folder_beside(folder / FACTS) as part:
-        plain = keras.models.clone_model(model)  # without the optimizer
-        plain.set_weights(model.get_weights())
-        if is_own_transform:
-            use_transform(plain, transform, base)
-        plain.save(part / "model.keras")
+        uncompiled = keras.models.clone_model(model)  # A clone has no optimizer, so its state isn't saved.
+        uncompiled.set_weights(model.get_weights())
+        if has_transform:
+            use_transform(uncompiled, transform, base)
+        uncompiled.save(part / "model.keras")
         with zipfile.ZipFile(part / "model.keras") as archive:
             archive.extractall(part, [name for name in archive.namelist() if not name.startswith("assets")])
         (part / "model.keras").unlink()
-        write(part / TENSORS, tensors, {"format": "pt", "layout": layout, **header_of(plain)})
+        write(part / TENSORS, tensors, {"format": "pt", "layout": layout, **header_of(uncompiled)})
         _write_json(part / FACTS, facts)
         card = model_card(model, facts, license or _license(base), description)
         (part / "README.md").write_text(card, encoding="utf-8")
@@ -112,22 +114,26 @@ def push_to_hub(
     message: str | None = None,
     **described: Any,
 ) -> str:
-    """Save a model as `save_pretrained` does, into a repository on the Hugging Face Hub, which is made if need be.
+    """Upload a model to a repository on the Hugging Face Hub, with the files that `save_pretrained` writes.
+
+    The repository is created if it doesn't exist.
 
     Args:
-        model: As for `save_pretrained`.
-        repository: `"user/name"`.
+        model: A model, as for `save_pretrained`.
+        repository: Name of the repository, `"user/name"`.
         private: Whether a new repository is private; None for the owner's default.
-        token: Of an account that may write there; None for the one that `hf auth login` or `HF_TOKEN` gave.
-        branch: None for the main one.
-        message: Of the commit.
-        **described: The arguments of `save_pretrained` that describe the model.
+        token: Access token of an account with write permission; None for the token from `hf auth login` or `HF_TOKEN`.
+        branch: Name of the branch, which is created if it doesn't exist; None for the main branch.
+        message: Commit message; None for a default message.
+        **described: Arguments of `save_pretrained` that describe the model: `class_names`, `transform`, `dataset`,
+            `metrics`, `license` and `description`.
 
     Returns:
-        The address of the commit.
+        The URL of the commit.
 
     Raises:
-        DownloadError: The hub can't be reached or refuses; the message says why.
+        ValueError: An argument doesn't fit the model.
+        DownloadError: The Hub can't be reached or refuses the upload; the message gives the reason.
     """
     hub = hub_client()
     with tempfile.TemporaryDirectory() as temporary:
@@ -143,7 +149,7 @@ def push_to_hub(
                 revision=branch,
                 commit_message=message or f"Save {model.name}",
             )
-        except Exception as error:  # of the hub's, of its HTTP client's, or of the file system
+        except Exception as error:  # The Hub client also raises errors of its HTTP client and of the file system.
             raise DownloadError(f"{repository} can't be written to: {reason(hub, error)}") from error
     return commit.commit_url
 
@@ -151,35 +157,37 @@ def push_to_hub(
 def from_pretrained(
     name_or_folder: PathLike, *, revision: str | None = None, token: str | bool | None = None, **options: Any
 ) -> keras.Model:
-    """Load what `save_pretrained` or `push_to_hub` saved, what Keras saved to the hub, or published weights.
+    """Load a model that `save_pretrained` or `push_to_hub` saved, that Keras saved to the Hub, or published weights.
 
-    Files from the hub are checked as published weights are. Nothing that is in a file is run.
+    The hashes of files from the Hub are checked, as for published weights. No code from the files is executed.
 
     Args:
-        name_or_folder: A folder; a repository, `"user/name"`, with or without `hf://` or timm's `hf-hub:` before it;
-            or a name of `list_models(pretrained=True)`, also as `"timm/…"`. A revision may follow the name of a
-            repository or of published weights: `"user/name@v2"`.
+        name_or_folder: A folder; a repository `"user/name"`, optionally with the prefix `hf://` or timm's `hf-hub:`; or
+            a name from `list_models(pretrained=True)`, optionally with the prefix `timm/`. You can append a revision to
+            the name of a repository or of published weights: `"user/name@v2"`.
         revision: A branch, tag or commit of the repository.
-        token: For a private repository; None for the one that `hf auth login` or `HF_TOKEN` gave.
-        **options: Arguments of `create_model`, for published weights only.
+        token: Access token for a private repository; None for the token from `hf auth login` or `HF_TOKEN`.
+        **options: Arguments of `create_model`, allowed only for published weights.
 
     Returns:
-        A `keras.Model`, not compiled. `preprocessing` knows how to feed it, and `class_names_of` what its classes are
-        called.
+        A `keras.Model` that is not compiled. `preprocessing` returns its preprocessing, and `class_names_of` its class
+        names.
 
     Raises:
-        ValueError: Neither a folder nor a repository's name, two revisions, or options for a model that is loaded
-            whole.
-        CheckpointError: Files are missing or damaged, or don't fit each other.
-        DownloadError: The hub can't be reached or has no such repository.
+        ValueError: `name_or_folder` is not a folder, a repository or the name of published weights, two different
+            revisions are passed, or options are passed for anything other than published weights.
+        CheckpointError: Files are missing or damaged, or don't belong together.
+        DownloadError: The Hub can't be reached or has no such repository.
     """
     text = repository_of(os.fspath(name_or_folder))
     is_folder = Path(text).is_dir()
     if not is_folder:
-        text, _, at = text.partition("@")
-        if at and revision not in (None, at):
-            raise ArgumentError(f"revision={revision!r} is not the one in {text}@{at}: give one of them.")
-        revision = revision or at or None
+        text, _, suffix = text.partition("@")
+        if suffix and revision not in (None, suffix):
+            raise ArgumentError(
+                f"revision={revision!r} contradicts the revision in {text}@{suffix}: pass only one of them."
+            )
+        revision = revision or suffix or None
     published = without_hub(text)
     if published in WEIGHTS and not is_folder:
         return create_model(published + (f"@{revision}" if revision else ""), **options)
@@ -192,7 +200,7 @@ def from_pretrained(
         )
     if options:
         raise ArgumentError(
-            f"{', '.join(options)}: options are for published weights; {text} is loaded as it was saved."
+            f"{', '.join(options)}: allowed only for published weights; {text} is loaded as it was saved."
         )
     if is_folder:
         return _load(text, lambda file: Path(text) / file)
@@ -203,29 +211,33 @@ def from_pretrained(
     except DownloadError as error:
         if not Path(text).parent.is_dir():
             raise
-        # A folder whose name is misspelled looks like a repository.
-        raise DownloadError(f"{text} is not a folder, and as a repository: {error}", absent=error.absent) from error
+        # A folder with a misspelled name looks like a repository.
+        raise DownloadError(
+            f"{text} is not a folder, and loading it as a repository failed: {error}", absent=error.absent
+        ) from error
 
 
 def class_names_of(model: keras.Model) -> list[str] | None:
-    """Return the names of a model's outputs, as it was saved with them, or None."""
+    """Return the class names that a model was saved with, or None."""
     facts = facts_of(model)
     return list(facts.class_names) if facts and facts.class_names else None
 
 
 def _load(source, find):
-    """Return the model whose files `find(name)` gives the paths of."""
+    """Return the model with the files whose paths `find(file name)` returns; error messages name `source`."""
     facts = _optional(find, FACTS)
     record = _read_json(facts) if facts else None
     config = _read_json(find(CONFIG))
     try:
         config.pop("compile_config", None)
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
-    except Exception as error:  # whatever the constructors of a damaged configuration raise
+    except Exception as error:  # Constructors can raise any error if the configuration is damaged.
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{source} can't be loaded: its {CONFIG} describes no model ({line}).") from error
+        raise CheckpointError(f"{source} can't be loaded: its {CONFIG} doesn't describe a model ({line}).") from error
     if not isinstance(model, keras.Model):
-        raise CheckpointError(f"{source} can't be loaded: its {CONFIG} describes a {type(model).__name__}.")
+        raise CheckpointError(
+            f"{source} can't be loaded: its {CONFIG} describes a {type(model).__name__}, not a keras.Model."
+        )
     tensors = _optional(find, TENSORS) if record else None
     if record is not None and tensors is not None:
         load_into(model, StateDict.open(tensors, record.get("layout")))
@@ -234,11 +246,14 @@ def _load(source, find):
             model.load_weights(find(WEIGHTS_H5))
         except (OSError, ValueError, KeyError) as error:
             line = str(error).strip().splitlines()[0]
-            raise CheckpointError(f"{source} can't be loaded: its {WEIGHTS_H5} doesn't fit ({line}).") from error
+            raise CheckpointError(
+                f"{source} can't be loaded: its {WEIGHTS_H5} doesn't fit the model ({line})."
+            ) from error
     return remember(model, _facts(record, source, model)) if record else model
 
 
 def _optional(find, file):
+    """Return the path of a file, or None if it doesn't exist."""
     try:
         path = Path(find(file))
     except DownloadError as error:
@@ -249,11 +264,11 @@ def _optional(find, file):
 
 
 def _tensors(model):
-    """Return the layout that has names for all of the model's variables, and the tensors by those names."""
+    """Return the name of the first layout that covers all variables of the model, and the tensors with its names."""
     for layout in ("timm", "compact"):
         try:
             return layout, state_dict(model, layout)
-        except ArgumentError:  # it has no such model
+        except ArgumentError:  # The library of this layout has no such model.
             continue
     return "native", {entry.name: _array(entry.variable) for entry in LAYOUTS["native"].entries(model)}
 
@@ -271,16 +286,17 @@ def _facts_record(model, transform, class_names, base):
 
 
 def _facts(record, source, model):
-    """Return the `Facts` in a `mobilenet.json`; the model's own are in its configuration, unless it is an older one."""
+    """Return the `Facts` from a `mobilenet.json`, completed with the facts in the model's configuration."""
     try:
         if integer("format", record["format"], 1) > _FORMAT:
             raise CheckpointError(f"{source} was saved by a newer mobilenet-zoo: {UPDATE_HINT}.")
-        given = record["preprocessing"]
-        inside = facts_of(model) or Facts()  # of a model that normalizes inside
-        mean, std = (getattr(inside, key) if given[key] is None else given[key] for key in ("mean", "std"))
+        config = record["preprocessing"]
+        known = facts_of(model) or Facts()
+        # The record of a model that normalizes images itself has no mean and std.
+        mean, std = (getattr(known, key) if config[key] is None else config[key] for key in ("mean", "std"))
         names = record["class_names"]
-        own = {"mean": mean, "std": std, "base": record["base"], "assumed": inside.assumed}
-        facts = Facts.from_config({**given, **own})
+        overrides = {"mean": mean, "std": std, "base": record["base"], "assumed": known.assumed}
+        facts = Facts.from_config({**config, **overrides})
         return dataclasses.replace(facts, class_names=None if names is None else tuple(map(str, names)))
     except CheckpointError:
         raise
@@ -309,12 +325,12 @@ def _write_json(path, record):
 def _read_json(path):
     path = Path(path)
     if not path.is_file():
-        inside = path.parent / "model"  # of a training run
-        hint = f" Did you mean {inside}?" if (inside / path.name).is_file() else ""
-        raise CheckpointError(f"{path} is not there: {path.parent} was not saved by save_pretrained or Keras.{hint}")
+        subfolder = path.parent / "model"  # A training run saves its model there.
+        hint = f" Did you mean {subfolder}?" if (subfolder / path.name).is_file() else ""
+        raise CheckpointError(f"{path} does not exist: {path.parent} was not saved by save_pretrained or Keras.{hint}")
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ArgumentError("it is too large")
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise ArgumentError(f"it is larger than {_MAX_JSON_BYTES >> 20} MiB")
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # JSON's and UTF-8's errors are such
+    except ValueError as error:  # Includes JSONDecodeError and UnicodeDecodeError.
         raise CheckpointError(f"{path} can't be read: {error}.") from error

@@ -1,4 +1,4 @@
-"""Every model by one name: timm's where timm has one, else a name of the same scheme."""
+"""All models by name: timm's name if timm has the model, else a name in the same scheme."""
 
 import inspect
 from typing import Any
@@ -34,9 +34,9 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
     """Return the names that `create_model` knows, sorted.
 
     Args:
-        pattern: As in a shell: `"*v4*"`, `"mobilenetv2_???"`. One without `*`, `?` and `[` matches anywhere in a name.
-            Case is ignored.
-        pretrained: Whether to list published weights instead, by model and tag:
+        pattern: A shell pattern, such as `"*v4*"` or `"mobilenetv2_???"`. A pattern without `*`, `?` and `[` matches
+            anywhere in a name. Case is ignored.
+        pretrained: Whether to return the names of published weights instead, by model and tag, such as
             `"mobilenetv4_conv_small.e2400_r224_in1k"`.
 
     >>> list_models("mobilenetv4_hybrid*")  # doctest: +NORMALIZE_WHITESPACE
@@ -49,9 +49,12 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
 
 
 def check_weights_of(name: Any, weights: Any) -> None:
-    """Raise the `ValueError` for `weights` that `create_model(name, weights=weights)` can't have, before any are read.
+    """Check the `weights` of `create_model(name, weights=weights)` without downloading or reading them.
 
-    A `name` that is none of a model here says nothing about weights.
+    Any weights pass if `name` isn't the name of a model.
+
+    Raises:
+        ValueError: The model can't load these weights.
     """
     base = without_hub(name).partition(".")[0] if isinstance(name, str) else name
     if base in registry():
@@ -59,34 +62,37 @@ def check_weights_of(name: Any, weights: Any) -> None:
 
 
 def _offered(name, weights, width):
-    """Return the published weights that `weights` may mean, and whether one of them fits the model's width."""
+    """Return the published weights that `weights` can select, and a function that checks whether one of them fits."""
     entry = registry()[name]
     _, variants, published = GENERATIONS[entry.generation]
-    own = {key: value for key, value in published.items() if key.startswith(f"{name}.")}
-    return own if is_named(weights, own) else published, fitting(entry.architecture, width, variants)
+    same_name = {key: value for key, value in published.items() if key.startswith(f"{name}.")}
+    return same_name if is_named(weights, same_name) else published, fitting(entry.architecture, width, variants)
 
 
 @explains_arguments
 def create_model(name: str, **kwargs: Any) -> keras.Model:
-    """Build a model by its name in timm, or by ours where timm has none.
+    """Build a model by its timm name, or by this library's name if timm doesn't have the model.
 
-    A timm name brings timm's padding and epsilon: PyTorch's, and TensorFlow's for names that start with `tf_`. The
-    other names build what the generation's create function builds. Weights from elsewhere than timm bring their own.
+    A timm name sets the padding and epsilon of timm's model: those of PyTorch, or of TensorFlow for names that start
+    with `tf_`. Other names use the defaults of the generation's create function. Weights from libraries
+    other than timm set their own padding and epsilon.
 
     Args:
-        name: One of `list_models()`, such as `"mobilenetv4_conv_small_050"`; or one of
-            `list_models(pretrained=True)`, such as `"mobilenetv4_conv_small.e2400_r224_in1k"`, which loads those
-            weights, unless `weights` says otherwise. As in timm there may be `timm/` or `hf-hub:timm/` before it.
-        **kwargs: Arguments of the create functions, such as `num_classes`, `input_shape`, `include_top`, `weights`;
-            they go before what the name brings. `width_multiplier` multiplies the name's own width. Under
-            `weights="imagenet"` or a tag, weights of this very name go before others that would fit.
+        name: A name from `list_models()`, such as `"mobilenetv4_conv_small_050"`, or a name from
+            `list_models(pretrained=True)`, such as `"mobilenetv4_conv_small.e2400_r224_in1k"`, which also loads these
+            weights unless you pass `weights`. The prefixes `timm/` and `hf-hub:timm/` are allowed, as in timm.
+        **kwargs: Arguments of the create functions, such as `num_classes`, `input_shape`, `include_top` and `weights`.
+            They override the settings of the name, except `width_multiplier`, which multiplies the width of the name.
+            `weights="imagenet"` and tags prefer weights with this name to other weights that fit.
 
     Returns:
-        A functional `keras.Model`; see `create_mobilenetv4` and its siblings.
+        A functional `keras.Model`; see `create_mobilenetv1` to `create_mobilenetv4`.
 
     Raises:
-        ValueError: An unknown name; the message has the nearest ones. And what the create functions raise.
-        TypeError: An unknown argument; the message says what those of other libraries are called here.
+        ValueError: The name is unknown (the message suggests similar names), or an argument of the create function is
+            wrong.
+        TypeError: An argument is unknown. For arguments of other libraries, the message names the equivalent in this
+            library.
     """
     name = without_hub(name)
     base, _, tag = name.partition(".") if isinstance(name, str) else (name, "", "")
@@ -96,13 +102,14 @@ def create_model(name: str, **kwargs: Any) -> keras.Model:
     if tag and name.partition("@")[0] not in WEIGHTS:
         raise unknown_name("name", name, [weight for weight in WEIGHTS if weight.startswith(f"{base}.")] or [base])
     if "variant" in kwargs:
-        raise ArgumentError("variant is not an argument of create_model: the name says it.")
+        raise ArgumentError("variant is not an argument of create_model: name selects the variant.")
     entry, options = entries[base], entries[base].options
     check_arguments("create_model", kwargs, inspect.signature(entry.create).parameters)
     width = entry.width * number("width_multiplier", kwargs.pop("width_multiplier", 1.0), 0, 4, low_open=True)
     weights = kwargs.pop("weights", name if tag else None)
     if weights is not None:
         weights: Any = open_weights(weights, *_offered(base, weights, width), kwargs.get("include_top", True))
-        if weights.checkpoint or weights.recorded or weights.layout.name != "timm":  # timm's own file knows less
+        # An unpublished file in timm's layout doesn't determine padding and epsilon, so the name does.
+        if weights.checkpoint or weights.recorded or weights.layout.name != "timm":
             options = {**options, **weights.conventions(entry.architecture)}
     return entry.create(entry.architecture, width_multiplier=width, weights=weights, **{**options, **kwargs})

@@ -1,10 +1,11 @@
 """One backend's part of the tests that compare backends: `python -m tests.across_worker TASK FOLDER`.
 
-A task is write, write-all, read, infer-one or infer-some. The backend is that of
-KERAS_BACKEND. Results go into FOLDER, from where the tests read them.
+TASK is exchange, exchange-all, infer-one or infer-some. KERAS_BACKEND selects the backend. The results are written to
+FOLDER, from where the tests read them.
 """
 
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -25,7 +26,7 @@ TRAINED = {
     "mobilenetv4_conv_small": (create_mobilenetv4, "conv_small"),
     "mobilenetv4_hybrid_medium": (create_mobilenetv4, "hybrid_medium"),
 }
-QUICK_TRAINED = ("mobilenetv3_small",)  # the others take long
+QUICK_TRAINED = ("mobilenetv3_small",)  # The others take long.
 SAVED = {
     "mobilenetv1": (create_mobilenetv1, "0.25"),
     "mobilenetv2": (create_mobilenetv2, "0.35"),
@@ -40,13 +41,13 @@ ALL_SAVED = [(name, data_format) for name in SAVED for data_format in FORMATS]
 
 
 def quick_saved(backend):
-    """The quick model that a backend writes, in a format by turns."""
+    """Return the model and data format that a backend writes in a quick run; they differ between backends."""
     turn = BACKENDS.index(backend)
     return [(QUICK_SAVED[turn], FORMATS[turn % 2])]
 
 
 def randomize(model):
-    """Weights and statistics that differ in every channel, made from the variables' paths."""
+    """Set weights and statistics that differ in every channel, computed from the paths of the variables."""
     for variable in model.weights:
         owner, _, name = variable.path.rpartition("/")
         torch_name = {"gamma": "weight", "moving_mean": "running_mean", "moving_variance": "running_var"}.get(
@@ -56,17 +57,17 @@ def randomize(model):
 
 
 def images():
-    """Four different images and their one-hot classes."""
+    """Return four different images and their one-hot classes."""
     batch = np.concatenate([seeded.image(SIZE + i, SIZE)[:, :SIZE] for i in range(BATCH)])
     return batch, np.eye(CLASSES, dtype="float32")[[3, 1, 4, 1]]
 
 
 def loss_and_gradients(model, x, y):
-    """The loss in training mode and the gradient of every trainable variable; the model's statistics move on."""
+    """Return the loss in training mode and the gradients of the trainable variables; update the moving statistics."""
     backend = keras.backend.backend()
 
-    def loss_of(answer):
-        return keras.ops.mean(keras.losses.categorical_crossentropy(y, answer))
+    def loss_of(outputs):
+        return keras.ops.mean(keras.losses.categorical_crossentropy(y, outputs))
 
     if backend == "tensorflow":
         import tensorflow as tf
@@ -82,8 +83,8 @@ def loss_and_gradients(model, x, y):
     import jax
 
     def compute(trainable, rest):
-        answer, rest = model.stateless_call(trainable, rest, x, training=True)
-        return loss_of(answer), rest
+        outputs, rest = model.stateless_call(trainable, rest, x, training=True)
+        return loss_of(outputs), rest
 
     values = [v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables]
     (loss, rest), gradients = jax.jit(jax.value_and_grad(compute, has_aux=True))(*values)
@@ -93,7 +94,7 @@ def loss_and_gradients(model, x, y):
 
 
 def write_gradients(folder, names):
-    """Writes loss, gradients and moves of the statistics of models in training mode."""
+    """Write loss, gradients and changes of the moving statistics of models in training mode."""
     momentum = 0.9
     x, y = images()
     for name in names:
@@ -102,9 +103,9 @@ def write_gradients(folder, names):
         randomize(model)
         statistics = [v for v in model.weights if v.path.rpartition("/")[2].startswith("moving_")]
         old = [keras.ops.convert_to_numpy(v).copy() for v in statistics]
-        loss, found = loss_and_gradients(model, x, y)
+        loss, gradients = loss_and_gradients(model, x, y)
         results = {"loss": keras.ops.convert_to_numpy(loss)}
-        for variable, gradient in zip(model.trainable_variables, found, strict=True):
+        for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
             results[f"gradient {variable.path}"] = keras.ops.convert_to_numpy(gradient)
         for variable, before in zip(statistics, old, strict=True):
             after = keras.ops.convert_to_numpy(variable)
@@ -113,7 +114,7 @@ def write_gradients(folder, names):
 
 
 def write_models(folder, cases):
-    """Saves models in data formats, with what they predict."""
+    """Save models in data formats, and their predictions."""
     for name, data_format in cases:
         create, variant = SAVED[name]
         x, shape = _formatted(data_format)
@@ -124,37 +125,49 @@ def write_models(folder, cases):
         np.save(f"{stem}.npy", infer(model, x))
 
 
-def write(folder):
-    """Writes the gradients of one model, and another one."""
+def exchange(folder):
+    """Write the training step of one model and another model; then predict with the models of all backends."""
     write_gradients(folder, QUICK_TRAINED)
     write_models(folder, quick_saved(keras.backend.backend()))
+    wait_for_others(folder)
+    predict(folder)
 
 
-def write_all(folder):
-    """`write` for every model in every data format."""
+def exchange_all(folder):
+    """Like `exchange`, for every model in every data format."""
     write_gradients(folder, TRAINED)
     write_models(folder, ALL_SAVED)
+    wait_for_others(folder)
+    predict(folder)
 
 
-def read(folder, pattern="*.keras"):
-    """Loads what all backends wrote, or what fits `pattern`, and saves what this one predicts with it."""
-    assert mobilenet_zoo.list_models(), "importing the zoo is what registers the layers"
+def wait_for_others(folder, limit=1800):
+    """Wait until every backend has written its models."""
+    (folder / f"{keras.backend.backend()}.written").touch()
+    end = time.monotonic() + limit
+    while missing := [backend for backend in BACKENDS if not (folder / f"{backend}.written").exists()]:
+        assert time.monotonic() < end, f"{missing} have not written their models within {limit} s"
+        time.sleep(0.2)
+
+
+def predict(folder, pattern="*.keras"):
+    """Load the saved models that match `pattern`, and write this backend's predictions."""
+    assert mobilenet_zoo.list_models(), "importing the zoo registers the layers"
     for path in sorted(folder.glob(pattern)):
         model = keras.saving.load_model(path, compile=False)
         x, _ = _formatted(FORMATS[model.input_shape[1] == 3])
-        answer = infer(model, x)
-        np.save(folder / f"{path.stem}-by-{keras.backend.backend()}.npy", answer)
+        np.save(folder / f"{path.stem}-by-{keras.backend.backend()}.npy", infer(model, x))
         keras.utils.clear_session()
 
 
 def infer_one(folder):
-    """As `read`, of one small model: under OpenVINO every operation is compiled by itself."""
-    read(folder, "*-mobilenetv1-*.keras")
+    """Predict with one small model, because under OpenVINO every operation is compiled separately."""
+    predict(folder, "*-mobilenetv1-*.keras")
 
 
 def infer_some(folder):
-    """As `read`, of every model that PyTorch wrote."""
-    read(folder, "torch-*.keras")
+    """Predict with every model that PyTorch wrote."""
+    predict(folder, "torch-*.keras")
 
 
 def _formatted(data_format):
@@ -166,9 +179,8 @@ def _formatted(data_format):
 
 if __name__ == "__main__":
     tasks = {
-        "write": write,
-        "write-all": write_all,
-        "read": read,
+        "exchange": exchange,
+        "exchange-all": exchange_all,
         "infer-one": infer_one,
         "infer-some": infer_some,
     }

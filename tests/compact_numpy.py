@@ -1,7 +1,7 @@
-"""The compact family in NumPy and float64, from the formulas of its description and the names of its own tensors.
+"""Inference of the compact family in NumPy and float64, written from its formulas and its tensors' names.
 
-It shares no code with the library. It is itself compared with the outputs of the family's own code, and stands in for
-those where there are none: for attention that halves its map, for an output stride, and for sizes of one's own.
+It shares no code with the library. The tests compare it with the outputs of the original implementation, and use it as
+the reference for models without recorded outputs: attention that halves its feature map, output strides, custom sizes.
 """
 
 import re
@@ -13,13 +13,13 @@ CHANNELS_PER_GROUP = 8
 
 
 def logits(state, image, heads, output_stride=None):
-    """The logits of one channels-last `image`.
+    """Return the logits of one channels-last `image`.
 
     Args:
-        state: `{name: tensor}` in PyTorch's layouts, by the names of the family's own code.
-        image: `(1, height, width, channels)`.
-        heads: Of the attention.
-        output_stride: Where the map would become smaller than this fraction, strides become dilation of what follows.
+        state: Tensors as `{name: tensor}`, in PyTorch's layouts and with the names of the original implementation.
+        image: Array of shape `(1, height, width, channels)`.
+        heads: Number of attention heads.
+        output_stride: Largest total stride of the feature maps. Dilation replaces all further strides.
     """
     state = {name: np.asarray(value, "float64") for name, value in state.items()}
     x = np.asarray(image[0], "float64")
@@ -34,9 +34,10 @@ def logits(state, image, heads, output_stride=None):
 
 
 def attention(block, x, stride, dilation, heads):
-    """Attention between the channels of each head.
+    """Apply attention between the channels of each head.
 
-    The input `x` is `(height, width, channels)`; `block` gives the tensors by the names of the family's own code.
+    The input `x` has the shape `(height, width, channels)`. `block` holds the tensors under the names of the original
+    implementation.
     """
     query, key, value = (convolve(x, *block.kernel(f"{name}_conv")) for name in ("query", "key", "value"))
     if block.has("downsample_query"):
@@ -51,11 +52,11 @@ def attention(block, x, stride, dilation, heads):
 
 
 def convolve(x, kernel, bias=None, stride=1, dilation=1):
-    """Convolution of `(height, width, in)` with an OIHW kernel, padded by the same on both sides."""
+    """Convolve `x` of shape `(height, width, in)` with an OIHW kernel, padded equally on both sides."""
     outputs, inputs, rows, columns = kernel.shape
     depthwise = inputs == 1 and outputs == x.shape[-1] > 1
-    reach = [dilation * (size - 1) // 2 for size in (rows, columns)]
-    padded = np.pad(x, [(reach[0], reach[0]), (reach[1], reach[1]), (0, 0)])
+    padding = [dilation * (size - 1) // 2 for size in (rows, columns)]
+    padded = np.pad(x, [(padding[0], padding[0]), (padding[1], padding[1]), (0, 0)])
     height, width = (-(-size // stride) for size in x.shape[:2])
     y = np.zeros((height, width, outputs))
     for i in range(rows):
@@ -68,26 +69,26 @@ def convolve(x, kernel, bias=None, stride=1, dilation=1):
 
 
 class _Strides:
-    """Which stride and dilation a block gets under an output stride."""
+    """Strides and dilation rates of successive blocks under an output stride."""
 
     def __init__(self, output_stride):
         self.limit = output_stride or np.inf
-        self.reached = self.dilation = 1
+        self.total_stride = self.dilation = 1
 
     def take(self, stride):
-        """The `(stride, dilation)` of the next block, whose published stride is `stride`."""
+        """Return `(stride, dilation)` of the next block, whose published stride is `stride`."""
         dilation = self.dilation
         if stride == 1:
             return 1, dilation
-        if self.reached * stride > self.limit:
+        if self.total_stride * stride > self.limit:
             self.dilation *= stride
             return 1, dilation
-        self.reached *= stride
+        self.total_stride *= stride
         return stride, dilation
 
 
 class _Block:
-    """The tensors of one block."""
+    """Tensors of one block."""
 
     def __init__(self, state, prefix, kind):
         self.state, self.prefix, self.kind = state, prefix, kind
@@ -96,11 +97,11 @@ class _Block:
         return f"{self.prefix}{name}.weight" in self.state
 
     def kernel(self, name):
-        """Kernel and, where there is one, bias."""
+        """Return the kernel and, if it exists, the bias."""
         return [self.state[key] for part in ("weight", "bias") if (key := f"{self.prefix}{name}.{part}") in self.state]
 
     def sequence(self, x, strides, dilation):
-        """Convolution, group norm and SiLU, with the names 0, 1 and 2, then 3, 4 and 5, and so on."""
+        """Apply convolution, group norm and SiLU (layers 0, 1 and 2, then 3, 4 and 5, and so on) for each stride."""
         for i, stride in enumerate(strides):
             x = convolve(x, *self.kernel(f"{self.kind}.{3 * i}"), stride=stride, dilation=dilation)
             x = _silu(_group_norm(x, *self.kernel(f"{self.kind}.{3 * i + 1}")))
@@ -108,14 +109,14 @@ class _Block:
 
 
 def _blocks(state):
-    """`(prefix, kind)` of every block, in order."""
-    found = {}
+    """Return `(prefix, kind)` of every block, in order."""
+    blocks = {}
     for name in state:
         match = re.match(r"features\.(\d+)\.(\d+)\.([a-z_A-Z]+)", name)
         if match:
             kind = "attention" if match[3].endswith(("_conv", "_query", "_kv")) else match[3]
-            found[int(match[1]), int(match[2])] = (f"features.{match[1]}.{match[2]}.", kind)
-    return [found[place] for place in sorted(found)]
+            blocks[int(match[1]), int(match[2])] = (f"features.{match[1]}.{match[2]}.", kind)
+    return [blocks[position] for position in sorted(blocks)]
 
 
 def _stem(block, x, strides, heads):

@@ -1,4 +1,4 @@
-"""What the tests of the create functions share: narrow models, images for them, and how to compare."""
+"""Helpers for tests of created models: narrow models, random images and comparisons."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
 
-# One variant of each generation, and V4's three kinds: the narrowest that still have every part.
+# One variant of each generation, and one of each of V4's three families. Together they have every kind of block.
 GENERATIONS = {
     "v1": (create_mobilenetv1, "1.0"),
     "v2": (create_mobilenetv2, "1.0"),
@@ -36,7 +36,7 @@ WIDTH = 0.1
 
 each_generation = pytest.mark.parametrize("generation", GENERATIONS)
 
-# Every kind of row once or twice, for what does not depend on the variant and has to be computed.
+# Every kind of row once or twice, for tests that run a model and do not depend on the variant.
 TINY = Architecture(
     name="tiny",
     stem=Conv(8, stride=2),
@@ -50,38 +50,38 @@ TINY = Architecture(
 
 
 def create(generation, num_classes=4, input_shape=(SIZE, SIZE, 3), **options):
-    """A narrow model of one generation."""
+    """Create a narrow model of one generation."""
     function, variant = GENERATIONS[generation]
     return function(variant, num_classes, input_shape, **{"width_multiplier": WIDTH, **options})
 
 
 def tiny(num_classes=4, input_shape=(SIZE, SIZE, 3), **options):
-    """A model of the architecture `TINY`."""
+    """Create a model of the architecture `TINY`."""
     return create_mobilenetv4(TINY, num_classes, input_shape, **options)
 
 
 def images(*shape, seed=0):
-    """Standard normal images."""
+    """Return images of standard normal values."""
     return np.random.default_rng(seed).standard_normal(shape or (2, SIZE, SIZE, 3)).astype("float32")
 
 
 def array(tensor):
-    """A tensor of any backend as a NumPy array."""
+    """Convert a tensor of any backend to a NumPy array."""
     return ops.convert_to_numpy(tensor)
 
 
 def predict(model, x):
-    """What the model answers, as one compiled step."""
+    """Return the model's predictions, computed by a compiled step."""
     return model.predict(x, verbose=0)
 
 
 def layers_of(model):
-    """All layers of a model and of its blocks."""
+    """Return all layers of a model and of its blocks."""
     return [layer for layer in model._flatten_layers() if layer is not model]
 
 
 def randomize(model, seed=1):
-    """Give a model random weights under which no layer's output vanishes."""
+    """Assign random weights that let no layer's output vanish, and return the model."""
     generator = np.random.default_rng(seed)
     for variable in model.weights:
         shape = tuple(variable.shape)
@@ -92,8 +92,8 @@ def randomize(model, seed=1):
     return model
 
 
-def close(actual, expected, tolerance=1e-5):
-    """Assert equality, measured by the largest expected value."""
+def assert_close(actual, expected, tolerance=1e-5):
+    """Assert equality up to `tolerance` times the largest expected value."""
     actual, expected = array(actual), array(expected)
     assert actual.shape == expected.shape
     assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()

@@ -1,50 +1,50 @@
-"""How far our numbers are from others': checked where they are computed, shown as tables when all tests have run."""
+"""Deviations from reference values: tests check and record them, and pytest prints them as tables at the end."""
 
 import numpy as np
 
-PROPERTY = "deviation"  # of a test's report, which also reaches the process that started pytest-xdist's workers
+PROPERTY = "deviation"  # a property of test reports, which pytest-xdist's workers send to the main process
 
 
 class Deviations:
-    """Compares arrays and keeps the result for a table; a test gets one as the fixture `deviation`.
+    """Compares arrays and records their deviations for a table. Tests use it as the fixture `deviation`.
 
     Args:
-        title: Of the table.
-        record: pytest's `record_property`.
+        title: Title of the table.
+        record: pytest's function `record_property`.
     """
 
     def __init__(self, title, record):
         self.title = title
         self.record = record
 
-    def __call__(self, row, column, found, expected, tolerance, floor=0.0):
-        """Assert that `found` is `expected`, up to `tolerance` of its largest value or of `floor`, if that is more."""
-        assert np.size(found) == np.size(expected), f"{column}: {np.shape(found)} next to {np.shape(expected)}"
-        value = relative(found, expected, floor)
+    def __call__(self, row, column, actual, expected, tolerance, floor=0.0):
+        """Assert equality up to `tolerance` times the larger of `floor` and the largest value of `expected`."""
+        assert np.size(actual) == np.size(expected), f"{column}: shape {np.shape(actual)}, not {np.shape(expected)}"
+        value = relative_deviation(actual, expected, floor)
         self.keep(row, column, value)
         assert value <= tolerance, f"{row}, {column}: deviates by {value:.1e}, more than {tolerance:.0e}"
 
     def keep(self, row, column, value):
-        """Take a number that was compared elsewhere into the table."""
+        """Record a deviation that the test computed itself."""
         self.record(PROPERTY, [self.title, row, column, float(value)])
 
 
-def relative(ours, theirs, floor=0.0):
-    """The largest difference as a fraction of the largest value of `theirs`, or of `floor` if that is more."""
-    theirs = np.reshape(theirs, np.shape(ours))
-    return float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), floor))
+def relative_deviation(actual, expected, floor=0.0):
+    """Return the largest difference, divided by the larger of `floor` and the largest value of `expected`."""
+    expected = np.reshape(expected, np.shape(actual))
+    return float(np.abs(actual - expected).max() / max(np.abs(expected).max(), floor))
 
 
 def tables(reports):
-    """The lines of the tables that tests' reports hold: the largest number for each row and column."""
-    found = {}
+    """Yield the lines of the tables in test reports, with the largest deviation for each row and column."""
+    rows_by_title = {}
     for report in reports:
         for name, value in getattr(report, "user_properties", ()):
             if name == PROPERTY:
                 title, row, column, number = value
-                cells = found.setdefault(title, {}).setdefault(row, {})
+                cells = rows_by_title.setdefault(title, {}).setdefault(row, {})
                 cells[column] = max(number, cells.get(column, 0.0))
-    for title, rows in sorted(found.items()):
+    for title, rows in sorted(rows_by_title.items()):
         columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
         width = max(map(len, rows))
         yield ""

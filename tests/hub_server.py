@@ -1,4 +1,4 @@
-"""A Hugging Face Hub on loopback: it speaks the hub's protocol for files, and fails in the ways a test asks for."""
+"""A Hugging Face Hub server on the loopback interface that implements the file API and can inject faults."""
 
 import base64
 import contextlib
@@ -12,19 +12,21 @@ import urllib.parse
 from pathlib import Path
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-LARGE = 1 << 16  # bytes from which the hub keeps a file apart from the repository, on another host
+LARGE = 1 << 16  # bytes; files of this size and larger are stored outside the repository, on another host
 
 
 @dataclasses.dataclass
 class Faults:
-    """What goes wrong, and how often: a count of -1 is for ever.
+    """Faults to inject, and how many times; a count of -1 means always.
 
     Attributes:
-        status: With which HTTP status requests are refused, `refusals` times.
-        cut: After how many bytes a file's connection breaks, `cuts` times.
-        broken: How many answers have one byte changed.
-        truncated: How many answers end early without saying so.
-        delay: Seconds before every answer.
+        status: HTTP status of refused requests.
+        refusals: Number of requests to refuse.
+        cut: Number of bytes after which the connection breaks during a file.
+        cuts: Number of broken connections.
+        broken: Number of files to send with one byte changed.
+        truncated: Number of files to send truncated, with a matching `Content-Length`.
+        delay: Seconds before every response.
     """
 
     status: int = 0
@@ -36,23 +38,23 @@ class Faults:
     delay: float = 0.0
 
     def take(self, name):
-        """Whether this fault is due; counts it."""
-        left = getattr(self, name)
-        if left > 0:
-            setattr(self, name, left - 1)
-        return left != 0
+        """Return whether this fault is due, and decrement its count."""
+        count = getattr(self, name)
+        if count > 0:
+            setattr(self, name, count - 1)
+        return count != 0
 
 
 class Hub(http.server.ThreadingHTTPServer):
-    """The server.
+    """The HTTP server.
 
     Attributes:
-        files: `{(repository, file): path or bytes}`; those of the repository "plain" are also served as any web server
-            would, below `/plain/`.
-        revisions: Names of the one commit that every repository has.
-        private: Repositories that a token is needed for, to read or to write.
-        requests: `(method, path, Range header)` of all that was asked.
-        faults: A `Faults`.
+        files: `{(repository, file): path or bytes}`. The files of the repository "plain" are also available below
+            `/plain/`, as from an ordinary web server.
+        revisions: Names of the only commit of every repository.
+        private: `{repository: token}` of repositories that need a token for reading and writing.
+        requests: `(method, path, Range header)` of every request.
+        faults: The `Faults` to inject.
     """
 
     daemon_threads = True
@@ -60,7 +62,7 @@ class Hub(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files, self.private, self.requests, self.faults = {}, {}, [], Faults()
-        self.stored = {}  # what was sent and is not yet in a commit, by its SHA-256
+        self.stored = {}  # uploaded files that are not in a commit yet, by SHA-256
         self.revisions = ("main", COMMIT)
         self.lock = threading.Lock()
 
@@ -69,17 +71,17 @@ class Hub(http.server.ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def content(self, repository, file):
-        found = self.files.get((repository, file))
-        return found.read_bytes() if isinstance(found, Path) else found
+        content = self.files.get((repository, file))
+        return content.read_bytes() if isinstance(content, Path) else content
 
     def downloads(self):
-        """The paths of files that were asked for, without the questions about them."""
+        """Return the paths of the downloaded weight files, without HEAD requests."""
         return [path for method, path, _ in self.requests if method == "GET" and path.endswith(".safetensors")]
 
 
 @contextlib.contextmanager
 def running():
-    """A hub that runs until the end of the block."""
+    """Run a hub until the end of the `with` block."""
     hub = Hub()
     thread = threading.Thread(target=hub.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -97,10 +99,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_HEAD(self):
-        self._answer()
+        self._respond()
 
     def do_GET(self):
-        self._answer()
+        self._respond()
 
     def do_POST(self):
         self._receive()
@@ -109,7 +111,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._receive()
 
     def _path(self):
-        """The path that is asked for, or None if the request was refused."""
+        """Return the request's path, or None if the request was refused."""
         hub, faults = self.server, self.server.faults
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         with hub.lock:
@@ -118,9 +120,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         time.sleep(faults.delay)
         if not refused:
             return path
-        self._send(faults.status, b"the test wants it so", {"X-Error-Message": "the test wants it so"})
+        self._send(faults.status, b"injected fault", {"X-Error-Message": "injected fault"})
 
-    def _answer(self):
+    def _respond(self):
         hub, path = self.server, self._path()
         if path is None:
             return None
@@ -141,24 +143,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         content = hub.content(repository, file)
         if content is None:
             return self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
-        facts = {"X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        headers = {"X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         if len(content) < LARGE:
             git = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-            return self._send(200, content, facts | {"ETag": f'"{git}"'})
-        facts |= {
+            return self._send(200, content, headers | {"ETag": f'"{git}"'})
+        headers |= {
             "X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"',
             "X-Linked-Size": str(len(content)),
             "Location": f"http://localhost:{hub.server_port}/stored/{repository}/{file}",
         }
-        return self._send(302, b"", facts)
+        return self._send(302, b"", headers)
 
     def _list(self, path):
-        """What a repository holds: its commit, or its files."""
-        repository, what, _ = path.removeprefix("/api/models/").rsplit("/", 2)
+        """Send a repository's commit or its list of files."""
+        repository, endpoint, _ = path.removeprefix("/api/models/").rsplit("/", 2)
         files = sorted(file for name, file in self.server.files if name == repository)
-        if what == "revision":
-            listed = [{"rfilename": file} for file in files]
-            return self._json({"id": repository, "modelId": repository, "sha": COMMIT, "siblings": listed})
+        if endpoint == "revision":
+            siblings = [{"rfilename": file} for file in files]
+            return self._json({"id": repository, "modelId": repository, "sha": COMMIT, "siblings": siblings})
         contents = {file: self.server.content(repository, file) for file in files}
         return self._json(
             [
@@ -168,7 +170,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         )
 
     def _receive(self):
-        """The steps of an upload: a repository, how each file is to be sent, the large ones, and the commit."""
+        """Handle the steps of an upload: create the repository, choose how to send the files, store them, commit."""
         hub, path = self.server, self._path()
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if path is None:
@@ -177,9 +179,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             hub.stored[path.removeprefix("/sent/")] = body
             return self._send(200, b"", {})
         if path == "/api/repos/create":
-            given = json.loads(body)
-            return self._json({"url": f"{hub.address}/{given['organization']}/{given['name']}"})
-        if path == "/api/validate-yaml":  # of a model card
+            request = json.loads(body)
+            return self._json({"url": f"{hub.address}/{request['organization']}/{request['name']}"})
+        if path == "/api/validate-yaml":  # the metadata of a model card
             return self._json({"errors": [], "warnings": []})
         if path.endswith(".git/info/lfs/objects/batch"):
             objects = [
@@ -187,14 +189,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 for load in json.loads(body)["objects"]
             ]
             return self._json({"transfer": "basic", "objects": objects}, "application/vnd.git-lfs+json")
-        repository, what, revision = path.removeprefix("/api/models/").rsplit("/", 2)
+        repository, endpoint, revision = path.removeprefix("/api/models/").rsplit("/", 2)
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if hub.private.get(repository, token) != token:
             return self._send(403, b"", {"X-Error-Message": "You have no write access"})
-        if what == "branch":
+        if endpoint == "branch":
             hub.revisions += (revision,)
             return self._json({})
-        if what == "preupload":
+        if endpoint == "preupload":
             files = [
                 {
                     "path": item["path"],
@@ -226,12 +228,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if faults.truncated and faults.take("truncated"):
                 content = content[: len(content) // 2]
             cut = faults.cut if faults.cuts and faults.take("cuts") else None
-        status, facts, first = 200, {"Accept-Ranges": "bytes"}, 0
-        if asked := self.headers.get("Range"):
-            first = int(asked.removeprefix("bytes=").partition("-")[0])
+        status, headers, first = 200, {"Accept-Ranges": "bytes"}, 0
+        if range_header := self.headers.get("Range"):
+            first = int(range_header.removeprefix("bytes=").partition("-")[0])
             status = 206
-            facts["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
-        self._send(status, content[first:], facts, cut)
+            headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
+        self._send(status, content[first:], headers, cut)
 
     def _send(self, status, body, headers, cut=None):
         self.send_response(status)

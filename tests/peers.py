@@ -1,4 +1,4 @@
-"""Libraries that the tests compare with where they are installed, as `make test-all` installs them."""
+"""Optional libraries that the tests compare with. `make test-all` installs them."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from benchmarks.contenders import import_timm
 
 
 def timm():
-    """timm, or a skipped test. It is imported with the aid that the benchmarks have for PyTorch's CPU build."""
+    """Return timm, or skip the test. The benchmarks' import function also works with PyTorch's CPU build."""
     pytest.importorskip("torch")
     try:
         return import_timm()
@@ -15,6 +15,6 @@ def timm():
 
 
 def transformers():
-    """Hugging Face's transformers, or a skipped test."""
+    """Return Hugging Face's transformers, or skip the test."""
     pytest.importorskip("torch")
     return pytest.importorskip("transformers")

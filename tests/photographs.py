@@ -1,4 +1,4 @@
-"""Photographs that scikit-learn ships, in the shapes and modes in which images come."""
+"""Photographs from scikit-learn in different sizes, PIL modes and file variants."""
 
 import io
 
@@ -10,14 +10,14 @@ LANDSCAPE, PORTRAIT = "china", "flower"
 
 
 def photograph(name=LANDSCAPE):
-    """A PIL image: a landscape of 640×427 pixels or a portrait of 301×427."""
+    """Return a PIL image, 640×427 pixels for the landscape or 301×427 for the portrait."""
     images = {LANDSCAPE: load_sample_images().images[0], PORTRAIT: load_sample_images().images[1]}
     image = Image.fromarray(images[name])
     return image if name == LANDSCAPE else image.crop((150, 0, 451, 427))
 
 
 def modes():
-    """`{what: PIL image}`: the landscape in each mode that cameras, scanners and programs write."""
+    """Return `{description: PIL image}`: the landscape in the modes that cameras, scanners and programs write."""
     image = photograph()
     alpha = Image.fromarray((np.indices((427, 640)).sum(0) % 256).astype("uint8"))
     return {
@@ -33,13 +33,13 @@ def modes():
 
 
 def sixteen_bit(image):
-    """A gray image with 16 bits a pixel."""
+    """Return a gray copy of the image with 16 bits per pixel."""
     values = np.asarray(image.convert("L")).astype("uint16") * 257
     return Image.fromarray(values)
 
 
 def rotated_by_exif(image, orientation):
-    """The file of an image that is stored turned, with the note that says so."""
+    """Return a PNG file of the image, stored rotated and with the matching EXIF orientation."""
     turns = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
     exif = Image.Exif()
     exif[0x0112] = orientation

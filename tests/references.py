@@ -1,4 +1,4 @@
-"""The reference models: how to build ours for each, and what theirs answered."""
+"""Reference models: builds the library's model for each one and reads the recorded reference outputs."""
 
 import functools
 import gzip
@@ -13,10 +13,10 @@ from mobilenet_v2 import create_mobilenetv2
 from mobilenet_v3 import create_mobilenetv3
 from mobilenet_v4 import create_mobilenetv4
 from tests import seeded
-from tests.deviations import relative
+from tests.deviations import relative_deviation
 
 FOLDER = Path(__file__).parent / "reference"
-TOLERANCE = 2e-4  # of each output's own maximum
+TOLERANCE = 2e-4  # relative to the largest value of each output
 
 TORCHVISION = {
     "mobilenet_v2": (create_mobilenetv2, "1.0", 1e-5),
@@ -28,25 +28,25 @@ PYRAMID = {f"P{i + 1}": f"stage{i}" for i in range(5)}
 
 @functools.cache
 def checkpoints():
-    """`{key: facts}` of every reference, with or without outputs."""
+    """Return `{key: facts}` of every reference, with or without recorded outputs."""
     with gzip.open(FOLDER / "checkpoints.json.gz", "rt") as file:
         return json.load(file)
 
 
-def open_keys():
-    """The references whose outputs are here."""
+def keys_with_outputs():
+    """Return the keys of the references whose outputs are recorded."""
     return json.loads((FOLDER / "open.json").read_text())
 
 
 @functools.cache
 def outputs():
-    """`{key/size/output: array}`."""
+    """Return the recorded outputs as `{key/size/output: array}`."""
     with np.load(FOLDER / "outputs.npz") as file:
         return dict(file)
 
 
 def build(key, **options):
-    """Our model for a reference, with random weights."""
+    """Build the library's model for a reference, with random weights."""
     source, _, name = key.partition("/")
     name, _, stride = name.partition("@output_stride=")
     if stride:
@@ -60,9 +60,13 @@ def build(key, **options):
 
 
 def deviations(key, size, data_format="channels_last", compared=None):
-    """`{output: largest difference / largest value}` of the outputs that the reference has at one size.
+    """Return `{output: largest difference / largest value}` of a reference's outputs at one image size.
 
-    Of those `compared` names, if there is one; else of all.
+    Args:
+        key: Key of the reference.
+        size: Height and width of the image.
+        data_format: Data format of the library's model.
+        compared: Names of the outputs to compare. All outputs by default, or if the reference has none of these.
     """
     source = key.partition("/")[0]
     state = seeded.state_dict(checkpoints()[key]["shapes"])
@@ -77,33 +81,33 @@ def deviations(key, size, data_format="channels_last", compared=None):
     spatial = (1, 2) if data_format == "channels_last" else (2, 3)
     options = {"input_shape": shape, "data_format": data_format}
 
-    def answer(**more):
-        model = build(key, **options, **more)
+    def run(**more_options):
+        model = build(key, **options, **more_options)
         mobilenet_zoo.load_checkpoint(model, state, layout=source)
         return infer(model, image)
 
     ours = {}
     if "logits" in theirs:
-        ours["logits"] = answer(classifier_activation=None)
+        ours["logits"] = run(classifier_activation=None)
     if "features" in theirs:
-        ours["features"] = answer(include_top=False, pooling="avg")
+        ours["features"] = run(include_top=False, pooling="avg")
     if "stage0" in theirs:
-        maps = answer(include_top=False, pyramid_levels=(1, 2, 3, 4, 5))
+        maps = run(include_top=False, pyramid_levels=(1, 2, 3, 4, 5))
         ours |= {PYRAMID[level]: map_.mean(axis=spatial) for level, map_ in maps.items()}
-    assert set(ours) == set(theirs), f"{key} has {sorted(theirs)}, compared were {sorted(ours)}"
-    return {name: relative(value, theirs[name]) for name, value in ours.items()}
+    assert set(ours) == set(theirs), f"{key} has the outputs {sorted(theirs)}, but compared {sorted(ours)}"
+    return {name: relative_deviation(value, theirs[name]) for name, value in ours.items()}
 
 
 def infer(model, image):
-    """What the model answers in inference mode, as NumPy arrays."""
-    if keras.backend.backend() == "jax":  # one program, not one for every operation
+    """Return the model's outputs in inference mode, as NumPy arrays."""
+    if keras.backend.backend() == "jax":  # run one compiled program instead of one per operation
         import jax
 
-        def answer(trainable, rest, x):
-            return model.stateless_call(trainable, rest, x, training=False)[0]
+        def call(trainable, non_trainable, x):
+            return model.stateless_call(trainable, non_trainable, x, training=False)[0]
 
         values = [v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables]
-        outputs = jax.jit(answer)(*values, image)
+        outputs = jax.jit(call)(*values, image)
     else:
         outputs = model(image, training=False)
     return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -18,16 +19,30 @@ ROOT = Path(__file__).resolve().parents[1]
 PAIRS = [("tensorflow", "jax"), ("jax", "torch"), ("torch", "tensorflow")]
 
 
-def run(task, folder, backend):
-    command = [sys.executable, "-m", "tests.across_worker", task, str(folder)]
-    result = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"KERAS_BACKEND": backend}, capture_output=True, text=True
-    )
-    assert result.returncode == 0, f"{task} under {backend}:\n{result.stderr[-3000:]}"
+def run(task, folder, *backends):
+    """Run a task of the worker under each backend at the same time."""
+    lean = ["-m", "tests.lean"] if "openvino" not in backends else ["-m"]
+    command = [sys.executable, *lean, "tests.across_worker", task, str(folder)]
+    processes = {}
+    for backend in backends:
+        with (folder / f"{backend}.log").open("w") as log:
+            processes[backend] = subprocess.Popen(
+                command, cwd=ROOT, env=os.environ | {"KERAS_BACKEND": backend}, stdout=log, stderr=log
+            )
+    running = dict(processes)
+    while running:  # A failure ends all of them, because they wait for each other.
+        running = {backend: process for backend, process in running.items() if process.poll() is None}
+        failed = [backend for backend, process in processes.items() if process.returncode]
+        if failed:
+            for process in running.values():
+                process.kill()
+            log = folder / f"{failed[0]}.log"
+            pytest.fail(f"{task} under {failed[0]}:\n{log.read_text()[-3000:]}", pytrace=False)
+        time.sleep(0.1)
 
 
 def with_slow(names, quick):
-    """Parameters, of which those that are not `quick` are slow."""
+    """Return parameters in which all names except those in `quick` are marked as slow."""
     return [pytest.param(name, marks=[] if name in quick else [pytest.mark.slow]) for name in names]
 
 
@@ -36,29 +51,20 @@ def is_quick(request):
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory, request):
-    """A folder with each backend's training step and models."""
-    folder = tmp_path_factory.mktemp("written")
-    for backend in BACKENDS:
-        run("write" if is_quick(request) else "write-all", folder, backend)
+def exchanged(tmp_path_factory, request):
+    """A folder with each backend's training step and models, and each backend's predictions with all of the models."""
+    folder = tmp_path_factory.mktemp("exchanged")
+    run("exchange" if is_quick(request) else "exchange-all", folder, *BACKENDS)
     return folder
 
 
 @pytest.fixture(scope="module")
-def trained(written, request):
+def trained(exchanged, request):
     """`{model: {backend: results}}` of one training step."""
     return {
-        name: {backend: dict(np.load(written / f"{name}-{backend}.npz")) for backend in BACKENDS}
+        name: {backend: dict(np.load(exchanged / f"{name}-{backend}.npz")) for backend in BACKENDS}
         for name in (across_worker.QUICK_TRAINED if is_quick(request) else across_worker.TRAINED)
     }
-
-
-@pytest.fixture(scope="module")
-def saved(written):
-    """A folder with models written by every backend, and what each other predicts with them."""
-    for backend in BACKENDS:
-        run("read", written, backend)
-    return written
 
 
 @pytest.mark.parametrize(("one", "other"), PAIRS)
@@ -70,14 +76,14 @@ def test_a_training_step_is_the_same(name, one, other, trained):
     np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-5)
     norms = {key: np.linalg.norm(value) for key, value in theirs.items()}
     largest = max(norm for key, norm in norms.items() if key.startswith("gradient "))
-    far = {}
+    deviating = {}
     for key, value in ours.items():
-        # Against its own norm; a gradient that is zero by theory is nothing but rounding, so against the largest one.
+        # A gradient that is zero in theory consists of rounding errors, so it is compared to the largest gradient.
         scale = norms[key] if norms[key] > 1e-5 * largest or not key.startswith("gradient ") else largest
         distance = np.linalg.norm(value - theirs[key]) / scale
         if not distance <= 1e-3:
-            far[key] = distance
-    assert not far
+            deviating[key] = distance
+    assert not deviating
 
 
 @pytest.mark.parametrize(
@@ -88,52 +94,55 @@ def test_a_training_step_is_the_same(name, one, other, trained):
         for case in across_worker.ALL_SAVED
     ],
 )
-def test_a_saved_model_predicts_the_same_elsewhere(writer, name, data_format, saved):
+def test_a_saved_model_predicts_the_same_elsewhere(writer, name, data_format, exchanged):
     stem = f"{writer}-{name}-{data_format}"
-    expected = np.load(saved / f"{stem}.npy")
-    assert expected.std() > 1e-3, "the predictions differ from class to class"
+    expected = np.load(exchanged / f"{stem}.npy")
+    assert expected.std() > 1e-3, "the predictions are the same for all classes"
     for reader in BACKENDS:
-        answer = np.load(saved / f"{stem}-by-{reader}.npy")
-        np.testing.assert_allclose(answer, expected, atol=1e-5, err_msg=f"read by {reader}")
+        predictions = np.load(exchanged / f"{stem}-by-{reader}.npy")
+        np.testing.assert_allclose(predictions, expected, atol=1e-5, err_msg=f"read by {reader}")
 
 
 def keras_version():
-    """Keras's version, whatever the distribution is called, without importing it."""
-    return next(version(name) for name in ("keras-nightly", "keras") if is_there(name))
+    """Return the version of Keras, from whichever distribution is installed, without importing it."""
+    return next(version(name) for name in ("keras-nightly", "keras") if is_installed(name))
 
 
-def is_there(distribution):
+def is_installed(distribution):
     try:
         return bool(version(distribution))
     except PackageNotFoundError:
         return False
 
 
-def compare_by_openvino(saved, task):
-    """Keras's backend for inference alone: what it answers, next to what the backends that wrote the models did."""
+def compare_with_openvino(folder, task):
+    """Compare predictions of Keras's OpenVINO backend, which only infers, with those of the backends that wrote the
+    models; return the number of models."""
     pytest.importorskip("openvino")
     if tuple(int(part) for part in keras_version().split(".")[:2]) >= (3, 16):
-        pytest.importorskip("keras_openvino", reason="from Keras 3.16 on this backend is a package of its own")
-    run(task, saved, "openvino")
-    answers = list(saved.glob("*-by-openvino.npy"))
-    for path in answers:
-        expected = np.load(saved / f"{path.stem.removesuffix('-by-openvino')}.npy")
+        pytest.importorskip("keras_openvino", reason="from Keras 3.16 on, this backend is a separate package")
+    run(task, folder, "openvino")
+    paths = list(folder.glob("*-by-openvino.npy"))
+    for path in paths:
+        expected = np.load(folder / f"{path.stem.removesuffix('-by-openvino')}.npy")
         np.testing.assert_allclose(np.load(path), expected, atol=1e-5, err_msg=path.stem)
-    return len(answers)
+    return len(paths)
 
 
-def test_openvino_infers_what_other_backends_saved(saved):
-    assert compare_by_openvino(saved, "infer-one") >= 1
+def test_openvino_infers_one_saved_model(exchanged):
+    assert compare_with_openvino(exchanged, "infer-one") >= 1
 
 
 @pytest.mark.slow
-def test_openvino_infers_every_generation(saved):
-    assert compare_by_openvino(saved, "infer-some") >= len(across_worker.SAVED)
+def test_openvino_infers_every_generation(exchanged):
+    assert compare_with_openvino(exchanged, "infer-some") >= len(across_worker.SAVED)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", across_worker.SAVED)
-def test_both_data_formats_predict_the_same(name, saved):
-    # Every backend gives a model the same weights, so it matters little which of them wrote it.
-    last, first = (np.load(next(saved.glob(f"*-{name}-{data_format}.npy"))) for data_format in across_worker.FORMATS)
+def test_both_data_formats_predict_the_same(name, exchanged):
+    # Every backend gives a model the same weights, so any writer will do.
+    last, first = (
+        np.load(next(exchanged.glob(f"*-{name}-{data_format}.npy"))) for data_format in across_worker.FORMATS
+    )
     np.testing.assert_allclose(first, last, atol=1e-5)

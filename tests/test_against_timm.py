@@ -1,6 +1,6 @@
-"""Every model that timm has, next to timm itself.
+"""Every MobileNet of timm, compared with timm itself.
 
-Logits, feature maps at every position and gradients of the same tensors, at an odd size.
+With the same weights and an odd image size, the logits, all values of the feature maps, and the gradients agree.
 """
 
 import pytest
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.across, pytest.mark.slow]
 
 SIZE = (97, 81)
 NAMES = [name for name in registry() if f"timm/{name}" in references.checkpoints()]
-# Every kind of block, padding and anti-aliasing.
+# Together these models have every kind of block, padding and anti-aliasing.
 DILATED = (
     "mobilenetv1_100",
     "mobilenetv2_100",
@@ -25,12 +25,13 @@ DILATED = (
     "mobilenetv4_conv_blur_medium",
     "mobilenetv4_hybrid_medium",
 )
-# In float64, but for the statistics of normalization: in float32 rounding may take an activation across a kink.
-GRADIENTS = 1e-5
+# Models compute gradients in float64, except normalization statistics. In float32, rounding can move an activation
+# across a kink.
+GRADIENT_TOLERANCE = 1e-5
 
 
-def theirs(name, **options):
-    """timm's model with the seeded tensors, in inference mode."""
+def timm_model(name, **options):
+    """Return timm's model with seeded tensors, in inference mode."""
     import torch
 
     model = peers.timm().create_model(name, **options).eval()
@@ -39,88 +40,92 @@ def theirs(name, **options):
     return model
 
 
-def ours(name, tensors, **options):
-    """Our model with timm's tensors."""
+def zoo_model(name, tensors, **options):
+    """Return the library's model with timm's tensors."""
     model = mobilenet_zoo.create_model(name, input_shape=(*SIZE, 3), **options)
     mobilenet_zoo.load_checkpoint(model, tensors, layout="timm")
     return model
 
 
-def image():
-    """The same image for us and, channels first, for timm."""
+def image_pair():
+    """Return the same image channels last and, for timm, channels first."""
     import torch
 
     x = seeded.image(*SIZE)
     return torch.from_numpy(x), torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
 
 
-def last(map_):
-    """A feature map as timm arranges it."""
-    return map_.detach().numpy().transpose(0, 3, 1, 2)
+def to_channels_first(feature_map):
+    """Convert a channels-last tensor to a channels-first array."""
+    return feature_map.detach().numpy().transpose(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_feature_maps(name, deviation):
-    """At every position: the last map before the classifier's own layers, and the five levels of the pyramid."""
-    x, x_theirs = image()
-    whole, pyramid = theirs(name), theirs(name, features_only=True)
-    found = last(ours(name, whole.state_dict(), include_top=False)(x))
-    deviation(name, "last map", found, whole.forward_features(x_theirs).detach().numpy(), references.TOLERANCE)
+def test_feature_maps_equal_timms(name, deviation):
+    """Compare the last feature map before the classifier's layers, and the five levels of the pyramid."""
+    x, timm_x = image_pair()
+    classifier, pyramid = timm_model(name), timm_model(name, features_only=True)
+    feature_map = to_channels_first(zoo_model(name, classifier.state_dict(), include_top=False)(x))
+    expected = classifier.forward_features(timm_x).detach().numpy()
+    deviation(name, "last map", feature_map, expected, references.TOLERANCE)
     levels = (1, 2, 3, 4, 5)
-    maps = ours(name, whole.state_dict(), include_top=False, pyramid_levels=levels)(x)
-    for level, expected in zip(levels, pyramid(x_theirs), strict=True):
-        deviation(name, f"P{level}", last(maps[f"P{level}"]), expected.detach().numpy(), references.TOLERANCE)
+    maps = zoo_model(name, classifier.state_dict(), include_top=False, pyramid_levels=levels)(x)
+    for level, expected in zip(levels, pyramid(timm_x), strict=True):
+        feature_map = to_channels_first(maps[f"P{level}"])
+        deviation(name, f"P{level}", feature_map, expected.detach().numpy(), references.TOLERANCE)
 
 
 @pytest.mark.parametrize("output_stride", [8, 16])
 @pytest.mark.parametrize("name", DILATED)
-def test_an_output_stride(name, output_stride, deviation):
-    """The five levels of the pyramid, at every position, with dilation in the place of later strides."""
-    x, x_theirs = image()
+def test_dilated_feature_maps_equal_timms(name, output_stride, deviation):
+    """Compare the five levels of the pyramid, with dilation in place of later strides."""
+    x, timm_x = image_pair()
     options = {"output_stride": output_stride}
-    whole, pyramid = theirs(name), theirs(name, features_only=True, **options)
+    classifier, pyramid = timm_model(name), timm_model(name, features_only=True, **options)
     levels = (1, 2, 3, 4, 5)
-    maps = ours(name, whole.state_dict(), include_top=False, pyramid_levels=levels, **options)(x)
-    for level, expected in zip(levels, pyramid(x_theirs), strict=True):
+    maps = zoo_model(name, classifier.state_dict(), include_top=False, pyramid_levels=levels, **options)(x)
+    for level, expected in zip(levels, pyramid(timm_x), strict=True):
         row = f"{name}, output stride {output_stride}"
-        deviation(row, f"P{level}", last(maps[f"P{level}"]), expected.detach().numpy(), references.TOLERANCE)
+        feature_map = to_channels_first(maps[f"P{level}"])
+        deviation(row, f"P{level}", feature_map, expected.detach().numpy(), references.TOLERANCE)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_logits_and_gradients(name, deviation):
-    """Gradients of a weighted sum of the logits, by the image and by every parameter."""
+def test_logits_and_gradients_equal_timms(name, deviation):
+    """Compare the gradients of a weighted sum of the logits with respect to the image and every parameter."""
     import torch
 
-    x, x_theirs = image()
-    reference = theirs(name)
+    x, timm_x = image_pair()
+    reference = timm_model(name)
     tensors = reference.state_dict()
-    logits = ours(name, tensors, classifier_activation=None)(x)
-    deviation(name, "logits", logits.detach().numpy(), reference(x_theirs).detach().numpy(), references.TOLERANCE)
+    logits = zoo_model(name, tensors, classifier_activation=None)(x)
+    deviation(name, "logits", logits.detach().numpy(), reference(timm_x).detach().numpy(), references.TOLERANCE)
 
-    model = ours(name, tensors, classifier_activation=None, dtype="float64")
-    x, x_theirs = (value.double().requires_grad_(True) for value in (x, x_theirs))
-    logits, expected = model(x, training=False), reference.double()(x_theirs)
+    model = zoo_model(name, tensors, classifier_activation=None, dtype="float64")
+    x, timm_x = (value.double().requires_grad_(True) for value in (x, timm_x))
+    logits, expected = model(x, training=False), reference.double()(timm_x)
     assert logits.dtype == torch.float64
 
     weights = torch.from_numpy(seeded.tensor("direction", expected.shape))
     (logits * weights).sum().backward()
     (expected * weights).sum().backward()
-    deviation(name, "image's gradient", last(x.grad), x_theirs.grad.numpy(), GRADIENTS)
+    deviation(name, "image's gradient", to_channels_first(x.grad), timm_x.grad.numpy(), GRADIENT_TOLERANCE)
 
     parameters = dict(reference.named_parameters())
     for entry in LAYOUTS["timm"].entries(model):
-        if entry.name in parameters:  # a variable takes its gradient's place, and goes to timm's axes as one
+        if entry.name in parameters:
+            # Assigned to its variable, a gradient is converted to timm's layout by `state_dict` below.
             entry.variable.assign(entry.variable.value.grad.clone())
     gradients = state_dict(model, "timm")
-    # Where a gradient vanishes, as that of a kernel before a saturated gate, what rounding leaves has no own scale.
+    # Vanishing gradients, such as those of a kernel before a saturated gate, are only rounding errors.
     floor = 1e-4 * max(float(value.grad.abs().max()) for value in parameters.values())
     for key, value in parameters.items():
-        deviation(name, "parameters' gradients", gradients[key], value.grad.numpy(), GRADIENTS, floor)
+        deviation(name, "parameters' gradients", gradients[key], value.grad.numpy(), GRADIENT_TOLERANCE, floor)
 
 
-def test_timm_has_no_other():
-    """What it calls EdgeTPU and V5 are other families."""
-    others = ("mobilenet_edgetpu", "mobilenetv5")
+def test_registry_has_every_mobilenet_of_timm():
+    """timm's EdgeTPU and V5 models belong to other families."""
+    other_families = ("mobilenet_edgetpu", "mobilenetv5")
     assert sorted(NAMES) == [
-        name for name in peers.timm().list_models() if "mobilenet" in name and not name.startswith(others)
+        name for name in peers.timm().list_models() if "mobilenet" in name and not name.startswith(other_families)
     ]

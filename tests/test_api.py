@@ -1,6 +1,6 @@
-"""The public surface: names and signatures change on purpose only.
+"""The public API: its names and signatures equal those in `api.txt`.
 
-`KERAS_BACKEND=torch python -m tests.test_api` writes it down again.
+After an intended change, `KERAS_BACKEND=torch python -m tests.test_api` updates that file.
 """
 
 import dataclasses
@@ -34,12 +34,12 @@ GENERATIONS = (1, 2, 3, 4)
 def signature(value):
     try:
         return re.sub(r"\bkeras\.src\.[\w.]*\.(\w+)", r"keras.\1", str(inspect.signature(value)))
-    except (TypeError, ValueError):  # a class of Python's own
+    except (TypeError, ValueError):  # built-in classes have no signature
         return "(...)"
 
 
 def lines_of(name, value):
-    """A function's signature; a class's own and those of the public methods that it defines."""
+    """Yield a function's signature, or a class's signature and those of the public methods that it defines."""
     if not inspect.isclass(value):
         yield name + (signature(value) if callable(value) else f": {type(value).__name__}")
         return
@@ -55,47 +55,47 @@ def lines_of(name, value):
 
 
 def surface():
-    """A line for each public function, class, method and value."""
-    for module in MODULES:
-        found = importlib.import_module(module)
-        for name in sorted(found.__all__):
-            yield from lines_of(f"{module}.{name}", getattr(found, name))
+    """Yield a line for each public function, class, method and value."""
+    for module_name in MODULES:
+        module = importlib.import_module(module_name)
+        for name in sorted(module.__all__):
+            yield from lines_of(f"{module_name}.{name}", getattr(module, name))
 
 
-def test_the_surface_is_the_one_written_down():
+def test_public_api_equals_the_recorded_one():
     assert list(surface()) == SURFACE.read_text(encoding="utf-8").splitlines()
 
 
-@pytest.mark.parametrize("package", MODULES)
-def test_no_name_hides_the_module_that_it_lives_in(package):
-    found = importlib.import_module(package)
-    modules = [module.name for module in pkgutil.iter_modules(found.__path__)]
-    hidden = [name for name in modules if not inspect.ismodule(getattr(found, name, found))]
+@pytest.mark.parametrize("package_name", MODULES)
+def test_public_names_do_not_hide_submodules(package_name):
+    package = importlib.import_module(package_name)
+    modules = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    hidden = [name for name in modules if not inspect.ismodule(getattr(package, name, package))]
     assert not hidden
 
 
 def functions_of(value):
-    """A function; of a class its constructor, public methods and properties, those of its own bases too."""
+    """Return a function itself, or a class's constructor, public methods and properties, including inherited ones."""
     if not inspect.isclass(value):
         return [value] if inspect.isfunction(value) else []
-    found = []
-    for owner in value.__mro__:
-        if not owner.__module__.startswith("mobilenet"):
+    functions = []
+    for base in value.__mro__:
+        if not base.__module__.startswith("mobilenet"):
             continue
-        for name, member in vars(owner).items():
+        for name, member in vars(base).items():
             member = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
             if inspect.isfunction(member) and (not name.startswith("_") or name in ("__init__", "__call__")):
-                found.append(member)
-    return found
+                functions.append(member)
+    return functions
 
 
-def test_everything_public_has_types():
+def test_public_functions_are_annotated():
     missing = []
-    for module in MODULES:
-        found = importlib.import_module(module)
-        for function in (function for name in found.__all__ for function in functions_of(getattr(found, name))):
+    for module_name in MODULES:
+        module = importlib.import_module(module_name)
+        for function in (function for name in module.__all__ for function in functions_of(getattr(module, name))):
             function = inspect.unwrap(function)
-            if not function.__module__.startswith("mobilenet"):  # a dataclass's own constructor, made from its fields
+            if not function.__module__.startswith("mobilenet"):  # a dataclass's generated constructor
                 continue
             parameters = inspect.signature(function).parameters.values()
             untyped = [
@@ -114,18 +114,18 @@ def test_everything_public_has_types():
 
 
 @pytest.mark.parametrize("generation", GENERATIONS[1:])
-def test_the_create_functions_differ_in_the_default_variant_alone(generation):
+def test_create_functions_differ_only_in_the_default_variant(generation):
     first, other = (
         getattr(importlib.import_module(f"mobilenet_v{number}"), f"create_mobilenetv{number}")
         for number in (GENERATIONS[0], generation)
     )
-    theirs, ours = (inspect.signature(function).parameters.values() for function in (first, other))
-    assert [parameter.replace(default=None) for parameter in theirs] == [
-        parameter.replace(default=None) for parameter in ours
+    first_parameters, parameters = (inspect.signature(function).parameters.values() for function in (first, other))
+    assert [parameter.replace(default=None) for parameter in first_parameters] == [
+        parameter.replace(default=None) for parameter in parameters
     ]
-    assert [parameter.default for parameter in theirs][1:] == [parameter.default for parameter in ours][1:]
-    start = "\n    Args:\n"
-    assert first.__doc__.partition(start)[2] == other.__doc__.partition(start)[2] != ""
+    assert [parameter.default for parameter in first_parameters][1:] == [p.default for p in parameters][1:]
+    heading = "\n    Args:\n"
+    assert first.__doc__.partition(heading)[2] == other.__doc__.partition(heading)[2] != ""
 
 
 if __name__ == "__main__":

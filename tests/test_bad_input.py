@@ -1,4 +1,4 @@
-"""Wrong arguments: a `ValueError` that names the argument, its value, what is allowed, and the nearest names."""
+"""Invalid arguments raise a `ValueError` that names the argument, its value, what is allowed, and similar names."""
 
 import re
 
@@ -20,14 +20,14 @@ NAN, INFINITY = float("nan"), float("inf")
 every_function = pytest.mark.parametrize("create", FUNCTIONS, ids=lambda function: function.__name__)
 
 
-def refused(message, create, *arguments, **options):
-    """Assert that a call is refused with a message in which all of `message`'s parts stand, in that order."""
+def assert_rejected(message, create, *arguments, **options):
+    """Assert that a call raises a `ValueError` that contains the parts of `message` (separated by " ... ") in order."""
     pattern = ".*".join(re.escape(part) for part in message.split(" ... "))
     with pytest.raises(ValueError, match=f"(?s){pattern}"):
         create(*arguments, **options)
 
 
-# --- every function, every argument ---------------------------------------------------------------------------------
+# --- all create functions -------------------------------------------------------------------------------------------
 
 
 @every_function
@@ -51,9 +51,9 @@ def refused(message, create, *arguments, **options):
         ("input_shape", (31, 224, 3), "input_shape=(31, 224, 3) ... at least 32 pixels"),
         ("input_shape", (224, 31, 3), "input_shape=(224, 31, 3) ... at least 32 pixels"),
         ("input_shape", (None, 31, 3), "input_shape=(None, 31, 3) ... at least 32 pixels"),
-        ("input_shape", (3, 224, 224), "input_shape=(3, 224, 224) ... The channels look to be on the other side"),
+        ("input_shape", (3, 224, 224), "input_shape=(3, 224, 224) ... The channels seem to be on the wrong side"),
         ("input_shape", (1, None, None), "input_shape=(1, None, None) ... (height, width, channels)"),
-        ("input_shape", (224, 224, None), "input_shape=(224, 224, None) leaves the channels open"),
+        ("input_shape", (224, 224, None), "input_shape=(224, 224, None) has no number of channels"),
         ("input_shape", (224, 224, 0), "input_shape channels=0 ... at least 1"),
         ("input_shape", (224.0, 224, 3), "input_shape height=224.0 ... an integer"),
         ("include_top", "yes", "include_top='yes' ... True or False"),
@@ -83,29 +83,34 @@ def refused(message, create, *arguments, **options):
         ("dtype", "float31", "float31"),
     ],
 )
-def test_a_wrong_argument(create, argument, value, message):
-    refused(message, create, **{argument: value})
+def test_invalid_argument_raises(create, argument, value, message):
+    assert_rejected(message, create, **{argument: value})
 
 
 @every_function
 @pytest.mark.parametrize("argument", ["pooling", "pyramid_levels"])
-def test_arguments_of_feature_extractors_do_not_go_with_the_top(create, argument):
+def test_feature_extractor_argument_with_top_raises(create, argument):
     value = {"pooling": "avg", "pyramid_levels": (2, 3)}[argument]
-    refused(f"{argument}={value!r} is for feature extractors ... include_top=False", create, **{argument: value})
+    message = f"{argument}={value!r} is for feature extractors ... include_top=False"
+    assert_rejected(message, create, **{argument: value})
 
 
 @every_function
-def test_a_pyramid_is_not_pooled(create):
-    refused(
-        "pooling='max' and pyramid_levels=(3,) exclude", create, include_top=False, pooling="max", pyramid_levels=(3,)
+def test_pooling_with_pyramid_levels_raises(create):
+    assert_rejected(
+        "pooling='max' and pyramid_levels=(3,) can't be combined",
+        create,
+        include_top=False,
+        pooling="max",
+        pyramid_levels=(3,),
     )
 
 
 @every_function
 @pytest.mark.parametrize("levels", [(6,), (0,), (2, 6), (3, 3), (), 5, ("P3",), "23", (2.5,)])
-def test_a_pyramid_level_that_does_not_exist(create, levels):
-    refused(
-        f"pyramid_levels={levels!r} is not offered ... (1, 2, 3, 4, 5)",
+def test_invalid_pyramid_levels_raise(create, levels):
+    assert_rejected(
+        f"pyramid_levels={levels!r} is not supported ... (1, 2, 3, 4, 5)",
         create,
         include_top=False,
         pyramid_levels=levels,
@@ -113,9 +118,9 @@ def test_a_pyramid_level_that_does_not_exist(create, levels):
 
 
 @pytest.mark.parametrize("levels", [(3,), (0,)])
-def test_pyramid_levels_of_a_model_with_fewer_strides(levels):
+def test_pyramid_levels_beyond_the_last_stride_raise(levels):
     options = {"include_top": False, "pyramid_levels": levels}
-    refused(f"pyramid_levels={levels!r} ... (1, 2)", create_mobilenetv4, "compact_nano", **options)
+    assert_rejected(f"pyramid_levels={levels!r} ... (1, 2)", create_mobilenetv4, "compact_nano", **options)
 
 
 # --- variants -------------------------------------------------------------------------------------------------------
@@ -139,8 +144,8 @@ def test_pyramid_levels_of_a_model_with_fewer_strides(levels):
         (create_mobilenetv4, ["conv_small"], "variant=['conv_small'] is not known"),
     ],
 )
-def test_an_unknown_variant(create, variant, message):
-    refused(message, create, variant)
+def test_unknown_variant_raises(create, variant, message):
+    assert_rejected(message, create, variant)
 
 
 # --- images -------------------------------------------------------------------------------------------------------
@@ -150,56 +155,56 @@ def test_an_unknown_variant(create, variant, message):
 @pytest.mark.parametrize(
     "shape, message",
     [
-        ((224, 224, 3), "input_shape=(224, 224, 3) ... The channels look to be on the other side"),
+        ((224, 224, 3), "input_shape=(224, 224, 3) ... The channels seem to be on the wrong side"),
         ((3, 31, 224), "input_shape=(3, 31, 224) ... at least 32 pixels"),
         ((3, 224), "(channels, height, width)"),
-        ((None, 224, 224), "leaves the channels open"),
+        ((None, 224, 224), "has no number of channels"),
     ],
 )
-def test_input_shapes_under_channels_first(create, shape, message):
-    refused(message, create, input_shape=shape, data_format="channels_first")
+def test_invalid_channels_first_input_shape_raises(create, shape, message):
+    assert_rejected(message, create, input_shape=shape, data_format="channels_first")
 
 
 @pytest.mark.parametrize("shape", [(7, 8, 3), (8, 7, 3)])
-def test_the_compact_family_takes_8_pixels_and_no_less(shape):
-    refused(f"input_shape={shape} ... at least 8 pixels", create_mobilenetv4, "compact_nano", input_shape=shape)
+def test_compact_model_below_8_pixels_raises(shape):
+    assert_rejected(f"input_shape={shape} ... at least 8 pixels", create_mobilenetv4, "compact_nano", input_shape=shape)
 
 
-def test_a_hint_is_only_given_where_the_channels_are_to_blame():
+def test_small_image_error_has_no_hint_about_channels():
     with pytest.raises(ValueError) as caught:
         create_mobilenetv4(input_shape=(16, 16, 3))
-    assert "other side" not in str(caught.value)
+    assert "wrong side" not in str(caught.value)
 
 
 @every_function
-def test_an_input_tensor_has_four_axes_and_the_given_shape(create):
-    refused("input_tensor has the shape", create, input_tensor=keras.Input((224, 224)))
+def test_input_tensor_of_the_wrong_shape_raises(create):
+    assert_rejected("input_tensor has the shape", create, input_tensor=keras.Input((224, 224)))
     image = keras.Input((64, 64, 3))
-    refused(
+    assert_rejected(
         "input_shape=(32, 32, 3) is not the shape of input_tensor, (64, 64, 3)",
         create,
         input_shape=(32, 32, 3),
         input_tensor=image,
     )
-    refused("at least 32 pixels", create, input_tensor=keras.Input((16, 64, 3)))
+    assert_rejected("at least 32 pixels", create, input_tensor=keras.Input((16, 64, 3)))
 
 
-def test_a_body_without_stem_needs_the_shape_of_its_feature_map():
+def test_body_without_stem_requires_input_shape():
     body = Architecture(stem=None, stages=((Universal(0, 3, 16, 8),),), head=None)
-    refused("input_shape=None ... without a stem", create_mobilenetv4, body, include_top=False)
+    assert_rejected("input_shape=None ... without a stem", create_mobilenetv4, body, include_top=False)
 
 
 # --- architectures --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "make, message",
+    "build, message",
     [
         (lambda: Conv(8, kernel=4), "kernel=4 is not allowed: a kernel size must be an odd positive integer"),
         (lambda: Universal(2, 3, 8, 8), "start=2 ... odd"),
-        (lambda: Architecture(stages=((Conv(8), {"block": "conv"}),)), "stage1_block2 is {'block': 'conv'}"),
+        (lambda: Architecture(stages=((Conv(8), {"block": "conv"}),)), "stage1_block2={'block': 'conv'} is not"),
         (lambda: Head(conv=8), "head conv=8 ... a Conv row"),
-        (lambda: compact_architecture(36, 64, 6, 4, 2, 2, 3, 1), "base=36 ... a multiple of 8 and of heads, 4"),
+        (lambda: compact_architecture(36, 64, 6, 4, 2, 2, 3, 1), "base=36 ... a multiple of 8 and of heads=4"),
         (lambda: compact_architecture(0, 64, 6, 4, 2, 2, 3, 1), "=0 is not allowed"),
         (lambda: compact_architecture(24, 0, 6, 4, 2, 2, 3, 1), "expanded=0 is not allowed"),
         (lambda: compact_architecture(24, 64, 0, 4, 2, 2, 3, 1), "squeeze=0 is not allowed"),
@@ -210,24 +215,24 @@ def test_a_body_without_stem_needs_the_shape_of_its_feature_map():
         (lambda: compact_architecture(24, 64, 6, 4, 2, 2, 3, 1, dropout_rate=1), "dropout_rate=1 "),
     ],
 )
-def test_a_wrong_table(make, message):
-    refused(message, make)
+def test_invalid_architecture_raises(build, message):
+    assert_rejected(message, build)
 
 
 # --- weights --------------------------------------------------------------------------------------------------------
 
 
 @every_function
-@pytest.mark.parametrize("ending", [".txt", ".npz", ".pkl", ""])
-def test_weights_with_an_unknown_ending(create, ending, tmp_path):
-    path = tmp_path / f"model{ending}"
+@pytest.mark.parametrize("extension", [".txt", ".npz", ".pkl", ""])
+def test_weights_with_an_unknown_extension_raise(create, extension, tmp_path):
+    path = tmp_path / f"model{extension}"
     path.write_bytes(b"weights")
-    with pytest.raises(mobilenet_zoo.CheckpointError, match=f"unknown ending '{ending}'.*Readable: .safetensors"):
+    with pytest.raises(mobilenet_zoo.CheckpointError, match=f"unknown extension '{extension}'.*Allowed: .safetensors"):
         create(weights=path)
 
 
 @every_function
-def test_weights_that_are_not_there(create, tmp_path):
+def test_missing_weights_file_raises(create, tmp_path):
     with pytest.raises(mobilenet_zoo.CheckpointError, match=r"absent\.keras is not a file"):
         create(weights=tmp_path / "absent.keras")
 
@@ -247,19 +252,20 @@ def test_weights_that_are_not_there(create, tmp_path):
         (50, "name=50 is not known"),
     ],
 )
-def test_an_unknown_model(name, message):
-    refused(message, mobilenet_zoo.create_model, name)
+def test_unknown_model_name_raises(name, message):
+    assert_rejected(message, mobilenet_zoo.create_model, name)
 
 
-def test_create_model_takes_no_variant_besides_its_name():
-    refused("variant is not an argument", mobilenet_zoo.create_model, "mobilenetv2_100", variant="0.5")
+def test_create_model_rejects_a_variant():
+    assert_rejected("variant is not an argument", mobilenet_zoo.create_model, "mobilenetv2_100", variant="0.5")
 
 
 @pytest.mark.parametrize("width", [0, -1, NAN, INFINITY, "1.0"])
-def test_create_model_checks_its_width(width):
-    refused("width_multiplier=", mobilenet_zoo.create_model, "mobilenetv4_conv_small_050", width_multiplier=width)
+def test_create_model_rejects_an_invalid_width(width):
+    name = "mobilenetv4_conv_small_050"
+    assert_rejected("width_multiplier=", mobilenet_zoo.create_model, name, width_multiplier=width)
 
 
-def test_a_misspelled_argument_is_not_swallowed():
+def test_misspelled_argument_raises():
     with pytest.raises(TypeError, match="num_clases"):
         mobilenet_zoo.create_model("mobilenetv2_100", num_clases=3)

@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic, and one comparison from end to end."""
+"""The benchmarks: statistics of the timings, reports, and one complete comparison."""
 
 import json
 import os
@@ -23,44 +23,46 @@ def benchmarks(*arguments, module="benchmarks"):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-def test_ratios_are_those_of_the_turns():
+def test_summary_returns_quartiles_of_ratios_per_turn():
     times = {"ours": [1.0, 2.0, 4.0, 1.0], "peer": [3.0, 4.0, 4.0, 5.0]}
     rows = timing.summary(times, "ours")
     assert rows["ours"]["ratio"] == 1.0
     assert rows["peer"] == {"ms": 4000.0, "ratio": 2.5, "low": 1.75, "high": 3.5, "turns": 4}
 
 
-def test_contenders_take_turns_in_alternating_order():
-    called = []
-    programs = {name: (lambda name=name: called.append(name) or 1.0) for name in "abc"}
+def test_interleaved_reverses_order_in_every_other_turn():
+    calls = []
+    programs = {name: (lambda name=name: calls.append(name) or 1.0) for name in "abc"}
     times = timing.interleaved(programs, seconds=0.0, fewest=3)
-    assert "".join(called) == "abccbaabc"
+    assert "".join(calls) == "abccbaabc"
     assert {name: len(turns) for name, turns in times.items()} == {"a": 3, "b": 3, "c": 3}
 
 
-def test_a_turn_is_the_median_of_calls_after_one_that_warms_up(monkeypatch):
+def test_turn_returns_median_after_warm_up(monkeypatch):
     pauses = iter([0.03, 0.01, 0.02, 0.05, 0.01])
-    clock, called = [0.0], []
+    clock, calls = [0.0], []
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
 
     def program():
-        called.append(1)
+        calls.append(1)
         clock[0] += next(pauses)
 
     seconds = timing.turn(program, least=0.09)
-    assert len(called) == 4  # 0.09 s are three calls as long as the first
+    assert len(calls) == 4  # one warm-up call of 0.03 s, then three calls to fill 0.09 s
     assert seconds == pytest.approx(0.02)
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not tell a process's peak")
-def test_memory_is_what_a_call_takes_at_its_peak():
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="needs /proc/self/clear_refs to measure peak memory"
+)
+def test_peak_memory_of_call():
     assert timing.peak_memory(lambda: np.ones(8 << 20)) == pytest.approx(64, abs=4)
     assert timing.peak_memory(lambda: None) < 1
-    calls = iter([1, 1, 8 << 20])  # the first two find what they need in the process already
+    calls = iter([1, 1, 8 << 20])  # the first two calls allocate almost nothing
     assert timing.peak_memory(lambda: np.ones(next(calls))) == pytest.approx(64, abs=4)
 
 
-def test_a_contender_that_fails_says_why():
+def test_failed_contender_reports_its_error():
     process = comparison.Process("torch")
     try:
         assert process.ask(prepare=["ours", "mobilenetv4_conv_small", "eager", "inference", 1], precision="float32")
@@ -71,7 +73,7 @@ def test_a_contender_that_fails_says_why():
         process.close()
 
 
-def test_a_contender_may_have_a_reference_of_its_own():
+def test_contenders_may_have_different_references():
     times = {"ours": [1.0, 1.0], "ours, padded as timm": [2.0, 2.0], "timm": [3.0, 3.0]}
     rows = timing.summary(times, "ours", {"timm": "ours, padded as timm"})
     assert [rows[name]["ratio"] for name in times] == [1.0, 2.0, 1.5]
@@ -81,19 +83,19 @@ def result(ratio=1.0):
     return {"ms": 10.0, "ratio": ratio, "low": ratio - 0.1, "high": ratio + 0.1, "turns": 5, "memory": 7.0}
 
 
-def compared(model="mobilenetv2_100", measure="inference", batch=1, **peers):
+def comparison_row(model="mobilenetv2_100", measure="inference", batch=1, **peers):
     row = {"model": model, "backend": "torch", "mode": "eager", "measure": measure, "batch": batch}
     contenders = {"ours": result()} | {name: result(ratio) for name, ratio in peers.items()}
     return row | {"contenders": contenders}
 
 
-def test_tables_say_what_was_found_of_the_goals():
+def test_tables_compare_results_with_goals():
     fused = "ours, fused"
     rows = [
-        compared("mobilenetv2_100", timm=0.9, **{fused: 0.8}),
-        compared("mobilenetv4_conv_small", timm=1.1, **{fused: 0.5}),
-        compared("mobilenetv2_100", "training", 16, timm=1.25),
-        compared("mobilenetv3_small_100", **{"keras.applications": 9.0}),  # of which no goal speaks
+        comparison_row("mobilenetv2_100", timm=0.9, **{fused: 0.8}),
+        comparison_row("mobilenetv4_conv_small", timm=1.1, **{fused: 0.5}),
+        comparison_row("mobilenetv2_100", "training", 16, timm=1.25),
+        comparison_row("mobilenetv3_small_100", **{"keras.applications": 9.0}),  # has no goal
     ]
     machine = {"processor": "P", "cores": 2, "system": "S", "versions": {"keras": "3"}}
     lines = report.tables({"machine": machine, "command": "c", "rows": rows, "matrix_product_rate": {}}).splitlines()
@@ -106,7 +108,7 @@ def test_tables_say_what_was_found_of_the_goals():
     assert line in lines
 
 
-def test_every_model_is_a_name_of_the_zoo():
+def test_benchmarked_models_and_backends_are_known():
     import mobilenet_zoo
 
     assert {model.name for model in MODELS} <= set(mobilenet_zoo.list_models())
@@ -114,7 +116,7 @@ def test_every_model_is_a_name_of_the_zoo():
 
 
 @pytest.mark.slow
-def test_a_comparison_from_end_to_end(tmp_path):
+def test_comparison_writes_results_tables_and_plot(tmp_path):
     options = ["--backend", "tensorflow", "--model", "mobilenetv3_small_100", "--batch", "1", "--training-batch", "0"]
     result = benchmarks(*options, "--seconds", "0", "--no-growth", "--output", str(tmp_path))
     assert result.returncode == 0, result.stderr
@@ -135,23 +137,23 @@ def test_a_comparison_from_end_to_end(tmp_path):
         pytest.param("torch", "aten::mkldnn_convolution", marks=pytest.mark.slow),
     ],
 )
-def test_operations_of_ours_and_of_the_peer(backend, operation):
+def test_operations_are_listed_for_both_libraries(backend, operation):
     options = ("mobilenetv3_small_100", "--batch", "1", "--rows", "30")
     result = benchmarks(backend, *options, module="benchmarks.operations")
     assert result.returncode == 0, result.stderr
-    ours, theirs = result.stdout.split("keras.applications: ")
-    assert operation in ours and operation in theirs
+    ours, peer = result.stdout.split("keras.applications: ")
+    assert operation in ours and operation in peer
 
 
 @pytest.mark.parametrize("arguments", [("theano", "mobilenetv2_100"), ("torch", "resnet50")])
-def test_operations_of_an_unknown_name_are_refused(arguments):
+def test_operations_of_unknown_names_exit_with_2(arguments):
     result = benchmarks(*arguments, module="benchmarks.operations")
     assert result.returncode == 2
     assert set(arguments) & {"theano", "resnet50"} <= set(result.stderr.split("'"))
 
 
 @pytest.mark.parametrize(("option", "value"), [("--backend", "theano"), ("--model", "resnet50")])
-def test_unknown_names_are_refused(option, value):
+def test_unknown_names_exit_with_2(option, value):
     result = benchmarks(option, value)
     assert result.returncode == 2
     assert value in result.stderr

@@ -1,4 +1,4 @@
-"""What `mobilenet-zoo` does without a framework: what reads no model imports none, and what they log stays away."""
+"""`mobilenet-zoo` imports no framework for commands without a model and hides the frameworks' log messages."""
 
 import json
 import os
@@ -35,7 +35,7 @@ BLOCKED = f"""if True:
 
 
 def child(program, *arguments, code=0, **variables):
-    """Run Python in a process without a chosen backend; returns what it printed to both streams."""
+    """Run Python in a child process without KERAS_BACKEND; return its standard output and standard error."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("KERAS_", "TF_CPP"))}
     environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])}
     command = [sys.executable, "-c", program, *map(str, arguments)]
@@ -45,8 +45,8 @@ def child(program, *arguments, code=0, **variables):
 
 
 class TestWithoutKeras:
-    def test_what_reads_no_model(self, tmp_path):
-        """One process runs every such command, and none of them may import what is heavy."""
+    def test_commands_without_model_import_no_framework(self, tmp_path):
+        """One process runs all these commands, and none of them may import the heavy modules."""
         program = f"""{BLOCKED}
     from mobilenet_cli.commands import app
 
@@ -61,30 +61,30 @@ class TestWithoutKeras:
             assert end.code == 0, (command, end.code)
     assert not {{name.partition(".")[0] for name in sys.modules}} & {{*{HEAVY}, "mobilenet_zoo", "mobilenet_v4"}}
 """
-        printed, said = child(program, tmp_path / "zoo.png")
-        assert said == "" and (tmp_path / "zoo.svg").exists()
-        assert "mobilenetv4_conv_small_050.e3000_r224_in1k" in printed and "scratch_small" in printed
+        output, errors = child(program, tmp_path / "zoo.png")
+        assert errors == "" and (tmp_path / "zoo.svg").exists()
+        assert "mobilenetv4_conv_small_050.e3000_r224_in1k" in output and "scratch_small" in output
 
-    def test_it_is_the_same_data(self):
+    def test_constants_match_packages(self):
         program = f"""{BLOCKED}
     import json
     from mobilenet_cli import constants
 
     print(json.dumps([
-        {{name: repr(each) for name, each in constants.weights().items()}},
-        {{name: repr(each) for name, each in constants.registry().items()}},
+        {{name: repr(weight) for name, weight in constants.weights().items()}},
+        {{name: repr(entry) for name, entry in constants.registry().items()}},
         [[*key, *value] for key, value in constants.figures().items()],
         constants.recipes(),
     ]))
 """
         weights, registry, figures, recipes = json.loads(child(program)[0])
         assert weights == {name: repr(weight) for name, weight in names.WEIGHTS.items()}
-        assert registry == {name: repr(each) for name, each in names.registry().items()}
+        assert registry == {name: repr(entry) for name, entry in names.registry().items()}
         assert figures == [[*key, *value] for key, value in table().items()]
         assert recipes == list_recipes()
 
-    def test_the_packages_are_whole_afterwards(self):
-        """Reading constants first leaves nothing behind that would keep a package from registering its layers."""
+    def test_packages_work_after_constants_are_imported(self):
+        """Packages still register their layers if `constants` was imported before them."""
         program = """if True:
             import sys
             from mobilenet_cli import constants
@@ -98,7 +98,7 @@ class TestWithoutKeras:
         """
         child(program, KERAS_BACKEND="torch")
 
-    def test_in_a_process_that_has_keras_they_are_the_modules_own(self):
+    def test_constants_use_imported_modules(self):
         assert constants._module("mobilenet_zoo.names") is names
 
 
@@ -136,8 +136,8 @@ LOGGING = """if True:
 
     typer.run(report_errors(quiet(command)))
 """
-OURS = ["Warning: our own", "our message"]
-LOGGED = [
+CLI_MESSAGES = ["Warning: our own", "our message"]
+FRAMEWORK_MESSAGES = [
     "Messages from the frameworks:",
     "from C++",
     "from a child",
@@ -146,50 +146,50 @@ LOGGED = [
 ]
 
 
-class TestWhatFrameworksLog:
-    def logged(self, *arguments, code=0, **variables):
-        printed, said = child(LOGGING, *arguments, code=code, **variables)
-        return printed, said.splitlines()
+class TestFrameworkMessages:
+    def run_logging_program(self, *arguments, code=0, **variables):
+        output, errors = child(LOGGING, *arguments, code=code, **variables)
+        return output, errors.splitlines()
 
-    def test_it_stays_away(self):
-        assert self.logged("well") == ("None\n", OURS)
+    def test_messages_are_hidden_on_success(self):
+        assert self.run_logging_program("well") == ("None\n", CLI_MESSAGES)
 
-    def test_a_program_without_standard_error(self, monkeypatch):
-        """As one of Windows without a console has none."""
+    def test_program_without_standard_error(self, monkeypatch):
+        """A Windows program without a console has no standard error."""
         monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
         monkeypatch.setattr(sys, "stderr", None)
-        assert quiet(lambda: os.fstat(2).st_ino)() == os.fstat(2).st_ino, "nothing is held back"
+        assert quiet(lambda: os.fstat(2).st_ino)() == os.fstat(2).st_ino, "standard error must not be redirected"
 
-    def test_an_error_of_ours_does_not_show_it(self):
-        printed, said = self.logged("argument", code=2)
-        assert (printed, said) == ("", [*OURS, "Error: --top=0 is not allowed."])
+    def test_argument_error_hides_messages(self):
+        output, errors = self.run_logging_program("argument", code=2)
+        assert (output, errors) == ("", [*CLI_MESSAGES, "Error: --top=0 is not allowed."])
 
-    def test_an_error_that_a_framework_caused_shows_it(self):
-        printed, said = self.logged("caused", code=2)
-        assert printed == "" and said[:2] == OURS
-        assert said[2:7] == LOGGED and "UserWarning: from Python" in said[7]
-        assert said[-1] == "Error: it can't be read"
+    def test_error_caused_by_framework_shows_messages(self):
+        output, errors = self.run_logging_program("caused", code=2)
+        assert output == "" and errors[:2] == CLI_MESSAGES
+        assert errors[2:7] == FRAMEWORK_MESSAGES and "UserWarning: from Python" in errors[7]
+        assert errors[-1] == "Error: it can't be read"
 
-    def test_an_error_of_a_framework_shows_it_and_keeps_its_traceback(self):
-        _, said = self.logged("framework", code=1)
-        assert said[2:7] == LOGGED and said[-1].endswith("FrameworkError: it broke")
+    def test_framework_error_shows_messages_and_traceback(self):
+        _, errors = self.run_logging_program("framework", code=1)
+        assert errors[2:7] == FRAMEWORK_MESSAGES and errors[-1].endswith("FrameworkError: it broke")
 
-    def test_a_traceback_comes_after_it(self):
-        _, said = self.logged("unexpected", code=1)
-        assert said[2:7] == LOGGED and said[-1] == "KeyError: 'a bug'"
+    def test_unexpected_error_shows_messages_before_traceback(self):
+        _, errors = self.run_logging_program("unexpected", code=1)
+        assert errors[2:7] == FRAMEWORK_MESSAGES and errors[-1] == "KeyError: 'a bug'"
 
     @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
-    def test_a_process_that_dies_shows_it(self):
-        _, said = self.logged("died", code=-6)
-        assert set(LOGGED) <= set(said)
+    def test_aborted_process_shows_messages(self):
+        _, errors = self.run_logging_program("died", code=-6)
+        assert set(FRAMEWORK_MESSAGES) <= set(errors)
 
     @pytest.mark.parametrize("level, shown", [("1", True), ("2", False)])
-    def test_who_asks_for_it_sees_it(self, level, shown):
-        printed, said = self.logged("well", TF_CPP_MIN_LOG_LEVEL=level)
-        assert ("from C++" in said) == shown and f"{level}\n" in printed
+    def test_tensorflow_log_level_shows_messages(self, level, shown):
+        output, errors = self.run_logging_program("well", TF_CPP_MIN_LOG_LEVEL=level)
+        assert ("from C++" in errors) == shown and f"{level}\n" in output
 
 
-REAL = {
+REAL_COMMANDS = {
     "predict": "predict photos -m model",
     "features": "features photos -m model -o f.npz",
     "explain": "explain photos/elm/03.png -m model -o h.png",
@@ -204,7 +204,7 @@ REAL = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with a small model of five classes, photographs and a recipe."""
+    """A folder with a small model of five classes, images and a recipe."""
     path = tmp_path_factory.mktemp("real")
     model = create_mobilenetv4(tiny.TINY, 5, (32, 32, 3), name="tiny")
     mobilenet_zoo.save_pretrained(model, path / "model", class_names=made.NAMES)
@@ -221,15 +221,17 @@ def folder(tmp_path_factory):
             backend, command, marks=[] if (backend, command) == ("tensorflow", "predict") else pytest.mark.slow
         )
         for backend in ("tensorflow", "jax", "torch")
-        for command in REAL
+        for command in REAL_COMMANDS
     ],
 )
-def test_no_framework_is_heard_in_practice(backend, command, folder, monkeypatch):
-    """TensorFlow alone prints eight lines when it is imported; `bench` takes the files that `export` wrote."""
+def test_commands_print_no_framework_messages(backend, command, folder, monkeypatch):
+    """TensorFlow prints eight lines on import. `bench` measures the files that `export` wrote."""
     if command == "bench" and not (folder / "saved").exists():
         pytest.skip("export did not run")
     if command == "train" and (folder / "run").exists():
         (folder / "run").rename(folder / f"run_before_{backend}")
     monkeypatch.chdir(folder)
-    printed, said = child("from mobilenet_cli import main; main()", *REAL[command].split(), KERAS_BACKEND=backend)
-    assert printed and not said.strip()
+    output, errors = child(
+        "from mobilenet_cli import main; main()", *REAL_COMMANDS[command].split(), KERAS_BACKEND=backend
+    )
+    assert output and not errors.strip()

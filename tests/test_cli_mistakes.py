@@ -1,4 +1,4 @@
-"""What a newcomer gets wrong at the command line: each mistake is named, and nothing is left behind."""
+"""Common command-line mistakes: the error names the mistake, and no files are left behind."""
 
 import os
 import shutil
@@ -29,8 +29,8 @@ def flowers(tmp_path_factory):
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    """The working folder, with a photograph, an empty folder and data to train on."""
+def working_folder(tmp_path, monkeypatch):
+    """A working folder with a photograph, an empty folder and training data."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TF_NUM_INTEROP_THREADS", "1")  # `train` sets it
     photographs.photograph().save("a.png")
@@ -42,10 +42,10 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def no_framework(monkeypatch):
-    """Nothing may ask for Keras."""
+    """Fail if a command imports Keras."""
 
     def zoo():
-        raise AssertionError("Keras would be loaded")
+        raise AssertionError("Keras must not be imported")
 
     for module in ("predict", "convert", "evaluate"):
         monkeypatch.setattr(f"mobilenet_cli.{module}.zoo", zoo)
@@ -65,56 +65,58 @@ COMMANDS = {
 
 
 def with_model(command, name):
-    given = COMMANDS[command]
-    return [name if argument == "MODEL" else argument for argument in given] + [name] * ("MODEL" not in given)
+    arguments = COMMANDS[command]
+    return [name if argument == "MODEL" else argument for argument in arguments] + [name] * ("MODEL" not in arguments)
 
 
-@pytest.mark.usefixtures("here", "no_framework")
-class TestNamesOfModels:
+@pytest.mark.usefixtures("working_folder", "no_framework")
+class TestModelNames:
     @pytest.mark.parametrize("command", COMMANDS)
     @pytest.mark.parametrize(
-        "name, meant",
+        "name, expected",
         [
             ("mobilenetv4_conv_smal", "mobilenetv4_conv_small"),
             ("MobileNetV2_100", "mobilenetv2_100"),
             ("mobilenetv4_conv_small.e2400_r224", "mobilenetv4_conv_small.e2400_r224_in1k"),
         ],
     )
-    def test_a_misspelled_one_is_told_at_once_with_the_nearest(self, command, name, meant):
+    def test_misspelled_name_suggests_nearest_name(self, command, name, expected):
         if command == "convert" and "." in name:
-            meant = meant.partition(".")[0]
+            expected = expected.partition(".")[0]
         result = run(*with_model(command, name), code=2)
-        said = plain(result.stderr)
-        assert name in said and f"'{meant}'" in said and "mobilenet-zoo list" in said and result.stdout == ""
-        assert len(said) < 500
+        message = plain(result.stderr)
+        assert (
+            name in message and f"'{expected}'" in message and "mobilenet-zoo list" in message and result.stdout == ""
+        )
+        assert len(message) < 500
 
     @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "convert"])
-    def test_files_that_are_no_models(self, command):
-        said = plain(run(*with_model(command, "absent.keras"), code=2).stderr)
-        assert "'absent.keras' does not exist." in said
+    def test_files_that_are_no_models_exit_with_2(self, command):
+        message = plain(run(*with_model(command, "absent.keras"), code=2).stderr)
+        assert "'absent.keras' does not exist." in message
         open("w.safetensors", "w").close()
-        said = plain(run(*with_model(command, "w.safetensors"), code=2).stderr)
-        assert "is a file that doesn't describe a model: give a .keras file" in said
+        message = plain(run(*with_model(command, "w.safetensors"), code=2).stderr)
+        assert "is a file that doesn't describe a model: pass a .keras file" in message
 
 
-@pytest.mark.usefixtures("here")
-def test_a_folder_that_is_nearly_right(flowers, monkeypatch):
-    def absent(repository, *_):
+@pytest.mark.usefixtures("working_folder")
+def test_parent_or_misspelled_model_folder(flowers, monkeypatch):
+    def fail(repository, *_):
         raise DownloadError(f"there is no {repository}", absent=False)
 
-    monkeypatch.setattr("mobilenet_zoo.pretrained.download_from_hub", absent)
+    monkeypatch.setattr("mobilenet_zoo.pretrained.download_from_hub", fail)
     shutil.copytree(flowers, "run/model")
     assert "Did you mean run/model?" in plain(run("predict", "a.png", "-m", "run", code=2).stderr)
-    said = plain(run("predict", "a.png", "-m", "run/modell", code=2).stderr)
-    assert "Error: run/modell is not a folder, and as a repository: there is no run/modell" in said
+    message = plain(run("predict", "a.png", "-m", "run/modell", code=2).stderr)
+    assert "Error: run/modell is not a folder, and loading it as a repository failed: there is no run/modell" in message
 
 
-def test_few_names_are_listed_and_many_are_not():
+def test_only_short_lists_of_names_are_printed():
     few, many = [f"name{i}" for i in range(40)], [f"name{i}" for i in range(41)]
     assert str(unknown_name("x", "nam1", few)).endswith(f"Allowed: {', '.join(few)}.")
-    said = str(unknown_name("x", "Name1", many, "list()"))
-    near = "Did you mean 'name1', 'name31' or 'name21'?"
-    assert said == f"x='Name1' is not known. {near} Allowed: 41 names; list all with: list()."
+    message = str(unknown_name("x", "Name1", many, "list()"))
+    suggestions = "Did you mean 'name1', 'name31' or 'name21'?"
+    assert message == f"x='Name1' is not known. {suggestions} Allowed: 41 names; list all with: list()."
     assert str(unknown_name("x", "?", many)) == (
         "x='?' is not known. Allowed: 41 names, such as 'name0', 'name1' or 'name2'."
     )
@@ -123,18 +125,18 @@ def test_few_names_are_listed_and_many_are_not():
 
 class TestList:
     @pytest.mark.parametrize("pattern", ["v4", "V4", "*v4*"])
-    def test_a_word_is_found_inside_names(self, pattern):
+    def test_word_matches_inside_names(self, pattern):
         lines = run("list", pattern, columns=200).stdout.splitlines()[1:]
         assert [line.split()[0] for line in lines] == sorted(name for name in WEIGHTS if "v4" in name)
         lines = run("list", pattern, "--architectures").stdout.splitlines()[1:]
         assert [line.split()[0] for line in lines] == sorted(name for name in registry() if "v4" in name)
 
-    def test_filters_of_architectures(self):
-        given = ("list", "--architectures", "-g", "v1", "-g", "v2", "--max-parameters", "3", "--sort", "macs")
-        found = [line.split() for line in run(*given).stdout.splitlines()[1:]]
-        assert found and {name[:11] for name, *_ in found} == {"mobilenetv1", "mobilenetv2"}
-        assert all(float(parameters) <= 3 for _, parameters, *_ in found)
-        macs = [float(each[2].replace(",", "")) for each in found]
+    def test_filters_apply_to_architectures(self):
+        arguments = ("list", "--architectures", "-g", "v1", "-g", "v2", "--max-parameters", "3", "--sort", "macs")
+        rows = [line.split() for line in run(*arguments).stdout.splitlines()[1:]]
+        assert rows and {name[:11] for name, *_ in rows} == {"mobilenetv1", "mobilenetv2"}
+        assert all(float(parameters) <= 3 for _, parameters, *_ in rows)
+        macs = [float(row[2].replace(",", "")) for row in rows]
         assert macs == sorted(macs)
 
     @pytest.mark.parametrize(
@@ -148,61 +150,61 @@ class TestList:
             (("--max-size", "-1"), "--max-size=-1 is not allowed"),
         ],
     )
-    def test_what_makes_no_sense_is_refused(self, options, match):
+    def test_wrong_options_exit_with_2(self, options, match):
         assert match in plain(run("list", *options, code=2).stderr)
 
     @pytest.mark.parametrize("more", [(), ("--architectures",)])
-    def test_nothing_fits(self, more):
+    def test_no_matches_suggest_similar_names(self, more):
         result = run("list", "mobilenetv2_1000", *more)
         assert result.stdout == "" and "Did you mean 'mobilenetv2_100" in plain(result.stderr)
 
 
 @pytest.mark.parametrize("columns", [60, 80])
 @pytest.mark.parametrize("name", ["mobilenetv4_conv_small_050.e3000_r224_in1k", "mobilenetv1_100.keras_r224"])
-def test_the_code_of_info_is_whole(name, columns):
+def test_code_of_info_is_not_wrapped(name, columns):
     lines = run("info", name, columns=columns).stdout.splitlines()
     assert set(_loading_lines(name)) <= set(lines)
 
 
 @pytest.mark.parametrize("command", [command.name for command in app.registered_commands])
-def test_markup_takes_nothing_from_the_help(command):
-    said = plain(run(command, "--help", columns=300).output.replace("│", " "))
+def test_help_shows_complete_texts(command):
+    output = plain(run(command, "--help", columns=300).output.replace("│", " "))
     for option in typer.main.get_command(app).commands[command].params:
         for word in (option.help or "").replace("`", "").split():
-            assert word in said, f"{word} of {option.name}"
+            assert word in output, f"{word} of {option.name}"
 
 
-@pytest.mark.usefixtures("here")
-class TestImagesThatAreNotThere:
-    def test_alone_nothing_is_loaded_nor_printed(self, no_framework):
-        open("answers.csv", "w").write("kept")
-        for given in (
+@pytest.mark.usefixtures("working_folder")
+class TestMissingImages:
+    def test_missing_images_alone_load_and_write_nothing(self, no_framework):
+        open("predictions.csv", "w").write("kept")
+        for arguments in (
             ("predict", "nosuch.jpg"),
-            ("predict", "nosuch.jpg", "empty", "-f", "csv", "-o", "answers.csv"),
+            ("predict", "nosuch.jpg", "empty", "-f", "csv", "-o", "predictions.csv"),
             ("features", "nosuch.jpg", "-o", "f.npz"),
             ("explain", "nosuch.jpg", "-o", "h.png"),
         ):
-            result = run(*given, code=1)
+            result = run(*arguments, code=1)
             assert result.stdout == "" and "nosuch.jpg does not exist." in result.stderr
-        assert open("answers.csv").read() == "kept"
-        assert sorted(os.listdir()) == ["a.png", "answers.csv", "data.npz", "empty"]
+        assert open("predictions.csv").read() == "kept"
+        assert sorted(os.listdir()) == ["a.png", "data.npz", "empty", "predictions.csv"]
 
-    def test_with_others_these_are_predicted(self, flowers):
-        given = ("nosuch.jpg", "empty", "*.gif", "a.png", "-m", str(flowers))
+    def test_missing_images_are_skipped(self, flowers):
+        arguments = ("nosuch.jpg", "empty", "*.gif", "a.png", "-m", str(flowers))
         for command, out in (("predict", ()), ("features", ("-o", "f.npz")), ("explain", ("-o", "heat"))):
-            result = run(command, *given, *out, code=1)
+            result = run(command, *arguments, *out, code=1)
             for reason in ("nosuch.jpg does not exist.", "empty has no images.", "*.gif matches no file."):
                 assert f"skipped: {reason}" in result.stderr
             assert "3 of the images could not be read." in result.stderr
             assert "a.png" in result.stdout or "1 ×" in result.stdout
 
-    def test_none_can_be_read(self, flowers):
+    def test_only_unreadable_images_exit_with_1(self, flowers):
         open("b.jpg", "w").close()
         result = run("predict", "b.jpg", "-m", str(flowers), code=1)
         assert result.stdout == "" and "b.jpg can't be read" in plain(result.stderr)
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("working_folder")
 class TestTrain:
     @pytest.mark.parametrize(
         "options, match",
@@ -219,24 +221,24 @@ class TestTrain:
             (("--teacher", "absent.npz"), "absent.npz"),
         ],
     )
-    def test_an_argument_error_leaves_nothing(self, options, match):
-        given = ("train", "data.npz", "-m", "mobilenetv4_conv_small_035", "-r", "scratch_small")
-        said = plain(run(*given, *options, "-o", "new/run", code=2).stderr)
-        assert match in said
+    def test_argument_error_creates_no_folder(self, options, match):
+        arguments = ("train", "data.npz", "-m", "mobilenetv4_conv_small_035", "-r", "scratch_small")
+        message = plain(run(*arguments, *options, "-o", "new/run", code=2).stderr)
+        assert match in message
         assert not os.path.exists("new")
 
     @pytest.mark.parametrize(
         "options, match",
         [
-            (("--epochs", "3"), "It is a field of the recipe: --set epochs=3."),
-            (("--learning-rate=1e-3",), "It is a field of the recipe: --set optimizer.learning_rate=1e-3."),
-            (("--batch-size",), "It is a field of the recipe: --set batch_size=VALUE."),
+            (("--epochs", "3"), "It is a recipe field: use --set epochs=3."),
+            (("--learning-rate=1e-3",), "It is a recipe field: use --set optimizer.learning_rate=1e-3."),
+            (("--batch-size",), "It is a recipe field: use --set batch_size=VALUE."),
             (("--kep", "3"), "--keep"),
         ],
     )
-    def test_a_field_of_the_recipe_is_no_option(self, options, match):
-        said = plain(run("train", "data.npz", *options, code=2, columns=200).stderr)
-        assert match in said and options[0].partition("=")[0] in said
+    def test_recipe_field_as_option_suggests_set(self, options, match):
+        message = plain(run("train", "data.npz", *options, code=2, columns=200).stderr)
+        assert match in message and options[0].partition("=")[0] in message
 
     @pytest.mark.parametrize(
         "options, match",
@@ -255,12 +257,12 @@ class TestTrain:
     )
     def test_names_are_checked_before_images_are_read(self, options, match, monkeypatch):
         def read_data(*_, **__):
-            raise AssertionError("images would be read")
+            raise AssertionError("images must not be read")
 
         monkeypatch.setattr("mobilenet_zoo.training.trainer.read_data", read_data)
         assert match in plain(run("train", "data.npz", *options, code=2).stderr)
 
-    def test_what_was_in_the_folder_stays(self):
+    def test_existing_output_folder_is_kept(self):
         os.makedirs("mine/run")
         open("mine/run/notes.txt", "w").close()
         run("train", "data.npz", "-r", "scratch_small", "--weights", "nosuch", "-o", "mine/run", code=2)
@@ -268,11 +270,11 @@ class TestTrain:
         run("train", "data.npz", "-r", "scratch_small", "--weights", "nosuch", "-o", "empty", code=2)
         assert os.listdir("empty") == []
 
-    def test_data_that_is_not_there(self, no_framework):
+    def test_missing_data_exits_with_2(self, no_framework):
         assert "DATA='photo' does not exist." in run("train", "photo", "-o", "new", code=2).stderr
         assert "--validation='val' does not exist." in run("train", "data.npz", "--validation", "val", code=2).stderr
 
-    def test_standard_output_has_a_line_for_each_epoch(self):
+    def test_train_prints_one_line_per_epoch(self):
         tiny.model().save("tiny.keras")
         open("tiny.yaml", "w").write(tiny.recipe().to_yaml())
         result = run("train", "data.npz", "-m", "tiny.keras", "-r", "tiny.yaml", "-o", "run")
@@ -283,7 +285,7 @@ class TestTrain:
 
 
 @pytest.mark.parametrize("backend, match", [("torhc", "is not supported: set it to"), ("tensorflow", "")])
-def test_a_backend_that_is_not_there(backend, match):
+def test_unavailable_backend_exits_with_1(backend, match):
     program = """if True:
         import importlib.util, sys
         find_spec = importlib.util.find_spec
@@ -291,6 +293,6 @@ def test_a_backend_that_is_not_there(backend, match):
         from mobilenet_cli.zoo import choose_backend
         choose_backend()
     """
-    _, said = child(program, code=1, KERAS_BACKEND=backend)
+    _, message = child(program, code=1, KERAS_BACKEND=backend)
     expected = match or "is not installed: pip install '.[tensorflow]'"
-    assert said.startswith(f"KERAS_BACKEND={backend} {expected}")
+    assert message.startswith(f"KERAS_BACKEND={backend} {expected}")

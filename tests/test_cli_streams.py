@@ -1,4 +1,4 @@
-"""No name of a file or class, no console and no closed pipe costs a command its results."""
+"""Commands handle non-UTF-8 file names, Unicode class names, limited console encodings and closed pipes."""
 
 import base64
 import csv
@@ -47,7 +47,7 @@ def save(path, seed=0):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A classifier with classes that few consoles can show, and images whose names are not text."""
+    """A classifier with non-ASCII class names, and images whose names are not valid UTF-8."""
     folder = tmp_path_factory.mktemp("odd")
     model = tiny.write("onnx", folder, outputs=("logits",))
     mean = (0.5, 0.5, 0.5)
@@ -55,17 +55,17 @@ def folder(tmp_path_factory):
     try:
         save(folder / "photos" / "dog" / f"{ODD}.png")
     except OSError:
-        pytest.skip("names of files are text here")
+        pytest.skip("the file system requires valid Unicode names")
     save(folder / "photos" / "dog" / "plain.png", 1)
     (folder / "photos" / "owl" / f"{ODD}.png").parent.mkdir()
     save(folder / "photos" / "owl" / f"{ODD}.png", 2)
     return folder
 
 
-def test_json_is_unicode_and_loses_nothing():
+def test_json_is_unicode_and_keeps_raw_bytes():
     record = {ODD: [ODD, "犬"], "file": ODD, "other": "\ud800", "plain": "naïve", "pair": (1, None)}
-    found = json.loads(as_json(record, sys.stdout).encode("utf-8"))
-    assert found == {
+    decoded = json.loads(as_json(record, sys.stdout).encode("utf-8"))
+    assert decoded == {
         r"caf\xe9": [r"caf\xe9", "犬"],
         "file": r"caf\xe9",
         "file_base64": base64.b64encode(b"caf\xe9").decode(),
@@ -80,12 +80,12 @@ def test_json_is_unicode_and_loses_nothing():
     ("form", "console"),
     [("table", "ascii"), ("table", "utf-8"), ("csv", "cp1252"), ("jsonl", "C"), ("jsonl", "cp1252")],
 )
-def test_predict(form, console, folder):
+def test_predict_in_console_encodings(form, console, folder):
     result = run("predict", "photos", "-m", "model.onnx", "--format", form, folder=folder, **CONSOLES[console])
     assert result.returncode == 0, result.stderr
-    said = result.stdout.decode({"C": "ascii"}.get(console, console))
+    output = result.stdout.decode({"C": "ascii"}.get(console, console))
     if form == "jsonl":
-        records = [json.loads(line) for line in said.splitlines()]
+        records = [json.loads(line) for line in output.splitlines()]
         assert [record["image"] for record in records][:2] == [r"photos/dog/caf\xe9.png", "photos/dog/plain.png"]
         encoded = [record.get("image_base64") for record in records]
         paths = [
@@ -96,14 +96,14 @@ def test_predict(form, console, folder):
         assert paths == [b"photos/dog/caf\xe9.png", b"photos/dog/plain.png", b"photos/owl/caf\xe9.png"]
         assert {record["name"] for record in records[0]["predictions"]} == set(CLASSES)
     else:
-        assert said.count(r"caf\xe9.png") == (2 if form == "table" else 10)
-        assert said.count("犬" if console == "utf-8" else r"\u72ac") == 3
-        assert said.count("naïve" if console in ("utf-8", "cp1252") else r"na\xefve") == 3
+        assert output.count(r"caf\xe9.png") == (2 if form == "table" else 10)
+        assert output.count("犬" if console == "utf-8" else r"\u72ac") == 3
+        assert output.count("naïve" if console in ("utf-8", "cp1252") else r"na\xefve") == 3
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
-def test_predict_to_a_file_in_utf_8(ending, folder, tmp_path):
-    out = tmp_path / f"answers.{ending}"
+def test_predictions_file_is_utf_8(ending, folder, tmp_path):
+    out = tmp_path / f"predictions.{ending}"
     arguments = ("predict", "photos", "-m", "model.onnx", "--format", ending, "-o", str(out))
     result = run(*arguments, folder=folder, **CONSOLES["C"])
     assert result.returncode == 0, result.stderr
@@ -113,21 +113,21 @@ def test_predict_to_a_file_in_utf_8(ending, folder, tmp_path):
         assert list(csv.reader(text.splitlines()))[1][0] == r"photos/dog/caf\xe9.png"
 
 
-def test_evaluate_with_report_and_predictions(folder, tmp_path):
+def test_evaluate_writes_report_and_predictions(folder, tmp_path):
     from mobilenet_runtime.evaluation.predictions import read_predictions
 
-    outputs = ("-o", str(tmp_path / "report.html"), "--predictions", str(tmp_path / "answers.npz"))
+    outputs = ("-o", str(tmp_path / "report.html"), "--predictions", str(tmp_path / "predictions.npz"))
     result = run("evaluate", "model.onnx", "photos", "--json", *outputs, folder=folder, **CONSOLES["ascii"])
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["images"] == 3
     report = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "犬" in report
-    assert r"caf\xe9.png" in report, "one of the mistakes"
+    assert r"caf\xe9.png" in report, "the image is listed among the mistakes"
     names = [f"photos/owl/{ODD}.png", "photos/dog/plain.png"]
-    assert read_predictions(tmp_path / "answers.npz", names).shape == (2, 5)
+    assert read_predictions(tmp_path / "predictions.npz", names).shape == (2, 5)
 
 
-def test_an_image_that_cannot_be_read_is_named(folder, tmp_path):
+def test_unreadable_image_is_named(folder, tmp_path):
     (tmp_path / f"{ODD}.png").write_bytes(b"no image")
     save(tmp_path / "good.png")
     model = str(folder / "model.onnx")
@@ -138,22 +138,22 @@ def test_an_image_that_cannot_be_read_is_named(folder, tmp_path):
 
 
 @pytest.mark.parametrize("lines", [0, 1])
-def test_a_pipe_that_is_closed_early_ends_the_command_silently(lines, folder):
-    many = ["photos/dog/plain.png", *(f"./{'./' * i}photos/dog/plain.png" for i in range(150))]
-    command = [*COMMAND, "predict", *many, "-m", "model.onnx", "--json", "--top", "5"]
+def test_closed_pipe_ends_command_silently(lines, folder):
+    paths = ["photos/dog/plain.png", *(f"./{'./' * i}photos/dog/plain.png" for i in range(150))]
+    command = [*COMMAND, "predict", *paths, "-m", "model.onnx", "--json", "--top", "5"]
     with subprocess.Popen(
         command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         for _ in range(lines):
             json.loads(process.stdout.readline())
         process.stdout.close()
-        said = process.stderr.read()
-    assert said.strip() == b""
+        errors = process.stderr.read()
+    assert errors.strip() == b""
     assert process.returncode == 1
 
 
-def test_a_small_output_that_nobody_reads(folder):
-    """It stays in the buffer until the end, where Python itself would report the closed pipe."""
+def test_small_output_to_closed_pipe(folder):
+    """A small output is flushed at exit, where Python itself would report the closed pipe."""
     reading, writing = os.pipe()
     os.close(reading)
     result = subprocess.run(
@@ -169,11 +169,11 @@ def test_printable():
     assert printable("naïve 犬") == "naïve 犬"
     assert printable(Path(os.fsdecode(b"caf\xe9/\xff.png"))) == r"caf\xe9/\xff.png"
     assert printable("a\ud800b") == r"a\ud800b"
-    assert printable("naïve\udcc3\udca9") == "naïveé", "UTF-8 that an ASCII locale took for bytes"
+    assert printable("naïve\udcc3\udca9") == "naïveé", "UTF-8 bytes that an ASCII locale decoded as surrogates"
 
 
 @pytest.mark.slow
-def test_train_on_a_class_whose_name_is_not_text(tmp_path):
+def test_class_name_that_is_not_valid_utf_8(tmp_path):
     for label in (ODD, "dog"):
         for i in range(4):
             save(tmp_path / "photos" / label / f"{ODD}{i}.png", i + 10 * len(label))
@@ -185,10 +185,10 @@ def test_train_on_a_class_whose_name_is_not_text(tmp_path):
     assert record["class_names"] == [r"caf\xe9", "dog"]
     assert r"caf\xe9" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert r"caf\xe9" in (tmp_path / "run" / "model" / "README.md").read_text(encoding="utf-8")
-    found = run("features", "photos", "-m", "run/model", "-o", "f.npz", folder=tmp_path, **CONSOLES["C"])
-    assert found.returncode == 0, found.stderr
+    features = run("features", "photos", "-m", "run/model", "-o", "f.npz", folder=tmp_path, **CONSOLES["C"])
+    assert features.returncode == 0, features.stderr
     with np.load(tmp_path / "f.npz") as arrays:
         assert os.fsencode(str(arrays["paths"][0])) == b"photos/caf\xe9/caf\xe90.png"
-    shown = run("explain", "photos", "-m", "run/model", "-o", "heat", folder=tmp_path, **CONSOLES["ascii"])
-    assert shown.returncode == 0, shown.stderr
+    heat_maps = run("explain", "photos", "-m", "run/model", "-o", "heat", folder=tmp_path, **CONSOLES["ascii"])
+    assert heat_maps.returncode == 0, heat_maps.stderr
     assert len(list((tmp_path / "heat").iterdir())) == 8

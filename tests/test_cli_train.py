@@ -1,4 +1,4 @@
-"""How `mobilenet-zoo train` starts: with memory in huge pages, wherever nobody has said otherwise."""
+"""`mobilenet-zoo train` restarts itself to use huge pages, unless the user configured glibc."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import mobilenet_cli
 
 pytestmark = [
     pytest.mark.across,
-    pytest.mark.skipif(sys.platform != "linux", reason="glibc's setting, which other systems don't have"),
+    pytest.mark.skipif(sys.platform != "linux", reason="needs glibc"),
 ]
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,23 +23,23 @@ PROGRAM = """if True:
 """
 
 
-@pytest.mark.parametrize("own, expected", [({}, "glibc.malloc.hugetlb=1"), ({"GLIBC_TUNABLES": ""}, "")])
-def test_the_program_begins_anew_as_it_was(own, expected):
+@pytest.mark.parametrize("variables, expected", [({}, "glibc.malloc.hugetlb=1"), ({"GLIBC_TUNABLES": ""}, "")])
+def test_restart_keeps_process_id_and_arguments(variables, expected):
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
     environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-c", PROGRAM, "a b", "--resume"]
-    process = subprocess.Popen(command, env=environment | own, stdout=subprocess.PIPE, text=True)
-    said, _ = process.communicate()
-    assert said == f"{[process.pid, expected, 'a b', '--resume']}\n"
+    process = subprocess.Popen(command, env=environment | variables, stdout=subprocess.PIPE, text=True)
+    output, _ = process.communicate()
+    assert output == f"{[process.pid, expected, 'a b', '--resume']}\n"
 
 
-@pytest.mark.parametrize("command, begins", [("train", True), ("list", False)])
-def test_only_training_does(command, begins, monkeypatch):
-    begun = []
-    monkeypatch.setattr(os, "execv", lambda program, arguments: begun.append(arguments))
+@pytest.mark.parametrize("command, restarts", [("train", True), ("list", False)])
+def test_only_train_restarts(command, restarts, monkeypatch):
+    calls = []
+    monkeypatch.setattr(os, "execv", lambda program, arguments: calls.append(arguments))
     monkeypatch.setattr(sys, "argv", ["mobilenet-zoo", command, "--help"])
-    monkeypatch.setenv("GLIBC_TUNABLES", "")  # so that it is put back, whatever the command sets
+    monkeypatch.setenv("GLIBC_TUNABLES", "")  # registers the variable, so that monkeypatch restores it
     monkeypatch.delenv("GLIBC_TUNABLES")
     with pytest.raises(SystemExit):
         mobilenet_cli.main()
-    assert begun == [sys.orig_argv] * begins
+    assert calls == [sys.orig_argv] * restarts

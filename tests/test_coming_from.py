@@ -1,4 +1,4 @@
-"""Arguments, weights and names of timm, keras.applications and torchvision, and docs/coming-from.md about them."""
+"""Arguments, weights and names of timm, keras.applications and torchvision behave as docs/coming-from.md says."""
 
 import enum
 import inspect
@@ -24,33 +24,36 @@ NAME = "mobilenetv1_025"
 
 
 def table_rows():
-    """`(theirs, ours)` of the tables of arguments, as dictionaries; `ours` is None where they are left out."""
-    found = []
+    """Return `(theirs, ours)` for each row of the page's tables, as dictionaries of arguments.
+
+    `ours` is None if users have to leave the argument out.
+    """
+    rows = []
     for line in PAGE.splitlines():
         cells = [cell.strip().strip("`") for cell in line.split("|")[1:-1]]
         if len(cells) == 3 and re.match(r"\w+=", cells[0]):
-            found.append((eval(f"dict({cells[0]})"), eval(f"dict({cells[1]})") if cells[1] else None))
-    return found
+            rows.append((eval(f"dict({cells[0]})"), eval(f"dict({cells[1]})") if cells[1] else None))
+    return rows
 
 
 ROWS = table_rows()
 
 
-def created(**options):
-    """A model of V3 for arguments that name a variant, else of V1."""
+def create_small(**options):
+    """Create a V3 model if the options choose a V3 variant, otherwise a V1 model."""
     if "variant" in options or "minimalistic" in options:
         return create_mobilenetv3(**{"input_shape": (32, 32, 3), **options})
     return mobilenet_zoo.create_model(NAME, **{"input_shape": (32, 32, 3), **options})
 
 
 @pytest.mark.parametrize("theirs, ours", ROWS, ids=[next(iter(theirs)) for theirs, _ in ROWS])
-def test_the_page_says_what_the_error_says(theirs, ours):
-    """What both have is taken; else the error has the call to write, or says that there is none."""
+def test_foreign_argument_behaves_as_the_page_says(theirs, ours):
+    """An argument of both libraries is accepted. For others, the error says what to pass or to leave it out."""
     if theirs == ours:
-        assert created(**theirs)
+        assert create_small(**theirs)
         return
     with pytest.raises((TypeError, ValueError)) as error:
-        created(**theirs)
+        create_small(**theirs)
     message = str(error.value).replace("'", '"')
     for name, value in (ours or {}).items():
         shown = f'"{value}"' if isinstance(value, str) else repr(value)
@@ -58,15 +61,15 @@ def test_the_page_says_what_the_error_says(theirs, ours):
     if ours is None:
         assert "leave it out" in message
     elif not set(ours) & {"weights"}:
-        assert created(**ours)
+        assert create_small(**ours)
 
 
-def test_the_page_has_every_argument():
+def test_page_lists_every_foreign_argument():
     assert {name for theirs, _ in ROWS for name in theirs} >= ARGUMENTS.keys() - {
         "model_name",  # the first argument
         "pretrained_cfg",
-        "exportable",  # as scriptable
-        "norm_layer",  # a class there
+        "exportable",  # treated like scriptable
+        "norm_layer",  # a class in torchvision
     }
     for name in ARGUMENTS:
         assert name in PAGE or name in ("model_name", "exportable", "norm_layer", "pretrained_cfg")
@@ -76,7 +79,7 @@ FUNCTIONS = [create_mobilenetv1, create_mobilenetv2, create_mobilenetv3, create_
 
 
 @pytest.mark.parametrize("create", FUNCTIONS, ids=lambda function: function.__name__)
-def test_every_foreign_argument_of_every_function(create):
+def test_foreign_argument_raises(create):
     for name in ARGUMENTS:
         value = 0.5 if name == "bn_momentum" else True
         with pytest.raises(TypeError, match=rf"{create.__name__}\(\) has no argument '{name}', which is \w"):
@@ -85,12 +88,12 @@ def test_every_foreign_argument_of_every_function(create):
         TypeError, match=rf"{create.__name__}\(\) has no argument 'num_class'. Did you mean 'num_classes'"
     ):
         create(num_class=3)
-    # What editors and help show is the function itself.
+    # Editors and `help()` show the signature and docstring of the function itself.
     assert list(inspect.signature(create).parameters)[:2] == ["variant", "num_classes"]
-    assert "num_classes: Outputs" in inspect.getdoc(create)
+    assert "num_classes: Number of classes" in inspect.getdoc(create)
 
 
-def test_create_model():
+def test_create_model_rejects_foreign_arguments():
     with pytest.raises(
         TypeError, match=r"create_model\(\) has no argument 'in_chans', which is timm's: pass input_shape"
     ):
@@ -103,13 +106,13 @@ def test_create_model():
         mobilenet_zoo.create_model(NAME, pretraind=True)
     with pytest.raises(TypeError, match=r"pass the name first, create_model\('mobilenetv1_025'\)"):
         mobilenet_zoo.create_model(model_name=NAME)
-    with pytest.raises(TypeError, match=r"takes name by position and not 2 arguments: .* weights='imagenet'"):
+    with pytest.raises(TypeError, match=r"takes only name by position, got 2 .* weights='imagenet'"):
         mobilenet_zoo.create_model(NAME, True)
     assert list(inspect.signature(mobilenet_zoo.create_model).parameters) == ["name", "kwargs"]
 
 
 class MobileNet_V2_Weights(enum.Enum):
-    """As torchvision's."""
+    """Enumeration like torchvision's."""
 
     IMAGENET1K_V1 = "first"
     IMAGENET1K_V2 = "second"
@@ -120,22 +123,22 @@ class MobileNet_V2_Weights(enum.Enum):
     "weights, message",
     [
         ("DEFAULT", "weights='DEFAULT' is torchvision's name: pass weights='imagenet'."),
-        ("IMAGENET1K_V1", "pass weights='tv_v1_in1k', or weights=\"imagenet\" for the best ones."),
+        ("IMAGENET1K_V1", "pass weights='tv_v1_in1k', or weights=\"imagenet\" for the most accurate ones."),
         (MobileNet_V2_Weights.IMAGENET1K_V1, "pass weights='tv_v1_in1k'"),
         (MobileNet_V2_Weights.DEFAULT, "pass weights='tv_v2_in1k'"),
         (True, 'weights=True is not allowed: pass weights="imagenet".'),
         (False, "weights=False is not allowed: pass weights=None."),
     ],
 )
-def test_weights(weights, message):
-    for call in (lambda: create_mobilenetv2(weights=weights), lambda: created(weights=weights)):
+def test_foreign_weights_raise(weights, message):
+    for call in (lambda: create_mobilenetv2(weights=weights), lambda: create_small(weights=weights)):
         with pytest.raises(ValueError) as error:
             call()
         assert message in str(error.value)
 
 
-def test_positions_and_names_of_others():
-    with pytest.raises(ValueError, match=r"name the shape, input_shape=\(96, 96, 3\)"):  # keras.applications
+def test_calls_in_the_style_of_other_libraries_raise():
+    with pytest.raises(ValueError, match=r"pass the shape by name, input_shape=\(96, 96, 3\)"):  # keras.applications
         create_mobilenetv2((96, 96, 3), 0.5)
     with pytest.raises(ValueError, match="is the name of a model: pass it to mobilenet_zoo.create_model"):
         create_mobilenetv4("mobilenetv4_conv_small")
@@ -144,7 +147,7 @@ def test_positions_and_names_of_others():
 
 
 @pytest.mark.parametrize("prefix", ["timm/", "hf_hub:timm/", "hf-hub:timm/", "hf://timm/"])
-def test_names_with_the_hub_before_them(prefix):
+def test_names_with_a_hub_prefix_are_accepted(prefix):
     assert without_hub(f"{prefix}{NAME}") == NAME
     assert mobilenet_zoo.create_model(prefix + NAME, input_shape=(32, 32, 3)).name == NAME
     tagged = "mobilenetv4_conv_small.e2400_r224_in1k"
@@ -156,8 +159,8 @@ def test_names_with_the_hub_before_them(prefix):
 @pytest.mark.parametrize(
     "name", ["mobilenetv1_100", "mobilenetv2_050", "mobilenetv3_small_100", "mobilenetv4_conv_small"]
 )
-def test_vectors_before_the_classifier_are_timms(name):
-    """`forward_features`, `num_classes=0` and `forward_head(pre_logits=True)`, as the page has them."""
+def test_features_before_the_classifier_equal_timms(name):
+    """The page's replacements for `forward_features`, `num_classes=0` and `forward_head(pre_logits=True)` agree."""
     import torch
 
     theirs = peers.timm().create_model(name).eval()
@@ -171,9 +174,9 @@ def test_vectors_before_the_classifier_are_timms(name):
         vector = theirs.forward_head(maps, pre_logits=True).numpy()
         theirs.reset_classifier(0)
         headless = theirs.forward_head(maps).numpy()
-    found = keras.ops.convert_to_numpy(keras.Model(model.input, model.get_layer("pool").input)(x))
+    feature_map = keras.ops.convert_to_numpy(keras.Model(model.input, model.get_layer("pool").input)(x))
     features = keras.ops.convert_to_numpy(keras.Model(model.input, model.get_layer("flatten").output)(x))
     np.testing.assert_array_equal(vector, headless)
-    for ours, expected in ((found, maps.numpy().transpose(0, 2, 3, 1)), (features, vector)):
+    for ours, expected in ((feature_map, maps.numpy().transpose(0, 2, 3, 1)), (features, vector)):
         assert ours.shape == expected.shape
         assert np.abs(ours - expected).max() <= references.TOLERANCE * np.abs(expected).max()

@@ -1,4 +1,4 @@
-"""The compact family with attention that halves its map agrees with its description in NumPy."""
+"""The compact family, including downsampling attention, agrees with its implementation in NumPy."""
 
 import numpy as np
 import pytest
@@ -10,12 +10,12 @@ from tests import compact_numpy, references, seeded
 
 HEADS = {"nano": 4, "small": 6, "medium": 8, "large": 14, "hybrid_large": 16}
 FORMATS = ("channels_last", "channels_first")
-# Blocks at stride 2: two fused, three attentions; behind them are maps that dilation keeps large.
-OWN = compact_architecture(16, 24, 6, 2, 2, 1, 1, 3, 32, downsampling=True, name="own")
+# Five blocks have stride 2: two fused blocks and three with attention. An output stride affects the later ones.
+CUSTOM = compact_architecture(16, 24, 6, 2, 2, 1, 1, 3, 32, downsampling=True, name="custom")
 
 
-def found(architecture, state, size, data_format, **options):
-    """Our logits of the seeded image."""
+def model_logits(architecture, state, size, data_format, **options):
+    """Return the logits of the library's model for the seeded image."""
     image, shape = seeded.image(*size), (*size, 3)
     if data_format == "channels_first":
         image, shape = image.transpose(0, 3, 1, 2), (3, *size)
@@ -28,20 +28,20 @@ def found(architecture, state, size, data_format, **options):
 
 
 def seeded_state(architecture, **options):
-    """Seeded tensors by the names of the family's own code."""
+    """Return seeded tensors with the names of the original implementation."""
     model = create_mobilenetv4(architecture, 10, (32, 32, 3), **options)
     return seeded.state_dict({name: value.shape for name, value in state_dict(model, "compact").items()})
 
 
 @pytest.mark.across
 @pytest.mark.parametrize("name", ["nano", pytest.param("medium", marks=pytest.mark.slow)])
-def test_the_description_agrees_with_the_familys_own_code(name, deviation):
+def test_numpy_agrees_with_the_original_implementation(name, deviation):
     key = f"compact/{name}"
     facts = references.checkpoints()[key]
     for size in facts["sizes"]:
         expected = references.outputs()[f"{key}/{size[0]}x{size[1]}/logits"]
         logits = compact_numpy.logits(seeded.state_dict(facts["shapes"]), seeded.image(*size), HEADS[name])
-        deviation(key, "description", logits[None], expected, 1e-4)
+        deviation(key, "NumPy", logits[None], expected, 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -54,44 +54,44 @@ def test_the_description_agrees_with_the_familys_own_code(name, deviation):
     ],
 )
 @pytest.mark.slow
-def test_variants_whose_outputs_are_not_here(name, size, data_format, deviation):
+def test_variants_without_recorded_outputs_agree_with_numpy(name, size, data_format, deviation):
     state = seeded.state_dict(references.checkpoints()[f"compact/{name}"]["shapes"])
     expected = compact_numpy.logits(state, seeded.image(*size), HEADS[name])
-    logits = found(f"compact_{name}", state, size, data_format)
+    logits = model_logits(f"compact_{name}", state, size, data_format)
     deviation(f"compact/{name}", "logits", logits, expected[None], references.TOLERANCE)
 
 
-def test_the_variant_that_halves_at_an_eighth_of_its_width(deviation):
+def test_narrow_hybrid_large_agrees_with_numpy(deviation):
     state = seeded_state("compact_hybrid_large", width_multiplier=0.125)
     expected = compact_numpy.logits(state, seeded.image(64, 64), HEADS["hybrid_large"])
-    logits = found("compact_hybrid_large", state, (64, 64), "channels_last", width_multiplier=0.125)
-    deviation("compact/hybrid_large", "an eighth", logits, expected[None], references.TOLERANCE)
+    logits = model_logits("compact_hybrid_large", state, (64, 64), "channels_last", width_multiplier=0.125)
+    deviation("compact/hybrid_large", "width 0.125", logits, expected[None], references.TOLERANCE)
 
 
 @pytest.mark.parametrize(
     ("output_stride", "data_format"),
     [(None, "channels_last"), (None, "channels_first"), (8, "channels_first"), (16, "channels_last")],
 )
-def test_attention_that_halves_its_map(output_stride, data_format, deviation):
-    size, state = (51, 38), seeded_state(OWN)
+def test_downsampling_attention_agrees_with_numpy(output_stride, data_format, deviation):
+    size, state = (51, 38), seeded_state(CUSTOM)
     expected = compact_numpy.logits(state, seeded.image(*size), heads=2, output_stride=output_stride)
     options = {} if output_stride is None else {"output_stride": output_stride}
-    logits = found(OWN, state, size, data_format, **options)
-    deviation("own", f"output stride {output_stride}", logits, expected[None], references.TOLERANCE)
+    logits = model_logits(CUSTOM, state, size, data_format, **options)
+    deviation("custom", f"output stride {output_stride}", logits, expected[None], references.TOLERANCE)
 
 
 @pytest.mark.across
-def test_an_output_stride_changes_the_description_too():
-    """Otherwise the comparison above would show nothing."""
-    state, image = seeded_state(OWN), seeded.image(64, 64)
-    whole, dilated, more = (compact_numpy.logits(state, image, 2, stride) for stride in (None, 16, 8))
-    for one, other in ((whole, dilated), (dilated, more)):
-        assert np.abs(one - other).max() > 0.01 * np.abs(one).max()
+def test_output_stride_changes_the_numpy_logits():
+    """Without a change, the comparison under output strides would show nothing."""
+    state, image = seeded_state(CUSTOM), seeded.image(64, 64)
+    stride_32, stride_16, stride_8 = (compact_numpy.logits(state, image, 2, stride) for stride in (None, 16, 8))
+    for first, second in ((stride_32, stride_16), (stride_16, stride_8)):
+        assert np.abs(first - second).max() > 0.01 * np.abs(first).max()
 
 
-def test_a_fused_model_computes_the_same():
-    state, image = seeded_state(OWN), seeded.image(51, 38)
-    model = create_mobilenetv4(OWN, 10, (51, 38, 3), classifier_activation=None)
+def test_fused_model_agrees_with_numpy():
+    state, image = seeded_state(CUSTOM), seeded.image(51, 38)
+    model = create_mobilenetv4(CUSTOM, 10, (51, 38, 3), classifier_activation=None)
     mobilenet_zoo.load_checkpoint(model, state, layout="compact")
     expected = compact_numpy.logits(state, image, heads=2)
     logits = references.infer(mobilenet_zoo.fuse(model), image)
@@ -99,8 +99,8 @@ def test_a_fused_model_computes_the_same():
 
 
 @pytest.mark.across
-def test_the_only_variant_that_halves():
-    """The table of heads above is that of the variants."""
+def test_only_hybrid_large_downsamples_in_attention():
+    """The numbers of heads in `HEADS` also equal those of the variants."""
     for name, heads in HEADS.items():
         attention = VARIANTS[f"compact_{name}"].stages[-1][-1]
         assert (attention.heads, attention.stride) == (heads, 2 if name == "hybrid_large" else 1)

@@ -1,4 +1,4 @@
-"""What the create functions promise: variants and their defaults, names, and architectures of one's own."""
+"""The create functions: variants and their defaults, names, and custom architectures."""
 
 import keras
 import numpy as np
@@ -36,7 +36,7 @@ from tests.created import (
         (create_mobilenetv4, "conv_medium", 9_715_512),
     ],
 )
-def test_without_arguments(function, default, parameters):
+def test_create_function_without_arguments_builds_the_default_model(function, default, parameters):
     model = function()
     assert model.input_shape == (None, 224, 224, 3)
     assert model.output_shape == (None, 1000)
@@ -57,7 +57,7 @@ def test_without_arguments(function, default, parameters):
         ("v4_compact", 0.2, 0.99, 1e-5, "symmetric"),
     ],
 )
-def test_defaults(generation, dropout, momentum, epsilon, padding):
+def test_default_options_of_each_generation(generation, dropout, momentum, epsilon, padding):
     model = create(generation)
     assert model.get_layer("dropout").rate == dropout
     normalized = [layer for layer in layers_of(model) if getattr(layer, "normalization", None)]
@@ -67,13 +67,13 @@ def test_defaults(generation, dropout, momentum, epsilon, padding):
 
 
 @pytest.mark.across
-def test_the_largest_compact_model_drops_more():
+def test_largest_compact_model_has_a_higher_dropout_rate():
     assert create_mobilenetv4("compact_hybrid_large", width_multiplier=WIDTH).get_layer("dropout").rate == 0.3
 
 
 @pytest.mark.across
 @pytest.mark.parametrize("variant", [0.5, "0.5", "0.50", "0.500"])
-def test_a_width_is_a_number_or_its_text(variant):
+def test_width_variant_may_be_a_number_or_a_string(variant):
     model = create_mobilenetv1(variant, 3, (SIZE, SIZE, 3))
     assert model.name == "mobilenetv1_050"
     assert model.get_layer("stem").filters == 16
@@ -81,12 +81,12 @@ def test_a_width_is_a_number_or_its_text(variant):
 
 @pytest.mark.across
 @pytest.mark.parametrize("variant", [1, 1.0, "1", "1.0"])
-def test_the_whole_width_is_a_number_too(variant):
+def test_full_width_variant_may_be_a_number_or_a_string(variant):
     assert create_mobilenetv2(variant, 3, (SIZE, SIZE, 3)).name == "mobilenetv2_100"
 
 
 @pytest.mark.across
-def test_width_multiplier_multiplies_the_variants_own_width():
+def test_width_multiplier_scales_the_variants_width():
     model = create_mobilenetv1("0.5", 3, (SIZE, SIZE, 3), 0.5)
     assert model.name == "mobilenetv1_025"
     assert [w.shape for w in model.weights] == [w.shape for w in create_mobilenetv1(0.25, 3, (SIZE, SIZE, 3)).weights]
@@ -94,13 +94,13 @@ def test_width_multiplier_multiplies_the_variants_own_width():
 
 @pytest.mark.across
 @each_generation
-def test_num_classes(generation):
+def test_num_classes_is_the_size_of_the_output(generation):
     for classes in (1, 7):
         assert create(generation, classes, classifier_activation=None).output_shape == (None, classes)
 
 
 @pytest.mark.parametrize("channels", [1, 5])
-def test_any_number_of_input_channels(channels):
+def test_images_may_have_any_number_of_channels(channels):
     model = tiny(input_shape=(SIZE, SIZE, channels))
     assert model.get_layer("stem").kernel.shape[2] == channels
     assert predict(model, images(2, SIZE, SIZE, channels)).shape == (2, 4)
@@ -110,7 +110,7 @@ def test_any_number_of_input_channels(channels):
 
 
 @pytest.mark.across
-def test_layer_names():
+def test_layer_names_follow_stages_and_blocks():
     names = [layer.name for layer in tiny(include_preprocessing=True).layers]
     assert names == [
         "image",
@@ -137,7 +137,7 @@ def test_layer_names():
 
 @pytest.mark.across
 @each_generation
-def test_summary_has_a_row_a_block_and_names_are_stable(generation):
+def test_summary_has_a_row_per_block_and_names_are_stable(generation):
     first, second = create(generation), create(generation)
     lines = []
     first.summary(print_fn=lines.append, line_length=120)
@@ -162,23 +162,23 @@ def test_summary_has_a_row_a_block_and_names_are_stable(generation):
         ("v4_compact", 1.0, "mobilenetv4_compact_nano"),
     ],
 )
-def test_a_models_name_says_variant_and_width(generation, width, name):
+def test_model_name_contains_variant_and_width(generation, width, name):
     assert create(generation, width_multiplier=width).name == name
     assert create(generation, width_multiplier=width, name="mine").name == "mine"
 
 
-# --- architectures of one's own ---------------------------------------------------------------------------------------
+# --- custom architectures ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("channels", [8, 24, 1])
-def test_a_body_without_stem_takes_a_feature_map_of_any_channel_count(channels):
+def test_body_without_stem_accepts_any_number_of_channels(channels):
     body = Architecture(stem=None, stages=TINY.stages, head=None)
     model = create_mobilenetv4(body, input_shape=(10, 7, channels), include_top=False)
     assert [layer.name for layer in model.layers][1] == "stage1_block1"
     assert predict(model, images(2, 10, 7, channels)).shape == (2, 3, 2, 16)
 
 
-def test_a_body_inside_another_network():
+def test_body_works_inside_another_network():
     x = image = keras.Input((16, 16, 3))
     x = keras.layers.Conv2D(12, 3)(x)
     body = create_mobilenetv4(Architecture(stem=None, stages=TINY.stages, head=None), include_top=False, input_tensor=x)
@@ -187,7 +187,7 @@ def test_a_body_inside_another_network():
 
 
 @pytest.mark.across
-def test_an_architecture_without_head_has_no_top():
+def test_architecture_without_head_requires_include_top_false():
     headless = Architecture(stem=TINY.stem, stages=TINY.stages, head=None)
     model = create_mobilenetv4(headless, input_shape=(SIZE, SIZE, 3), include_top=False, pooling="avg")
     assert model.output_shape == (None, 16)
@@ -197,25 +197,26 @@ def test_an_architecture_without_head_has_no_top():
 
 @pytest.mark.across
 @pytest.mark.parametrize("function", [create_mobilenetv1, create_mobilenetv2, create_mobilenetv3, create_mobilenetv4])
-def test_every_create_function_takes_an_architecture(function):
+def test_every_create_function_accepts_an_architecture(function):
     model = function(TINY, 5, (SIZE, SIZE, 3), 0.5)
     assert model.name == "tiny_050"
     assert model.output_shape == (None, 5)
     assert model.get_layer("stage3_block3").filters == 8
 
 
-def test_a_compact_model_of_ones_own():
+def test_custom_compact_model():
     architecture = compact_architecture(16, 32, 4, 2, 1, 1, 1, 1, 24, dropout_rate=0.1, downsampling=True, name="mine")
     model = create_mobilenetv4(architecture, 6, (9, 8, 1))
     assert model.name == "mine"
     assert model.get_layer("dropout").rate == 0.1
     assert model.get_layer("head_dense").filters == 24
     assert model.get_layer("head_dense").normalization == "batch"
-    assert model.get_layer("stage4_block2").output.shape == (None, 3, 2, 16)  # a fused stride, then attention's
+    # A fused block halves the feature map, then attention does.
+    assert model.get_layer("stage4_block2").output.shape == (None, 3, 2, 16)
     y = predict(model, images(2, 9, 8, 1))
     np.testing.assert_allclose(y.sum(-1), 1, atol=1e-5)
 
 
 @pytest.mark.across
-def test_a_compact_model_takes_images_of_8_pixels():
+def test_compact_model_accepts_images_of_8_pixels():
     assert create_mobilenetv4("compact_nano", 3, (8, 8, 1)).output_shape == (None, 3)

@@ -1,4 +1,4 @@
-"""A created model is an ordinary Keras model: its config, saving, freezing and training."""
+"""A created model is an ordinary Keras model: config, saving, freezing and training work."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from tests.created import (
     SIZE,
     array,
-    close,
+    assert_close,
     create,
     each_generation,
     images,
@@ -16,13 +16,13 @@ from tests.created import (
     tiny,
 )
 
-# TensorFlow would take long to compile by XLA, and JAX would run a step operation by operation without.
+# XLA compiles slowly under TensorFlow. Without it, JAX would run a training step operation by operation.
 COMPILED = {"jit_compile": keras.backend.backend() == "jax"}
 
 
 @pytest.mark.across
 @each_generation
-def test_a_models_config_builds_it_again(generation):
+def test_config_rebuilds_the_model(generation):
     model = create(generation, input_shape=(33, 40, 3), drop_path_rate=0.1, output_stride=16)
     for copy in (keras.Model.from_config(model.get_config()), keras.models.clone_model(model)):
         assert [layer.name for layer in copy.layers] == [layer.name for layer in model.layers]
@@ -32,61 +32,61 @@ def test_a_models_config_builds_it_again(generation):
 
 
 @pytest.mark.neutral
-def test_a_clone_computes_the_same():
+def test_clone_gives_the_same_predictions():
     model = randomize(tiny(drop_path_rate=0.1))
     x = images()
     expected = predict(model, x)
     for copy in (keras.Model.from_config(model.get_config()), keras.models.clone_model(model)):
         copy.set_weights(model.get_weights())
-        close(predict(copy, x), expected)
+        assert_close(predict(copy, x), expected)
 
 
-def test_saved_and_loaded_without_custom_objects(tmp_path):
+def test_saved_model_loads_without_custom_objects(tmp_path):
     model = randomize(tiny())
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert [v.path for v in loaded.weights] == [v.path for v in model.weights]
     x = images()
-    close(predict(loaded, x), predict(model, x), 1e-6)
+    assert_close(predict(loaded, x), predict(model, x), 1e-6)
 
 
 @pytest.mark.across
 @each_generation
 @pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
-def test_weights_of_a_saved_model(generation, name, tmp_path):
+def test_weights_argument_loads_a_saved_model(generation, name, tmp_path):
     model, path = randomize(create(generation)), tmp_path / name
     if path.suffix == ".keras":
         model.save(path)
-        by_keras = keras.models.load_model(path)
+        loaded_by_keras = keras.models.load_model(path)
     else:
         model.save_weights(path)
-        by_keras = create(generation)
-        by_keras.load_weights(path)
-    by_argument = create(generation, weights=path)
-    for ours, keras_own, theirs in zip(by_argument.weights, by_keras.weights, model.weights, strict=True):
-        np.testing.assert_array_equal(array(ours), array(theirs))
-        np.testing.assert_array_equal(array(keras_own), array(theirs))
+        loaded_by_keras = create(generation)
+        loaded_by_keras.load_weights(path)
+    loaded = create(generation, weights=path)
+    for variable, keras_variable, expected in zip(loaded.weights, loaded_by_keras.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(array(variable), array(expected))
+        np.testing.assert_array_equal(array(keras_variable), array(expected))
 
 
-def test_num_classes_are_those_of_the_weights_unless_named(tmp_path):
+def test_num_classes_none_uses_the_number_of_the_weights(tmp_path):
     path = str(tmp_path / "model.keras")
     randomize(tiny(7)).save(path)
     assert tiny(None, weights=path).output_shape == (None, 7)
 
 
 @pytest.mark.neutral
-def test_a_frozen_model_trains_nothing():
+def test_frozen_model_does_not_change_in_training():
     model = tiny(dropout_rate=0)
     model.trainable = False
     assert model.trainable_variables == []
     before = model.get_weights()
-    close(model(images(), training=True), model(images(), training=False))
+    assert_close(model(images(), training=True), model(images(), training=False))
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
 
 @pytest.mark.neutral
-def test_a_frozen_block_keeps_weights_and_statistics_in_training():
+def test_frozen_block_keeps_weights_and_statistics_in_training():
     model = tiny(dropout_rate=0)
     frozen = ("stem", "stage2_block2")
     for name in frozen:
@@ -107,7 +107,7 @@ def test_a_frozen_block_keeps_weights_and_statistics_in_training():
     "generation", ["v4", *(pytest.param(name, marks=pytest.mark.slow) for name in ("v1", "v2", "v3"))]
 )
 def test_fit_lowers_the_loss(generation):
-    # Two kinds of images, told apart by which half is bright.
+    # Images of two classes, which differ in whether the top or the bottom half is bright.
     x = 0.1 * images(16, SIZE, SIZE, 3)
     x[::2, : SIZE // 2] += 1
     x[1::2, SIZE // 2 :] += 1
@@ -123,5 +123,5 @@ def test_gradients_reach_every_trainable_variable():
     model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy", **COMPILED)
     before = [array(v) for v in model.trainable_variables]
     model.train_on_batch(images(4, SIZE, SIZE, 3), np.array([0, 1, 2, 3]))
-    still = [v.path for v, old in zip(model.trainable_variables, before, strict=True) if (array(v) == old).all()]
-    assert still == []
+    unchanged = [v.path for v, old in zip(model.trainable_variables, before, strict=True) if (array(v) == old).all()]
+    assert unchanged == []

@@ -1,4 +1,4 @@
-"""Options that reach every layer of a created model: normalization, activation, dropout, data format, precision."""
+"""Options that apply to all layers of a created model: normalization, activation, dropout, data format, dtype."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ from tests.created import (
     SIZE,
     TINY,
     array,
-    close,
+    assert_close,
     create,
     each_generation,
     images,
@@ -28,11 +28,11 @@ from tests.created import (
     tiny,
 )
 
-# TensorFlow would take long to compile by XLA, and JAX would run a step operation by operation without.
+# XLA compiles slowly under TensorFlow. Without it, JAX would run a training step operation by operation.
 COMPILED = {"jit_compile": keras.backend.backend() == "jax"}
 
 
-# --- what reaches every layer -----------------------------------------------------------------------------------------
+# --- normalization, activation and dropout ----------------------------------------------------------------------------
 
 
 @pytest.mark.across
@@ -45,8 +45,9 @@ def test_padding_epsilon_and_momentum_reach_every_layer(generation):
         assert layer.norm_epsilon == 0.02
         assert layer.norm_momentum == 0.7
         assert getattr(layer, "padding", "symmetric") == "symmetric"
-    others = [layer for layer in layers_of(create(generation, padding="same")) if getattr(layer, "normalization", None)]
-    assert {layer.padding for layer in others if isinstance(layer, ConvNormActivation)} == {"same"}
+    model = create(generation, padding="same")
+    layers = [layer for layer in layers_of(model) if getattr(layer, "normalization", None)]
+    assert {layer.padding for layer in layers if isinstance(layer, ConvNormActivation)} == {"same"}
 
 
 @pytest.mark.across
@@ -64,16 +65,16 @@ def test_normalization_reaches_every_layer(generation, normalization):
 
 @pytest.mark.across
 @each_generation
-def test_activation_reaches_every_layer_but_the_gates(generation):
+def test_activation_reaches_every_layer_except_gates(generation):
     model, published = create(generation, activation="tanh"), create(generation)
     for ours, theirs in zip(layers_of(model), layers_of(published), strict=True):
         if isinstance(ours, SqueezeExcite):
             assert ours.activation is keras.activations.tanh
             assert ours.gate is theirs.gate
         elif isinstance(ours, NormActivation):
-            plain = theirs.activation in (keras.activations.linear, keras.activations.hard_sigmoid)
-            plain = plain or theirs.activation is keras.activations.sigmoid
-            assert ours.activation is (theirs.activation if plain else keras.activations.tanh)
+            kept = theirs.activation in (keras.activations.linear, keras.activations.hard_sigmoid)
+            kept = kept or theirs.activation is keras.activations.sigmoid
+            assert ours.activation is (theirs.activation if kept else keras.activations.tanh)
     assert model.get_layer("predictions").activation is keras.activations.softmax
 
 
@@ -84,7 +85,7 @@ def test_activation_may_be_a_function():
 
 @pytest.mark.across
 @pytest.mark.parametrize("rate", [0.0, 0.6])
-def test_dropout_rate(rate):
+def test_dropout_rate_sets_the_dropout_layer(rate):
     model = tiny(dropout_rate=rate)
     rates = [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
     assert rates == ([0.6] if rate else [])
@@ -92,7 +93,7 @@ def test_dropout_rate(rate):
 
 @pytest.mark.across
 @each_generation
-def test_stochastic_depth_grows_linearly_over_the_blocks(generation):
+def test_drop_path_rate_grows_linearly_over_the_blocks(generation):
     model = create(generation, drop_path_rate=0.3)
     blocks = [layer for layer in model.layers if layer.name.startswith("stage")]
     for i, block in enumerate(blocks):
@@ -105,24 +106,24 @@ def test_stochastic_depth_grows_linearly_over_the_blocks(generation):
 def test_stochastic_depth_acts_in_training_only():
     body = Architecture(stem=None, stages=((Separable(8), Inverted(3, 16, 8)),), head=None, normalization=None)
     options = {"input_shape": (6, 6, 8), "include_top": False}
-    dropping, plain = (create_mobilenetv2(body, drop_path_rate=rate, **options) for rate in (0.5, 0.0))
-    for target, source in zip(plain.trainable_variables, dropping.trainable_variables, strict=True):
+    with_drop_path, plain = (create_mobilenetv2(body, drop_path_rate=rate, **options) for rate in (0.5, 0.0))
+    for target, source in zip(plain.trainable_variables, with_drop_path.trainable_variables, strict=True):
         target.assign(source)
     x = images(32, 6, 6, 8)
     expected = array(plain(x, training=True))
-    close(dropping(x, training=False), expected)
-    differs = np.abs(array(dropping(x, training=True)) - expected).max((1, 2, 3)) > 1e-3
-    assert differs.all()  # a path that is kept counts twice, one that is dropped not at all
+    assert_close(with_drop_path(x, training=False), expected)
+    deviations = np.abs(array(with_drop_path(x, training=True)) - expected).max((1, 2, 3))
+    assert (deviations > 1e-3).all()  # the rate 0.5 doubles a kept path and zeroes a dropped one
 
 
-def test_norm_momentum_is_the_share_of_the_old_statistics():
+def test_norm_momentum_is_the_weight_of_the_old_statistics():
     body = Architecture(stem=None, stages=((Conv(8),),), head=None)
     x = 3 * images(2, 6, 6, 8) + 1
     options = {"input_shape": (6, 6, 8), "include_top": False}
-    half, most = (create_mobilenetv1(body, norm_momentum=momentum, **options) for momentum in (0.5, 0.9))
-    most.set_weights(half.get_weights())
+    low, high = (create_mobilenetv1(body, norm_momentum=momentum, **options) for momentum in (0.5, 0.9))
+    high.set_weights(low.get_weights())
     steps = []
-    for model in (half, most):
+    for model in (low, high):
         model(x, training=True)
         steps.append(array(model.get_layer("stage1_block1").moving_mean))
     np.testing.assert_allclose(steps[0], 5 * steps[1], rtol=1e-3)
@@ -138,11 +139,11 @@ def test_channels_first_equals_channels_last():
     assert [w.shape for w in first.weights] == [w.shape for w in last.weights]
     first.set_weights(last.get_weights())
     x = images(2, 33, 40, 3)
-    close(predict(first, x.transpose(0, 3, 1, 2)), predict(last, x), 1e-4)
+    assert_close(predict(first, x.transpose(0, 3, 1, 2)), predict(last, x), 1e-4)
 
 
 @pytest.mark.parametrize("options", [{"pooling": "max"}, {"pyramid_levels": (1, 3)}, {"output_stride": 8}])
-def test_channels_first_feature_extractors(options):
+def test_channels_first_feature_extractor_equals_channels_last(options):
     last = randomize(tiny(include_top=False, **options))
     first = tiny(include_top=False, input_shape=(3, SIZE, SIZE), data_format="channels_first", **options)
     first.set_weights(last.get_weights())
@@ -150,11 +151,11 @@ def test_channels_first_feature_extractors(options):
     ours, theirs = (keras.tree.flatten(predict(m, i)) for m, i in ((first, x.transpose(0, 3, 1, 2)), (last, x)))
     assert len(ours) == len(theirs)
     for y, expected in zip(ours, theirs, strict=True):
-        close(y, expected.transpose(0, 3, 1, 2) if expected.ndim == 4 else expected, 1e-4)
+        assert_close(y, expected.transpose(0, 3, 1, 2) if expected.ndim == 4 else expected, 1e-4)
 
 
 @pytest.mark.across
-def test_the_data_format_of_keras_is_the_default():
+def test_data_format_defaults_to_that_of_keras():
     keras.config.set_image_data_format("channels_first")
     try:
         model = create_mobilenetv4(TINY, 4)
@@ -164,27 +165,27 @@ def test_the_data_format_of_keras_is_the_default():
         keras.config.set_image_data_format("channels_last")
 
 
-# JAX compiles for many times as long as the rest of the test takes.
+# Under JAX, compiling takes many times longer than the rest of the test.
 SLOW_UNDER_JAX = [pytest.mark.slow] if keras.backend.backend() == "jax" else []
 
 
 @pytest.mark.parametrize(
     "policy", [pytest.param(name, marks=SLOW_UNDER_JAX) for name in ("mixed_bfloat16", "mixed_float16")]
 )
-def test_mixed_precision_computes_in_half_and_trains_in_float32(policy):
+def test_mixed_precision_computes_in_16_bits_and_trains_in_float32(policy):
     model = tiny(dtype=policy, dropout_rate=0)
-    half = policy.removeprefix("mixed_")
-    assert model.get_layer("stem").compute_dtype == half
-    assert model.get_layer("classifier").compute_dtype == half
+    compute_dtype = policy.removeprefix("mixed_")
+    assert model.get_layer("stem").compute_dtype == compute_dtype
+    assert model.get_layer("classifier").compute_dtype == compute_dtype
     assert {v.dtype for v in model.weights if v.name != "seed_generator_state"} == {"float32"}
     x = images()
     y = model.predict(x, verbose=0)
     assert y.dtype == "float32"
     np.testing.assert_allclose(y.sum(-1), 1, atol=1e-5)
 
-    full = tiny(dropout_rate=0)
-    full.set_weights(model.get_weights())
-    close(y, predict(full, x), 0.03)
+    float32_model = tiny(dropout_rate=0)
+    float32_model.set_weights(model.get_weights())
+    assert_close(y, predict(float32_model, x), 0.03)
 
     before = [array(v) for v in model.trainable_variables]
     model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", **COMPILED)
@@ -196,7 +197,7 @@ def test_mixed_precision_computes_in_half_and_trains_in_float32(policy):
 
 
 @pytest.mark.across
-def test_the_dtype_policy_of_keras_is_the_default():
+def test_dtype_defaults_to_the_policy_of_keras():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         model = tiny()

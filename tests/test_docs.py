@@ -1,11 +1,11 @@
-"""The manual tells the truth: its programs run and print what stands below them, its links lead somewhere.
+"""The documentation: its programs print the output shown, its commands run, and its links resolve.
 
-Conventions of the manual:
-- The ```python blocks of a file are one program. It runs in an empty folder.
-- A ```text block right after one is all that the block prints. A line `...` in it stands for any number of lines.
+Conventions of the pages:
+- The ```python blocks of a page form one program. It runs in an empty folder.
+- A ```text block directly after a ```python block is its complete output. A line `...` matches any number of lines.
 - The ```sh blocks of a page that call `mobilenet-zoo` run after its program, in the same folder.
-- Published weights come from a hub on loopback, which has seeded tensors in place of theirs.
-- A ```py block in docs/api.md is a signature, which must be the real one. Elsewhere it is a fragment, which must parse.
+- Published weights come from a local hub server, which replaces them with seeded tensors.
+- A ```py block in docs/api.md is a signature and must match the code. On other pages it is a fragment and must parse.
 """
 
 import ast
@@ -42,7 +42,7 @@ PACKAGES = (
     "mobilenet_runtime",
 )
 
-# In a child process: runs the blocks, each with its output caught.
+# Program of the child process that runs the blocks and captures the output of every block.
 RUNNER = """
 import contextlib, io, json, sys
 
@@ -56,12 +56,19 @@ json.dump(outputs, open("outputs.json", "w"))
 """
 
 
-QUICK = ("README.md", "docs/coming-from.md", "docs/guide.md")
+FAST_PAGES = ("README.md", "docs/coming-from.md", "docs/guide.md")
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, the line of its fence, its text, and what stands between it and the one before."""
+    """A fenced code block of a page.
+
+    Attributes:
+        language: The language after the opening fence.
+        line: Line number of the opening fence.
+        text: Content of the block.
+        between: Text between the previous block and this one.
+    """
 
     language: str
     line: int
@@ -70,37 +77,37 @@ class Block:
 
 
 def blocks_of(page):
-    """The fenced blocks of a page, in order."""
+    """Return the fenced blocks of a page, in order."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    found, end = [], 0
+    blocks, end = [], 0
     for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         line = text.count("\n", 0, match.start()) + 1
-        found.append(Block(match[1], line, match[2], text[end : match.start()]))
+        blocks.append(Block(match[1], line, match[2], text[end : match.start()]))
         end = match.end()
-    return found
+    return blocks
 
 
 def programs():
-    """`{page: [(block, its expected output or None), ...]}` of the pages that have something to run."""
-    found = {}
+    """Return `{page: [(block, expected output or None), ...]}` for the pages with Python programs."""
+    pages = {}
     for page in PAGES:
         blocks = blocks_of(page)
-        for block, following in itertools.zip_longest(blocks, blocks[1:]):
+        for block, next_block in itertools.zip_longest(blocks, blocks[1:]):
             if block.language == "python":
-                shown = following and following.language == "text" and not following.between.strip()
-                found.setdefault(page, []).append((block, following.text if shown else None))
-    return found
+                has_output = next_block and next_block.language == "text" and not next_block.between.strip()
+                pages.setdefault(page, []).append((block, next_block.text if has_output else None))
+    return pages
 
 
 def commands(page):
-    """The lines of a page that call the command, as lists of words."""
+    """Return the `mobilenet-zoo` command lines of a page, each as a list of words."""
     lines = [line for block in blocks_of(page) if block.language == "sh" for line in block.text.splitlines()]
     return [shlex.split(line, comments=True) for line in lines if line.startswith("mobilenet-zoo ")]
 
 
 @contextlib.contextmanager
 def published(page, folder):
-    """The environment in which the hub on loopback has the published weights that the page's programs name."""
+    """Run a hub with the weights that the page names, and yield the environment variables for its programs."""
     text = "".join(block.text for block in blocks_of(page) if block.language in ("python", "sh"))
     with hub_server.running() as hub:
         for name in (name for name in WEIGHTS if name in text and WEIGHTS[name].source == "timm"):
@@ -108,12 +115,12 @@ def published(page, folder):
             path = folder / f"{name}.safetensors"
             save_file(seeded.state_dict(shapes), path)
             hub.files[WEIGHTS[name].repository, WEIGHTS[name].file] = path
-        own = {"HF_ENDPOINT": hub.address, "HF_HOME": str(folder / "hub"), "PYTHONPATH": str(ROOT)}
-        yield {"OMP_NUM_THREADS": "1", **os.environ, "KERAS_BACKEND": "torch", **own}
+        variables = {"HF_ENDPOINT": hub.address, "HF_HOME": str(folder / "hub"), "PYTHONPATH": str(ROOT)}
+        yield {"OMP_NUM_THREADS": "1", **os.environ, "KERAS_BACKEND": "torch", **variables}
 
 
 def run(page, blocks, folder, environment):
-    """Run the blocks of a page in one child process and return what each printed."""
+    """Run the blocks of a page in one child process and return the output of every block."""
     result = subprocess.run(
         [sys.executable, "-c", RUNNER],
         input=json.dumps([(page, block.line, block.text) for block in blocks]),
@@ -127,42 +134,42 @@ def run(page, blocks, folder, environment):
 
 
 def matches(printed, shown):
-    """Whether a block printed what is shown, where a line `...` stands for any number of lines."""
+    """Return whether the output matches the text shown, where a line `...` matches any number of lines."""
     lines = [line.rstrip() for line in shown.splitlines()]
     pattern = "".join(r"(?:.*\n)*" if line == "..." else re.escape(line) + r"\n" for line in lines)
     text = "".join(line.rstrip() + "\n" for line in printed.splitlines())
     return re.fullmatch(pattern, text) is not None
 
 
-def with_slow(pages):
-    """Parameters, of which the first pages that users read are not slow."""
-    return [pytest.param(page, marks=[pytest.mark.slow] if page not in QUICK else []) for page in pages]
+def page_parameters(pages):
+    """Return pages as parameters; all but the pages that users read first are slow."""
+    return [pytest.param(page, marks=[pytest.mark.slow] if page not in FAST_PAGES else []) for page in pages]
 
 
-@pytest.mark.parametrize("page", with_slow(programs()))
-def test_programs_print_what_is_shown(page, tmp_path):
+@pytest.mark.parametrize("page", page_parameters(programs()))
+def test_programs_print_documented_output(page, tmp_path):
     program = programs()[page]
     with published(page, tmp_path) as environment:
-        outputs = run(page, [block for block, _ in program], in_folder(tmp_path), environment)
-    wrong = [
+        outputs = run(page, [block for block, _ in program], program_folder(tmp_path), environment)
+    mismatches = [
         f"{page}:{block.line} shows\n{shown}but prints\n{printed}"
         for (block, shown), printed in zip(program, outputs, strict=True)
         if not matches(printed, shown or "")
     ]
-    assert wrong == [], "\n".join(wrong)
+    assert mismatches == [], "\n".join(mismatches)
 
 
-def in_folder(tmp_path):
-    """An empty folder for a page's programs."""
+def program_folder(tmp_path):
+    """Create an empty folder for a page's program and return its path."""
     (tmp_path / "program").mkdir()
     return tmp_path / "program"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md" and commands(page)])
-def test_commands_run_as_printed(page, tmp_path):
-    """After the page's program, which makes their files. README.md's are about the reader's images."""
-    folder = in_folder(tmp_path)
+def test_documented_commands_run(page, tmp_path):
+    """The page's program runs first and creates the files. The commands of README.md need the reader's images."""
+    folder = program_folder(tmp_path)
     with published(page, tmp_path) as environment:
         run(page, [block for block, _ in programs()[page]], folder, environment)
         for words in commands(page):
@@ -171,7 +178,7 @@ def test_commands_run_as_printed(page, tmp_path):
             assert result.returncode == 0, f"{' '.join(words)}\n{result.stdout}{result.stderr}"
 
 
-def test_programs_are_found():
+def test_programs_and_commands_are_collected():
     pages = ("README.md", "docs/guide.md", "docs/custom-architectures.md", "docs/features.md", "docs/pretrained.md")
     assert set(pages) <= programs().keys()
     assert len(commands("docs/pretrained.md")) >= 6
@@ -190,19 +197,19 @@ def test_programs_are_found():
         ("a.b\n", "a+b\n", False),
     ],
 )
-def test_comparison_of_output(printed, shown, same):
+def test_output_comparison(printed, shown, same):
     assert matches(printed, shown) is same
 
 
 def anchors(page):
-    """The anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors that GitHub generates for a page's headings."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page):
+def test_links_resolve(page):
     text = "".join(block for block in re.split(r"^```.*?^```$", (ROOT / page).read_text(), flags=re.M | re.S))
     broken = []
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -216,10 +223,10 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_pages_are_within_the_line_length(page):
+def test_lines_are_within_limit(page):
     lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
-    long = [i for i, line in enumerate(lines, 1) if len(line) > 120 and not line.startswith("|")]
-    assert long == []
+    long_lines = [i for i, line in enumerate(lines, 1) if len(line) > 120 and not line.startswith("|")]
+    assert long_lines == []
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -230,42 +237,42 @@ def test_fragments_parse(page):
 
 
 def signatures():
-    """`(dotted name, arguments)` of the signatures in docs/api.md."""
-    found = []
+    """Return `(dotted name, arguments)` of the signatures in docs/api.md."""
+    pairs = []
     for block in blocks_of("docs/api.md"):
         if block.language == "py":
             name, arguments = re.fullmatch(r"([\w.]+)(\(.*\))\n", block.text, re.DOTALL).groups()
-            found.append((name, arguments))
-    return found
+            pairs.append((name, arguments))
+    return pairs
 
 
 @pytest.mark.parametrize(("name", "arguments"), signatures(), ids=[name for name, _ in signatures()])
-def test_signatures_are_the_real_ones(name, arguments):
+def test_documented_signatures_match_code(name, arguments):
     module, _, attribute = name.rpartition(".")
     try:
         owner = importlib.import_module(module)
     except ModuleNotFoundError:  # a method
         outer, _, class_name = module.rpartition(".")
         owner = getattr(importlib.import_module(outer), class_name)
-    real = inspect.signature(getattr(owner, attribute))
+    actual = inspect.signature(getattr(owner, attribute))
     scope = vars(importlib.import_module("mobilenet_common.architecture"))
-    shown = inspect.signature(eval(f"(lambda {arguments[1:-1]}: None)", dict(scope)))  # our own page
+    shown = inspect.signature(eval(f"(lambda {arguments[1:-1]}: None)", dict(scope)))  # a trusted page
 
-    def plain(signature):
+    def simplified(signature):
         parameters = [p for p in signature.parameters.values() if p.name != "self"]
         return [(p.name, p.kind, ... if type(p.default) is object else p.default) for p in parameters]
 
-    assert plain(shown) == plain(real)
+    assert simplified(shown) == simplified(actual)
 
 
-def test_api_names_everything_public():
+def test_api_page_names_all_public_objects():
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     names = {f"{package}.{name}" for package in PACKAGES for name in importlib.import_module(package).__all__}
     names |= {f"mobilenet_common.layers.{name}" for name in importlib.import_module("mobilenet_common.layers").__all__}
     assert sorted(name for name in names if name not in text) == []
 
 
-def test_custom_architectures_names_every_field():
+def test_custom_architectures_page_names_all_fields():
     from mobilenet_common.architecture import Architecture, Dense, Head
     from mobilenet_common.rows import KINDS
 
@@ -273,23 +280,23 @@ def test_custom_architectures_names_every_field():
     sections = dict(re.findall(r"^#+ (.*?)$\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL))
     kinds = {f"`{word}`": kind for word, kind in KINDS.items()}
     kinds |= {"The architecture": Architecture, "The head": Head, "`dense`": Dense}
-    lacking = [
+    missing = [
         f"{title}: {field.name}"
         for title, kind in kinds.items()
         for field in dataclasses.fields(kind)
         if f"`{field.name}`" not in sections[title]
     ]
-    assert lacking == []
+    assert missing == []
 
 
-def test_number_of_variants():
+def test_documented_variant_count_is_correct():
     count = sum(len(importlib.import_module(f"mobilenet_v{i}").VARIANTS) for i in (1, 2, 3, 4))
     for page in ("README.md", "CHANGELOG.md"):
         assert re.findall(r"(\d+) variants", (ROOT / page).read_text(encoding="utf-8")) == [str(count)], page
 
 
 @pytest.mark.slow
-def test_tables_are_up_to_date():
+def test_generated_tables_are_up_to_date():
     result = subprocess.run(
         [sys.executable, "docs/build.py", "--check"],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Every error of this library has one base, and only those end a command as a message."""
+"""All errors of the library share a base class, and commands report them without a traceback."""
 
 import ast
 import builtins
@@ -28,7 +28,7 @@ PACKAGES = (
     "mobilenet_zoo",
     "mobilenet_runtime",
 )
-# What Python's own protocols ask for: `__getattr__`, indexing, and a subclass that lacks a method.
+# Python's protocols require these errors: `__getattr__`, indexing, and a subclass that lacks a method.
 PROTOCOLS = {
     ("common/__init__.py", "AttributeError"),
     ("common/layers/block.py", "TypeError"),
@@ -38,20 +38,20 @@ PROTOCOLS = {
 
 def public_errors():
     modules = (mobilenet_common.errors, mobilenet_runtime, mobilenet_zoo, mobilenet_zoo.training)
-    found = {value for module in modules for value in vars(module).values() if inspect.isclass(value)}
-    return sorted((each for each in found if issubclass(each, Exception)), key=lambda each: each.__name__)
+    classes = {value for module in modules for value in vars(module).values() if inspect.isclass(value)}
+    return sorted((kind for kind in classes if issubclass(kind, Exception)), key=lambda kind: kind.__name__)
 
 
 @pytest.mark.parametrize("kind", public_errors(), ids=lambda kind: kind.__name__)
-def test_an_error_has_the_base_and_is_a_built_in_kind(kind):
+def test_error_derives_from_the_base_and_a_built_in_error(kind):
     if issubclass(kind, (Warning, mobilenet_zoo.training.Terminated)):
         return
     assert issubclass(kind, MobileNetError)
     assert kind is MobileNetError or issubclass(kind, (ValueError, TypeError, ImportError, OSError))
 
 
-def raised(path):
-    """`(line, name)` of the built-in errors that a module raises or returns."""
+def built_in_errors(path):
+    """Yield `(line, name)` of the built-in errors that a module raises or returns."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         value = getattr(node, "exc" if isinstance(node, ast.Raise) else "value", None)
         if isinstance(node, (ast.Raise, ast.Return)) and isinstance(value, ast.Call):
@@ -60,19 +60,19 @@ def raised(path):
                 yield value.lineno, name
 
 
-def test_no_built_in_error_is_raised():
-    found = [
+def test_packages_raise_no_built_in_errors():
+    raised = [
         f"{path.relative_to(ROOT)}:{line} {name}"
         for package in PACKAGES
         for path in sorted((ROOT / package).rglob("*.py"))
-        for line, name in raised(path)
+        for line, name in built_in_errors(path)
         if (str(path.relative_to(ROOT)), name) not in PROTOCOLS
     ]
-    assert found == []
+    assert raised == []
 
 
 @pytest.mark.parametrize(
-    ("error", "is_told"),
+    ("error", "is_reported"),
     [
         (mobilenet_zoo.ArgumentError("size=0 is not allowed."), True),
         (mobilenet_runtime.RuntimeMissing("onnxruntime is not installed."), True),
@@ -83,14 +83,14 @@ def test_no_built_in_error_is_raised():
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_command_tells_errors_and_keeps_the_traceback_of_bugs(error, is_told):
+def test_command_reports_errors_and_keeps_the_traceback_of_bugs(error, is_reported):
     def command():
         raise error
 
     app = typer.Typer(pretty_exceptions_enable=False)
     app.command()(report_errors(command))
     result = CliRunner().invoke(app, [])
-    if is_told:
+    if is_reported:
         assert result.exit_code == 2 and "Error:" in result.stderr
     else:
         assert result.exception is error

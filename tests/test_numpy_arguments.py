@@ -1,4 +1,4 @@
-"""Every public argument that is an integer, a number or a flag takes NumPy's, and keeps Python's own."""
+"""Public integer, number and flag arguments accept NumPy's types and are stored as Python's types."""
 
 import dataclasses
 import inspect
@@ -35,31 +35,31 @@ pytestmark = pytest.mark.across
 KINDS = {
     "scalars": {int: np.int64, float: np.float32, bool: np.bool_},
     "small scalars": {int: np.int32, float: np.float16, bool: np.bool_},
-    "arrays without axes": {int: np.array, float: np.array, bool: np.array},
+    "0-d arrays": {int: np.array, float: np.array, bool: np.array},
 }
 each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
 
-def given(value, kind):
-    """The same in NumPy's types; all floats here are such that float16 holds them."""
+def as_numpy(value, kind):
+    """Convert a value to NumPy's types. float16 represents all floats of this file exactly."""
     if isinstance(value, dict):
-        return {name: given(each, kind) for name, each in value.items()}
+        return {name: as_numpy(item, kind) for name, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return type(value)(given(each, kind) for each in value)
+        return type(value)(as_numpy(item, kind) for item in value)
     return kind[type(value)](value) if type(value) in kind else value
 
 
-def plain(value, where=""):
-    """Assert that nothing in a value is NumPy's."""
-    assert not isinstance(value, (np.generic, np.ndarray)), f"{where} is {value!r}, a {type(value).__name__}"
+def assert_plain(value, path=""):
+    """Assert that a value contains no NumPy types."""
+    assert not isinstance(value, (np.generic, np.ndarray)), f"{path} is {value!r}, a {type(value).__name__}"
     if dataclasses.is_dataclass(value):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
-        for name, each in value.items():
-            plain(each, f"{where}.{name}")
+        for name, item in value.items():
+            assert_plain(item, f"{path}.{name}")
     elif isinstance(value, (tuple, list)):
-        for i, each in enumerate(value):
-            plain(each, f"{where}[{i}]")
+        for i, item in enumerate(value):
+            assert_plain(item, f"{path}[{i}]")
 
 
 def is_numeric(value):
@@ -67,17 +67,17 @@ def is_numeric(value):
 
 
 def numeric_parameters(function):
-    """The names of the arguments whose default is an integer, a number or a flag."""
+    """Return the names of the arguments whose default is an integer, a number or a flag."""
     parameters = inspect.signature(function).parameters.values()
     return {parameter.name for parameter in parameters if is_numeric(parameter.default)}
 
 
-# --- the checks ------------------------------------------------------------------------------------------------------
+# --- argument checks -------------------------------------------------------------------------------------------------
 
 
 @each_kind
-def test_checks_return_pythons_own_types(kind):
-    for found, expected in (
+def test_checks_return_python_types(kind):
+    for actual, expected in (
         (integer("n", kind[int](3), 1), 3),
         (number("x", kind[float](0.5), 0, 1), 0.5),
         (number("x", kind[int](1), 0, 1), 1.0),
@@ -89,12 +89,12 @@ def test_checks_return_pythons_own_types(kind):
         (pair("p", (kind[int](2), 3), 1), (2, 3)),
         (pair("p", np.array([2, 3]), 1), (2, 3)),
     ):
-        assert (found, type(found)) == (expected, type(expected))
-        plain(found)
+        assert (actual, type(actual)) == (expected, type(expected))
+        assert_plain(actual)
 
 
 @each_kind
-def test_checks_tell_flags_from_numbers(kind):
+def test_checks_distinguish_flags_from_numbers(kind):
     for call in (
         lambda: integer("n", kind[bool](True), 0),
         lambda: integer("n", kind[float](1.0), 0),
@@ -109,7 +109,7 @@ def test_checks_tell_flags_from_numbers(kind):
         lambda: pair("p", kind[float](2.0), 1),
         lambda: pair("p", (1, 2, 3), 1),
     ):
-        with pytest.raises(ValueError, match="is not (allowed|offered)"):
+        with pytest.raises(ValueError, match="is not (allowed|supported)"):
             call()
 
 
@@ -168,24 +168,24 @@ LAYERS = {
 }
 
 
-def layer_arguments(kind):
-    """The names of a layer's own arguments and of those that its bases take, without Keras's."""
-    classes = [each for each in kind.__mro__ if each.__module__.startswith("mobilenet_common")]
-    return set().union(*(numeric_parameters(each.__init__) for each in classes if "__init__" in vars(each)))
+def layer_arguments(layer):
+    """Return the names of a layer's numeric arguments, including those of its base classes but not Keras's."""
+    classes = [base for base in layer.__mro__ if base.__module__.startswith("mobilenet_common")]
+    return set().union(*(numeric_parameters(base.__init__) for base in classes if "__init__" in vars(base)))
 
 
 @each_kind
 @pytest.mark.parametrize("name", mobilenet_common.layers.__all__)
-def test_layers(name, kind):
+def test_layers_accept_numpy_types(name, kind):
     layer, arguments = getattr(mobilenet_common.layers, name), LAYERS[name]
     assert layer_arguments(layer) <= arguments.keys()
-    found, expected = layer(**given(arguments, kind), name="x").get_config(), layer(**arguments, name="x").get_config()
-    assert found == expected
-    plain(found)
-    json.dumps(found)
+    config = layer(**as_numpy(arguments, kind), name="x").get_config()
+    assert config == layer(**arguments, name="x").get_config()
+    assert_plain(config)
+    json.dumps(config)
 
 
-# --- data ------------------------------------------------------------------------------------------------------------
+# --- data classes ----------------------------------------------------------------------------------------------------
 
 ROWS = {
     "Conv": {"filters": 8, "kernel": 3, "stride": 2},
@@ -267,28 +267,28 @@ DATA = {
 
 @each_kind
 @pytest.mark.parametrize("record", DATA, ids=lambda record: record.__name__)
-def test_data(record, kind):
+def test_data_classes_accept_numpy_types(record, kind):
     fields = DATA[record]
     assert {field.name for field in dataclasses.fields(record) if is_numeric(field.default)} <= fields.keys()
-    found = record(**given(fields, kind))
-    assert found == record(**fields)
-    plain(found, record.__name__)
+    instance = record(**as_numpy(fields, kind))
+    assert instance == record(**fields)
+    assert_plain(instance, record.__name__)
 
 
-PARTS = [var for var in vars(recipes).values() if isinstance(var, type) and issubclass(var, recipes.Part)]
+PARTS = [value for value in vars(recipes).values() if isinstance(value, type) and issubclass(value, recipes.Part)]
 
 
 @each_kind
 @pytest.mark.parametrize("part", [part for part in PARTS if part is not recipes.Part], ids=lambda part: part.__name__)
-def test_every_field_of_a_recipe(part, kind):
+def test_recipe_fields_accept_numpy_types(part, kind):
     for field in dataclasses.fields(part):
         allowed = field.metadata["allowed"]
         value = {"integer": 9, "number": 0.5, "boolean": True, "pair": (0.5, 0.75)}.get(allowed.kind)
         if value is not None:
-            found = allowed.check(field.name, given(value, kind))
-            assert found == value
-            plain(found, field.name)
-    assert recipes.Recipe(batch_size=given(8, kind)).to_yaml() == recipes.Recipe(batch_size=8).to_yaml()
+            checked = allowed.check(field.name, as_numpy(value, kind))
+            assert checked == value
+            assert_plain(checked, field.name)
+    assert recipes.Recipe(batch_size=as_numpy(8, kind)).to_yaml() == recipes.Recipe(batch_size=8).to_yaml()
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
@@ -312,33 +312,33 @@ BODY = {"input_shape": (32, 32, 3), "width_multiplier": 0.25, "include_top": Fal
 @pytest.mark.parametrize(
     "create", [create_mobilenetv1, create_mobilenetv2, create_mobilenetv3, create_mobilenetv4], ids=lambda f: f.__name__
 )
-def test_create_functions(create, kind):
+def test_create_functions_accept_numpy_types(create, kind):
     assert numeric_parameters(create) <= OPTIONS.keys() | {"variant"}
     small = Architecture(name="small", stages=((Inverted(3, 16, 8, 0.5, stride=2),),))
     for options in (OPTIONS, {**OPTIONS, "include_preprocessing": 48}, {**BODY, "pyramid_levels": (1, 2)}):
         if options.get("include_preprocessing") == 48:
             options = {**options, "input_shape": (None, None, 3)}
-        found, expected = create(small, **given(options, kind)), create(small, **options)
+        model, expected = create(small, **as_numpy(options, kind)), create(small, **options)
         keras.utils.clear_session()
-        assert (found.name, found.input_shape, found.output_shape) == (
+        assert (model.name, model.input_shape, model.output_shape) == (
             expected.name,
             expected.input_shape,
             expected.output_shape,
         )
-        for one, other in zip(found.layers, expected.layers, strict=True):
-            plain(one.get_config(), one.name)
-            assert {**one.get_config(), "name": ""} == {**other.get_config(), "name": ""}
+        for layer, expected_layer in zip(model.layers, expected.layers, strict=True):
+            assert_plain(layer.get_config(), layer.name)
+            assert {**layer.get_config(), "name": ""} == {**expected_layer.get_config(), "name": ""}
 
 
 @each_kind
-def test_a_model_saves_and_loads(kind, tmp_path):
-    model = create_mobilenetv4(TINY, **given(OPTIONS, kind))
+def test_model_created_with_numpy_types_saves_and_loads(kind, tmp_path):
+    model = create_mobilenetv4(TINY, **as_numpy(OPTIONS, kind))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert [layer.get_config() for layer in loaded.layers] == [layer.get_config() for layer in model.layers]
 
 
-def test_variants_of_numpys():
+def test_width_variant_may_be_a_numpy_number():
     for width in (np.float32(0.5), np.float64(0.5), np.array(0.5)):
         assert create_mobilenetv1(width, 3, (32, 32, 3)).name == "mobilenetv1_050"
 
@@ -351,17 +351,19 @@ def classifier(input_shape=(32, 32, 3), width_multiplier=0.5):
     return create_mobilenetv2(small, 3, input_shape, width_multiplier)
 
 
-def trained_on(transform):
+def transform_fields(transform):
     return dataclasses.asdict(transform)
 
 
-def saved(n, path):
+def saved_files(n, path):
+    """Return the texts of the files that `save_pretrained` writes besides the weights."""
     transform = mobilenet_runtime.Preprocessing(n((32, 32)), n(0.5), "bilinear", n((0.5,) * 3), n((0.5,) * 3))
     folder = mobilenet_zoo.save_pretrained(classifier(), path, transform=transform, metrics={"top-1": n(0.5)})
     return json.loads((folder / "mobilenet.json").read_text()), (folder / "README.md").read_text()
 
 
-def planned(n):
+def export_job(n):
+    """Return the JSON of an export job."""
     arguments = {"batch_size": 2, "image_size": (32, 32), "verify": 0.5, "include_preprocessing": True}
     arguments |= {"include_softmax": True, "metadata": True, "quantization": "int8", "reduce_range": True}
     arguments |= {"calibration": np.zeros((1, 32, 32, 3), "uint8")}
@@ -370,7 +372,7 @@ def planned(n):
 
 
 def batch(n, path):
-    """The targets of a batch of a pipeline."""
+    """Return the targets of a pipeline's first batch."""
     pipeline = mobilenet_zoo.training.Pipeline(
         tiny.examples(9),
         mobilenet_zoo.preprocessing(classifier()),
@@ -385,11 +387,12 @@ def batch(n, path):
     return np.asarray(next(iter(pipeline.batches(n(0))))[1]).tolist()
 
 
-ELSEWHERE = object()  # tried in another call
+ELSEWHERE = object()  # tested by another call
 PROBABILITIES = np.array([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]])
 RECIPE = {"image_size": 32, "batch_size": 6}
 
-# {function: {argument: what it gives with `n(value)`}}; arguments that are tried together share a call.
+# {function: {argument: call}}. The result must be the same whether `n` converts values to NumPy's types or not.
+# One call can test several arguments.
 FUNCTIONS = {
     "mobilenet_zoo.create_model": {
         "num_classes": lambda n, path: (
@@ -408,8 +411,8 @@ FUNCTIONS = {
         ).as_dict()
     },
     "mobilenet_zoo.preprocessing": {
-        "input_size": lambda n, path: trained_on(mobilenet_zoo.preprocessing(classifier(), input_size=n(32))),
-        "crop": lambda n, path: trained_on(
+        "input_size": lambda n, path: transform_fields(mobilenet_zoo.preprocessing(classifier(), input_size=n(32))),
+        "crop": lambda n, path: transform_fields(
             mobilenet_zoo.preprocessing("mobilenetv1_100", input_size=n((32, 40)), crop=n(0.5))
         ),
     },
@@ -423,16 +426,16 @@ FUNCTIONS = {
     "mobilenet_zoo.decode_predictions": {
         "top": lambda n, path: mobilenet_zoo.decode_predictions(PROBABILITIES, n(2), class_names="abc")
     },
-    "mobilenet_zoo.save_pretrained": {"transform": saved},
+    "mobilenet_zoo.save_pretrained": {"transform": saved_files},
     "mobilenet_zoo.export": {
-        "batch_size": lambda n, path: planned(n),
+        "batch_size": lambda n, path: export_job(n),
         **dict.fromkeys(("include_preprocessing", "metadata", "reduce_range", "verify"), ELSEWHERE),
     },
     "mobilenet_runtime.evaluation.evaluate": {
         "batch_size": lambda n, path: mobilenet_zoo.evaluation.evaluate(
             classifier(), tiny.examples(6), batch_size=n(4), speed=n(False), class_names=tiny.CLASSES
         ).indices.tolist(),
-        "speed": ELSEWHERE,  # in the call above
+        "speed": ELSEWHERE,  # tested by the call above
     },
     "mobilenet_zoo.evaluation.heat_on_mistakes": {
         "count": lambda n, path: (
@@ -448,7 +451,7 @@ FUNCTIONS = {
             )
             != []
         ),
-        "batch_size": ELSEWHERE,  # in the call above
+        "batch_size": ELSEWHERE,  # tested by the call above
     },
     "mobilenet_zoo.evaluation.explain": {
         "class_index": lambda n, path: (
@@ -474,7 +477,7 @@ FUNCTIONS = {
         ),
         "classifier": ELSEWHERE,
         "dropout_rate": ELSEWHERE,
-        "downsampling": ELSEWHERE,  # in the first call
+        "downsampling": ELSEWHERE,  # tested by the first call
     },
     "mobilenet_zoo.training.blend_targets": {
         "temperature": lambda n, path: mobilenet_zoo.training.blend_targets(
@@ -491,7 +494,7 @@ FUNCTIONS = {
         "fraction": lambda n, path: [
             part.labels.tolist() for part in mobilenet_zoo.training.split(tiny.examples(9), n(0.5), n(3))
         ],
-        "seed": ELSEWHERE,  # in the call above
+        "seed": ELSEWHERE,  # tested by the call above
     },
     "mobilenet_zoo.training.Pipeline": {
         "batch_size": batch,
@@ -503,7 +506,7 @@ FUNCTIONS = {
         ).optimizer.get_config()
     },
     "mobilenet_zoo.training.train": {
-        name: ELSEWHERE  # the test below
+        name: ELSEWHERE  # tested by `test_train_accepts_numpy_types`
         for name in (
             "validation_fraction",
             "resume",
@@ -517,9 +520,9 @@ FUNCTIONS = {
     },
     "mobilenet_zoo.training.read_data": {
         name: ELSEWHERE
-        for name in ("validation_fraction", "seed")  # as split, which it calls
+        for name in ("validation_fraction", "seed")  # passed to `split`
     },
-    "mobilenet_zoo.training.Checkpoints": {name: ELSEWHERE for name in ("keep", "writes")},  # as train's
+    "mobilenet_zoo.training.Checkpoints": {name: ELSEWHERE for name in ("keep", "writes")},  # passed by `train`
 }
 MODULES = (
     mobilenet_zoo,
@@ -530,9 +533,9 @@ MODULES = (
 )
 
 
-def test_every_public_function_is_tried():
-    """One that gets a new argument with a number for its default has to be added above."""
-    tried = {(name.rpartition(".")[2], argument) for name, arguments in FUNCTIONS.items() for argument in arguments}
+def test_every_numeric_argument_is_tested():
+    """A new public argument whose default is a number has to be added to `FUNCTIONS`."""
+    tested = {(name.rpartition(".")[2], argument) for name, arguments in FUNCTIONS.items() for argument in arguments}
     missing = []
     for module in MODULES:
         for name in module.__all__:
@@ -540,7 +543,7 @@ def test_every_public_function_is_tried():
             if dataclasses.is_dataclass(function) or not callable(function) or _is_error(function):
                 continue
             missing += [
-                (name, argument) for argument in numeric_parameters(function) - {a for n, a in tried if n == name}
+                (name, argument) for argument in numeric_parameters(function) - {a for n, a in tested if n == name}
             ]
     assert not missing
 
@@ -558,33 +561,33 @@ CALLS = [
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_functions(call, tmp_path):
+def test_functions_accept_numpy_types(call, tmp_path):
     keras.utils.set_random_seed(0)
     expected = call(lambda value: value, tmp_path / "python")
     for i, kind in enumerate(KINDS.values()):
         keras.utils.clear_session()
         keras.utils.set_random_seed(0)
-        found = call(lambda value, kind=kind: given(value, kind), tmp_path / f"{i}")
-        assert found == expected
-        plain(found)
+        result = call(lambda value, kind=kind: as_numpy(value, kind), tmp_path / f"{i}")
+        assert result == expected
+        assert_plain(result)
 
 
-def test_schedules():
+def test_schedule_accepts_numpy_types():
     fields = {"learning_rate": 0.5, "total_steps": 10, "warmup_steps": 2, "warmup_learning_rate": 0.25}
     fields |= {"final_learning_rate": 0.25, "decay_rate": 0.5, "decay_steps": 2.0, "accumulation_steps": 2}
     for kind in KINDS.values():
-        found = schedules.Schedule("cosine", **given(fields, kind)).get_config()
-        assert found == schedules.Schedule("cosine", **fields).get_config()
-        plain(found)
+        config = schedules.Schedule("cosine", **as_numpy(fields, kind)).get_config()
+        assert config == schedules.Schedule("cosine", **fields).get_config()
+        assert_plain(config)
 
 
 @pytest.mark.slow
-def test_a_run(tmp_path):
+def test_train_accepts_numpy_types(tmp_path):
     kind = KINDS["scalars"]
     options = {"checkpoint_seconds": 0.5, "keep": 2, "workers": 0, "devices": 1, "damaged_limit": 1}
     options |= {"validation_fraction": 0.25, "progress": False, "report": False, "resume": True}
     recipe = {"epochs": 1, "head_epochs": 0, "batch_size": 6, "image_size": 32}
     run = mobilenet_zoo.training.train(
-        tiny.examples(26), classifier(), tmp_path / "run", recipe=given(recipe, kind), **given(options, kind)
+        tiny.examples(26), classifier(), tmp_path / "run", recipe=as_numpy(recipe, kind), **as_numpy(options, kind)
     )
     assert run.best["epoch"] == 1

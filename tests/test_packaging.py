@@ -1,4 +1,4 @@
-"""The wheel holds every file of the packages and nothing else, and importing a package stays light."""
+"""The wheel contains all files of the packages and no others, and imports add no heavy dependencies."""
 
 import ast
 import json
@@ -21,7 +21,7 @@ FOLDERS = {"mobilenet_common": "common"} | {
 
 
 def run(*arguments, cwd, **variables):
-    """Run Python in a child process and return what it printed."""
+    """Run Python in a child process and return its output."""
     result = subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=os.environ | variables, capture_output=True, text=True
     )
@@ -37,14 +37,14 @@ def files_in(folder):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel, built from the source distribution, built from a copy of what is in the tree."""
-    # In a copy: a stale *.egg-info in the tree brings files into the sdist that nothing lists any more.
+    """The wheel, built from a source distribution of a copy of the tree."""
+    # A stale *.egg-info would add files to the source distribution that pyproject.toml doesn't list, so copy the tree.
     tree = tmp_path_factory.mktemp("tree")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     for folder in FOLDERS.values():
         shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    # The default of `build` is the sdist from the tree, then the wheel from the unpacked sdist.
+    # By default, `build` builds the sdist from the tree and the wheel from the sdist.
     run("-m", "build", "--no-isolation", cwd=tree)
     (path,) = (tree / "dist").glob("*.whl")
     return path
@@ -52,29 +52,29 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """A folder with nothing but the installed wheel."""
+    """A folder that contains only the installed wheel."""
     target = tmp_path_factory.mktemp("installed")
     run("-m", "pip", "install", "--no-deps", "--no-index", "--target", str(target), str(wheel), cwd=target)
     return target
 
 
-def test_wheel_holds_exactly_the_files_of_the_packages(wheel):
+def test_wheel_contains_exactly_the_files_of_the_packages(wheel):
     in_tree = {f"{name}/{path.as_posix()}" for name in FOLDERS for path in files_in(ROOT / FOLDERS[name])}
     with zipfile.ZipFile(wheel) as archive:
         in_wheel = {name for name in archive.namelist() if not name.split("/")[0].endswith(".dist-info")}
-    assert sorted(in_tree - in_wheel) == [], "list the package, or its kind of data, in pyproject.toml"
+    assert sorted(in_tree - in_wheel) == [], "list the package or its data files in pyproject.toml"
     assert sorted(in_wheel - in_tree) == []
     assert {name.split("/")[0] for name in in_wheel} == set(FOLDERS)
 
 
-def test_wheel_has_the_version_that_the_packages_say(wheel):
+def test_wheel_version_matches_packages(wheel):
     import mobilenet_runtime
     import mobilenet_zoo
 
     assert wheel.name.split("-")[1] == mobilenet_runtime.__version__ == mobilenet_zoo.__version__
 
 
-def test_wheel_carries_the_license(wheel):
+def test_wheel_contains_license(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (license_file,) = (name for name in archive.namelist() if name.endswith("/licenses/LICENSE"))
         assert archive.read(license_file) == (ROOT / "LICENSE").read_bytes()
@@ -82,7 +82,7 @@ def test_wheel_carries_the_license(wheel):
 
 @pytest.fixture
 def checkout_without_links(tmp_path):
-    """A copy of the tree in which the link is a text file with its target, as Git leaves it where links can't be."""
+    """A copy of the tree whose link is a text file, as Git checks it out on systems without symbolic links."""
     tree = tmp_path / "checkout"
     tree.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -94,10 +94,11 @@ def checkout_without_links(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_editable_install_and_the_tests_work_without_links(checkout_without_links, tmp_path):
+def test_editable_install_works_without_symbolic_links(checkout_without_links, tmp_path):
     run("-m", "venv", "--without-pip", str(tmp_path / "venv"), cwd=tmp_path)
     (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
-    (packages / "others.pth").write_text(f"{Path(pytest.__file__).resolve().parents[1]}\n")  # all but the project
+    # The dependencies, without the project.
+    (packages / "others.pth").write_text(f"{Path(pytest.__file__).resolve().parents[1]}\n")
     python = tmp_path / "venv" / "bin" / "python"
     for command in (
         ("-m", "pip", "install", "--no-deps", "--no-index", "--no-build-isolation", "-e", "."),
@@ -114,7 +115,7 @@ def test_an_editable_install_and_the_tests_work_without_links(checkout_without_l
     assert " passed" in result.stdout
 
 
-def test_installed_wheel_beside_a_foreign_common(installed, tmp_path):
+def test_installed_wheel_works_beside_foreign_common_package(installed, tmp_path):
     (tmp_path / "common").mkdir()
     (tmp_path / "common" / "__init__.py").write_text("FOREIGN = True\n")
     code = """if True:
@@ -127,28 +128,28 @@ def test_installed_wheel_beside_a_foreign_common(installed, tmp_path):
     output = run("-c", code, cwd=tmp_path, PYTHONPATH=str(installed))
     modules = json.loads(output.splitlines()[-1])
     assert {"mobilenet_zoo", "mobilenet_v4", "mobilenet_common"} <= modules.keys()
-    elsewhere = {name: file for name, file in modules.items() if not Path(file).is_relative_to(installed)}
-    assert elsewhere == {}
+    other_locations = {name: file for name, file in modules.items() if not Path(file).is_relative_to(installed)}
+    assert other_locations == {}
 
 
 @pytest.mark.parametrize(
     "backend", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("tensorflow", "jax")), "torch"]
 )
-def test_import_adds_nothing_heavier_than_keras(backend):
+def test_import_adds_only_light_dependencies_to_keras(backend):
     code = f"""if True:
         import json, sys
         import keras
         before = set(sys.modules)
         import {", ".join(GENERATIONS)}, mobilenet_zoo
         added = set(sys.modules) - before
-        print(json.dumps([name for name in added if sys.modules[name].__spec__]))  # Cython's own has none
+        print(json.dumps([name for name in added if sys.modules[name].__spec__]))  # Cython's internal modules have none
     """
     output = run("-c", code, cwd=ROOT, KERAS_BACKEND=backend)
     added = {name.split(".")[0] for name in json.loads(output.splitlines()[-1])}
     assert added - sys.stdlib_module_names - {*FOLDERS, "yaml", "_yaml", "safetensors"} == set()
 
 
-def test_the_runtime_imports_neither_keras_nor_a_backend():
+def test_runtime_imports_neither_keras_nor_backend():
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in python_files(ROOT / "mobilenet_runtime")
     ]
@@ -164,7 +165,7 @@ def test_the_runtime_imports_neither_keras_nor_a_backend():
     assert not imported & {"keras", "tensorflow", "jax", "torch", "mobilenet_zoo", *GENERATIONS}
 
 
-def test_nothing_imports_common():
+def test_no_file_imports_common():
     offenders = []
     for path in python_files(ROOT):
         for node in ast.walk(ast.parse(path.read_bytes(), filename=str(path))):
@@ -180,7 +181,7 @@ def test_nothing_imports_common():
 
 
 def python_files(folder):
-    """Yield the project's Python files: not those behind links, in hidden folders or in an environment."""
+    """Yield the project's Python files, without links, hidden folders and virtual environments."""
     for path in sorted(folder.iterdir()):
         if path.is_symlink() or path.name.startswith("."):
             continue

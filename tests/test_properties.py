@@ -1,4 +1,4 @@
-"""Properties that hold for any variant, width, size, channels and options: a model says what it will output."""
+"""Properties of any variant, width, image size and options: shapes, channels and weights are as expected."""
 
 import keras
 import numpy as np
@@ -21,22 +21,22 @@ SMALL = [
     ("v4", "conv_small"),
     ("v4", "compact_nano"),
 ]
-# Averages at a stride of 2 drop an odd row or column; all other strides round up.
+# Average pooling with stride 2 drops an odd row or column. All other strides round up.
 ROUNDS_DOWN = ("conv_aa_medium", "conv_aa_large")
 
 channels = st.integers(1, 5)
-# Few sizes on purpose: some divide by 32, some by nothing.
+# A few sizes suffice: multiples of 32 and others, even and odd.
 sizes = st.sampled_from([32, 33, 47, 64, 70])
 
 
 def create(model, **options):
-    """A model of `(generation, variant)`."""
+    """Create a model of `(generation, variant)`."""
     generation, variant = model
     return getattr(MODULES[generation], f"create_mobilenet{generation}")(variant, **options)
 
 
-def strides(model):
-    """The number of strided blocks that a model has, stem included."""
+def count_strides(model):
+    """Return the number of strided blocks of a model, including the stem."""
     generation, variant = model
     architecture = MODULES[generation].VARIANTS[variant]
     return sum(row.stride == 2 for row in [architecture.stem, *(row for _, row in architecture.blocks())])
@@ -47,17 +47,17 @@ def image_shape(height, width, count, data_format):
 
 
 def halved(size, times, model):
-    """A side's length after strides of 2."""
+    """Return the length of a side after `times` strides of 2."""
     first = True
     for _ in range(times):
-        down = model[1] in ROUNDS_DOWN and not first  # the stem itself strides as usual
-        size, first = (size // 2 if down else -(-size // 2)), False
+        rounds_down = model[1] in ROUNDS_DOWN and not first  # the stem always rounds up
+        size, first = (size // 2 if rounds_down else -(-size // 2)), False
     return size
 
 
 @st.composite
 def models(draw, candidates):
-    """A model, its options, and its image's height, width and channels."""
+    """Draw a model, its options, and the height, width and channels of its images."""
     model = draw(st.sampled_from(candidates))
     height, width, count = draw(sizes), draw(sizes), draw(channels)
     data_format = draw(st.sampled_from(["channels_last", "channels_first"]))
@@ -74,14 +74,14 @@ def models(draw, candidates):
     else:
         options["pooling"] = draw(st.sampled_from([None, "avg", "max"]))
         if options["pooling"] is None and draw(st.booleans()):
-            levels = st.sampled_from(range(1, strides(model) + 1))
+            levels = st.sampled_from(range(1, count_strides(model) + 1))
             options["pyramid_levels"] = tuple(draw(st.lists(levels, min_size=1, unique=True)))
     return model, options, (height, width, count)
 
 
 def map_size(model, options, size, level=None):
-    """Height and width of a level's map."""
-    times = strides(model) if level is None else level
+    """Return the height and width of a level's feature map."""
+    times = count_strides(model) if level is None else level
     return tuple(halved(n, min(times, int(np.log2(options["output_stride"]))), model) for n in size)
 
 
@@ -89,82 +89,82 @@ def spatial(shape, options):
     return shape[1:3] if options["data_format"] == "channels_last" else shape[2:4]
 
 
-def shapes_as_announced(made, options):
-    """Assert that a real output has the shapes that the model announces."""
+def assert_outputs_have_announced_shapes(keras_model, options):
+    """Assert that predictions have the shapes that the model announces."""
     x = np.zeros((2, *options["input_shape"]), "float32")
-    real = made.predict(x, verbose=0)
-    announced = made.output
+    predictions = keras_model.predict(x, verbose=0)
+    announced = keras_model.output
     if not isinstance(announced, dict):
-        real, announced = {"": real}, {"": announced}
-    assert {name: value.shape[1:] for name, value in real.items()} == {
+        predictions, announced = {"": predictions}, {"": announced}
+    assert {name: value.shape[1:] for name, value in predictions.items()} == {
         name: level.shape[1:] for name, level in announced.items()
     }
-    assert all(value.shape[0] == 2 and np.isfinite(value).all() for value in real.values())
+    assert all(value.shape[0] == 2 and np.isfinite(value).all() for value in predictions.values())
 
 
-def check_announced(made, model, options, size):
-    """Assert that the announced shapes are those of the arithmetic."""
+def assert_announced_shapes(keras_model, model, options, size):
+    """Assert that a model announces the shapes that follow from its options and its image size."""
     if options["include_top"]:
-        assert made.output_shape == (None, options["num_classes"])
+        assert keras_model.output_shape == (None, options["num_classes"])
     elif options["pooling"]:
-        assert len(made.output_shape) == 2
+        assert len(keras_model.output_shape) == 2
     elif "pyramid_levels" in options:
-        assert made.output.keys() == {f"P{level}" for level in options["pyramid_levels"]}
+        assert keras_model.output.keys() == {f"P{level}" for level in options["pyramid_levels"]}
         for level in options["pyramid_levels"]:
             expected = map_size(model, options, size, level)
-            assert spatial(made.output[f"P{level}"].shape, options) == expected
+            assert spatial(keras_model.output[f"P{level}"].shape, options) == expected
     else:
-        assert spatial(made.output_shape, options) == map_size(model, options, size)
+        assert spatial(keras_model.output_shape, options) == map_size(model, options, size)
 
 
 @pytest.mark.across
 @settings(max_examples=40)
 @given(models(MODELS))
-def test_shapes_follow_from_size_and_stride(drawn):
+def test_announced_shapes_follow_from_size_and_stride(drawn):
     model, options, (*size, count) = drawn
-    made = create(model, **options)
-    assert made.input_shape == (None, *options["input_shape"])
-    assert made.get_layer("stem").kernel.shape[2] == count
-    check_announced(made, model, options, size)
+    keras_model = create(model, **options)
+    assert keras_model.input_shape == (None, *options["input_shape"])
+    assert keras_model.get_layer("stem").kernel.shape[2] == count
+    assert_announced_shapes(keras_model, model, options, size)
     keras.utils.clear_session()
 
 
 @pytest.mark.neutral
 @settings(max_examples=6)
 @given(models(SMALL))
-def test_a_model_says_what_it_will_output(drawn):
+def test_outputs_of_small_models_have_the_announced_shapes(drawn):
     model, options, _ = drawn
-    shapes_as_announced(create(model, **options), options)
+    assert_outputs_have_announced_shapes(create(model, **options), options)
     keras.utils.clear_session()
 
 
 @pytest.mark.slow
 @settings(max_examples=150)
 @given(models(MODELS))
-def test_every_model_says_what_it_will_output(drawn):
+def test_outputs_of_all_models_have_the_announced_shapes(drawn):
     model, options, (*size, _) = drawn
-    made = create(model, **options)
-    check_announced(made, model, options, size)
-    shapes_as_announced(made, options)
+    keras_model = create(model, **options)
+    assert_announced_shapes(keras_model, model, options, size)
+    assert_outputs_have_announced_shapes(keras_model, options)
     keras.utils.clear_session()
 
 
 @pytest.mark.neutral
 @settings(max_examples=3)
 @given(st.sampled_from(SMALL), sizes, sizes)
-def test_a_model_with_free_sides_gives_what_one_with_fixed_sides_gives(model, height, width):
-    free = create(model, width_multiplier=0.1, num_classes=3, input_shape=(None, None, 3))
+def test_variable_image_size_gives_the_predictions_of_a_fixed_size(model, height, width):
+    variable = create(model, width_multiplier=0.1, num_classes=3, input_shape=(None, None, 3))
     fixed = create(model, width_multiplier=0.1, num_classes=3, input_shape=(height, width, 3))
-    fixed.set_weights(free.get_weights())
+    fixed.set_weights(variable.get_weights())
     x = np.random.default_rng(0).standard_normal((1, height, width, 3)).astype("float32")
-    np.testing.assert_allclose(free.predict(x, verbose=0), fixed.predict(x, verbose=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(variable.predict(x, verbose=0), fixed.predict(x, verbose=0), rtol=1e-4, atol=1e-6)
     keras.utils.clear_session()
 
 
 @pytest.mark.across
 @settings(max_examples=30)
 @given(st.sampled_from(MODELS), st.floats(0.01, 4, exclude_min=False))
-def test_any_width_gives_valid_channels(model, width):
+def test_any_width_gives_valid_numbers_of_channels(model, width):
     generation, variant = model
     architecture = MODULES[generation].VARIANTS[variant]
     scaled = architecture.scaled(width)
@@ -182,10 +182,10 @@ def test_any_width_gives_valid_channels(model, width):
 @pytest.mark.across
 @settings(max_examples=15)
 @given(st.sampled_from(SMALL), st.sampled_from([0.1, 0.3]), st.sampled_from([8, 16]))
-def test_output_stride_changes_no_weight(model, width, output_stride):
+def test_output_stride_keeps_names_and_shapes_of_weights(model, width, output_stride):
     options = {"width_multiplier": width, "input_shape": (64, 64, 3), "include_top": False}
     published, dilated = create(model, **options), create(model, output_stride=output_stride, **options)
     assert [w.path for w in published.weights] == [w.path for w in dilated.weights]
     assert [w.shape for w in published.weights] == [w.shape for w in dilated.weights]
-    assert dilated.output.shape[1:3] == (64 // min(output_stride, 2 ** strides(model)),) * 2
+    assert dilated.output.shape[1:3] == (64 // min(output_stride, 2 ** count_strides(model)),) * 2
     keras.utils.clear_session()

@@ -1,4 +1,4 @@
-"""The numbers agree with those of timm, torchvision and the compact family's own code."""
+"""Outputs agree with those of timm, torchvision and the compact family's original implementation."""
 
 import keras
 import pytest
@@ -10,33 +10,35 @@ from tests import references, seeded
 FORMATS = ("channels_last", "channels_first")
 
 
-def places():
-    """Every open reference, by turns at its first size channels last and at its second, odd one channels first.
+def cases():
+    """Yield every combination of a reference with recorded outputs, an image size and a data format.
 
-    The other sizes and formats are slow.
+    One combination per reference is fast: alternately the first size channels last and the second, odd size channels
+    first. The others are slow.
     """
-    for turn, key in enumerate(references.open_keys()):
+    for turn, key in enumerate(references.keys_with_outputs()):
         for i, size in enumerate(references.checkpoints()[key]["sizes"]):
             for j, data_format in enumerate(FORMATS):
                 marks = [] if i == j == turn % 2 else [pytest.mark.slow]
                 yield pytest.param(key, size, data_format, id=f"{key}-{size[0]}x{size[1]}-{data_format}", marks=marks)
 
 
-@pytest.mark.parametrize(("key", "size", "data_format"), list(places()))
-def test_logits_features_and_pyramid_agree(key, size, data_format, deviation, request):
-    # Which layers a pyramid or a feature extractor ends with is the same on each backend: PyTorch's run tries it.
+@pytest.mark.parametrize(("key", "size", "data_format"), list(cases()))
+def test_outputs_agree_with_the_reference(key, size, data_format, deviation, request):
+    # Feature extractors and pyramids end with the same layers under each backend, so the fast tests compare them only
+    # under PyTorch.
     compared = (
         ("logits",) if "not slow" in request.config.option.markexpr and keras.backend.backend() != "torch" else None
     )
-    found = references.deviations(key, size, data_format, compared)
-    for name, value in found.items():
+    deviations = references.deviations(key, size, data_format, compared)
+    for name, value in deviations.items():
         deviation.keep(key, name, value)
-    assert max(found.values()) <= references.TOLERANCE, found
+    assert max(deviations.values()) <= references.TOLERANCE, deviations
 
 
 @pytest.mark.across
 @pytest.mark.parametrize("key", sorted(references.checkpoints()))
-def test_every_tensor_has_one_place_and_its_shape_fits(key):
+def test_every_tensor_has_one_variable_of_its_shape(key):
     facts = references.checkpoints()[key]
     model = references.build(key, include_top=not facts.get("features_only", False))
     entries = LAYOUTS[key.partition("/")[0]].entries(model)
@@ -53,7 +55,7 @@ def test_every_tensor_has_one_place_and_its_shape_fits(key):
 @pytest.mark.across
 @pytest.mark.parametrize("key", ["timm/mobilenetv2_050", "timm/mobilenetv3_small_075", "timm/mobilenetv4_conv_small"])
 @pytest.mark.parametrize("options", [{}, {"pyramid_levels": (2, 5)}], ids=["features", "pyramid"])
-def test_without_top_the_classifiers_tensors_are_not_left_over(key, options):
+def test_model_without_top_ignores_the_classifiers_tensors(key, options):
     state = seeded.state_dict(references.checkpoints()[key]["shapes"])
     model = references.build(key, include_top=False, **options)
     mobilenet_zoo.load_checkpoint(model, state, layout="timm")

@@ -1,4 +1,4 @@
-"""The published weights: all of them are listed, with the facts of their sources, and fit the architectures."""
+"""The published weights: all are listed, have the facts of their sources, and fit the architectures."""
 
 import json
 
@@ -19,8 +19,8 @@ TIMM = json.loads((references.FOLDER / "catalog.json").read_text())
 SOURCES = ("timm", "keras", "torchvision")
 
 
-def of(source):
-    """The names of a source's checkpoints."""
+def names_of(source):
+    """Return the names of a source's checkpoints."""
     return [name for name, checkpoint in WEIGHTS.items() if checkpoint.source == source]
 
 
@@ -28,12 +28,12 @@ def generation_of(name):
     return name.removeprefix("tf_").removeprefix("mobilenet")[:2]
 
 
-def test_all_checkpoints_of_timm_are_there():
-    assert sorted(of("timm")) == sorted(TIMM)
+def test_all_checkpoints_of_timm_are_listed():
+    assert sorted(names_of("timm")) == sorted(TIMM)
 
 
 @pytest.mark.parametrize("name", TIMM)
-def test_facts_are_timms(name):
+def test_facts_equal_timms(name):
     ours, theirs = WEIGHTS[name], TIMM[name]
     assert (ours.repository, ours.file) == (theirs["hub_repository"], theirs["file"])
     assert (ours.mean, ours.std) == (tuple(theirs["mean"]), tuple(theirs["std"]))
@@ -54,7 +54,7 @@ def test_facts_are_timms(name):
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
-def test_a_checkpoint_fits_its_variant(name):
+def test_checkpoint_fits_its_variant(name):
     checkpoint = WEIGHTS[name]
     generation = generation_of(name)
     architecture = GENERATIONS[generation][1][checkpoint.variant]
@@ -66,47 +66,61 @@ def test_a_checkpoint_fits_its_variant(name):
     assert all(text.strip() for text in (checkpoint.paper, checkpoint.citation, checkpoint.license))
     scored = [evaluation for evaluation in checkpoint.evaluations if evaluation.top1 is not None]
     assert bool(scored) == (checkpoint.num_classes == 1000)
-    assert checkpoint.best == (max(scored, key=lambda each: each.top1) if scored else None)
+    assert checkpoint.best == (max(scored, key=lambda evaluation: evaluation.top1) if scored else None)
     assert all(checkpoint.top1 < (checkpoint.top5 or 100) for checkpoint in scored)
 
 
-class Asked(Exception):
-    """Stops Keras where it would download."""
+class DownloadStopped(Exception):
+    """Raised in place of a download by Keras."""
 
 
-def asked_of_keras(monkeypatch, build, **options):
-    """File name, address and hash that keras.applications asks for."""
+def keras_download(monkeypatch, build, **options):
+    """Return the file name, address and hash of the file that keras.applications would download."""
 
     def get_file(fname, origin, file_hash=None, **_):
-        raise Asked(fname, origin, file_hash)
+        raise DownloadStopped(fname, origin, file_hash)
 
     monkeypatch.setattr(keras.src.utils.file_utils, "get_file", get_file)
-    with pytest.raises(Asked) as stopped:
+    with pytest.raises(DownloadStopped) as stopped:
         build(weights="imagenet", **options)
     return stopped.value.args
 
 
 def keras_applications():
-    """`{name: (function, options)}` of every checkpoint that keras.applications has."""
-    found = {}
+    """Return `{name: (function, (alpha, size))}` of every checkpoint that keras.applications has."""
+    checkpoints = {}
     for alpha in (0.25, 0.5, 0.75, 1.0):
         for size in (128, 160, 192, 224):
-            found[f"mobilenetv1_{100 * alpha:03.0f}.keras_r{size}"] = keras.applications.MobileNet, (alpha, size)
+            checkpoints[f"mobilenetv1_{100 * alpha:03.0f}.keras_r{size}"] = keras.applications.MobileNet, (alpha, size)
     for alpha in (0.35, 0.5, 0.75, 1.0, 1.3, 1.4):
         for size in (96, 128, 160, 192, 224) if alpha <= 1 else (224,):
-            found[f"mobilenetv2_{100 * alpha:03.0f}.keras_r{size}"] = keras.applications.MobileNetV2, (alpha, size)
+            name = f"mobilenetv2_{100 * alpha:03.0f}.keras_r{size}"
+            checkpoints[name] = keras.applications.MobileNetV2, (alpha, size)
     for kind, build in (("large", keras.applications.MobileNetV3Large), ("small", keras.applications.MobileNetV3Small)):
-        found |= {f"mobilenetv3_{kind}_{100 * alpha:03.0f}.keras_r224": (build, (alpha, 224)) for alpha in (0.75, 1.0)}
-        found[f"mobilenetv3_{kind}_minimal_100.keras_r224"] = build, (1.0, 224)
-    return found
+        for alpha in (0.75, 1.0):
+            checkpoints[f"mobilenetv3_{kind}_{100 * alpha:03.0f}.keras_r224"] = build, (alpha, 224)
+        checkpoints[f"mobilenetv3_{kind}_minimal_100.keras_r224"] = build, (1.0, 224)
+    return checkpoints
 
 
-def test_all_checkpoints_of_keras_are_there():
-    assert sorted(of("keras")) == sorted(keras_applications())
+def test_all_checkpoints_of_keras_are_listed():
+    assert sorted(names_of("keras")) == sorted(keras_applications())
 
 
-@pytest.mark.parametrize("name", of("keras"))
-def test_files_are_those_that_keras_applications_downloads(name, monkeypatch):
+def keras_names():
+    """Return the names as parameters: slow if another one has the same width, and another one the same size."""
+    parameters, seen = [], set()
+    for name in names_of("keras"):
+        generation, (_, (width, size)) = generation_of(name), keras_applications()[name]
+        values = {(generation, "width", width), (generation, "size", size)}
+        is_slow = generation != "v3" and values <= seen
+        seen |= values
+        parameters.append(pytest.param(name, marks=[pytest.mark.slow] if is_slow else []))
+    return parameters
+
+
+@pytest.mark.parametrize("name", keras_names())
+def test_files_equal_those_that_keras_applications_downloads(name, monkeypatch):
     checkpoint = WEIGHTS[name]
     build, (alpha, size) = keras_applications()[name]
     options = {"alpha": alpha, "input_shape": (size, size, 3)}
@@ -114,7 +128,7 @@ def test_files_are_those_that_keras_applications_downloads(name, monkeypatch):
         options["minimalistic"] = "minimal" in name
     hashes = checkpoint.md5 or (None, None)
     for include_top, file, md5 in zip((True, False), (checkpoint.file, checkpoint.no_top_file), hashes, strict=True):
-        _, address, expected = asked_of_keras(monkeypatch, build, include_top=include_top, **options)
+        _, address, expected = keras_download(monkeypatch, build, include_top=include_top, **options)
         assert address == checkpoint.repository + file
         assert md5 == expected
 
@@ -133,7 +147,7 @@ def test_pretrained_models_are_listed_with_their_tags():
 @pytest.mark.parametrize(
     "name", ["mobilenetv2_100.ra_in1k", "mobilenetv3_large_100.miil_in21k", "mobilenetv2_100.keras_r224"]
 )
-def test_pixels_are_normalized_as_the_checkpoint_was_fed(name, channels, data_format):
+def test_pixels_are_normalized_with_the_checkpoints_mean_and_std(name, channels, data_format):
     checkpoint = WEIGHTS[name]
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 5, 4, channels)).astype("float32")
     mean, std = (np.array(values) for values in (checkpoint.mean, checkpoint.std))

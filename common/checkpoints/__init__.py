@@ -1,4 +1,4 @@
-"""Weights: finding and fetching published ones, reading and writing files, mapping the names that others use."""
+"""Checkpoints: downloads of published weights, reading and writing of files, and other libraries' tensor names."""
 
 from mobilenet_common.checkpoints.exporting import TORCH_LAYOUTS, state_dict
 from mobilenet_common.checkpoints.files import write

@@ -1,4 +1,4 @@
-"""Fetches files of models into the cache of the library that publishes them, and checks what arrived."""
+"""Downloads published weights into the cache of the library that publishes them, and verifies the files."""
 
 import errno
 import hashlib
@@ -14,26 +14,28 @@ from mobilenet_common.writing import folder_beside
 
 
 def download(checkpoint, include_top=True, revision=None):
-    """Return the path of a checkpoint's file, downloaded unless the cache has it whole.
+    """Return the path of a checkpoint's file; download the file unless the cache has a complete copy.
 
-    timm's come from the Hugging Face Hub by huggingface_hub, with its cache, its settings (`HF_HOME`, `HF_ENDPOINT`,
-    `HF_TOKEN`, `HF_HUB_OFFLINE`) and its progress bar; the others as keras.applications and torchvision fetch theirs.
+    timm's weights are downloaded from the Hugging Face Hub with huggingface_hub, its cache, its settings (`HF_HOME`,
+    `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`) and its progress bar. Weights of keras.applications and torchvision are
+    downloaded in the same way and to the same folder as by these libraries.
 
     Args:
         checkpoint: A `Checkpoint`.
-        include_top: Whether the classifier is needed; keras.applications has files without it.
-        revision: A branch, tag or commit of a repository on the hub; None for its newest.
+        include_top: Whether the classifier is needed; keras.applications also publishes files without it.
+        revision: Branch, tag or commit of a repository on the hub; None for the newest revision.
 
     Raises:
-        ValueError: A revision of something that isn't on the hub.
-        DownloadError: The file can't be had, or arrived broken twice; the message says why and what to do.
+        ValueError: If a revision is given for weights that aren't on the hub.
+        DownloadError: If the file can't be downloaded or is corrupt after two attempts; the message gives the reason
+            and says what to do.
     """
     if checkpoint.source == TIMM:
         return download_from_hub(checkpoint.repository, checkpoint.file, revision)
     if revision is not None:
         raise ArgumentError(
-            f"{checkpoint.name}@{revision}: only weights on the Hugging Face Hub have revisions, and these are "
-            f"{checkpoint.source}'s. Leave out '@{revision}'."
+            f"{checkpoint.name}@{revision} is not allowed: only weights on the Hugging Face Hub have revisions, and "
+            f"these come from {checkpoint.source}. Leave out '@{revision}'."
         )
     if checkpoint.source == KERAS:
         return _from_keras(checkpoint, include_top)
@@ -41,10 +43,10 @@ def download(checkpoint, include_top=True, revision=None):
 
 
 def download_from_hub(repository, file, revision=None, token=None):
-    """Return the path of `file` in a repository on the Hugging Face Hub, whole by the hash that the hub announced.
+    """Return the local path of `file` from a repository on the Hugging Face Hub, after verifying its hash.
 
-    The hub's client compares sizes only. A file in its cache is therefore hashed at every use; a broken one is
-    removed and fetched once more.
+    The hub's client only compares file sizes. This function therefore hashes a cached file at every use; a corrupt file
+    is removed and downloaded once more.
     """
     hub = hub_client()
     _remove_leftovers(hub, repository)
@@ -56,13 +58,13 @@ def download_from_hub(repository, file, revision=None, token=None):
             if expected is None or _hash(path, len(expected)) == expected:
                 return path
             discard(path)
-        except Exception as error:  # of the hub's, of its HTTP client's, or of the file system
+        except Exception as error:  # from the hub, its HTTP client or the file system
             absent = isinstance(error, hub.errors.EntryNotFoundError) and _status(error) == 404
-            message = f"{file} of {repository} can't be had: {reason(hub, error)}"
+            message = f"{file} of {repository} can't be downloaded: {reason(hub, error)}"
             raise DownloadError(message, absent=absent) from error
     raise DownloadError(
-        f"{file} of {repository} arrived broken twice: its hash is not the one that the hub announces. Nothing of it "
-        "was kept. Try again later, or name another revision behind an '@'."
+        f"{file} of {repository} was corrupt after two downloads: its hash differs from the hub's. Both copies were "
+        "removed. Try again later, or append another revision to the name after an '@'."
     )
 
 
@@ -74,24 +76,24 @@ def hub_client():
 
 
 def discard(path: Path) -> None:
-    """Remove a file from a cache, and what its link leads to."""
+    """Remove a file from a cache, and the target of its symbolic link."""
     path.resolve().unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
 
 def _announced_hash(hub, path, address, token):
-    """Return the hash of a file on the hub, or None where it can't be known: offline, in a cache without links."""
+    """Return the hash of a file on the hub, or None if it is unknown (offline, with a cache without links)."""
     blob = path.resolve()
     if blob.parent.name == "blobs":
         return blob.name
     try:
         return hub.get_hf_file_metadata(address, token=token).etag
-    except Exception:  # the file is there, so that nothing else needs the network
+    except Exception:  # The file exists, so a failing network must not prevent its use.
         return None
 
 
 def _hash(path, digits):
-    """Return what the hub calls a file by: the SHA-256 of a large one, the hash that Git gives a small one."""
+    """Return the hash by which the hub identifies a file: SHA-256 for large files, Git's blob hash for small ones."""
     digest = hashlib.sha256() if digits == 64 else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
     with open(path, "rb") as stream:
         while block := stream.read(1 << 20):
@@ -100,7 +102,7 @@ def _hash(path, digits):
 
 
 def _remove_leftovers(hub, repository):
-    """Remove what a process that was killed had of a download; one that still runs holds the lock of its file."""
+    """Remove the partial downloads of killed processes; a running process holds the lock of its file."""
     import filelock
 
     cache = Path(hub.constants.HF_HUB_CACHE)
@@ -115,11 +117,11 @@ def _remove_leftovers(hub, repository):
 
 
 def reason(hub, error):
-    """Return why the hub's client failed and what to do, from the error and its causes."""
+    """Return a sentence that says why the hub's client failed and what to do, from the error and its causes."""
     cache, endpoint = hub.constants.HF_HUB_CACHE, hub.constants.ENDPOINT
     chain = list(_causes(error))
     if any(isinstance(cause, hub.errors.OfflineModeIsEnabled) for cause in chain) or hub.constants.HF_HUB_OFFLINE:
-        return f"offline mode is on (HF_HUB_OFFLINE) and it is not whole in {cache}. Go online once to fetch it."
+        return f"offline mode is on (HF_HUB_OFFLINE), and {cache} has no complete copy. Go online to download it once."
     statuses = [status for cause in chain if (status := _status(cause))]
     if statuses:
         return _status_reason(hub, chain, statuses[0], endpoint)
@@ -134,30 +136,30 @@ def _status_reason(hub, chain, status, endpoint):
         return any(isinstance(cause, getattr(hub.errors, name)) for cause in chain)
 
     if is_a("GatedRepoError"):
-        return "its repository is gated. Ask for access on its page, then log in by `hf auth login` or set HF_TOKEN."
+        return "the repository is gated. Ask for access on its page, then log in with `hf auth login` or set HF_TOKEN."
     if is_a("RevisionNotFoundError"):
-        return "its repository has no such revision. Name a branch, a tag or a commit that it has."
+        return "the repository has no such revision. Pass one of its branches, tags or commits."
     if is_a("EntryNotFoundError") and status == 404 and not is_a("RepositoryNotFoundError"):
         return f"{endpoint} has no such file in that repository (404). Check the revision, or HF_ENDPOINT if it is set."
     if is_a("RepositoryNotFoundError") or status in (401, 403):
         return (
-            f"{endpoint} knows no such repository, or doesn't show it to you ({status}). If it is private, log in by "
+            f"{endpoint} has no such repository, or you have no access to it ({status}). If it is private, log in with "
             "`hf auth login` or set HF_TOKEN; if HF_TOKEN is set, check that it is valid."
         )
     if status == 429:
-        return f"{endpoint} turns away too many requests (429). Wait some minutes; with HF_TOKEN set it allows more."
+        return f"{endpoint} rejects too many requests (429). Wait some minutes, or set HF_TOKEN for a higher limit."
     if status >= 500:
-        return f"{endpoint} is failing ({status}). Try again later."
-    return f"{endpoint} answered {status}: {_first_line(chain[0])}"
+        return f"{endpoint} has a server error ({status}). Try again later."
+    return f"{endpoint} returned status {status}: {_first_line(chain[0])}"
 
 
 def _system_reason(chain, folder):
     for cause in chain:
         number = getattr(cause, "errno", None)
         if number in (errno.ENOSPC, errno.EDQUOT):
-            return f"the disk of {folder} is full. Make room, or set HF_HOME to a folder on another one."
+            return f"the disk of {folder} is full. Free some space, or set HF_HOME to a folder on another disk."
         if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return f"{folder} can't be written to. Set HF_HOME to a folder that can."
+            return f"{folder} is not writable. Set HF_HOME to a writable folder."
     return None
 
 
@@ -178,7 +180,7 @@ def _first_line(error):
 
 
 def _from_keras(checkpoint, include_top):
-    """Download as keras.applications does, to where it keeps its files, but whole or not at all."""
+    """Download atomically to the folder in which keras.applications keeps its files."""
     index = 0 if include_top else 1
     file = (checkpoint.file, checkpoint.no_top_file)[index]
     md5 = checkpoint.md5[index] if checkpoint.md5 else None
@@ -192,11 +194,11 @@ def _from_keras(checkpoint, include_top):
 
     if target.exists() and md5 and hashlib.md5(target.read_bytes()).hexdigest() != md5:
         target.unlink()
-    return _whole(target, fetch, "KERAS_HOME")
+    return _fetch_once(target, fetch, "KERAS_HOME")
 
 
 def _from_torchvision(checkpoint):
-    """Download as torchvision does, to where it keeps its files; the name ends with the start of the SHA-256."""
+    """Download to the folder in which torchvision keeps its files; the file name ends with the start of the SHA-256."""
     torch_hub = _library("torch.hub", "torch")
     prefix = checkpoint.file.rpartition("-")[2].partition(".")[0]
     target = Path(torch_hub.get_dir()) / "checkpoints" / checkpoint.file
@@ -208,20 +210,23 @@ def _from_torchvision(checkpoint):
 
     if target.exists() and not _hash(target, 64).startswith(prefix):
         target.unlink()
-    return _whole(target, fetch, "TORCH_HOME")
+    return _fetch_once(target, fetch, "TORCH_HOME")
 
 
-def _whole(target, fetch, setting):
-    """Return `target`, which `fetch(folder)` puts into a folder of its own first: no other process sees half of it."""
+def _fetch_once(target, fetch, setting):
+    """Return `target`; if it doesn't exist, `fetch(folder)` downloads it to a temporary folder first.
+
+    Other processes therefore never see a partial file. `setting` is the environment variable that sets the folder.
+    """
     if target.exists():
         return target
     try:
         with folder_beside(target) as folder:
             os.replace(fetch(folder), target)
-    except Exception as error:  # Keras raises plain Exceptions, PyTorch and the file system their own
-        why = _system_reason(list(_causes(error)), target.parent)
-        why = why.replace("HF_HOME", setting) if why else f"{_first_line(error)}. Try again later."
-        raise DownloadError(f"{target.name} can't be had: {why}") from error
+    except Exception as error:  # Keras raises plain Exceptions; PyTorch and the file system raise other types.
+        cause = _system_reason(list(_causes(error)), target.parent)
+        cause = cause.replace("HF_HOME", setting) if cause else f"{_first_line(error)}. Try again later."
+        raise DownloadError(f"{target.name} can't be downloaded: {cause}") from error
     return target
 
 

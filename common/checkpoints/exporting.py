@@ -1,4 +1,4 @@
-"""A model's variables as another library names and shapes them: the way back of `loading`."""
+"""Converts a model's variables to another library's names and shapes; the inverse of `loading`."""
 
 import keras
 import numpy as np
@@ -13,15 +13,15 @@ TORCH_LAYOUTS = tuple(name for name, layout in LAYOUTS.items() if layout.torch_a
 
 
 def state_dict(model, layout):
-    """Return `{name: array}` of all that a model of the other library holds, its counters of batches included.
+    """Return the state dict of the other library's model, `{name: array}`, with its `num_batches_tracked` counters.
 
     Args:
         model: A model with top that a `create_mobilenet…` function built.
         layout: `"timm"`, `"torchvision"`, `"huggingface"` or `"compact"`.
 
     Raises:
-        ValueError: Another layout, or a model that the other library has no counterpart of: without top, fused, or
-            with blocks or normalizations that it lacks.
+        ValueError: If the layout is unknown, or if the other library has no such model: one without top, a fused one,
+            or one with blocks or normalizations that the library lacks.
     """
     layout = LAYOUTS[one_of("layout", layout, TORCH_LAYOUTS)]
     check_is_mobilenet(model)
@@ -40,19 +40,19 @@ def state_dict(model, layout):
 def _check_counterpart(model, layout):
     if num_classes(model) is None:
         raise ArgumentError(
-            f"{model.name} has no classifier, and {layout.name} has one in every checkpoint: export the model with top."
+            f"{model.name} has no classifier, but every {layout.name} checkpoint has one: export a model with top."
         )
     for layer in [part(model, "stem"), *(layer for _, _, layer in blocks(model))]:
         normalization = getattr(layer, "normalization", layout.normalization)
         if normalization != layout.normalization:
             raise ArgumentError(
-                f"{model.name} has the normalization {normalization!r}, and {layout.name}'s models have "
-                f"{layout.normalization!r}: export a fused model as it was before fuse."
+                f"{model.name} has the normalization {normalization!r}, but {layout.name}'s models have "
+                f"{layout.normalization!r}. If the model is fused, export the model that you fused instead."
             )
 
 
 def _in_torch_axes(value, entry, layout):
-    """Return the inverse of what loading does."""
+    """Return a value in PyTorch's axis order; the inverse of the conversion in `loading`."""
     if entry.kind == "depthwise":
         return np.ascontiguousarray(value.transpose(2, 3, 0, 1))
     if entry.kind == "dense":

@@ -1,4 +1,4 @@
-"""Reads a file of weights without running anything that is in it, and writes one."""
+"""Reads and writes weights files; reading never runs code from a file."""
 
 import json
 import pathlib
@@ -18,23 +18,26 @@ from mobilenet_common.writing import whole_file
 
 
 def read(path):
-    """Return what a file holds, by names; its content decides how it is read, whatever it is called.
+    """Return the contents of a weights file: its tensors by name.
 
-    Keras's files give `layer/0`, `layer/1`, … with the variables in the order in which the layer keeps them, and
-    nested layers as `block/layer/0`; the others give the names that they hold. What a PyTorch file holds beside
-    tensors is there as well; `networks.find_network` leaves it out.
+    The format is detected from the content; the extension is only used if the content has no known signature.
+
+    Tensors from Keras files are called `layer/0`, `layer/1`, … in the order of the layer's variables, and
+    `block/layer/0` in nested layers. Tensors from other files keep their names. PyTorch
+    files can also contain other objects, which are included; `networks.find_network` removes them.
 
     Raises:
-        CheckpointError: The file is missing, of an unknown kind, truncated or damaged, or would run code.
+        CheckpointError: If the file is missing, in an unknown format, truncated or damaged, or if reading it would run
+            code.
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path} is not a file: give the path of a checkpoint.")
-    reader = _reader(path) or READERS.get(path.suffix)
+        raise CheckpointError(f"{path} is not a file: pass the path of a checkpoint.")
+    reader = _detect_reader(path) or READERS.get(path.suffix)
     if reader is None:
         raise CheckpointError(
-            f"{path} is not a file of weights: its content is of no known kind, and it has an unknown ending "
-            f"{path.suffix!r}. Readable: {', '.join(READERS)}."
+            f"{path} is not a weights file: its content has an unknown format, and its name has the unknown extension "
+            f"{path.suffix!r}. Allowed: {', '.join(READERS)}."
         )
     contents = reader(path)
     if isinstance(contents, Mapping) and not contents:
@@ -43,33 +46,34 @@ def read(path):
 
 
 def write(path, tensors, metadata=None):
-    """Write `{name: NumPy array}` as `.safetensors`, or as a PyTorch state dict, all or nothing.
+    """Write tensors as a `.safetensors` file or a PyTorch state dict, atomically.
 
     Args:
-        path: Ends with `.safetensors`, `.pth`, `.pt` or `.bin`. An existing file is replaced when the new one is whole.
-        tensors: Contiguous arrays.
-        metadata: `{str: str}` for the header of a `.safetensors` file.
+        path: Path with the extension `.safetensors`, `.pth`, `.pt` or `.bin`. An existing file is replaced once the new
+            one is complete.
+        tensors: `{name: NumPy array}`; the arrays must be contiguous.
+        metadata: `{str: str}` for the header of a `.safetensors` file, or None.
 
     Raises:
-        ValueError: Another ending, or PyTorch is needed and not installed.
+        ValueError: If the extension is unknown, or PyTorch is needed and not installed.
     """
     path = pathlib.Path(path)
     writer = _WRITERS.get(path.suffix)
     if writer is None:
-        raise ArgumentError(f"{path} has an unknown ending {path.suffix!r}. Writable: {', '.join(_WRITERS)}.")
+        raise ArgumentError(f"{path} has the unknown extension {path.suffix!r}. Allowed: {', '.join(_WRITERS)}.")
     with whole_file(path) as part:
         writer(part, tensors, metadata)
 
 
 def own_options(path):
-    """Return what a file of this library records of the model's stem: `padding`, `norm_epsilon`, `image_facts`.
+    """Return the stem's options that this library stored in a file: `padding`, `norm_epsilon`, `image_facts`.
 
-    A file that records nothing, as those of other libraries, gives an empty dict.
+    The result is empty for files without these options, such as those of other libraries.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         return {}
-    if _reader(path) is _read_safetensors:
+    if _detect_reader(path) is _read_safetensors:
         return _safetensors_options(path)
     for options in (*(options for _, options in layer_configs(path)), stem_attributes(path)):
         if {"padding", "norm_epsilon"} <= options.keys():
@@ -78,31 +82,31 @@ def own_options(path):
 
 
 def _safetensors_options(path):
-    """Return what `own_options` does, from the header of a safetensors file."""
-    header, options = _header(path), {}
+    """Return the result of `own_options` for a safetensors file, from the metadata in its header."""
+    metadata, options = _read_metadata(path), {}
     try:
-        if {"padding", "norm_epsilon"} <= header.keys():
-            options |= {"padding": header["padding"], "norm_epsilon": float(header["norm_epsilon"])}
-        if "image_facts" in header:
-            options["image_facts"] = json.loads(header["image_facts"])
-    except ValueError:  # not as this library writes it
+        if {"padding", "norm_epsilon"} <= metadata.keys():
+            options |= {"padding": metadata["padding"], "norm_epsilon": float(metadata["norm_epsilon"])}
+        if "image_facts" in metadata:
+            options["image_facts"] = json.loads(metadata["image_facts"])
+    except ValueError:  # The metadata wasn't written by this library.
         return {}
     return options
 
 
-def _header(path):
-    """Return the texts in the header of a safetensors file, `{key: text}`; {} where it can't be read."""
+def _read_metadata(path):
+    """Return the metadata of a safetensors file, `{key: text}`; empty if the file can't be read."""
     import safetensors
 
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             return file.metadata() or {}
-    except (safetensors.SafetensorError, OSError, ValueError):  # reported when the tensors are read
+    except (safetensors.SafetensorError, OSError, ValueError):  # `read` reports a damaged file.
         return {}
 
 
 def as_array(value):
-    """Return a NumPy array of any backend's tensor; types of floats that NumPy lacks, as bfloat16, become float32."""
+    """Return a tensor of any backend as a NumPy array; float types that NumPy lacks (bfloat16) become float32."""
     if hasattr(value, "detach"):  # PyTorch
         value = value.detach().cpu()
         if value.is_floating_point() and str(value.dtype) not in ("torch.float16", "torch.float32", "torch.float64"):
@@ -111,21 +115,21 @@ def as_array(value):
     return array.astype("float32") if array.dtype.name.startswith(("bfloat", "float8")) else array
 
 
-def _reader(path):
-    """Return the reader of what a file holds, or None where it is nothing known."""
+def _detect_reader(path):
+    """Return the function that reads a file, detected from its content, or None for an unknown format."""
     with open(path, "rb") as file:
         start = file.read(9)
-    # First, since the length that a header of JSON has may look like the start of the others.
+    # Test for safetensors first: the length of its header can look like the signature of another format.
     if start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] <= path.stat().st_size:
         return _read_safetensors
     if h5py.is_hdf5(path):
         return read_h5
     if start.startswith(b"PK\x03\x04"):
-        return _archive_reader(path)
+        return _detect_archive_reader(path)
     return read_torch if start[:1] == pickle.PROTO else None
 
 
-def _archive_reader(path):
+def _detect_archive_reader(path):
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -152,7 +156,7 @@ def _write_safetensors(path, tensors, metadata):
     save_file(tensors, path, metadata)
 
 
-# For what a file must hold by its name where its content doesn't tell, as where it is truncated.
+# Readers by extension, for files whose content has no known signature, such as truncated files.
 READERS = {
     ".safetensors": _read_safetensors,
     ".pth": read_torch,

@@ -1,4 +1,4 @@
-"""How the images were prepared that a checkpoint's weights were trained on: what its name, layout and file tell."""
+"""Determines how the training images of a checkpoint's weights were prepared, from its name, layout and file."""
 
 import dataclasses
 import json
@@ -16,10 +16,10 @@ from mobilenet_common.inputs import for_channels, normalization_inside
 from mobilenet_common.nesting import stem_of
 from mobilenet_common.notices import warn
 
-_HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # a folder of the Hugging Face Hub has its weights in one
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # names of the weights file in repositories on the hub
 _HUB_CACHE = "models--timm--"
-_MOST_BYTES = 1 << 20  # of a file that only describes
-_USUAL = {
+_MOST_BYTES = 1 << 20  # size limit of a configuration file
+_DEFAULTS = {
     "keras": Facts(interpolation="bilinear", mean=HALF[0], std=HALF[1]),
     "huggingface": Facts(interpolation="bilinear", mean=HALF[0], std=HALF[1]),
     "torchvision": Facts(interpolation="bilinear", mean=IMAGENET[0], std=IMAGENET[1]),
@@ -27,35 +27,36 @@ _USUAL = {
 
 
 def identify(state, published=PUBLISHED):
-    """Return the `Checkpoint` of `published` whose file `state` was read from, by the names of file and folder.
+    """Return the published `Checkpoint` that `state` was read from, identified by file and folder names, or None.
 
-    torchvision's and Keras's files have names of their own; timm's are told by the name of the repository, as a file,
-    a folder or in the Hugging Face Hub's cache.
+    Files of torchvision and keras.applications have unique names. timm's weights are identified by the name of the
+    repository, as the name of the file, of its folder, or of a folder in the Hugging Face Hub's cache.
     """
     path = Path(state.source)
     folders = [path.parent.name] if path.name in _HUB_FILES else []
     folders += [part.removeprefix(_HUB_CACHE) for part in path.parts if part.startswith(_HUB_CACHE)]
     for checkpoint in published.values():
         if checkpoint.source != state.layout.name or state.num_classes not in (None, checkpoint.num_classes):
-            continue  # somebody's own weights under that name
+            continue  # The file has a published name but contains other weights.
         if checkpoint.source == TIMM:
-            found = checkpoint.name in (path.stem, *folders)
+            is_match = checkpoint.name in (path.stem, *folders)
         else:
             stems = [Path(name).stem for name in (checkpoint.file, checkpoint.no_top_file) if name]
-            found = path.stem in stems
-        if found:
+            is_match = path.stem in stems
+        if is_match:
             return checkpoint
     return None
 
 
 def image_facts(state, name, padding, norm_epsilon):
-    """Return the `Facts` of the images that a checkpoint's weights were trained on, or None for this library's usual.
+    """Return the `Facts` of a checkpoint's training images, or None for this library's defaults.
 
     Args:
         state: The `StateDict`.
-        name: Of the model that it is for, in timm's scheme, without a tag.
-        padding: Of that model, and so is `norm_epsilon`: timm's `tf_` models have other ones, and take other images.
-        norm_epsilon: See `padding`.
+        name: Name of the model that the checkpoint is loaded into, in timm's scheme, without a tag.
+        padding: Padding of the model. Padding and epsilon distinguish timm's `tf_` models, whose images were prepared
+            differently, from its other models.
+        norm_epsilon: Epsilon of the model's normalizations.
     """
     checkpoint = state.checkpoint or identify(state)
     if checkpoint is not None:
@@ -65,15 +66,15 @@ def image_facts(state, name, padding, norm_epsilon):
     if recorded is not None:
         return recorded
     layout = state.layout.name
-    if layout == "native" and layer_configs(path):  # a whole model, which would say if its images were other ones
+    if layout == "native" and layer_configs(path):  # A saved model without a record uses the defaults.
         return None
     if layout == "timm":
         return _timm_config(path) or _timm_facts(name, padding, norm_epsilon, path.name)
-    return _USUAL.get(layout) or Facts(assumed=f"{path.name} does not say how its images were prepared")
+    return _DEFAULTS.get(layout) or Facts(assumed=f"{path.name} does not record how its images were prepared")
 
 
 def header_of(model):
-    """Return what the header of a `.safetensors` file says about a model and its images, `{key: text}`."""
+    """Return the `{key: text}` that the header of a `.safetensors` file records about a model and its images."""
     header = {"image_facts": json.dumps((facts_of(model) or Facts()).as_config())}
     stem = stem_of(model)
     if hasattr(stem, "padding") and hasattr(stem, "norm_epsilon"):
@@ -82,10 +83,10 @@ def header_of(model):
 
 
 def note_image_facts(model, state):
-    """Keep what `state` tells about its images with a model that it was loaded into.
+    """Attach the facts about the images of `state` to a model that it was loaded into.
 
-    A guess does not replace what is known, and the names of the classes stay. A model that normalizes inside keeps
-    doing that as it was built; a warning says so if the weights need another way.
+    Assumed facts don't replace known ones, and the class names stay. If the model contains a normalization of images,
+    it doesn't change; a warning is issued if the weights need a different one.
     """
     stem = stem_of(model)
     if not hasattr(stem, "image_facts"):
@@ -96,24 +97,24 @@ def note_image_facts(model, state):
     if facts.assumed and known is not None and not known.assumed:
         return
     remember(model, dataclasses.replace(facts, class_names=known.class_names if known else None))
-    inside = normalization_inside(model)
-    if inside is None:
+    current = normalization_inside(model)
+    if current is None:
         return
-    wanted = [for_channels(values, len(inside[0])) for values in (facts.mean, facts.std)]
-    if facts.assumed is None and not np.allclose(inside, wanted, rtol=0, atol=1e-4):
+    expected = [for_channels(values, len(current[0])) for values in (facts.mean, facts.std)]
+    if facts.assumed is None and not np.allclose(current, expected, rtol=0, atol=1e-4):
         warn(
-            f"{model.name} normalizes images inside, by a mean of {_shown(inside[0])} and a standard deviation of "
-            f"{_shown(inside[1])}, but the weights of {state.source} were trained with {_shown(wanted[0])} and "
-            f"{_shown(wanted[1])}: build the model with weights= and include_preprocessing=True instead."
+            f"{model.name} normalizes images itself, with a mean of {_format(current[0])} and a standard deviation of "
+            f"{_format(current[1])}, but the weights of {state.source} were trained with {_format(expected[0])} and "
+            f"{_format(expected[1])}: build the model with weights= and include_preprocessing=True instead."
         )
 
 
-def _shown(values):
+def _format(values):
     return f"({', '.join(f'{value:.4g}' for value in values)})"
 
 
 def _recorded(path):
-    """Return the facts that this library has written into a file, whatever it is called, or None."""
+    """Return the facts that this library recorded in a file, or None."""
     try:
         config = own_options(path).get("image_facts")
         return None if config is None else Facts.from_config(config)
@@ -122,21 +123,21 @@ def _recorded(path):
 
 
 def _timm_config(path):
-    """Return what `config.json` says that timm puts beside its weights, or None."""
+    """Return the facts in the `config.json` that timm saves next to its weights, or None."""
     file = path.with_name("config.json")
     if path.name not in _HUB_FILES or not file.is_file() or file.stat().st_size > _MOST_BYTES:
         return None
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        given = record.get("pretrained_cfg", record)  # older ones have it all on one level
-        channels, height, width = given["input_size"]
+        config = record.get("pretrained_cfg", record)  # Older files have all keys at the top level.
+        channels, height, width = config["input_size"]
         return Facts.from_config(
             {
                 "size": (height, width),
-                "crop": given["crop_pct"],
-                "interpolation": given["interpolation"],
-                "mean": given["mean"],
-                "std": given["std"],
+                "crop": config["crop_pct"],
+                "interpolation": config["interpolation"],
+                "mean": config["mean"],
+                "std": config["std"],
             }
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -144,16 +145,16 @@ def _timm_config(path):
 
 
 def _timm_facts(name, padding, norm_epsilon, file):
-    """Return what timm's published weights of a model have in common; a guess where they differ or there are none."""
-    own = [
+    """Return the facts that timm's published weights of a model share; assumed facts if they differ or don't exist."""
+    candidates = [
         checkpoint for checkpoint in PUBLISHED.values() if checkpoint.source == TIMM and _plain_name(checkpoint) == name
     ]
-    alike = [one for one in own if one.convention == Convention(padding, norm_epsilon)]
-    own = alike or own
-    if len({(checkpoint.mean, checkpoint.std, checkpoint.interpolation) for checkpoint in own}) == 1:
-        crop = statistics.mode(checkpoint.evaluations[0].crop for checkpoint in own)
-        return Facts(None, crop, own[0].interpolation, own[0].mean, own[0].std)
-    assumed = f"{file} does not say how its images were prepared, and timm's MobileNets differ in it"
+    matches = [candidate for candidate in candidates if candidate.convention == Convention(padding, norm_epsilon)]
+    candidates = matches or candidates
+    if len({(checkpoint.mean, checkpoint.std, checkpoint.interpolation) for checkpoint in candidates}) == 1:
+        crop = statistics.mode(checkpoint.evaluations[0].crop for checkpoint in candidates)
+        return Facts(None, crop, candidates[0].interpolation, candidates[0].mean, candidates[0].std)
+    assumed = f"{file} does not record how its images were prepared, and timm's MobileNets differ in this"
     return Facts(mean=IMAGENET[0], std=IMAGENET[1], assumed=assumed)
 
 

@@ -1,4 +1,4 @@
-"""Reads Keras's files of weights: `.keras`, `.weights.h5`, and `.h5` as Keras 2 wrote it."""
+"""Reads Keras's weights files: `.keras`, `.weights.h5`, and the `.h5` files of Keras 2."""
 
 import json
 import zipfile
@@ -8,7 +8,7 @@ import h5py
 from mobilenet_common.checkpoints.refusals import MOST_BYTES, damaged, too_large
 from mobilenet_common.errors import ArgumentError, CheckpointError
 
-_MOST_BYTES_OF_WEIGHTS = 4 * MOST_BYTES  # with an optimizer's copies, and layers of the user's own
+_MOST_BYTES_OF_WEIGHTS = 4 * MOST_BYTES  # includes the variables of an optimizer and of a user's layers
 _NOT_READABLE = (OSError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile, EOFError)
 
 _CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
@@ -16,7 +16,7 @@ _NOT_LAYERS = ("vars", "optimizer")
 
 
 def read_h5(path):
-    """Return `{"layer/0": array}` of an HDF5 file; a layer inside others is `"model/block/layer/0"`."""
+    """Return the tensors of an HDF5 file, `{"layer/0": array}`; those of nested layers are `"model/block/layer/0"`."""
     try:
         with h5py.File(path, "r") as file:
             return _tensors(file)
@@ -27,11 +27,11 @@ def read_h5(path):
 
 
 def read_keras(path):
-    """Return the same of a `.keras` file."""
+    """Return the tensors of a `.keras` file, with the same names as `read_h5`."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member:
             size = archive.getinfo("model.weights.h5").file_size
-            if size > _MOST_BYTES_OF_WEIGHTS:  # a compressed one may be small in the archive
+            if size > _MOST_BYTES_OF_WEIGHTS:  # A small archive can contain a large compressed member.
                 raise CheckpointError(
                     f"{path} was not read: its weights of {size:,} bytes are too large for a MobileNet."
                 )
@@ -39,14 +39,15 @@ def read_keras(path):
                 return _tensors(file)
     except CheckpointError:
         raise
-    except Exception as error:  # zlib.error and what h5py makes of a damaged member
+    except Exception as error:  # A damaged member can raise zlib.error and various errors of h5py.
         raise damaged(path, "Keras", error) from None
 
 
 def layer_configs(path):
-    """Return `(class name, config)` of the layers of the model that a file describes, nested ones after their model.
+    """Return the `(class name, config)` of each layer of the model in a file; nested layers follow their model.
 
-    A file that describes none, as `.weights.h5`, gives an empty list; what is no layer in a description is left out.
+    The result is empty for files without a model configuration, such as `.weights.h5`. Malformed entries of the
+    configuration are skipped.
     """
     try:
         if h5py.is_hdf5(path):
@@ -63,20 +64,20 @@ def layer_configs(path):
 
 
 def stem_attributes(path):
-    """Return what the stem has recorded beside its variables in a `.weights.h5` file; see `layers.records`."""
-    found = {}
+    """Return the `padding` and `norm_epsilon` that the stem recorded in a `.weights.h5` file; see `layers.records`."""
+    attributes = {}
 
-    def look(_, group):
-        if not found and {"padding", "norm_epsilon"} <= group.attrs.keys():
-            found.update(padding=str(group.attrs["padding"]), norm_epsilon=float(group.attrs["norm_epsilon"]))
+    def visit(_, group):
+        if not attributes and {"padding", "norm_epsilon"} <= group.attrs.keys():
+            attributes.update(padding=str(group.attrs["padding"]), norm_epsilon=float(group.attrs["norm_epsilon"]))
 
     try:
         if h5py.is_hdf5(path):
             with h5py.File(path, "r") as file:
-                file.visititems(look)
+                file.visititems(visit)
     except _NOT_READABLE:
         return {}
-    return found
+    return attributes
 
 
 def _layers(model):
@@ -93,20 +94,20 @@ def _tensors(file):
         if root is not None and "layer_names" in root.attrs:
             return _legacy_tensors(root)
     tensors = {}
-    for key, group in file.items():  # a subclassed model has layers beside the group "layers" too
+    for key, group in file.items():  # A subclassed model also has layers outside the group "layers".
         if isinstance(group, h5py.Group) and key not in _NOT_LAYERS:
             _collect(group, "", tensors)
     return tensors
 
 
 def _collect(group, parent, tensors):
-    """Gather the variables of a Keras 3 layer and of the layers inside it, under the layers' own names."""
-    own, key = group.get("vars"), group.name.rsplit("/", 1)[-1]
-    name = own.attrs.get("name") if own is not None else None
-    # A model keeps its layers in a group called "layers", which is no part of their names.
-    path = parent if own is None and key in _CONTAINERS else f"{parent}/{name or key}".lstrip("/")
-    if own is not None and "seed_generator" not in group.name:
-        for index, data in own.items():
+    """Add the variables of a Keras 3 layer and of its nested layers to `tensors`, under the layers' names."""
+    variables, key = group.get("vars"), group.name.rsplit("/", 1)[-1]
+    name = variables.attrs.get("name") if variables is not None else None
+    # The group "layers" of a model is a container and not part of the layers' names.
+    path = parent if variables is None and key in _CONTAINERS else f"{parent}/{name or key}".lstrip("/")
+    if variables is not None and "seed_generator" not in group.name:
+        for index, data in variables.items():
             tensors[f"{path}/{index}"] = _array(data)
     for key, child in group.items():
         if key not in _NOT_LAYERS and isinstance(child, h5py.Group):
@@ -114,9 +115,10 @@ def _collect(group, parent, tensors):
 
 
 def _legacy_tensors(root):
-    """Return the variables in the format of Keras 2, in which Keras's published weights still are.
+    """Return the tensors of a file in the format of Keras 2, which keras.applications still publishes.
 
-    It lists the weights of a layer by name. A model inside another is one such layer, and so is a block of layers.
+    The format lists the weights of each layer by name. A nested model counts as one layer, and so does a layer that
+    contains other layers.
     """
     tensors = {}
     for layer in _strings(root.attrs["layer_names"]):
@@ -138,8 +140,8 @@ def _strings(names):
 
 def _array(data):
     if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
-        raise ArgumentError(f"{data.name} is not a plain array")
-    if data.nbytes > MOST_BYTES:  # a file may claim much more than it holds
+        raise ArgumentError(f"{data.name} is not stored as an array in this file")
+    if data.nbytes > MOST_BYTES:  # A file can declare a larger array than it contains.
         raise too_large("The file", data.name, data.shape)
     array = data[()]
     if data.attrs.get("dtype") == "bfloat16":

@@ -1,4 +1,4 @@
-"""Puts a checkpoint's tensors into a model: all of them, or none."""
+"""Loads a checkpoint's tensors into a model, completely or not at all."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,39 +17,40 @@ from mobilenet_common.notices import warn
 from mobilenet_common.types import PathLike
 
 _SHOWN = 8
-_HEAD = ("head_conv", "head_dense", "classifier")  # in the order in which they run
+_HEAD = ("head_conv", "head_dense", "classifier")  # in execution order
 
 
 def load_checkpoint(model: keras.Model, source: PathLike | Mapping[str, Any], layout: str | None = None) -> keras.Model:
     """Load published or converted weights into a model of this library.
 
-    Every variable of the model must get a tensor, and every tensor of the network must have a place; PyTorch's batch
-    counters are dropped, and for a model without top the classifier's tensors are not missed. Nothing is assigned
-    before all of it has been checked, so after an error the model is as it was. Pickled code is never run.
+    Every variable of the model must get a tensor, and every tensor of the network must match a variable. There are two
+    exceptions: PyTorch's `num_batches_tracked` counters are dropped, and a model without top ignores the head's
+    tensors. All tensors are checked before any variable is assigned, so the model is unchanged after an error. Pickled
+    code is never run.
 
-    The network is found below the names that trainers and wrappers give it (`state_dict`, `model`, `module.`,
-    `_orig_mod.` and such) and inside other Keras models. Of averaged and other weights the averaged ones are loaded, as
-    timm does.
+    The function finds the network under the names that trainers and wrappers use (such as `state_dict`, `model`,
+    `module.` and `_orig_mod.`) and inside other Keras models. If a checkpoint also has averaged weights, they are
+    loaded, as in timm.
 
     Args:
         model: A model that a `create_mobilenet…` function built.
-        source: The path of a safetensors, PyTorch or Keras file, with any ending, or a mapping of names to arrays.
-        layout: The library whose names the tensors have: `"timm"`, `"torchvision"`, `"compact"`, `"keras"`
+        source: Path of a safetensors, PyTorch or Keras file, with any extension, or a mapping of names to arrays.
+        layout: Library whose tensor names the checkpoint uses: `"timm"`, `"torchvision"`, `"compact"`, `"keras"`
             (keras.applications), `"native"` (this library's own files) or `"huggingface"` (transformers' V1 and V2,
-            whose background class is left out if the model has no output for it). None to recognize it.
+            whose background class is left out if the model has no output for it). None detects the layout.
 
     Returns:
-        The model. `mobilenet_zoo.preprocessing` then prepares images as the weights need them, as far as the file's
-        name, its layout or what is in it and beside it tells.
+        The model. Afterwards, `mobilenet_zoo.preprocessing(model)` returns the preprocessing of the weights, as far as
+        it is known from the file's name, layout and content, or from a configuration in the same folder.
 
     Raises:
-        ValueError: An unknown layout, or one that has no names for this model's blocks.
-        CheckpointError: The file can't be read, or tensors are missing, left over, misshapen or not finite; the
+        ValueError: If the layout is unknown or has no names for the model's blocks.
+        CheckpointError: If the file can't be read, or if tensors are missing, left over, misshapen or not finite; the
             error lists them.
 
     Warns:
-        MobileNetWarning: Of several networks one was taken, something beside the network was left out, or the model
-            normalizes images inside and the weights need it done differently.
+        MobileNetWarning: If the checkpoint has several networks or other tensors that were left out, or if the model
+            contains a normalization of images that differs from the one that the weights need.
     """
     state = StateDict.open(source, layout)
     load_into(model, state)
@@ -61,11 +62,15 @@ def load_checkpoint(model: keras.Model, source: PathLike | Mapping[str, Any], la
 
 
 def load_into(model, checkpoint, adapt=False):
-    """Load a `StateDict` as `load_checkpoint` does.
+    """Load a `StateDict` like `load_checkpoint`.
 
-    With `adapt`, a classifier for another number of classes than the checkpoint's, and the layers of the head that the
-    checkpoint lacks together with the classifier, keep their fresh weights; a stem for other channels than the
-    checkpoint's three gets a kernel made from theirs.
+    Args:
+        model: The model.
+        checkpoint: The `StateDict`.
+        adapt: Whether to adapt the checkpoint to the model. If the number of classes differs, the classifier keeps its
+            initial weights. If the checkpoint has no classifier, the classifier and the layers of the head that the
+            checkpoint lacks keep their initial weights. If the number of input channels differs, the stem gets an
+            adapted kernel.
     """
     layout = checkpoint.layout
     if layout.name != "native":
@@ -90,41 +95,42 @@ def load_into(model, checkpoint, adapt=False):
         tensor = tensors.get(entry.name)
         if tensor is None:
             continue
-        value = _in_our_axes(tensor, entry, layout.torch_axes)
+        value = _to_keras_axes(tensor, entry, layout.torch_axes)
         if value is None:
-            misshapen[entry.name] = (tuple(tensor.shape), _shape_there(entry, layout.torch_axes))
+            misshapen[entry.name] = (tuple(tensor.shape), _expected_shape(entry, layout.torch_axes))
         elif not np.all(np.isfinite(value)):
             not_finite.append(entry.name)
         else:
             values.append((entry.variable, value))
     left_over = _left_over(model, tensors, entries, layout)
     if missing or left_over or misshapen or not_finite:
-        raise _does_not_fit(model, checkpoint, missing, left_over, misshapen, not_finite)
+        raise _mismatch_error(model, checkpoint, missing, left_over, misshapen, not_finite)
     for variable, value in values:
         variable.assign(value)
-    _notify(checkpoint, classes, fresh, [name for name in checkpoint.left if name not in claimed])
+    _warn_of_changes(checkpoint, classes, fresh, [name for name in checkpoint.left if name not in claimed])
     return model
 
 
 def check_is_mobilenet(model: keras.Model) -> None:
-    """Raise a `ValueError` if the MobileNet of `model` is a layer of it, where no library's names reach."""
-    inside = where_inside(model)
-    if inside:
+    """Raise a `ValueError` if `model` is not a MobileNet itself but contains one as a layer."""
+    hint = where_inside(model)
+    if hint:
         raise ArgumentError(
-            f"{model.name} is not a MobileNet itself, and no other library has names for its layers.{inside}"
+            f"{model.name} is not a MobileNet itself, and other libraries have no names for its layers.{hint}"
         )
 
 
 def num_classes(model):
-    """Return outputs of the model's classifier, or None without one."""
+    """Return the number of outputs of the model's classifier, or None if it has no classifier."""
     classifier = next((layer for layer in model.layers if layer.name == "classifier"), None)
     return None if classifier is None else classifier.kernel.shape[-1]
 
 
 def _claimed(model, checkpoint, wanted):
-    """Return what the checkpoint holds beside the network for the layers a user has added to `model`.
+    """Return the checkpoint's tensors outside the network that fit layers which a user has added to `model`.
 
-    Layers of a user that happen to be called as those of the head don't belong to a model that isn't extended.
+    If the user has added no layers to the model, tensors whose names match the head are ignored: they belong to a
+    user's layer that has the same name by chance.
     """
     extended = part(model, "stem") is None
     head = checkpoint.layout.head
@@ -136,23 +142,23 @@ def _claimed(model, checkpoint, wanted):
 
 
 def _in_order(tensors, entries, with_top):
-    """Return the tensors by the names of `entries`, layer by layer; unchanged if there are not as many layers."""
+    """Rename the tensors to the names of `entries`, layer by layer in order; if the layers don't match, do nothing."""
     theirs = list(dict.fromkeys(name.rpartition("/")[0] for name in tensors))
     ours = list(dict.fromkeys(entry.name.rpartition("/")[0] for entry in entries))
     if len(theirs) < len(ours) or (with_top and len(theirs) > len(ours)):
         return tensors
-    names = dict(zip(theirs, ours, strict=False))  # without top, what is left of theirs is the classifier
+    names = dict(zip(theirs, ours, strict=False))  # For a model without top, the remaining layer is the classifier.
     parts = {name: name.rpartition("/") for name in tensors}
     return {f"{names[layer]}/{index}": tensors[name] for name, (layer, _, index) in parts.items() if layer in names}
 
 
 def _adapted(checkpoint, entries):
-    """Return tensors and entries that fit the model's own classes and channels, and the layers left fresh."""
+    """Return the tensors and entries adapted to the model's classes and channels, and the layers to leave untrained."""
     tensors = dict(checkpoint.tensors)
     bias = next((entry for entry in entries if entry.variable.path == "classifier/bias"), None)
     fresh = []
     if bias is not None and checkpoint.num_classes is None:
-        fresh = _lacking(tensors, entries)
+        fresh = _missing_head_layers(tensors, entries)
     elif bias is not None and checkpoint.num_classes != bias.variable.shape[0]:
         fresh = ["classifier"]
     for entry in entries:
@@ -164,8 +170,8 @@ def _adapted(checkpoint, entries):
     return tensors, [entry for entry in entries if _owner(entry) not in fresh], fresh
 
 
-def _lacking(tensors, entries):
-    """Return the layers of the head, from one of them to the classifier, of which a checkpoint has nothing."""
+def _missing_head_layers(tensors, entries):
+    """Return the last layers of the head, up to the classifier, for which a checkpoint has no tensors."""
     fresh = []
     for layer in reversed(_HEAD):
         names = [entry.name for entry in entries if _owner(entry) == layer]
@@ -176,28 +182,28 @@ def _lacking(tensors, entries):
 
 
 def _owner(entry):
-    """Return the name of the model's layer that has the variable."""
+    """Return the name of the model's layer that owns the variable of an entry."""
     return entry.variable.path.partition("/")[0]
 
 
-def _notify(checkpoint, classes, fresh, left):
-    """Say what was not loaded as it is there, a line each."""
+def _warn_of_changes(checkpoint, classes, fresh, left):
+    """Issue a warning for each part of the checkpoint that was changed or left out."""
     source, theirs = checkpoint.source, checkpoint.num_classes
     if fresh and theirs is not None:
         warn(f"{source} has {theirs} classes: the classifier for {classes} classes is new and must be trained.")
     elif fresh:
-        are = "is" if len(fresh) == 1 else "are"
-        warn(f"{source} has no classifier: {' and '.join(fresh)} {are} new and must be trained.")
+        verb = "is" if len(fresh) == 1 else "are"
+        warn(f"{source} has no classifier: {' and '.join(fresh)} {verb} new and must be trained.")
     elif checkpoint.adopted and classes is not None:
-        warn(f"{source} has a layer {checkpoint.adopted} behind the body, which was loaded as the classifier.")
+        warn(f"{source} has a layer {checkpoint.adopted} after the body, which was loaded as the classifier.")
     if checkpoint.adopted and classes is None:
         left = [checkpoint.adopted]
     if left:
-        warn(f"{source} has more than the network. Left out: {_listed(_layers(left))}.")
+        warn(f"{source} has weights outside the network. Left out: {_listed(_layers(left))}.")
 
 
 def _layers(names):
-    """Return the layers of variables called `layer/0`; PyTorch's names as they are."""
+    """Return the layers of Keras variables called `layer/0`; names from PyTorch stay unchanged."""
     return list(dict.fromkeys(name.rpartition("/")[0] or name for name in names))
 
 
@@ -207,16 +213,17 @@ def _listed(names):
 
 
 def with_channels(kernel, channels, axis):
-    """Return a convolution's kernel for another number of input channels, as timm makes it.
+    """Adapt a convolution's kernel to another number of input channels, as timm does.
 
-    One channel gets the sum over the kernel's own; more get them in turns, scaled so that the output stays as large.
+    For one channel, the kernel is summed over its channels. For other numbers, its channels are repeated in turn and
+    scaled so that the output keeps its magnitude.
     """
-    own = kernel.shape[axis] if kernel.ndim == 4 else channels
-    if own == channels:
+    current = kernel.shape[axis] if kernel.ndim == 4 else channels
+    if current == channels:
         return kernel
     if channels == 1:
         return kernel.sum(axis=axis, keepdims=True)
-    return np.take(kernel, np.arange(channels) % own, axis=axis) * np.asarray(own / channels, kernel.dtype)
+    return np.take(kernel, np.arange(channels) % current, axis=axis) * np.asarray(current / channels, kernel.dtype)
 
 
 def check_complete(model, entries, layout):
@@ -229,8 +236,8 @@ def check_complete(model, entries, layout):
             )
 
 
-def _in_our_axes(tensor, entry, torch_axes):
-    """Return the tensor as the variable holds it, or None if it can't be that."""
+def _to_keras_axes(tensor, entry, torch_axes):
+    """Return the tensor in the axis order and shape of the variable, or None if its shape or dtype doesn't fit."""
     if not np.issubdtype(tensor.dtype, np.number):
         return None
     shape = tuple(entry.variable.shape)
@@ -239,14 +246,14 @@ def _in_our_axes(tensor, entry, torch_axes):
     elif torch_axes and tensor.ndim == 2 and entry.kind != "vector":
         tensor = tensor.T
     if entry.kind in ("convolution", "dense") and tensor.shape != shape:
-        # A dense layer and a 1x1 convolution on a pooled map are one thing.
+        # On a pooled map, a dense layer and a 1x1 convolution are equivalent.
         if tuple(n for n in tensor.shape if n != 1) == tuple(n for n in shape if n != 1) and tensor.ndim != len(shape):
             tensor = tensor.reshape(shape)
     return tensor if tensor.shape == shape else None
 
 
-def _shape_there(entry, torch_axes):
-    """Return the shape that the checkpoint's tensor should have had."""
+def _expected_shape(entry, torch_axes):
+    """Return the shape that the checkpoint's tensor should have."""
     shape = tuple(entry.variable.shape)
     if not torch_axes or entry.kind == "vector":
         return shape
@@ -264,9 +271,9 @@ def _left_over(model, tensors, entries, layout):
     return [name for name in left_over if not layout.head.match(name)]
 
 
-def _does_not_fit(model, checkpoint, missing, left_over, misshapen, not_finite):
+def _mismatch_error(model, checkpoint, missing, left_over, misshapen, not_finite):
     parts = [f"{checkpoint.source} ({checkpoint.layout.name} layout) does not fit {model.name}, which is unchanged."]
-    shapes = [f"{name} is {found}, needed {needed}" for name, (found, needed) in misshapen.items()]
+    shapes = [f"{name} is {actual}, expected {expected}" for name, (actual, expected) in misshapen.items()]
     for title, names in (
         ("Missing", missing),
         ("Left over", left_over),
@@ -276,11 +283,11 @@ def _does_not_fit(model, checkpoint, missing, left_over, misshapen, not_finite):
         if names:
             parts.append(f"{title} ({len(names)}): {_listed(names)}.")
     if checkpoint.left:
-        parts.append(f"Not of the network: {_listed(_layers(checkpoint.left))}.")
+        parts.append(f"Outside the network: {_listed(_layers(checkpoint.left))}.")
     if checkpoint.num_classes is None and missing and all(checkpoint.layout.head.match(name) for name in missing):
         parts.append(
-            "It has no classifier: give it as weights= to a create function, which makes a new one, or load it into "
-            "a model with include_top=False."
+            "The checkpoint has no classifier: pass it as weights= to a create function, which creates a new one, or "
+            "load it into a model with include_top=False."
         )
     parts.append("Check that variant, width, classes and input channels are those of the checkpoint.")
     return CheckpointError(

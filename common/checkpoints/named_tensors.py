@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint in hand, whose naming they follow, and what that library's models expect."""
+"""The tensors of an opened checkpoint, the layout of their names, and the conventions of that library's models."""
 
 import dataclasses
 import functools
@@ -28,15 +28,15 @@ _KERAS_INDEX = {
 
 @dataclasses.dataclass(frozen=True)
 class StateDict:
-    """Tensors by name.
+    """The tensors of a checkpoint, by name.
 
     Attributes:
-        tensors: `{name: NumPy array}`.
-        layout: The `Layout` that the names follow.
-        source: For messages: the path.
-        checkpoint: The published `Checkpoint` that they are, or None.
-        left: What else the source holds and no model of that library has, such as a user's own layers behind it.
-        adopted: The name of the user's own layer that is the classifier in `tensors`, or None.
+        tensors: `{name: NumPy array}` of the network.
+        layout: The `Layout` of the names.
+        source: Path of the checkpoint, for messages.
+        checkpoint: The published `Checkpoint` that the tensors come from, or None.
+        left: `{name: NumPy array}` of the tensors that no model of that library has, such as those of a user's layers.
+        adopted: Name of the user's layer that serves as the classifier in `tensors`, or None.
     """
 
     tensors: dict
@@ -48,15 +48,15 @@ class StateDict:
 
     @classmethod
     def open(cls, source, layout=None):
-        """Read `source`, a path or a mapping of names to arrays.
+        """Read a checkpoint.
 
         Args:
-            source: See `load_checkpoint`.
-            layout: A name of `LAYOUTS`; None to recognize it by the tensors' names.
+            source: Path of a file, or a mapping of names to arrays; see `load_checkpoint`.
+            layout: A name of `LAYOUTS`; None detects the layout from the tensors' names.
 
         Raises:
-            ValueError: An unknown layout, or a source that is neither a path nor a mapping.
-            CheckpointError: The source can't be read, or its layout isn't recognized.
+            ValueError: If the layout is unknown, or the source is neither a path nor a mapping.
+            CheckpointError: If the source can't be read, or its layout can't be detected.
         """
         if layout is not None and layout not in LAYOUTS:
             raise unknown_name("layout", layout, LAYOUTS)
@@ -66,27 +66,27 @@ class StateDict:
             contents, name = read(source), str(source)
         else:
             raise ArgumentError(
-                f"A checkpoint of type {type(source).__name__} is not allowed: give a path or a mapping of names to "
+                f"A checkpoint of type {type(source).__name__} is not allowed: pass a path or a mapping of names to "
                 "arrays."
             )
         known = [LAYOUTS[layout]] if layout else list(LAYOUTS.values())
         network = find_network(contents, name, lambda names: _layout_of(names, known) is not None)
-        found = LAYOUTS[layout] if layout else _layout_of(network.tensors, known)
-        if found is None:
+        detected = LAYOUTS[layout] if layout else _layout_of(network.tensors, known)
+        if detected is None:
             raise CheckpointError(
                 f"{name} does not look like a MobileNet of any known layout ({', '.join(LAYOUTS)}): its first tensors "
                 f"are {', '.join(list(network.tensors)[:3]) or 'none'}."
             )
-        _notify_of_choice(name, network)
+        _warn_of_choice(name, network)
         tensors, left = network.tensors, network.left
-        if found.name == "keras":
+        if detected.name == "keras":
             tensors, left = ({_numbered(key): value for key, value in part.items()} for part in (tensors, left))
-        tensors, others = found.split(found.spelled(tensors))
-        opened = cls(tensors, found, name, left=left | others)
-        return opened if _pools_otherwise(source) else opened._with_users_classifier()
+        tensors, others = detected.split(detected.spelled(tensors))
+        state = cls(tensors, detected, name, left=left | others)
+        return state if _may_pool_differently(source) else state._with_adopted_classifier()
 
-    def _with_users_classifier(self):
-        """Return this with the only layer it has beside the body as classifier, if it can be nothing else."""
+    def _with_adopted_classifier(self):
+        """Return a copy that uses the user's only layer as the classifier, if its shape fits the body; else `self`."""
         layers = {key.rpartition("/")[0] for key in self.left}
         name, features = self.layout.classifier_of(self.tensors) or (None, None)
         if name is None or len(layers) != 1 or self.num_classes is not None:
@@ -100,14 +100,14 @@ class StateDict:
 
     @property
     def num_classes(self):
-        """The classifier's outputs, or None if there is no classifier in it."""
+        """Number of outputs of the classifier, or None if the checkpoint has no classifier."""
         for name, tensor in self.tensors.items():
             if self.layout.classifier.fullmatch(name):
                 return int(tensor.shape[0])
         return None
 
     def for_classes(self, num_classes):
-        """Return this without the background class, if `num_classes` outputs have no place for it."""
+        """Return a copy without the background class if it has one class more than `num_classes`; else `self`."""
         if not self.layout.background or self.num_classes != num_classes + 1:
             return self
         tensors = {
@@ -118,12 +118,12 @@ class StateDict:
 
     @functools.cached_property
     def recorded(self):
-        """`padding` and `norm_epsilon` as a file of this library records them; else an empty dict."""
-        own = own_options(self.source)
-        return {name: own[name] for name in ("padding", "norm_epsilon") if name in own}
+        """The `padding` and `norm_epsilon` that a file of this library records; empty for other files."""
+        options = own_options(self.source)
+        return {name: options[name] for name in ("padding", "norm_epsilon") if name in options}
 
     def conventions(self, architecture):
-        """Return `padding` and `norm_epsilon` of the models that such a checkpoint comes from, as far as names tell."""
+        """Return the `padding` and `norm_epsilon` of the checkpoint's model as a dict; empty if they are unknown."""
         if self.checkpoint is not None:
             return self.checkpoint.convention.options
         layout = self.layout.name
@@ -139,7 +139,7 @@ class StateDict:
 
 
 def _layout_of(names, layouts):
-    """Return the first of `layouts` that has such names, or None."""
+    """Return the first of `layouts` that recognizes the names, or None."""
     names = list(names)
     numbered = [_numbered(name) for name in names]
     return next(
@@ -147,22 +147,25 @@ def _layout_of(names, layouts):
     )
 
 
-def _notify_of_choice(source, network):
+def _warn_of_choice(source, network):
     if network.others:
-        averaged = any(word in AVERAGED for word in network.place.split("."))
-        taken = f"{network.place} (averaged weights)" if averaged else network.place
-        warn(f"{source} holds several networks: loaded {taken}, not {', '.join(network.others)}.")
+        is_averaged = any(word in AVERAGED for word in network.place.split("."))
+        loaded = f"{network.place} (averaged weights)" if is_averaged else network.place
+        warn(f"{source} holds several networks: loaded {loaded}, not {', '.join(network.others)}.")
 
 
-def _pools_otherwise(source):
-    """Return whether a file describes a model in which something else than the average may go into a classifier."""
+def _may_pool_differently(source):
+    """Return whether the model in a file has layers that may replace the average pool before a classifier."""
     if isinstance(source, Mapping):
         return False
     return any(kind in ("Flatten", "GlobalMaxPooling2D", "MaxPooling2D") for kind, _ in layer_configs(source))
 
 
 def _numbered(name):
-    """Return `conv1/kernel:0` and `conv1/conv1/kernel` as `conv1/0`: Keras's files number a layer's variables."""
+    """Return a Keras variable name with the number of the variable in its layer, as in Keras's files.
+
+    Both `conv1/kernel:0` and `conv1/conv1/kernel` become `conv1/0`.
+    """
     *path, last = name.removesuffix(":0").split("/")
     if not path or last not in _KERAS_INDEX:
         return name

@@ -1,4 +1,4 @@
-"""What `weights=` means: published weights by name, by tag or simply the best, or a file."""
+"""Resolves the argument `weights`: the name or tag of published weights, `"imagenet"` for the best ones, or a file."""
 
 import dataclasses
 import os
@@ -16,18 +16,18 @@ IMAGENET = "imagenet"
 
 
 def open_weights(weights, published, fits, include_top=True):
-    """Return the `StateDict` that a create function's `weights` stands for, downloaded if need be; None for None.
+    """Return the `StateDict` for a create function's `weights`, downloaded if necessary; None if `weights` is None.
 
     Args:
-        weights: As the create functions take it; an open `StateDict` is itself. A file with a published name that fits
-            is those published weights.
-        published: The generation's `WEIGHTS`.
-        fits: Whether a `Checkpoint` fits the architecture that is being built.
+        weights: Value of the create function's argument, or an open `StateDict`. A file is treated as published weights
+            if it has their name and they fit the architecture.
+        published: `WEIGHTS` of the generation.
+        fits: Function that returns whether a `Checkpoint` fits the architecture that is being built.
         include_top: Whether the classifier is needed.
 
     Raises:
-        ValueError: Weights that aren't published, or not for this architecture.
-        CheckpointError: A file that can't be had or read.
+        ValueError: If the weights aren't published, or not for this architecture.
+        CheckpointError: If a file can't be downloaded or read.
     """
     if weights is None:
         return None
@@ -45,7 +45,7 @@ def open_weights(weights, published, fits, include_top=True):
 
 
 def check_name(weights, published, fits):
-    """Raise the `ValueError` for weights that `open_weights` can't have, without fetching or reading any."""
+    """Raise the error that `open_weights` would raise for an unknown name or file, without a download."""
     check_weights(weights)
     if not isinstance(weights, (str, os.PathLike)):
         return
@@ -53,11 +53,11 @@ def check_name(weights, published, fits):
     if name in published or (isinstance(name, str) and not _looks_like_a_file(weights)):
         find(name, published, fits)
     elif not Path(weights).is_file():
-        raise CheckpointError(f"{weights} is not a file: give the path of a checkpoint.")
+        raise CheckpointError(f"{weights} is not a file: pass the path of a checkpoint.")
 
 
 def is_named(weights, published):
-    """Return whether `weights` is `"imagenet"`, or a name or tag in `published`, with or without a revision."""
+    """Return whether `weights` is `"imagenet"` or a name or tag in `published`, with or without a revision."""
     if not published or not isinstance(weights, str):
         return False
     name = without_hub(weights).partition("@")[0]
@@ -65,7 +65,7 @@ def is_named(weights, published):
 
 
 def find(name, published, fits):
-    """Return the `Checkpoint` called `name`: a whole name, a tag, or `"imagenet"` for the best that fits."""
+    """Return the `Checkpoint` for `name`: a full name, a tag, or `"imagenet"` for the best one that fits."""
     fitting = [checkpoint for checkpoint in published.values() if fits(checkpoint)]
     if name == IMAGENET:
         scored = [checkpoint for checkpoint in fitting if checkpoint.labels == IMAGENET_1K]
@@ -79,16 +79,17 @@ def find(name, published, fits):
         if tagged:
             return tagged[0]
     else:
-        offered = fitting or published.values()
+        allowed = fitting or published.values()
         names = dict.fromkeys(
-            [*(checkpoint.tag for checkpoint in offered), *(checkpoint.name for checkpoint in offered)]
+            [*(checkpoint.tag for checkpoint in allowed), *(checkpoint.name for checkpoint in allowed)]
         )
         raise unknown_name("weights", name, [IMAGENET, *names], "mobilenet_zoo.list_models(pretrained=True)")
-    raise ArgumentError(f"weights={name!r} is not published for this variant and width. {_offer(name, published)}")
+    available = _availability(name, published)
+    raise ArgumentError(f"weights={name!r} is not published for this variant and width. {available}")
 
 
 def fetch(checkpoint, include_top=True, revision=None):
-    """Return a published checkpoint's tensors. A file that can't be read is removed and fetched once more."""
+    """Return the `StateDict` of a published checkpoint; a file that can't be read is downloaded once more."""
     path = download(checkpoint, include_top, revision)
     try:
         state = StateDict.open(path, checkpoint.source)
@@ -103,9 +104,9 @@ def _looks_like_a_file(weights):
     return os.path.sep in weights or Path(weights).suffix in READERS or Path(weights).is_file()
 
 
-def _offer(name, published):
-    """Return which variants and widths have these weights, in words."""
-    found = [checkpoint for checkpoint in published.values() if name in (IMAGENET, checkpoint.tag, checkpoint.name)]
-    places = dict.fromkeys((checkpoint.variant, checkpoint.width) for checkpoint in found)
-    said = [f"{variant!r}" + ("" if width == 1 else f" with width_multiplier={width:g}") for variant, width in places]
-    return f"There are some for {', '.join(said)}." if said else "No variant of this generation has any."
+def _availability(name, published):
+    """Return a sentence that lists the variants and widths with such weights."""
+    matches = [checkpoint for checkpoint in published.values() if name in (IMAGENET, checkpoint.tag, checkpoint.name)]
+    models = dict.fromkeys((checkpoint.variant, checkpoint.width) for checkpoint in matches)
+    texts = [f"{variant!r}" + ("" if width == 1 else f" with width_multiplier={width:g}") for variant, width in models]
+    return f"Available for: {', '.join(texts)}." if texts else "No variant of this generation has published weights."

@@ -1,4 +1,4 @@
-"""Reads PyTorch's files without running anything that is in them, and writes them."""
+"""Reads and writes PyTorch's files; reading never runs code from a file."""
 
 import pickle
 import re
@@ -11,7 +11,7 @@ from mobilenet_common.libraries import import_library
 
 
 class NotRead:
-    """Stands in for an object beside the tensors of a checkpoint; keeps nothing of it and runs nothing."""
+    """Placeholder for an object other than a tensor in a checkpoint; it keeps no data and runs no code."""
 
     def __new__(cls, *arguments, **options):
         return super().__new__(cls)
@@ -27,8 +27,8 @@ def _empty_dict(*arguments):
     return {}
 
 
-# What checkpoints of timm, torchvision and Lightning hold beside tensors: the arguments of the run, its paths, times
-# and scores. PyTorch's reader gets stand-ins by these names, so that not even the named classes are called.
+# Classes of the objects other than tensors in checkpoints of timm, torchvision and Lightning: arguments, paths, times
+# and metrics of the run. PyTorch's reader gets placeholders under these names, so the real classes are never called.
 _HARMLESS = {
     **dict.fromkeys(
         (
@@ -63,38 +63,41 @@ _HARMLESS = {
     "lightning.fabric.utilities.data.AttributeDict": dict,
     "pytorch_lightning.utilities.parsing.AttributeDict": dict,
 }
-_ONE_AT_A_TIME = threading.Lock()  # PyTorch has one list of permitted names for the process
-_ADVICE = "Ask its owner for a file of `model.state_dict()` alone, best as .safetensors."
+_LOCK = threading.Lock()  # PyTorch keeps one list of allowed names per process.
+_ADVICE = "Ask its owner for a file with only `model.state_dict()`, preferably as .safetensors."
 
 
 def read_torch(path):
-    """Return what a PyTorch file holds, tensors as they are, and `NotRead` for harmless objects beside them.
+    """Return the contents of a PyTorch file, with `NotRead` in place of known harmless objects other than tensors.
 
     Raises:
-        CheckpointError: PyTorch is missing, or the file is truncated, damaged, or needs code to be run.
+        CheckpointError: If PyTorch isn't installed, if the file is truncated or damaged, or if reading it would run
+            code.
     """
     torch = _torch(path)
     if _is_torchscript(path):
         raise CheckpointError(f"{path} is a TorchScript archive, which is code, so it was not read. {_ADVICE}")
     _check_archive(path)
     try:
-        permitted = torch.serialization.safe_globals([(stand_in, name) for name, stand_in in _HARMLESS.items()])
-        with _ONE_AT_A_TIME, permitted, open(path, "rb") as file:  # given a path, PyTorch would go by its ending
+        allowed = torch.serialization.safe_globals([(placeholder, name) for name, placeholder in _HARMLESS.items()])
+        # Pass an open file: given a path, PyTorch would choose the format by its extension.
+        with _LOCK, allowed, open(path, "rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if _is_pickle(path):
-            wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-            what = f" ({wanted[1]})" if wanted else ""
+            rejected = re.search(r"GLOBAL ([\w.]+)", str(error))
+            detail = f" ({rejected[1]})" if rejected else ""
             raise CheckpointError(
-                f"{path} holds more than tensors{what}, and reading it could run code, so it was not read. {_ADVICE}"
+                f"{path} contains objects other than tensors{detail}, and reading it could run code, so it was not "
+                f"read. {_ADVICE}"
             ) from None
         raise damaged(path, "PyTorch", error) from None
-    except Exception as error:  # a damaged pickle can raise anything
+    except Exception as error:  # A damaged pickle can raise any exception.
         raise damaged(path, "PyTorch", error) from None
 
 
 def write_torch(path, tensors, metadata):
-    """Write a state dict; PyTorch's files have no place for `metadata`."""
+    """Write a state dict; `metadata` is ignored, because PyTorch's files can't store it."""
     torch = _torch(path)
     torch.save({name: torch.from_numpy(array) for name, array in tensors.items()}, path)
 
@@ -104,17 +107,17 @@ def _torch(path):
 
 
 def _check_archive(path):
-    """Refuse an archive with compressed members, as PyTorch writes none: a small one could fill the memory."""
+    """Reject an archive with compressed members: PyTorch writes none, and a small file could fill the memory."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError):  # no archive, or a damaged one
+    except (zipfile.BadZipFile, OSError, ValueError):  # The file isn't an archive, or is damaged.
         return
     compressed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
     if compressed:
         raise CheckpointError(
-            f"{path} was not read: its member {compressed[0]} is compressed, which PyTorch does not do. Load and save "
-            "it again with torch, if you trust it."
+            f"{path} was not read: its member {compressed[0]} is compressed, and PyTorch writes only uncompressed "
+            "files. If you trust the file, load and save it again with torch."
         )
 
 
@@ -127,7 +130,7 @@ def _is_torchscript(path):
 
 
 def _is_pickle(path):
-    """Return whether a refused file is a whole pickle or PyTorch archive, and not just noise."""
+    """Return whether a rejected file is a pickle or an archive, not a damaged file."""
     if zipfile.is_zipfile(path):
         return True
     with open(path, "rb") as file:

@@ -1,5 +1,6 @@
-"""What other libraries don't promise to keep, one module per library; nothing else in the project uses it.
+"""Access to parts of other libraries that are not public API, one module per library.
 
-Each function says what it stands in for, since which version it is needed, and what happens where the library no
-longer has it. `tests/common/test_internals.py` tests each, so that a new release that changes one is noticed there.
+No other code in the project uses such parts. Each docstring names the missing public API, the versions that have the
+private part, and whether the project requires it. `tests/common/test_internals.py` tests each of them, to detect
+releases that change one.
 """

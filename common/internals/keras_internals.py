@@ -1,4 +1,4 @@
-"""What this library needs of Keras and Keras has no public API for."""
+"""Parts of Keras that this library needs and that have no public API."""
 
 import functools
 import importlib
@@ -14,22 +14,22 @@ try:
     _variables: Any = importlib.import_module("keras.src.backend.common.variables")
     _global_state: Any = importlib.import_module("keras.src.backend.common.global_state")
     _stateless_scope: Any = importlib.import_module("keras.src.backend.common.stateless_scope")
-    # Keras 3.5 to the latest. Where it is False, layers are called in the usual way.
+    # True for Keras 3.5 to the latest. If it is False, layers are called through Keras's `__call__`.
     HAS_DIRECT_CALLS = hasattr(_variables, "get_autocast_scope")
 except ImportError:
     HAS_DIRECT_CALLS = False
 
 
 class MissingInternal(MobileNetError, RuntimeError):
-    """The installed version of a library lacks something this library builds on; the message names both."""
+    """Raised if the installed Keras lacks a private function or method that this library needs."""
 
 
 def _require(owner, *names):
     for name in names:
         if not hasattr(owner, name):
             raise MissingInternal(
-                f"Keras {keras.__version__} has no {owner.__name__}.{name}, which mobilenet-zoo builds on: "
-                "install a version of Keras that the documentation lists as tested."
+                f"Keras {keras.__version__} has no {owner.__name__}.{name}, which mobilenet-zoo needs: "
+                "install a Keras version that the documentation lists as tested."
             )
 
 
@@ -37,17 +37,17 @@ def _require(owner, *names):
 
 
 def inner_layers(layer):
-    """Return every layer inside `layer`, at any depth, once each.
+    """Return all layers inside `layer`, at any depth, without duplicates.
 
-    Stands in for a public way into a layer that is not a model. Keras 3.0 to the latest; required.
+    Missing public API: the sublayers of a layer that isn't a model. Keras 3.0 to the latest; required.
     """
     return list(dict.fromkeys(layer._flatten_layers(include_self=False)))
 
 
 def graph_calls(model):
-    """Return `(operation, inputs, outputs)` of every call in a functional model's graph, in the order of running.
+    """Return `(operation, inputs, outputs)` for every call in a functional model's graph, in execution order.
 
-    Stands in for a public view of a functional model's nodes. Keras 3.0 to the latest; required.
+    Missing public API: the nodes of a functional model. Keras 3.0 to the latest; required.
     """
     depths = sorted(model._nodes_by_depth, reverse=True)
     nodes = [node for depth in depths for node in model._nodes_by_depth[depth] if not node.is_input]
@@ -55,9 +55,9 @@ def graph_calls(model):
 
 
 def producer(tensor):
-    """Return the operation whose output the symbolic `tensor` is.
+    """Return the operation that outputs the symbolic `tensor`.
 
-    Stands in for a public link from a `KerasTensor` to its operation. Keras 3.0 to the latest; required.
+    Missing public API: the operation of a `KerasTensor`. Keras 3.0 to the latest; required.
     """
     return tensor._keras_history.operation
 
@@ -65,16 +65,18 @@ def producer(tensor):
 def run_graph(model, inputs, replace):
     """Run a functional model on `inputs` with `replace(operation)` in place of each operation.
 
-    Stands in for `keras.models.clone_model`, which takes symbolic tensors only. Keras 3.0 to the latest; required.
+    Missing public API: `keras.models.clone_model` does this only for symbolic tensors. Keras 3.0 to the latest;
+    required.
     """
     return model._run_through_graph(inputs, operation_fn=replace)
 
 
 def is_direct_call(layer: keras.layers.Layer, x: Tensor) -> bool:
-    """Return whether calling `layer` on `x` would do nothing in Keras beyond `layer.call(x)`.
+    """Return whether Keras's `layer(x)` would do nothing but `layer.call(x)`.
 
-    Stands in for a cheap `Layer.__call__`: under PyTorch Keras's takes as long as a small convolution. Use it only
-    where `HAS_DIRECT_CALLS` and under PyTorch; an attribute that a version of Keras lacks counts as unset.
+    Missing public API: a fast `Layer.__call__`. Under PyTorch, Keras's `__call__` takes as long as a small convolution.
+    Use this function only under PyTorch and if `HAS_DIRECT_CALLS`. Attributes that the Keras version lacks count as
+    unset.
     """
     return (
         _variables.get_autocast_scope() is None
@@ -88,7 +90,10 @@ def is_direct_call(layer: keras.layers.Layer, x: Tensor) -> bool:
 
 
 def surrounding_training():
-    """Return the `training` argument of the call that this code runs in, or None; only where `HAS_DIRECT_CALLS`."""
+    """Return the `training` argument of the Keras call that is running, or None.
+
+    Missing public API: the context of a call. Use this function only if `HAS_DIRECT_CALLS`.
+    """
     context = _global_state.get_global_attribute("current_call_ctx")
     return context.get_value("training") if context else None
 
@@ -97,10 +102,10 @@ def surrounding_training():
 
 
 def group_attributes(store):
-    """Return the attributes of the HDF5 group that a layer's variables are saved in, or None.
+    """Return the attributes of the HDF5 group in which a layer's variables are saved, or None.
 
-    Stands in for a place in `.weights.h5` files for facts about a layer. Keras 3.0 to the latest; None where a version
-    has no such group or the store is of another kind.
+    Missing public API: metadata of a layer in `.weights.h5` files. Keras 3.0 to the latest. Returns None if the version
+    has no such group, or if the store is of another kind.
     """
     return getattr(getattr(store, "_h5_entry_group", None), "attrs", None)
 
@@ -109,39 +114,41 @@ def group_attributes(store):
 
 
 def build_symbolically(model: keras.Model, batch: tuple) -> None:
-    """Make the variables of a compiled model's metrics and optimizer, as `fit` does under JAX and PyTorch.
+    """Create the variables of a compiled model's metrics and optimizer, as `fit` does under JAX and PyTorch.
 
-    Stands in for a public "build for training". Keras 3.0 to the latest; required.
+    Missing public API: building a model for training. Keras 3.0 to the latest; required.
 
     Args:
         model: A compiled model.
-        batch: `(inputs, targets)` or `(inputs, targets, weights)` of arrays.
+        batch: Arrays, as `(inputs, targets)` or `(inputs, targets, weights)`.
     """
     model._symbolic_build(data_batch=batch)
 
 
 def build_before_fit(model: keras.Model, build: Callable) -> None:
-    """Let `build()` replace what `fit` under TensorFlow does to a model that has not run.
+    """Make `fit` under TensorFlow call `build()` for a model that hasn't run yet.
 
-    Keras's own takes a batch from the data for it. Keras 3.5 to the latest; where it is missing, `fit` doesn't build.
+    Keras would take a batch from the data to build the model. Missing public API: a hook for this. Keras 3.5 to the
+    latest; `fit` of versions that lack it doesn't build the model.
     """
     model._maybe_symbolic_build = lambda **_: build()
 
 
 def wrap_method(owner: Any, name: str, wrap: Callable) -> None:
-    """Replace the method `name` of one object by `wrap(method)`, once; a second time does nothing.
+    """Replace the method `name` of a single object by `wrap(method)`; repeated calls do nothing.
 
-    Stands in for hooks around `Optimizer.apply` and `Model.make_train_function`, which are public methods but can't be
-    changed from outside of a subclass.
+    Missing public API: hooks around `Optimizer.apply` and `Model.make_train_function`, which are public methods, but
+    which only a subclass can change.
     """
     if name not in vars(owner):
         setattr(owner, name, wrap(getattr(owner, name)))
 
 
 def wrap_epoch_results(model: keras.Model, wrap: Callable) -> None:
-    """Wrap what turns a model's metrics into the logs of an epoch or an evaluation, once.
+    """Wrap the method that turns a model's metrics into the logs of an epoch or an evaluation.
 
-    Stands in for a public hook between the last batch and the logs. Keras 3.5 to the latest; required.
+    Repeated calls do nothing. Missing public API: a hook between the last batch and the logs. Keras 3.5 to the latest;
+    required.
     """
     _require(type(model), "_get_metrics_result_or_logs")
     wrap_method(model, "_get_metrics_result_or_logs", wrap)
@@ -151,9 +158,9 @@ _PATCHED = "is_patched"
 
 
 def patch_reduce_per_replica() -> None:
-    """Let `fit` run under TensorFlow's MultiWorkerMirroredStrategy.
+    """Patch Keras so that `fit` runs under TensorFlow's MultiWorkerMirroredStrategy.
 
-    Keras 3.12 to 3.15 reduces scalars along an axis there, which fails; other versions are left alone.
+    With this strategy, Keras 3.12 to 3.15 reduces scalars along an axis, which fails. Other versions aren't patched.
     """
     if not (3, 12) <= tuple(int(part) for part in keras.__version__.split(".")[:2]) <= (3, 15):
         return
@@ -178,42 +185,42 @@ def patch_reduce_per_replica() -> None:
 
 
 def variable_index(optimizer, variable):
-    """Return the position of a model's variable among those that `optimizer` was built with.
+    """Return the index of a model's variable among the variables that `optimizer` was built with.
 
-    Stands in for a public lookup. TensorFlow hands `update_step` a variable of its own, so identity doesn't do. Keras
-    3.0 to the latest; required.
+    Missing public API: a lookup of this index. TensorFlow passes another variable object to `update_step`, so comparing
+    identities doesn't work. Keras 3.0 to the latest; required.
     """
     return optimizer._get_variable_index(variable)
 
 
 def batches_seen(optimizer):
-    """Return the optimizer's counter of batches.
+    """Return the variable in which the optimizer counts batches.
 
-    Stands in for `Optimizer.iterations`, which counts steps where gradients are accumulated. Keras 3.3 to the latest;
-    required.
+    Missing public API: a counter of batches. `Optimizer.iterations` counts steps if gradients are accumulated. Keras
+    3.3 to the latest; required.
     """
     return optimizer._iterations
 
 
 def moving_averages(optimizer):
-    """Return `[(variable, its moving average)]` of an optimizer with `use_ema=True`.
+    """Return a list of `(variable, moving average)` for an optimizer with `use_ema=True`.
 
-    Stands in for a public view of the averages. Keras 3.0 to the latest; required.
+    Missing public API: the moving averages. Keras 3.0 to the latest; required.
     """
     return list(zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True))
 
 
 if TYPE_CHECKING:
-    _Base: Any = keras.optimizers.Optimizer  # the class that follows among the bases
+    _Base: Any = keras.optimizers.Optimizer  # OptimizerHooks precedes a Keras optimizer among the bases.
 else:
     _Base = object
 
 
 class OptimizerHooks(_Base):
-    """Methods with public names for the steps inside `Optimizer.apply`, for a subclass to override.
+    """Mixin with public methods for the steps inside `Optimizer.apply`, for subclasses to override.
 
-    List it before one of Keras's optimizers among the bases. It stands in for public hooks; Keras 3.0 to the latest.
-    Where a version has no such step, a class that derives from it can't be defined.
+    List it before one of Keras's optimizers among the base classes. Missing public API: hooks for these steps. Keras
+    3.0 to the latest; if a version lacks one of the steps, defining a subclass raises `MissingInternal`.
     """
 
     _STEPS = (
@@ -234,7 +241,7 @@ class OptimizerHooks(_Base):
         return super()._use_weight_decay(variable)
 
     def change_gradients(self, gradients, variables):
-        """Return the gradients to use in place of `gradients`, before they are clipped or accumulated."""
+        """Return the gradients to use instead of `gradients`, before clipping and accumulation."""
         return gradients
 
     def update_variables(self, update: Callable, gradients: Any, variables: Any, learning_rate: float) -> None:
@@ -242,10 +249,10 @@ class OptimizerHooks(_Base):
         update(gradients, variables, learning_rate)
 
     def update_averages(self, update, variables_and_averages):
-        """Move the averages toward the weights after a batch: by `update()`, Keras's own rule, or another."""
+        """Update the moving averages after a batch. `update()` applies Keras's rule; subclasses can apply another."""
         update()
 
-    # Keras's own names from here on.
+    # The methods below override Keras's private methods.
 
     def _use_weight_decay(self, variable):
         return self.has_weight_decay(variable)
@@ -257,13 +264,13 @@ class OptimizerHooks(_Base):
 
     def _backend_apply_gradients(self, grads, trainable_variables):
         if keras.backend.backend() == "tensorflow":
-            # Sum over replicas first: Keras would clip each replica's gradients and sum afterwards.
+            # Sum over replicas first, because Keras would clip each replica's gradients before the sum.
             pairs = super()._all_reduce_sum_gradients(list(zip(grads, trainable_variables, strict=True)))
             grads = [gradient for gradient, _ in pairs]
         super()._backend_apply_gradients(self.change_gradients(grads, trainable_variables), trainable_variables)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
-        return grads_and_vars  # `_backend_apply_gradients` has summed them.
+        return grads_and_vars  # `_backend_apply_gradients` has already summed them.
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         self.update_variables(super()._backend_update_step, grads, trainable_variables, learning_rate)

@@ -1,4 +1,4 @@
-"""What this library needs of TensorFlow and TensorFlow has no public API for."""
+"""Parts of TensorFlow that this library needs and that have no public API."""
 
 import importlib
 from typing import Any
@@ -7,10 +7,10 @@ import tensorflow as tf
 
 
 def is_traced_for_xla() -> bool:
-    """Return whether what is traced now belongs to a function with `jit_compile=True`.
+    """Return whether the code is being traced for a function with `jit_compile=True`.
 
-    Stands in for a public view of a trace's compiler. TensorFlow 2.3 to the latest; False where it is missing, so that
-    the formulation for TensorFlow's own kernels is used.
+    Missing public API: the compiler that a trace is for. TensorFlow 2.3 to the latest. Returns False in versions that
+    lack it, which selects the formulations for TensorFlow's own kernels.
     """
     if tf.executing_eagerly():
         return False
@@ -22,9 +22,10 @@ def is_traced_for_xla() -> bool:
 
 
 def freeze_variables(function):
-    """Return a concrete function like `function` with its variables as constants.
+    """Return a copy of the concrete `function` with its variables as constants.
 
-    Stands in for the converter that TensorFlow 2 has for sessions only. TensorFlow 2.0 to the latest; required.
+    Missing public API: this conversion, which TensorFlow 2 offers only for sessions. TensorFlow 2.0 to the latest;
+    required.
     """
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -32,10 +33,14 @@ def freeze_variables(function):
 
 
 def set_heartbeat(hosts, seconds):
-    """Let the service that connects `hosts` hosts report a lost one after `seconds`.
+    """Set the time after which the coordination service reports a lost host.
 
-    Stands in for a timeout among the options of MultiWorkerMirroredStrategy. TensorFlow 2.10 to the latest; required
-    for training over several hosts.
+    Missing public API: a timeout option of MultiWorkerMirroredStrategy. TensorFlow 2.10 to the latest; required for
+    training on several hosts.
+
+    Args:
+        hosts: Number of hosts.
+        seconds: Timeout in seconds.
     """
     configuration: Any = importlib.import_module("tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2")
     context: Any = importlib.import_module("tensorflow.python.eager.context")

@@ -1,36 +1,44 @@
-"""What this library needs of PyTorch and PyTorch has no public API for."""
+"""Parts of PyTorch that this library needs and that have no public API."""
 
 from typing import Any
 
 import torch
 from torch.utils import _pytree
 
-# The operation that records a tensor's type in a traced program. PyTorch 2.1 to the latest; None where it is missing.
+# The operator with which a `torch.export` program asserts a tensor's dtype and device. Missing public API: a name for
+# it. PyTorch 2.1 to the latest; None in versions that lack it.
 ASSERT_METADATA = getattr(getattr(torch.ops.aten, "_assert_tensor_metadata", None), "default", None)
 
 
 def is_view(tensor: Any) -> bool:
-    """Return whether `tensor` shares its memory with another that autograd knows.
+    """Return whether autograd records `tensor` as a view of another tensor.
 
-    Stands in for a public name of the same check. PyTorch 1.0 to the latest; required.
+    Missing public API: a test for views. PyTorch 1.0 to the latest; required.
     """
     return tensor._is_view()
 
 
 def tree_leaves(tree):
-    """Return the leaves of nested tuples, lists and dictionaries in the order of torch.export's programs.
+    """Return the leaves of nested tuples, lists and dicts, in the order that `torch.export` uses.
 
-    Stands in for a public `torch.utils.pytree`. PyTorch 2.1 to the latest; required for `.pt2` files.
+    Missing public API: a public equivalent of `torch.utils._pytree`. PyTorch 2.1 to the latest; required for `.pt2`
+    files.
     """
     return _pytree.tree_leaves(tree)
 
 
 def tree_unflatten(leaves, specification):
-    """Return `leaves` nested as the `call_spec` of an exported program says; see `tree_leaves`."""
+    """Return `leaves` in the nested structure that `specification` describes; the inverse of `tree_leaves`.
+
+    Args:
+        leaves: List of the leaves.
+        specification: A `TreeSpec`, such as `call_spec.out_spec` of an exported program.
+    """
     return _pytree.tree_unflatten(leaves, specification)
 
 
-# Public by their documentation but not exported by `torch.jit`. PyTorch 1.0 to the latest; required.
+# PyTorch documents these names, but `torch.jit.__all__` lacks them, so type checkers reject them. PyTorch 1.0 to the
+# latest; required.
 _jit: Any = torch.jit
 is_jit_tracing = _jit.is_tracing
 TracerWarning = _jit.TracerWarning

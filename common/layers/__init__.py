@@ -1,4 +1,4 @@
-"""The Keras layers that all four generations are built from. Each is registered and round-trips through its config."""
+"""Keras layers that all four generations are built from. Each is registered and can be rebuilt from its config."""
 
 from mobilenet_common.layers.attention import ChannelAttention, MobileAttention
 from mobilenet_common.layers.convolution import ConvNormActivation

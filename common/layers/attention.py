@@ -1,4 +1,4 @@
-"""The attention blocks: MobileNetV4's over positions, and the compact family's over channels."""
+"""Attention blocks: MobileNetV4's attention over positions, and the compact family's attention over channels."""
 
 import functools
 from typing import Any
@@ -9,7 +9,7 @@ from mobilenet_common import ops
 from mobilenet_common.errors import ArgumentError, flag, integer, number, odd_kernel, one_of, pair
 from mobilenet_common.layers.block import Block
 from mobilenet_common.layers.convolution import ConvNormActivation
-from mobilenet_common.layers.costs import Cost, along, elements
+from mobilenet_common.layers.costs import Cost, elements, path_costs
 from mobilenet_common.layers.direct_call import DirectCallLayer
 from mobilenet_common.layers.initialization import glorot, torch_default
 from mobilenet_common.layers.normalization import NormActivation
@@ -22,24 +22,26 @@ class MobileAttention(Block):
     """Attention over the positions of a feature map, with a shortcut (Qin et al., 2024, section 4).
 
     normalization → 1×1 query, key and value projections → scaled dot-product attention → 1×1 output projection →
-    layer scale → shortcut. All projections are linear and without bias. Any height and width work, known or not.
+    layer scale → shortcut. All projections are linear and have no bias. The height and width can have any size, and
+    can be unknown when the model is built.
 
-    Input: `(batch, height, width, in)` or channels first. Output: `filters` channels at the same height and width.
+    Input: `(batch, height, width, channels)`, or channels first. Output: the same shape with `filters` channels.
 
     Args:
-        filters: Output channels.
-        heads: Heads of the query.
-        key_size: Channels of a head's query and key.
-        value_size: Channels of a head's value; None for `key_size`.
-        multi_query: Whether all heads share one key and one value (Mobile MQA, the published form); False gives every
-            head its own (multi-head attention).
-        kv_kernel_size: Kernel of a normalized depthwise convolution on the input of key and value each; None for none.
-        kv_strides: Stride of that convolution, which makes the map that is attended to smaller; 1 or 2.
-        query_strides: An integer or `(rows, columns)`: the query is made from means over patches of this size, and
-            the attention's result is enlarged again by bilinear interpolation.
-        attention_dropout: Rate of dropout on the attention weights.
-        projection_dropout: Rate of dropout on the output projection.
-        **kwargs: See `Block`; `strides` is always 1, and `dilation_rate` is that of the key and value convolution.
+        filters: Number of output channels.
+        heads: Number of heads of the query.
+        key_size: Number of channels of each head's query and key.
+        value_size: Number of channels of each head's value. None: `key_size`.
+        multi_query: Whether all heads share one key and one value (Mobile MQA, the published form). With False, every
+            head has its own key and value (multi-head attention).
+        kv_kernel_size: Kernel size of two normalized depthwise convolutions, one before the key projection and one
+            before the value projection; odd. 0 or None: no convolutions.
+        kv_strides: Stride of these convolutions, 1 or 2. With 2, the keys and values come from a smaller map.
+        query_strides: Size of the patches that the query is averaged over, an integer or `(rows, columns)`. The
+            attention's output is enlarged to the input's height and width by bilinear interpolation.
+        attention_dropout: Dropout rate for the attention weights, in [0, 1).
+        projection_dropout: Dropout rate for the output of the output projection, in [0, 1).
+        **kwargs: Arguments of `Block`. `strides` must be 1. `dilation_rate` applies to the key and value convolutions.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class MobileAttention(Block):
         super().__init__(filters, **kwargs)
         if self.strides != 1:
             raise ArgumentError(
-                f"strides={self.strides} is not allowed: attention keeps its map's size, so it must be 1."
+                f"strides={self.strides} is not allowed: attention keeps the size of its input, so strides must be 1."
             )
         self.heads = integer("heads", heads, 1)
         self.key_size = integer("key_size", key_size, 1)
@@ -70,7 +72,7 @@ class MobileAttention(Block):
         self.kv_strides = one_of("kv_strides", kv_strides, (1, 2))
         if self.kv_strides > 1 and self.kv_kernel_size is None:
             raise ArgumentError(
-                f"kv_strides={kv_strides} needs kv_kernel_size, the kernel of the striding convolution."
+                f"kv_strides={kv_strides} needs kv_kernel_size, the kernel size of the strided convolutions."
             )
         self.query_strides = pair("query_strides", query_strides, 1)
         self.attention_dropout = number("attention_dropout", attention_dropout, 0, 1, high_open=True)
@@ -94,7 +96,8 @@ class MobileAttention(Block):
     def _norm(self, name):
         options = self._options()
         del options["padding"], options["antialias"], options["use_bias"]
-        if self.normalization is None and self.use_bias:  # fused: no convolution before it could take the batch norm
+        # In a fused model, no convolution precedes this batch norm to absorb it: its scale and offset remain.
+        if self.normalization is None and self.use_bias:
             options["normalization"] = "affine"
         return NormActivation(name=name, **options)
 
@@ -106,7 +109,7 @@ class MobileAttention(Block):
     def _down(self, name):
         if self.kv_kernel_size is None:
             return None
-        # Its stride isn't the block's: anti-aliasing is for what leaves the block smaller.
+        # Anti-aliasing is only for strides that make the block's output smaller, which this stride doesn't.
         return self._convolution(
             name,
             None,
@@ -146,7 +149,7 @@ class MobileAttention(Block):
         if self.layer_scale is not None:
             self.layer_scale.build(self.compute_output_shape(input_shape))
         self.adds_shortcut = self.shortcut and self._keeps_shape(input_shape, self.compute_output_shape(input_shape))
-        self._pass_on_trainable()
+        self._propagate_trainable()
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         y = self.norm.call(x, training)
@@ -199,7 +202,7 @@ class MobileAttention(Block):
         return join_shape(batch, height, width, self.filters, self.data_format)
 
     def costs(self, input_shape: Shape) -> list[Cost]:
-        """Return the costs as `Block.costs`; the attention product counts no MACs, as is usual in published tables."""
+        """Return the same as `Block.costs`; as in published tables, the attention products count no MACs."""
         batch, height, width, channels = split_shape(input_shape, self.data_format)
         size = elements(input_shape)
         shortcut = size if self.adds_shortcut else 0
@@ -207,21 +210,21 @@ class MobileAttention(Block):
         if self._pools_query:
             rows, columns = (-(-n // s) for n, s in zip((height, width), self.query_strides, strict=True))
             query_shape = join_shape(batch, rows, columns, channels, self.data_format)
-        key, key_shape = along(self._key_path(), input_shape)
-        value, value_shape = along(self._value_path(), input_shape)
-        query, _ = along([self.query], query_shape)
+        key, key_shape = path_costs(self._key_path(), input_shape)
+        value, value_shape = path_costs(self._value_path(), input_shape)
+        query, _ = path_costs([self.query], query_shape)
         queries = self.heads * elements(query_shape) // channels
         keys, values = elements(key_shape), elements(value_shape)
         positions = keys // self.key_filters
         steps = self.norm.costs(input_shape)
-        steps += [cost.holding(shortcut) for cost in key]
-        steps += [cost.holding(shortcut + keys) for cost in value]
-        steps += [cost.holding(shortcut + keys + values) for cost in query]
+        steps += [cost.with_held(shortcut) for cost in key]
+        steps += [cost.with_held(shortcut + keys) for cost in value]
+        steps += [cost.with_held(shortcut + keys + values) for cost in query]
         attended = queries * self.value_size
         product = queries * (self.key_size + positions) + keys + values + attended
         steps.append(Cost(0, shortcut + product))
-        output, _ = along([self.output_projection], self._attended_shape(input_shape))
-        steps += [cost.holding(shortcut) for cost in output]
+        output, _ = path_costs([self.output_projection], self._attended_shape(input_shape))
+        steps += [cost.with_held(shortcut) for cost in output]
         if shortcut:
             steps.append(Cost(0, 3 * size))
         return steps
@@ -245,21 +248,22 @@ class MobileAttention(Block):
 
 @keras.saving.register_keras_serializable(package="mobilenet")
 class ChannelAttention(DirectCallLayer):
-    """Attention of every head between its channels, as the compact family has it; no projection, no shortcut.
+    """Attention between the channels of each head, as in the compact family; without output projection or shortcut.
 
-    1×1 convolutions with bias make query, key and value of the input. With strides 2, full 3×3 convolutions with bias
-    then halve the three results: one the query, a second one both the key and the value. Input: `(batch, height,
-    width, channels)` or channels first. Output: the same channels at `ceil(height / strides)`,
-    `ceil(width / strides)`.
+    1×1 convolutions with bias compute query, key and value from the input. With `downsample`, full 3×3 convolutions
+    with bias and stride `strides` follow: one for the query, and one that key and value share.
+
+    Input: `(batch, height, width, channels)`, or channels first. Output: `(batch, ceil(height / strides),
+    ceil(width / strides), channels)`, or channels first.
 
     Args:
-        heads: A divisor of the channels.
-        strides: 1, or 2 for the downsampling form.
-        downsample: Whether the 3×3 convolutions are there; None for `strides == 2`. An output stride turns the stride
-            off and leaves the convolutions, dilated.
-        dilation_rate: Of the 3×3 convolutions.
-        padding: Of the 3×3 convolutions, `"same"` or `"symmetric"`.
-        data_format: As everywhere here.
+        heads: Number of heads; must divide the number of channels.
+        strides: 1, or 2 to halve the height and width.
+        downsample: Whether to apply the 3×3 convolutions. None: only if `strides` is 2. A model with a smaller
+            `output_stride` keeps these convolutions, but with stride 1 and dilated.
+        dilation_rate: Distance between the taps of the 3×3 convolutions, in pixels.
+        padding: Padding of the 3×3 convolutions, `"same"` or `"symmetric"`.
+        data_format: `"channels_last"`, `"channels_first"`, or None for `keras.config.image_data_format()`.
     """
 
     def __init__(
@@ -285,7 +289,7 @@ class ChannelAttention(DirectCallLayer):
         channels: Any = input_shape[channel_axis(self.data_format)]
         if channels % self.heads:
             raise ArgumentError(
-                f"heads={self.heads} must divide the channels, {channels}: choose a divisor of {channels}."
+                f"heads={self.heads} is not allowed: it must divide the number of input channels, {channels}."
             )
         self.query_down = self.kv_down = None
         if self.downsample:
@@ -296,7 +300,7 @@ class ChannelAttention(DirectCallLayer):
         for layer in (self.query_down, self.kv_down, self.query, self.key, self.value):
             if layer is not None:
                 layer.build(input_shape)
-        self._pass_on_trainable()
+        self._propagate_trainable()
 
     def _convolution(self, name, filters, kernel_size, **options):
         return ConvNormActivation(
@@ -313,18 +317,18 @@ class ChannelAttention(DirectCallLayer):
         )
 
     def _paths(self):
-        """Return the layers that make the query, the key and the value, in the order in which they run."""
+        """Return three lists of layers, which compute query, key and value, in the order in which they run."""
         paths = ((self.query, self.query_down), (self.key, self.kv_down), (self.value, self.kv_down))
         return [[layer for layer in path if layer is not None] for path in paths]
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
-        made = []
+        projections = []
         for path in self._paths():
             y = x
             for layer in path:
                 y = layer.call(y)
-            made.append(y)
-        return ops.channel_attention(*made, heads=self.heads, data_format=self.data_format)
+            projections.append(y)
+        return ops.channel_attention(*projections, heads=self.heads, data_format=self.data_format)
 
     def compute_output_shape(self, input_shape: Shape) -> Any:
         batch, height, width, channels = split_shape(input_shape, self.data_format)
@@ -332,14 +336,15 @@ class ChannelAttention(DirectCallLayer):
         return join_shape(batch, height, width, channels, self.data_format)
 
     def costs(self, input_shape: Shape) -> list[Cost]:
-        """Return the costs as `Block.costs`; the attention product counts no MACs, as is usual in published tables."""
+        """Return the same as `Block.costs`; as in published tables, the attention products count no MACs."""
         shape = self.compute_output_shape(input_shape)
         size, channels = elements(shape), shape[channel_axis(self.data_format)]
         steps, held = [], 0
-        query, key, value = (along(path, input_shape)[0] for path in self._paths())
-        for costs, still_read in ((query, elements(input_shape)), (key, elements(input_shape)), (value, 0)):
-            # The first step reads the input itself; during the second, key and value still need it.
-            steps += [cost.holding(held + still_read * (i > 0)) for i, cost in enumerate(costs)]
+        query, key, value = (path_costs(path, input_shape)[0] for path in self._paths())
+        for costs, input_size in ((query, elements(input_shape)), (key, elements(input_shape)), (value, 0)):
+            # The first step of a path counts the input, which it reads. During the second step, the input stays in
+            # memory for the paths that follow.
+            steps += [cost.with_held(held + input_size * (i > 0)) for i, cost in enumerate(costs)]
             held += size
         return [*steps, Cost(0, 4 * size + channels * channels // self.heads)]
 

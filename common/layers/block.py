@@ -1,4 +1,4 @@
-"""What the residual blocks share: options that reach every convolution, and a path with a shortcut round it."""
+"""Base class of the residual blocks: options for all their convolutions, and a path of layers with a shortcut."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import keras
 
 from mobilenet_common.errors import flag, integer, number, one_of
 from mobilenet_common.layers.convolution import ConvNormActivation
-from mobilenet_common.layers.costs import Cost, along, beside, elements
+from mobilenet_common.layers.costs import Cost, elements, path_costs, with_held_elements
 from mobilenet_common.layers.direct_call import DirectCallLayer
 from mobilenet_common.layers.normalization import NormActivation
 from mobilenet_common.layers.regularization import DropPath, LayerScale
@@ -16,26 +16,28 @@ from mobilenet_common.types import Activation, Shape, Tensor
 
 
 class Block(DirectCallLayer):
-    """Base of the residual blocks: runs the layers of `_steps()` in turn, then adds the input where it may.
+    """Base class of the residual blocks: runs the layers of `_steps()` in order and adds the input if shapes allow.
 
-    The layers inside a block run by their `call`: what `__call__` does round it (types, scopes, names) the block's own
-    has done, and it takes as long as a small convolution.
+    A block runs its inner layers through `call` instead of `__call__`. The block's own `__call__` has already handled
+    dtypes, scopes and names, and each further `__call__` would take as long as a small convolution.
 
-    The shortcut is there if `shortcut` is True, the path doesn't stride and has as many channels out as in.
+    The input is added to the output if `shortcut` is True, the stride is 1, and the path has as many output channels
+    as input channels.
 
     Args:
-        filters: Channels that come out.
-        strides: Of the block as a whole, 1 or 2.
-        dilation_rate: Distance between the taps of its spatial convolutions, in pixels.
-        activation: Of the path's inner convolutions.
-        padding, normalization, norm_epsilon, norm_momentum, antialias: Of every convolution; see
+        filters: Number of output channels.
+        strides: Stride of the whole block, 1 or 2.
+        dilation_rate: Distance between the taps of the spatial convolutions, in pixels.
+        activation: Activation of the inner convolutions of the path; anything that `keras.activations.get` takes.
+        padding, normalization, norm_epsilon, norm_momentum, antialias: Options of every convolution; see
             `ConvNormActivation`.
-        use_bias: Whether the convolutions that would be normalized have a bias, as those of a fused model do.
-        shortcut: Whether the input may be added to the output.
-        layer_scale: First value of the learned factors on the path's output (`LayerScale`), or None for none.
-        drop_path_rate: Fraction of images whose path is dropped in training (`DropPath`).
-        data_format: `"channels_last"`, `"channels_first"`, or None for Keras's setting.
-        norm_trainable: Whether the normalizations inside learn; see `NormActivation`.
+        use_bias: Whether the convolutions have a bias. It is True in fused models, whose convolutions have absorbed
+            their batch norm.
+        shortcut: Whether to add the input to the output if the shapes allow it.
+        layer_scale: Initial value of the learned factors on the path's output; see `LayerScale`. None: no layer scale.
+        drop_path_rate: Fraction of the images whose path is dropped in training, in [0, 1); see `DropPath`.
+        data_format: `"channels_last"`, `"channels_first"`, or None for `keras.config.image_data_format()`.
+        norm_trainable: Whether to train the normalizations inside the block; see `NormActivation`.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class Block(DirectCallLayer):
 
     @property
     def norm_trainable(self) -> bool:
-        """Whether the normalizations inside learn while the block does; settable, as that of `NormActivation`."""
+        """Whether training the block trains the normalizations inside it; can be set, as in `NormActivation`."""
         return self._norm_trainable
 
     @norm_trainable.setter
@@ -104,7 +106,7 @@ class Block(DirectCallLayer):
         return [layer for layer in self._steps() if isinstance(layer, ConvNormActivation)][-1]
 
     def _convolution(self, name, filters, kernel_size=1, strides=1, **overrides):
-        """Return a `ConvNormActivation` with this block's options; `filters=None` for a depthwise one."""
+        """Return a `ConvNormActivation` with this block's options; `filters=None` makes it depthwise."""
         options = self._options() | {"activation": self.activation} | overrides
         return ConvNormActivation(filters, kernel_size, strides, name=name, **options)
 
@@ -127,7 +129,7 @@ class Block(DirectCallLayer):
             layer.build(shape)
             shape = layer.compute_output_shape(shape)
         self.adds_shortcut = self.shortcut and self._keeps_shape(input_shape, shape)
-        self._pass_on_trainable()
+        self._propagate_trainable()
 
     def _keeps_shape(self, input_shape, output_shape):
         axis = channel_axis(self.data_format)
@@ -149,12 +151,12 @@ class Block(DirectCallLayer):
         return input_shape
 
     def costs(self, input_shape: Shape) -> list[Cost]:
-        """Return `Cost`s of the block's steps, in order, for a batched `input_shape` with known height and width."""
-        costs, shape = along(self._steps(), input_shape)
+        """Return the `Cost` of each step of the block, for a batched `input_shape` with known height and width."""
+        costs, shape = path_costs(self._steps(), input_shape)
         if not self.adds_shortcut:
             return costs
         size = elements(input_shape)
-        return beside(costs, size) + [Cost(0, 2 * size + elements(shape))]
+        return with_held_elements(costs, size) + [Cost(0, 2 * size + elements(shape))]
 
     def get_config(self) -> dict[str, Any]:
         return {

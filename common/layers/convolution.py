@@ -1,4 +1,4 @@
-"""The unit under every block: convolution, normalization and activation as one layer."""
+"""Convolution, normalization and activation in one layer, from which all blocks are built."""
 
 from typing import Any
 
@@ -11,37 +11,38 @@ from mobilenet_common.facts import Facts
 from mobilenet_common.layers.costs import Cost, elements
 from mobilenet_common.layers.initialization import effective_initializer, he_fan_out
 from mobilenet_common.layers.normalization import NormActivation
-from mobilenet_common.layers.records import record, warn_of_difference
+from mobilenet_common.layers.records import check_conventions, save_conventions
 from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
 from mobilenet_common.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="mobilenet")
 class ConvNormActivation(NormActivation):
-    """2-D convolution, normalization and activation in one layer, so that a backend can run the three as one.
+    """2-D convolution, normalization and activation in one layer, so that a backend can run them as one step.
 
-    Input: `(batch, height, width, in)` or `(batch, in, height, width)`.
-    Output: `(batch, ceil(height / strides), ceil(width / strides), filters)` or its channels-first counterpart;
-    with `antialias="average"` the division rounds down.
+    Input: `(batch, height, width, in)`, or `(batch, in, height, width)`.
+    Output: `(batch, ceil(height / strides), ceil(width / strides), filters)`, or channels first.
+    With `antialias="average"`, the division rounds down.
 
     Args:
-        filters: Output channels; None makes the convolution depthwise, one kernel a channel.
-        kernel_size: Rows and columns of the kernel, odd.
-        strides: 1 or 2.
+        filters: Number of output channels. None makes the convolution depthwise, with one kernel per channel.
+        kernel_size: Number of rows and columns of the kernel, odd.
+        strides: Stride of the convolution, 1 or 2.
         dilation_rate: Distance between the kernel's taps, in pixels.
-        padding: `"same"` as TensorFlow pads, `"symmetric"` as PyTorch models do (see `ops.convolution`).
-        use_bias: Whether a bias is added before the normalization.
-        antialias: With strides 2, convolve at stride 1, normalize, activate, and then halve: `"average"` by an
-            unpadded 2×2 mean, `"blur"` by a 3×3 binomial filter (Zhang, 2019). None: the convolution strides.
-        kernel_initializer: None for `he_fan_out()`.
-        image_facts: For a model's stem: how the images were prepared that its weights were trained on, as
-            `Facts.as_config` gives it; None where nothing is known.
-        normalization, norm_epsilon, norm_momentum, activation, data_format: As `NormActivation`.
-        norm_trainable: As `NormActivation`: False freezes the normalization alone, and the kernel still learns. On a
-            whole model `mobilenet_zoo.freeze_batch_norm` sets it.
+        padding: `"same"` for TensorFlow's padding, `"symmetric"` for PyTorch's; see `ops.convolution`.
+        use_bias: Whether to add a bias before the normalization.
+        antialias: Anti-aliasing if `strides` is 2: the convolution has stride 1, and after the activation, the map is
+            halved by an unpadded 2×2 mean (`"average"`) or a 3×3 binomial filter (`"blur"`; Zhang, 2019). None: the
+            convolution itself has the stride.
+        kernel_initializer: Initializer of the kernel. None: He's normal initializer by fan-out.
+        image_facts: For the stem of a model: how the images that its weights were trained on were prepared, as a
+            dict from `Facts.as_config`. None: unknown.
+        normalization, norm_epsilon, norm_momentum, activation, data_format: See `NormActivation`.
+        norm_trainable: See `NormActivation`. False freezes only the normalization; the kernel is still trained.
+            `mobilenet_zoo.freeze_batch_norm` sets it for a whole model.
 
-    Variables: `kernel` `(rows, columns, in, filters)`, depthwise `(rows, columns, in, 1)`; `bias`; `gamma`, `beta`,
-    `moving_mean`, `moving_variance` `(filters,)`.
+    Variables: `kernel` of shape `(rows, columns, in, filters)`, or `(rows, columns, in, 1)` if depthwise. `bias`,
+    `gamma`, `beta`, `moving_mean` and `moving_variance` of shape `(filters,)`, or `(in,)` if depthwise.
     """
 
     def __init__(
@@ -87,8 +88,10 @@ class ConvNormActivation(NormActivation):
         self._build_normalization(self.filters or channels)
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
-        if self._is_pointwise_batch_norm and self._norm_learns(training):
-            return self._moved(*ops.pointwise_batch_norm_training(x, self.kernel, *self._batch_norm_options()))
+        if self._is_pointwise_batch_norm and self._uses_batch_statistics(training):
+            return self._update_moving_statistics(
+                *ops.pointwise_batch_norm_training(x, self.kernel, *self._batch_norm_options())
+            )
         convolve = ops.depthwise_convolution if self.filters is None else ops.convolution
         x = convolve(
             x,
@@ -99,7 +102,7 @@ class ConvNormActivation(NormActivation):
             padding=self.padding,
             data_format=self.data_format,
         )
-        x = self._finish(x, training, overwrite=True)
+        x = self._normalize_and_activate(x, training, overwrite=True)
         if self.halves:
             if self.antialias == "average":
                 return ops.average_pool(x, (2, 2), self.data_format)
@@ -109,12 +112,12 @@ class ConvNormActivation(NormActivation):
     def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)
         if self.name == "stem":
-            record(self, store)
+            save_conventions(self, store)
 
     def load_own_variables(self, store: Any) -> None:
         super().load_own_variables(store)
         if self.name == "stem":
-            warn_of_difference(self, store)
+            check_conventions(self, store)
 
     def compute_output_shape(self, input_shape: Shape) -> Any:
         batch, height, width, channels = split_shape(input_shape, self.data_format)

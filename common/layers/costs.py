@@ -1,4 +1,4 @@
-"""What a layer costs to run: multiply-accumulates, and the tensors that are alive while it runs."""
+"""Costs of running a layer: multiply-accumulates, and the activations in memory while it runs."""
 
 import dataclasses
 import math
@@ -6,28 +6,29 @@ import math
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """One step of a layer.
+    """Cost of one step of a layer, for one image.
 
     Attributes:
-        macs: Multiply-accumulates of its convolutions and dense products, for one image.
-        elements: Numbers held in activations while it runs: what it reads, what it writes, and what others still need.
+        macs: Number of multiply-accumulates of convolutions and dense products.
+        elements: Number of activation elements in memory during the step: its inputs, its outputs, and tensors that
+            later steps need.
     """
 
     macs: int
     elements: int
 
-    def holding(self, elements):
-        """Return the same step while `elements` more numbers are kept for a later one."""
+    def with_held(self, elements):
+        """Return the cost of the same step with `elements` more elements in memory, for a later step."""
         return dataclasses.replace(self, elements=self.elements + elements)
 
 
 def elements(shape):
-    """Return numbers in one image's tensor of a batched `shape`."""
+    """Return the number of elements per image of a tensor with the batched `shape`."""
     return math.prod(shape[1:])
 
 
-def along(path, shape):
-    """Return the costs of running the layers of `path` one after the other, and the shape that comes out."""
+def path_costs(path, shape):
+    """Return the costs of running the layers of `path` one after the other, and the output shape."""
     costs = []
     for layer in path:
         costs += layer.costs(shape)
@@ -35,6 +36,6 @@ def along(path, shape):
     return costs, shape
 
 
-def beside(costs, kept):
-    """Return `costs` while `kept` elements stay alive for a later step; the first step reads them itself."""
-    return costs[:1] + [cost.holding(kept) for cost in costs[1:]]
+def with_held_elements(costs, held):
+    """Return `costs` with `held` elements in memory for a later step; the first step reads and counts them itself."""
+    return costs[:1] + [cost.with_held(held) for cost in costs[1:]]

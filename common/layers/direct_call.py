@@ -1,4 +1,4 @@
-"""Calling a layer without Keras's checks around it, where they have nothing to do."""
+"""Base class of layers that skip Keras's `__call__` when it would have no effect."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ from mobilenet_common.internals.keras_internals import HAS_DIRECT_CALLS, is_dire
 
 
 class DirectCallLayer(keras.layers.Layer):
-    """A layer with `call(x, training)` on one tensor, which PyTorch calls thousands of times a second.
+    """Layer with `call(x, training)` on one tensor, which PyTorch can call thousands of times per second.
 
-    Keras's `__call__` converts and checks arguments, opens scopes and looks for masks: about 0.1 ms, as long as a
-    small convolution takes. An eager tensor of the layer's own type, in a layer that is built and computes in the type
-    of its variables, needs none of that.
+    Keras's `__call__` converts and checks arguments, opens scopes and looks for masks. This takes about 0.1 ms, as long
+    as a small convolution. Under PyTorch, this class skips it if the layer is built, has one dtype for computation and
+    variables, and is called on an eager tensor of that dtype.
     """
 
-    def _pass_on_trainable(self):
-        """Freeze what `build` made inside a layer that was frozen before, such as one that is loaded from a file.
+    def _propagate_trainable(self):
+        """Freeze the sublayers that `build` created if the layer is frozen, such as one loaded from a file.
 
-        Keras sets `trainable` on the parts of a layer when it is set on the layer, and not when they are made later.
+        Setting `trainable` on a layer sets it on the existing sublayers, but not on those that are created later.
         """
         if not self.trainable:
             self.trainable = False
@@ -26,14 +26,14 @@ class DirectCallLayer(keras.layers.Layer):
     if keras.backend.backend() == "torch" and HAS_DIRECT_CALLS:
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
-            if not self._is_plain(args, kwargs):
+            if not self._can_call_directly(args, kwargs):
                 return super().__call__(*args, **kwargs)
             training = kwargs.get("training")
             if training is None:
                 training = surrounding_training()
             return self.call(args[0], training)
 
-        def _is_plain(self, args, kwargs):
+        def _can_call_directly(self, args, kwargs):
             if not self.built or len(args) != 1 or (kwargs and kwargs.keys() != {"training"}):
                 return False
             x = args[0]

@@ -1,4 +1,4 @@
-"""The blocks of MobileNet V1, V2 and V3, and the fused bottleneck that opens V4."""
+"""Blocks of MobileNet V1, V2 and V3, and the fused bottleneck of V4's first stage."""
 
 from typing import Any
 
@@ -12,16 +12,18 @@ from mobilenet_common.types import Activation
 
 @keras.saving.register_keras_serializable(package="mobilenet")
 class DepthwiseSeparable(Block):
-    """Depthwise convolution, then a pointwise one, both normalized and activated (Howard et al., 2017, section 3.1).
+    """Depthwise and pointwise convolution, both normalized and activated (Howard et al., 2017, section 3.1).
 
-    Input: `(batch, height, width, in)` or channels first. Output: `(batch, ceil(height / strides),
-    ceil(width / strides), filters)` or channels first. V1 has no shortcut round it, so here it is off by default.
+    V1 has no shortcuts, so `shortcut` is False by default.
+
+    Input: `(batch, height, width, channels)`, or channels first. Output: `(batch, ceil(height / strides),
+    ceil(width / strides), filters)`, or channels first.
 
     Args:
-        filters: Output channels.
-        kernel_size: Of the depthwise convolution, odd.
-        strides: Of the depthwise convolution, 1 or 2.
-        **kwargs: See `Block`.
+        filters: Number of output channels.
+        kernel_size: Kernel size of the depthwise convolution, odd.
+        strides: Stride of the depthwise convolution, 1 or 2.
+        **kwargs: Arguments of `Block`.
     """
 
     def __init__(self, filters: int, kernel_size: int = 3, strides: int = 1, *, shortcut: bool = False, **kwargs: Any):
@@ -42,20 +44,22 @@ class DepthwiseSeparable(Block):
 
 @keras.saving.register_keras_serializable(package="mobilenet")
 class InvertedResidual(Block):
-    """Pointwise expansion, depthwise convolution, linear pointwise projection (Sandler et al., 2018, section 3.3).
+    """Pointwise expansion, depthwise convolution and linear projection (Sandler et al., 2018, section 3.3).
 
     MobileNetV3 adds squeeze-and-excitation after the depthwise convolution (Howard et al., 2019, section 5.3).
-    Input: `(batch, height, width, in)` or channels first. Output: `(batch, ceil(height / strides),
-    ceil(width / strides), filters)` or channels first.
+
+    Input: `(batch, height, width, channels)`, or channels first. Output: `(batch, ceil(height / strides),
+    ceil(width / strides), filters)`, or channels first.
 
     Args:
-        filters: Output channels.
-        expanded_filters: Channels of the depthwise convolution; None for the input's own, without an expansion.
-        kernel_size: Of the depthwise convolution, odd.
-        strides: Of the depthwise convolution, 1 or 2.
-        squeeze_filters: Channels inside squeeze-and-excitation; None for none.
-        squeeze_activation, squeeze_gate: See `SqueezeExcite`.
-        **kwargs: See `Block`.
+        filters: Number of output channels.
+        expanded_filters: Number of channels after the expansion. None: no expansion, so the depthwise convolution has
+            as many channels as the input.
+        kernel_size: Kernel size of the depthwise convolution, odd.
+        strides: Stride of the depthwise convolution, 1 or 2.
+        squeeze_filters: Number of channels inside squeeze-and-excitation. None: no squeeze-and-excitation.
+        squeeze_activation, squeeze_gate: Arguments `activation` and `gate` of `SqueezeExcite`.
+        **kwargs: Arguments of `Block`.
     """
 
     def __init__(
@@ -108,19 +112,21 @@ class InvertedResidual(Block):
 
 @keras.saving.register_keras_serializable(package="mobilenet")
 class FusedInvertedBottleneck(Block):
-    """One dense convolution in place of expansion and depthwise, then a linear projection (FusedIB).
+    """Full convolution in place of expansion and depthwise convolution, then a linear projection (FusedIB).
 
-    From EfficientNet-EdgeTPU; the first stage of MobileNetV4 (Qin et al., 2024, section 3 and appendix D).
-    Input: `(batch, height, width, in)` or channels first. Output: `(batch, ceil(height / strides),
-    ceil(width / strides), filters)` or channels first.
+    The block comes from EfficientNet-EdgeTPU. Most variants of MobileNetV4 use it in their first stage (Qin et al.,
+    2024, section 3 and appendix D).
+
+    Input: `(batch, height, width, channels)`, or channels first. Output: `(batch, ceil(height / strides),
+    ceil(width / strides), filters)`, or channels first.
 
     Args:
-        filters: Output channels.
-        expanded_filters: Channels between the two convolutions.
-        kernel_size: Of the first convolution, odd.
-        strides: Of the first convolution, 1 or 2.
-        linear: Whether the projection has no activation, as published; the compact family activates it.
-        **kwargs: See `Block`.
+        filters: Number of output channels.
+        expanded_filters: Number of channels between the two convolutions.
+        kernel_size: Kernel size of the first convolution, odd.
+        strides: Stride of the first convolution, 1 or 2.
+        linear: Whether the projection has no activation, as in the paper. The compact family uses False.
+        **kwargs: Arguments of `Block`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Normalization and activation as one layer, and the base of every convolution here."""
+"""Normalization and activation in one layer, the base class of the convolutions."""
 
 from typing import Any
 
@@ -19,26 +19,26 @@ _HALF = ("float16", "bfloat16")
 
 @keras.saving.register_keras_serializable(package="mobilenet")
 class NormActivation(DirectCallLayer):
-    """Normalizes its input per channel and applies an activation.
+    """Normalizes its input and applies an activation.
+
+    Batch norm uses its moving statistics in inference, and also in training while `trainable` or `norm_trainable` is
+    False; `keras.layers.BatchNormalization` does the same while `trainable` is False. As in Keras, the moving variance
+    averages the biased variances of the batches. All normalizations compute in float32 or float64, whatever the layer's
+    dtype. With the dtypes `"float16"` and `"bfloat16"`, the variables are stored in that type.
 
     Input and output: `(batch, height, width, channels)`, or `(batch, channels, height, width)`.
 
     Args:
-        normalization: `"batch"` (Ioffe & Szegedy, 2015), `"group"` (Wu & He, 2018; 8 channels a group, or the largest
-            divisor of the channels below that), `"layer"` (over the channels of each position), `"affine"` (only the
-            factor and the offset: what a fused model keeps of a batch norm that follows no convolution) or None.
-        norm_epsilon: Added to the variance.
-        norm_momentum: Fraction of the old moving statistics that a training step of batch norm keeps.
-        activation: Anything that `keras.activations.get` takes; None for none.
+        normalization: `"batch"` (Ioffe & Szegedy, 2015), `"group"` (Wu & He, 2018; 8 channels per group, or the largest
+            smaller number that divides the channels), `"layer"` (over the channels of each position), `"affine"` (only
+            scale and offset, which a fused model keeps of a batch norm that follows no convolution), or None.
+        norm_epsilon: Number added to the variance, in (0, 1].
+        norm_momentum: Fraction of the moving statistics that batch norm keeps in a training step, in [0, 1).
+        activation: Anything that `keras.activations.get` takes; None for no activation.
         data_format: `"channels_last"`, `"channels_first"`, or None for `keras.config.image_data_format()`.
-        norm_trainable: Whether the normalization learns. False keeps `gamma`, `beta` and the moving statistics as they
-            are, in training too, whatever `trainable` is set to. `mobilenet_zoo.freeze_batch_norm` sets it on a whole
-            model: the loop over `keras.layers.BatchNormalization` that freezes other models finds none here.
-
-    Batch norm uses its moving statistics in inference, and also in training while `trainable` or `norm_trainable` is
-    False, as Keras's own layer does while `trainable` is False. Its moving variance is the biased one, again as
-    Keras's. All normalizations compute in float32 at least, whatever the layer's dtype; under `"float16"` and
-    `"bfloat16"` the variables are stored in that type.
+        norm_trainable: Whether the normalization is trained. False keeps `gamma`, `beta` and the moving statistics
+            unchanged, even in training and with `trainable=True`. `mobilenet_zoo.freeze_batch_norm` sets it for a whole
+            model. Code that freezes all `keras.layers.BatchNormalization` layers has no effect, as there are none.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class NormActivation(DirectCallLayer):
 
     @property
     def norm_trainable(self) -> bool:
-        """Whether the normalization learns while the layer does; settable, `compile` the model again afterwards."""
+        """Whether training the layer trains its normalization. After setting it, `compile` the model again."""
         return self._norm_trainable
 
     @norm_trainable.setter
@@ -72,7 +72,7 @@ class NormActivation(DirectCallLayer):
 
     @property
     def trainable(self) -> bool:
-        """Whether the layer learns, as every Keras layer has it; the normalization needs `norm_trainable` too."""
+        """Whether the layer is trained, as in every Keras layer; its normalization also needs `norm_trainable`."""
         return super().trainable
 
     @trainable.setter
@@ -85,15 +85,15 @@ class NormActivation(DirectCallLayer):
             if hasattr(self, name):
                 getattr(self, name).trainable = self.trainable and self._norm_trainable
 
-    def _norm_learns(self, training):
-        """Return whether a step of training moves the normalization, so that it takes the batch's own statistics."""
+    def _uses_batch_statistics(self, training):
+        """Return whether to normalize by the statistics of the batch and to update the moving statistics."""
         return training and self.trainable and self._norm_trainable
 
     def build(self, input_shape: Shape) -> None:
         self._build_normalization(input_shape[channel_axis(self.data_format)])
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
-        return self._finish(x, training)
+        return self._normalize_and_activate(x, training)
 
     def compute_output_shape(self, input_shape: Shape) -> Any:
         return tuple(input_shape)
@@ -116,7 +116,7 @@ class NormActivation(DirectCallLayer):
         self._has_half_variables = self.variable_dtype in _HALF
         if self.normalization is None:
             return
-        # The statistics decide the result more than any rounding may: never cast down under mixed precision.
+        # Rounding the statistics would change the outputs too much, so mixed precision never casts these variables.
         variable = {"shape": (channels,), "autocast": False}
         self.gamma = self.add_weight(name="gamma", initializer="ones", **variable)
         self.beta = self.add_weight(name="beta", initializer="zeros", **variable)
@@ -125,15 +125,15 @@ class NormActivation(DirectCallLayer):
             self.moving_variance = self.add_weight(
                 name="moving_variance", initializer="ones", trainable=False, **variable
             )
-        if not self._norm_trainable:  # after they are made, so that a frozen layer's weights keep their order
+        if not self._norm_trainable:  # Freezing after the creation keeps the order of the layer's weights.
             self._set_norm_variables()
 
-    def _finish(self, x, training, overwrite=False):
-        """Return `x` normalized and activated, in place where `overwrite` allows."""
+    def _normalize_and_activate(self, x, training, overwrite=False):
+        """Return `x` normalized and activated, in place if `overwrite` allows it."""
         if self.normalization == "batch":
             return self._batch_norm(x, training, overwrite)
         if self.normalization is not None:
-            gamma, beta = self._full(self.gamma), self._full(self.beta)
+            gamma, beta = self._in_full_precision(self.gamma), self._in_full_precision(self.beta)
             if self.normalization == "group":
                 size = channels_per_group(gamma.shape[0])
                 x = ops.group_norm(x, gamma, beta, size, self.norm_epsilon, self.data_format)
@@ -144,28 +144,28 @@ class NormActivation(DirectCallLayer):
         return ops.activate(x, self.activation, self.data_format, overwrite=overwrite)
 
     def _batch_norm(self, x, training, overwrite):
-        if self._norm_learns(training):
-            return self._moved(*ops.batch_norm_training(x, *self._batch_norm_options()))
-        statistics = self._full(self.moving_mean), self._full(self.moving_variance)
+        if self._uses_batch_statistics(training):
+            return self._update_moving_statistics(*ops.batch_norm_training(x, *self._batch_norm_options()))
+        statistics = self._in_full_precision(self.moving_mean), self._in_full_precision(self.moving_variance)
         return ops.batch_norm(x, *statistics, *self._batch_norm_options(), overwrite=overwrite)
 
     def _batch_norm_options(self):
         return (
-            self._full(self.gamma),
-            self._full(self.beta),
+            self._in_full_precision(self.gamma),
+            self._in_full_precision(self.beta),
             self.norm_epsilon,
             self.activation,
             self.data_format,
         )
 
-    def _full(self, variable):
-        """Return the variable, cast to float32 if it is stored in half precision, as Keras's normalization does."""
+    def _in_full_precision(self, variable):
+        """Return a variable, cast to float32 if it is stored in half precision, as in Keras's normalization layers."""
         return keras_ops.cast(variable, "float32") if self._has_half_variables else variable
 
-    def _moved(self, y, mean, variance):
-        """Return `y`, after the moving statistics have followed the batch's."""
-        keep = self.norm_momentum
+    def _update_moving_statistics(self, y, mean, variance):
+        """Update the moving statistics with `mean` and `variance`, and return `y`."""
+        momentum = self.norm_momentum
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            old = self._full(moving)
-            moving.assign(old * keep + keras_ops.cast(batch, old.dtype) * (1 - keep))
+            old = self._in_full_precision(moving)
+            moving.assign(old * momentum + keras_ops.cast(batch, old.dtype) * (1 - momentum))
         return y

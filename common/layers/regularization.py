@@ -14,13 +14,13 @@ from mobilenet_common.types import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="mobilenet")
 class LayerScale(DirectCallLayer):
-    """Multiplies every channel by a learned factor that starts small (Touvron et al., 2021, section 2).
+    """Multiplies each channel by a learned factor with a small initial value (Touvron et al., 2021, section 2).
 
-    Input and output have the same shape. Variable: `gamma`, `(channels,)`.
+    Input and output have the same shape. Variable: `gamma` of shape `(channels,)`.
 
     Args:
-        init_value: The factors' first value.
-        data_format: As everywhere here.
+        init_value: Initial value of the factors.
+        data_format: `"channels_last"`, `"channels_first"`, or None for `keras.config.image_data_format()`.
     """
 
     def __init__(self, init_value: float = 1e-5, *, data_format: str | None = None, **kwargs: Any):
@@ -50,14 +50,14 @@ class LayerScale(DirectCallLayer):
 
 @keras.saving.register_keras_serializable(package="mobilenet")
 class DropPath(DirectCallLayer):
-    """Stochastic depth: drops its whole input for a random share of the batch's images (Huang et al., 2016).
+    """Stochastic depth: drops the whole input for a random fraction of the batch's images (Huang et al., 2016).
 
-    What is kept is divided by the share that is kept, so that the expectation stays. Inert in inference. Input and
-    output have the same shape.
+    The other images are divided by `1 - rate`, which preserves the expected value. In inference, the layer returns its
+    input. Input and output have the same shape.
 
     Args:
         rate: Probability that an image is dropped, in [0, 1).
-        seed: Of the random generator; None for a random one.
+        seed: Seed of the random generator. None: a random seed.
     """
 
     def __init__(self, rate: float, *, seed: int | None = None, **kwargs: Any):
@@ -69,10 +69,10 @@ class DropPath(DirectCallLayer):
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         if not training or not self.rate:
             return x
-        keep = 1.0 - self.rate
+        keep_rate = 1.0 - self.rate
         shape = (keras_ops.shape(x)[0], 1, 1, 1)
-        mask = keras_ops.floor(keep + keras.random.uniform(shape, dtype="float32", seed=self.seed_generator))
-        return x * keras_ops.cast(mask / keep, x.dtype)
+        mask = keras_ops.floor(keep_rate + keras.random.uniform(shape, dtype="float32", seed=self.seed_generator))
+        return x * keras_ops.cast(mask / keep_rate, x.dtype)
 
     def compute_output_shape(self, input_shape: Shape) -> Any:
         return tuple(input_shape)

@@ -1,4 +1,4 @@
-"""Images of any size made one size inside a model."""
+"""Resizing images of any size to a fixed size inside a model."""
 
 from typing import Any
 
@@ -13,17 +13,18 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
 @keras.saving.register_keras_serializable(package="mobilenet")
 class Resize(keras.layers.Layer):
-    """Resizes images, smoothing what becomes smaller.
+    """Resizes images, with anti-aliasing when it shrinks them.
 
-    Keras's own `Resizing` takes `training` for True where nobody says otherwise, and the layers behind it then follow.
+    This layer replaces `keras.layers.Resizing`, whose argument `training` is True by default: the layers after it would
+    then run in training mode too.
 
-    Input: `(batch, height, width, channels)` or `(batch, channels, height, width)`, of any size.
-    Output: The same with `height` and `width`.
+    Input: `(batch, height, width, channels)`, or channels first, with any height and width. Output: the same shape with
+    the layer's `height` and `width`.
 
     Args:
-        height, width: Of the result, in pixels.
+        height, width: Size of the output, in pixels.
         interpolation: `"nearest"`, `"bilinear"` or `"bicubic"`.
-        data_format: `"channels_last"`, `"channels_first"`, or None for Keras's setting.
+        data_format: `"channels_last"`, `"channels_first"`, or None for `keras.config.image_data_format()`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation."""
+"""Squeeze-and-excitation (Hu et al., 2018)."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import keras
 from mobilenet_common import ops
 from mobilenet_common.errors import integer
 from mobilenet_common.layers.convolution import ConvNormActivation
-from mobilenet_common.layers.costs import Cost, along, beside, elements
+from mobilenet_common.layers.costs import Cost, elements, path_costs, with_held_elements
 from mobilenet_common.layers.direct_call import DirectCallLayer
 from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
 from mobilenet_common.types import Activation, Shape, Tensor
@@ -15,16 +15,16 @@ from mobilenet_common.types import Activation, Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="mobilenet")
 class SqueezeExcite(DirectCallLayer):
-    """Rescales every channel by a gate computed from the means of all of them (Hu et al., 2018).
+    """Multiplies each channel by a gate, computed from the means of all channels (Hu et al., 2018).
 
     mean over space → 1×1 convolution to `squeeze_filters` → `activation` → 1×1 convolution back → `gate` → product
     with the input. Both convolutions have a bias. Input and output have the same shape.
 
     Args:
-        squeeze_filters: Channels in between.
-        activation: Between the convolutions; MobileNetV3 uses ReLU (Howard et al., 2019, section 5.3).
-        gate: Of the last step; MobileNetV3 uses the hard sigmoid.
-        data_format: As everywhere here.
+        squeeze_filters: Number of channels between the two convolutions.
+        activation: Activation between the convolutions. MobileNetV3 uses ReLU (Howard et al., 2019, section 5.3).
+        gate: Activation of the second convolution. MobileNetV3 uses the hard sigmoid.
+        data_format: `"channels_last"`, `"channels_first"`, or None for `keras.config.image_data_format()`.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class SqueezeExcite(DirectCallLayer):
         pooled = self._pooled_shape(input_shape)
         self.reduce.build(pooled)
         self.expand.build(self.reduce.compute_output_shape(pooled))
-        self._pass_on_trainable()
+        self._propagate_trainable()
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         return x * self.expand.call(self.reduce.call(ops.mean_pool(x, self.data_format)))
@@ -66,8 +66,8 @@ class SqueezeExcite(DirectCallLayer):
 
     def costs(self, input_shape: Shape) -> list[Cost]:
         size = elements(input_shape)
-        gate, _ = along((self.reduce, self.expand), self._pooled_shape(input_shape))
-        return beside([Cost(0, size), *gate], size) + [Cost(0, 2 * size)]
+        gate, _ = path_costs((self.reduce, self.expand), self._pooled_shape(input_shape))
+        return with_held_elements([Cost(0, size), *gate], size) + [Cost(0, 2 * size)]
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -10,36 +10,39 @@ from mobilenet_common.layers.block import Block
 
 @keras.saving.register_keras_serializable(package="mobilenet")
 class UniversalInvertedBottleneck(Block):
-    """An inverted bottleneck with optional depthwise convolutions around it (Qin et al., 2024, section 3).
+    """Inverted bottleneck with optional depthwise convolutions (UIB; Qin et al., 2024, section 3).
 
     depthwise `start` → pointwise expansion → depthwise `middle` → linear pointwise projection → depthwise `end`.
-    The two kernels of the paper give its four shapes:
+    In the paper, `start` and `middle` are both optional, which gives four blocks:
 
-    | shape         | start | middle |
+    | block         | start | middle |
     |---------------|-------|--------|
     | IB            |       | ✓      |
     | ConvNext-like | ✓     |        |
     | ExtraDW       | ✓     | ✓      |
     | FFN           |       |        |
 
-    Only the expansion and the middle depthwise convolution are activated. The stride is the middle convolution's,
-    else the start's, else the end's.
+    With `linear=True`, only the expansion and the middle convolution have an activation. The stride is applied by the
+    middle convolution; without one, by the start convolution; without either, by the end convolution.
 
-    Input: `(batch, height, width, in)` or channels first. Output: `(batch, ceil(height / strides),
-    ceil(width / strides), filters)` or channels first.
+    Input: `(batch, height, width, channels)`, or channels first. Output: `(batch, ceil(height / strides),
+    ceil(width / strides), filters)`, or channels first.
 
     Args:
-        filters: Output channels.
-        expanded_filters: Channels of the expansion.
-        start_kernel_size: Of the depthwise convolution before the expansion, odd; 0 or None for none.
-        middle_kernel_size: Of the one after it; 0 or None for none.
-        strides: 1 or 2.
-        end_kernel_size: Of one after the projection, which published variants don't use; 0 or None for none.
-        linear: Whether start, projection and end have no activation, as published; the compact family activates them.
-        **kwargs: See `Block`.
+        filters: Number of output channels.
+        expanded_filters: Number of channels of the expansion.
+        start_kernel_size: Kernel size of the depthwise convolution before the expansion, odd. 0 or None: no such
+            convolution.
+        middle_kernel_size: Kernel size of the depthwise convolution after the expansion, odd. 0 or None: no such
+            convolution.
+        strides: Stride of the block, 1 or 2.
+        end_kernel_size: Kernel size of a depthwise convolution after the projection, which the published variants don't
+            use, odd. 0 or None: no such convolution.
+        linear: Whether start, projection and end have no activation, as in the paper. The compact family uses False.
+        **kwargs: Arguments of `Block`.
 
     Raises:
-        ValueError: An even kernel size, or strides without a depthwise convolution that could stride.
+        ValueError: If a kernel size is even, or if `strides` is 2 and there is no depthwise convolution.
     """
 
     def __init__(
@@ -60,26 +63,26 @@ class UniversalInvertedBottleneck(Block):
         self.middle_kernel_size = odd_kernel("middle_kernel_size", middle_kernel_size, zero_is_none=True)
         self.end_kernel_size = odd_kernel("end_kernel_size", end_kernel_size, zero_is_none=True)
         self.linear = flag("linear", linear)
-        strider = next((place for place in ("middle", "start", "end") if getattr(self, f"{place}_kernel_size")), None)
-        if self.strides > 1 and strider is None:
+        strided = next((name for name in ("middle", "start", "end") if getattr(self, f"{name}_kernel_size")), None)
+        if self.strides > 1 and strided is None:
             raise ArgumentError(
-                f"strides={strides} needs a depthwise convolution that can stride: "
-                "give start_kernel_size, middle_kernel_size or end_kernel_size."
+                f"strides={strides} needs a depthwise convolution to apply the stride: "
+                "pass start_kernel_size, middle_kernel_size or end_kernel_size."
             )
         outer = None if self.linear else self.activation
-        self.start = self._depthwise("start", strider, activation=outer)
+        self.start = self._depthwise("start", strided, activation=outer)
         self.expand = self._convolution("expand", expanded_filters)
-        self.middle = self._depthwise("middle", strider, activation=self.activation)
+        self.middle = self._depthwise("middle", strided, activation=self.activation)
         self.project = self._convolution("project", filters, activation=outer)
-        self.end = self._depthwise("end", strider, activation=outer)
+        self.end = self._depthwise("end", strided, activation=outer)
 
-    def _depthwise(self, place, strider, activation):
-        kernel_size = getattr(self, f"{place}_kernel_size")
+    def _depthwise(self, name, strided, activation):
+        kernel_size = getattr(self, f"{name}_kernel_size")
         if kernel_size is None:
             return None
-        strides = self.strides if place == strider else 1
+        strides = self.strides if name == strided else 1
         return self._convolution(
-            place, None, kernel_size, strides, dilation_rate=self.dilation_rate, activation=activation
+            name, None, kernel_size, strides, dilation_rate=self.dilation_rate, activation=activation
         )
 
     def _steps(self):

@@ -1,6 +1,7 @@
-"""How the layers compute. Each operation has one signature on every backend; layers call these and nothing below.
+"""Operations of the layers, each with the same signature on every backend.
 
-Keras's own operation is the default. `formulations/` holds the faster ones, and the table that says which runs where.
+Layers compute only through these functions, which run Keras's own operations by default. `formulations/` contains
+faster implementations and the table that selects one by backend, platform and data format.
 """
 
 from mobilenet_common.choices import PADDINGS

@@ -1,23 +1,30 @@
-"""How wide a convolution's padding is, and how many rows come out."""
+"""Padding widths and output sizes of convolutions."""
 
 from typing import Any
 
 
 def output_size(size: Any, stride: int) -> Any:
-    """Return rows or columns that come out of a padded convolution: `ceil(size / stride)`, None for None.
+    """Return the number of output rows or columns of a padded convolution: `ceil(size / stride)`, or None for None.
 
-    Both paddings give the same size for an odd kernel; they differ in which pixels the kernel is centered on.
+    For odd kernels, both paddings give the same size. They differ in the pixels that the kernel is centered on.
     """
-    # Without negative numbers, which a division in ONNX rounds toward zero.
+    # Avoid negative numbers, because ONNX rounds their quotients toward zero.
     return None if size is None else (size + stride - 1) // stride
 
 
 def padding_widths(size, kernel_size, stride, dilation, padding):
-    """Return how many zeros `(before, after)` pad the `size` rows (or columns) of an image, for an odd kernel.
+    """Return the widths `(before, after)` of the zero padding of an image's rows or columns, for an odd kernel.
 
-    `"same"` is TensorFlow's: as little as is needed, the larger half behind. `"symmetric"` is PyTorch's: the same on
-    both sides, of which the last row may go unused. At stride 1 the two are one. `stride` is 1 or 2; a `size` that is
-    not known yet may be a tensor.
+    `"same"` is TensorFlow's padding: no wider than needed, with the larger half after the image. `"symmetric"` is
+    PyTorch's padding: the same width on both sides, of which the last row may stay unused. At stride 1, the two are
+    identical.
+
+    Args:
+        size: Number of rows or columns; a tensor if it isn't known yet.
+        kernel_size: Number of rows or columns of the kernel, odd.
+        stride: 1 or 2.
+        dilation: Distance between the taps, in pixels.
+        padding: `"same"` or `"symmetric"`.
     """
     reach = dilation * (kernel_size - 1)
     if stride == 1 or padding == "symmetric":

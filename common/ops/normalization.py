@@ -1,6 +1,6 @@
 """Batch, group and layer normalization as functions of tensors.
 
-Statistics are computed in float32 whatever the input's type, and the result has the input's type.
+They compute statistics in float32 (float64 for float64 inputs), and return tensors of the input's dtype.
 """
 
 from keras import ops
@@ -13,7 +13,7 @@ from mobilenet_common.ops.layout import along_channels, channel_axis, split_shap
 def batch_norm(x, mean, variance, gamma, beta, epsilon, activation, data_format, *, overwrite=False):
     """Return `activation((x - mean) / sqrt(variance + epsilon) * gamma + beta)`, per channel.
 
-    `overwrite` says that nobody else reads `x`: the result may then take its place in memory.
+    With `overwrite=True`, no other code may read `x`: the output can be written to its memory.
     """
     return fastest("normalize", data_format)(
         x, mean, variance, gamma, beta, epsilon, activation, data_format, overwrite
@@ -21,22 +21,22 @@ def batch_norm(x, mean, variance, gamma, beta, epsilon, activation, data_format,
 
 
 def batch_norm_training(x, gamma, beta, epsilon, activation, data_format):
-    """Return the same with mean and variance over batch and space, which it returns: `(y, mean, biased variance)`."""
+    """Return `batch_norm` with the statistics over batch and positions, as `(y, mean, biased variance)`."""
     return fastest("normalize_batch", data_format)(x, gamma, beta, epsilon, activation, data_format)
 
 
 def pointwise_batch_norm_training(x, kernel, gamma, beta, epsilon, activation, data_format):
-    """Return the same of a 1×1 convolution's output: `(y, mean, biased variance)`."""
+    """Return `batch_norm_training` of the output of a 1×1 convolution of `x` with `kernel`."""
     return fastest("pointwise_normalize_batch", data_format)(x, kernel, gamma, beta, epsilon, activation, data_format)
 
 
 def activate(x, activation, data_format, *, overwrite=False):
-    """Return `activation(x)`, any function of Keras; `overwrite` as for `batch_norm`."""
+    """Return `activation(x)` for any activation function of Keras; for `overwrite`, see `batch_norm`."""
     return fastest("activate", data_format)(x, activation, overwrite)
 
 
 def group_norm(x, gamma, beta, group_size, epsilon, data_format):
-    """Normalize every image over groups of `group_size` neighboring channels and all positions (Wu & He, 2018)."""
+    """Normalize each image over all positions and groups of `group_size` adjacent channels (Wu & He, 2018)."""
     batch, height, width, channels = split_shape(ops.shape(x), data_format)
     groups = channels // group_size
     if data_format == "channels_last":
@@ -50,13 +50,13 @@ def group_norm(x, gamma, beta, group_size, epsilon, data_format):
 
 
 def layer_norm(x, gamma, beta, epsilon, data_format):
-    """Normalize every position over its channels, as ConvNeXt does."""
+    """Normalize each position over its channels, as in ConvNeXt."""
     y = as_float32(x)
     mean, variance = fastest("moments", data_format)(y, (channel_axis(data_format),))
     return ops.cast(affine((y - mean) * ops.rsqrt(variance + epsilon), gamma, beta, data_format), x.dtype)
 
 
 def affine(x, gamma, beta, data_format):
-    """Return `x * gamma + beta`, per channel, in the type of `x`."""
+    """Return `x * gamma + beta`, per channel, in the dtype of `x`."""
     y = as_float32(x) * along_channels(gamma, data_format) + along_channels(beta, data_format)
     return ops.cast(y, x.dtype)

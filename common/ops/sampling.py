@@ -1,4 +1,4 @@
-"""Fixed ways to make a feature map smaller or larger."""
+"""Pooling and upsampling of feature maps."""
 
 import numpy as np
 from keras import ops
@@ -10,14 +10,14 @@ from mobilenet_common.ops.layout import channel_axis, join_shape, spatial_axes, 
 
 
 def mean_pool(x, data_format):
-    """Return the mean over all positions, with the two spatial axes kept at size 1."""
+    """Return the mean over all positions; the two spatial axes are kept with size 1."""
     return fastest("mean_over", data_format)(x, spatial_axes(data_format))
 
 
 def average_pool(x, window, data_format, *, partial=False):
-    """Return means of neighboring `window = (rows, columns)` patches that don't overlap.
+    """Return the means over non-overlapping patches of size `window = (rows, columns)`.
 
-    A remainder of rows or columns is dropped, or, with `partial`, averaged over the pixels that there are.
+    Rows and columns that don't fill a patch are dropped. With `partial`, they form smaller patches instead.
     """
     if not partial:
         return _patch_means(x, window, data_format)
@@ -25,7 +25,7 @@ def average_pool(x, window, data_format, *, partial=False):
     ones = ops.ones(join_shape(1, height, width, 1, data_format), dtype=x.dtype)
     rows, columns = spatial_axes(data_format)
     edges = [(0, 0)] * 4
-    # Without negative numbers, which ONNX rounds otherwise.
+    # Avoid remainders of negative numbers, which differ in ONNX.
     below, right = ((size - n % size) % size for n, size in zip((height, width), window, strict=True))
     edges[rows], edges[columns] = (0, below), (0, right)
     sums, counts = (_patch_means(ops.pad(y, edges), window, data_format) for y in (x, ones))
@@ -33,7 +33,7 @@ def average_pool(x, window, data_format, *, partial=False):
 
 
 def _patch_means(x, window, data_format):
-    """Return means of whole patches, added up in float32: in half precision TensorFlow's and JAX's sums overflow."""
+    """Return the means over whole patches, summed in float32: TensorFlow's and JAX's half-precision sums overflow."""
     y = ops.average_pool(as_float32(x), window, strides=window, padding="valid", data_format=data_format)
     return ops.cast(y, x.dtype)
 
@@ -49,9 +49,9 @@ def blur_pool(x, data_format, padding="symmetric"):
 
 
 def upsample(x, factors, data_format):
-    """Enlarge by whole `factors = (rows, columns)` with bilinear interpolation between pixel centers.
+    """Enlarge a feature map by integer `factors = (rows, columns)`, interpolating bilinearly between pixel centers.
 
-    Written with shifts instead of a resize, so that unknown sizes work on every backend.
+    Shifts are used instead of a resize operation, so that unknown sizes work on every backend.
     """
     for axis, factor in zip(spatial_axes(data_format), factors, strict=True):
         if factor > 1:
@@ -61,15 +61,15 @@ def upsample(x, factors, data_format):
 
 def _upsample_axis(x, axis, factor):
     size = ops.shape(x)[axis]
-    before = [slice(None)] * 4
-    first, last, up_to_last, from_second = (list(before) for _ in range(4))
+    full = [slice(None)] * 4
+    first, last, up_to_last, from_second = (list(full) for _ in range(4))
     first[axis], last[axis] = slice(0, 1), slice(size - 1, size)
     up_to_last[axis], from_second[axis] = slice(0, size - 1), slice(1, size)
     previous = ops.concatenate([x[tuple(first)], x[tuple(up_to_last)]], axis)
     following = ops.concatenate([x[tuple(from_second)], x[tuple(last)]], axis)
     phases = []
     for phase in range(factor):
-        offset = (phase + 0.5) / factor - 0.5  # of the new pixel's center from the old one's
+        offset = (phase + 0.5) / factor - 0.5  # from the old pixel's center to the new pixel's center
         neighbor = following if offset > 0 else previous
         phases.append(x * (1 - abs(offset)) + neighbor * abs(offset))
     shape = list(ops.shape(x))

@@ -1,4 +1,4 @@
-"""How good a classifier is and what it costs, without Keras: metrics, and a report that a browser shows."""
+"""Evaluate classifiers without Keras: metrics, speed, and an HTML report."""
 
 from mobilenet_runtime.evaluation.classification_metrics import (
     Calibration,

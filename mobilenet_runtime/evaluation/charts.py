@@ -1,4 +1,4 @@
-"""Charts as SVG for a page: their colors are the page's, light or dark, and their words are text."""
+"""SVG charts for the HTML report, with the colors of the page's light or dark theme and selectable text."""
 
 import contextlib
 import html
@@ -9,7 +9,7 @@ import numpy as np
 
 from mobilenet_runtime.evaluation.overlays import matplotlib
 
-# What matplotlib draws with, and the page's variables that take its place.
+# Placeholder colors for matplotlib, and the CSS variables of the page that replace them in the SVG.
 _INK, _MUTED, _LINE, _FIRST, _SECOND = "#010203", "#010204", "#010205", "#010206", "#010207"
 _VARIABLES = {_INK: "ink", _MUTED: "muted", _LINE: "line", _FIRST: "first", _SECOND: "second"}
 _SETTINGS = {
@@ -37,8 +37,15 @@ _SETTINGS = {
 
 
 def curves(epochs, series, name, logarithmic=False):
-    """Return one chart of `{label: values by epoch}`, of which the second is dashed."""
-    with _chart(f"{name} by epoch: {_told(series)}") as (axes, chart):
+    """Return a line chart of values by epoch as SVG.
+
+    Args:
+        epochs: Sequence of epoch numbers.
+        series: Values by epoch of one or two lines, `{label: values}`. The second line is dashed.
+        name: Name of the quantity, for the title and the y axis.
+        logarithmic: Whether the y axis is logarithmic, which requires positive values.
+    """
+    with _chart(f"{name} by epoch: {_summary(series)}") as (axes, chart):
         for (label, values), color, style in zip(series.items(), (_FIRST, _SECOND), ("-", "--"), strict=False):
             axes.plot(epochs, values, style, color=color, label=label, marker="." if len(epochs) < 30 else None)
         axes.set(xlabel="epoch", ylabel=name)
@@ -53,7 +60,7 @@ def curves(epochs, series, name, logarithmic=False):
 
 
 def reliability(calibration):
-    """Return the reliability diagram: the accuracy in each bin of confidence, next to what it should be."""
+    """Return the reliability diagram as SVG: the accuracy in each bin of confidence, and its gap to the confidence."""
     middles = (calibration.edges[:-1] + calibration.edges[1:]) / 2
     width = 1 / len(middles)
     filled = calibration.counts > 0
@@ -69,10 +76,10 @@ def reliability(calibration):
 
 
 def confidences(calibration):
-    """Return how many images have which confidence."""
+    """Return a histogram of the confidence of all predictions as SVG."""
     middles = (calibration.edges[:-1] + calibration.edges[1:]) / 2
-    most = middles[calibration.counts.argmax()]
-    with _chart(f"Histogram of confidence; most images have about {most:.0%}") as (axes, chart):
+    peak = middles[calibration.counts.argmax()]
+    with _chart(f"Histogram of confidence with its peak at {peak:.0%}") as (axes, chart):
         axes.bar(middles, calibration.counts, 0.9 / len(middles), color=_FIRST)
         axes.set(xlabel="confidence", ylabel="images", xlim=(0, 1))
     return chart[0]
@@ -84,7 +91,7 @@ def _legend(axes):
 
 @contextlib.contextmanager
 def _chart(title):
-    """Return the axes to draw on, and a list that holds the SVG afterwards."""
+    """Yield the axes to draw on, and a list to which the SVG is appended at the end of the `with` block."""
     chart = []
     with matplotlib("rc_context")(_SETTINGS):
         from matplotlib.figure import Figure
@@ -102,5 +109,6 @@ def _chart(title):
     chart.append(re.sub(r"<svg [^>]*?viewBox=\"[^\"]*\"[^>]*>", f"{head}><title>{title}</title>", text, count=1))
 
 
-def _told(series):
+def _summary(series):
+    """Return the last value of each line as text."""
     return ", ".join(f"{label} ends at {np.asarray(values)[-1]:.4g}" for label, values in series.items())

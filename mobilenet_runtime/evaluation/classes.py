@@ -1,4 +1,4 @@
-"""Which of a model's classes those of the data are."""
+"""Match the classes of a data set with the classes of a model."""
 
 import collections
 
@@ -11,22 +11,23 @@ _SHOWN = 10
 
 
 def match_classes(data_names, model_names, outputs):
-    """Return the model's class for each of the data's, by name, whatever the order of either.
+    """Match each class of the data with a class of the model by name, in any order.
 
-    A model without names that has as many outputs as ImageNet-1k has classes, or one more for the background, has
-    ImageNet's, by synset or by name. Any other model without names takes the data's classes in their order.
+    A model without class names is assumed to have the classes of ImageNet-1k if its number of outputs matches, with or
+    without a background class. The data may then name classes by synset as well. Any other model without class names is
+    assumed to have the classes of the data, in the same order.
 
     Args:
-        data_names: Of the data's classes.
-        model_names: Of the model's, or None.
-        outputs: How many classes the model tells apart.
+        data_names: Names of the data's classes.
+        model_names: Names of the model's classes, or None.
+        outputs: Number of outputs of the model.
 
     Returns:
-        `(class_names, numbers)`: a name for each of the model's classes, and `(len(data_names),)` int64, the model's
-        number for each of the data's.
+        A tuple `(class_names, numbers)`: the name of each class of the model, and an int64 array of shape
+        `(len(data_names),)` with the model's class number for each class of the data.
 
     Raises:
-        ValueError: The model doesn't know a class, or has another number of classes and no names.
+        ValueError: If the model doesn't have a class of the data, or if it has no names and another number of classes.
     """
     data_names = tuple(map(str, data_names))
     synsets = {}
@@ -35,28 +36,30 @@ def match_classes(data_names, model_names, outputs):
     if model_names is None:
         if len(data_names) != outputs:
             raise ArgumentError(
-                f"The data has {len(data_names)} classes, but the model tells {outputs} apart and has no names for "
-                "them: save it with class_names, or evaluate it on as many classes, in its order."
+                f"The data has {len(data_names)} classes, but the model has {outputs} classes and no names for them: "
+                "save the model with class_names, or pass data with the same classes in the same order."
             )
         model_names = data_names
     model_names = tuple(map(str, model_names))
     if len(model_names) != outputs:
-        raise ArgumentError(f"The model has names for {len(model_names)} classes, but {outputs} outputs.")
+        raise ArgumentError(
+            f"The model has {len(model_names)} class names, but {outputs} outputs: there must be one name per output."
+        )
     if model_names == data_names:
         return model_names, np.arange(outputs)
-    counts = collections.Counter(model_names)  # two of ImageNet's are called crane
+    counts = collections.Counter(model_names)  # "crane" names two classes of ImageNet
     known = {name: number for number, name in enumerate(model_names) if counts[name] == 1} | synsets
     unknown = [name for name in data_names if name not in known]
     if unknown:
         raise ArgumentError(
-            f"The model doesn't know {_listed(unknown)} among the data's {len(data_names)} classes. Its own are "
-            f"{_listed(model_names)}: rename the data's classes, or leave those out."
+            f"The model lacks {len(unknown)} of the data's {len(data_names)} classes: {_listed(unknown)}. The model's "
+            f"classes are {_listed(model_names)}. Rename the data's classes, or remove the unknown ones."
         )
     return model_names, np.array([known[name] for name in data_names])
 
 
 def _of_imagenet(outputs, data_names):
-    """Return ImageNet's names and `{synset: number}` where the model has as many outputs and the data is of these."""
+    """Return ImageNet's class names and `{synset: number}` if they fit the model and the data, else `(None, {})`."""
     classes = imagenet_classes()
     classes = [BACKGROUND, *classes][-outputs:] if outputs in (len(classes), len(classes) + 1) else []
     names, synsets = [name for _, name in classes], {synset: number for number, (synset, _) in enumerate(classes)}

@@ -1,4 +1,4 @@
-"""A classifier on images with labels: its outputs, how good they are, what they cost."""
+"""Evaluate a classifier on labeled images: predictions, metrics, speed and costs."""
 
 import dataclasses
 import os
@@ -17,19 +17,20 @@ from mobilenet_runtime.examples.examples import Examples
 from mobilenet_runtime.images import ImageError
 from mobilenet_runtime.transform import Preprocessing
 
-RUNS = 20  # that the latency is the median of
+RUNS = 20  # the latency is the median of this many runs
 
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """How fast a classifier ran and how much memory that took, on this machine.
+    """Speed and memory of a classifier on this machine.
 
     Attributes:
-        images_per_second: Of all images from disk to prediction, after a batch that warmed up.
-        latency_ms: Median of single runs of `latency_batch` images that were ready.
-        latency_batch: 1, or the batch that an exported file is fixed to.
-        peak_memory_mb: Most that the process held, in 1e6 bytes; None where the system doesn't tell. An exported file
-            has a process of its own; a Keras model's holds Keras, its backend and a batch of images as well.
+        images_per_second: Throughput over all images from disk to prediction, after one warm-up batch.
+        latency_ms: Median time of one run on `latency_batch` preprocessed images, in milliseconds.
+        latency_batch: Batch size of a latency run: 1, or the fixed batch size of an exported file.
+        peak_memory_mb: Peak memory of the process in units of 1e6 bytes; None if the system doesn't report it. An
+            exported file runs in its own process. The process of a Keras model also holds Keras, its backend and a
+            batch of images.
     """
 
     images_per_second: float
@@ -40,21 +41,21 @@ class Speed:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `evaluate` finds.
+    """Results of `evaluate`.
 
     Attributes:
-        model: Its name.
-        runtime: What ran it, with its version.
-        class_names: Of the model's classes.
-        indices: `(n,)` int64, which of the examples could be read.
-        probabilities: `(n, classes)` float32.
-        labels: `(n,)` int64, the true classes among the model's.
-        metrics: A `Metrics`.
-        damaged: The `ImageError`s of the images that could not be read.
-        speed: A `Speed`, or None if it was not measured.
-        costs: `{what: number}`, such as parameters and MACs, as far as they are known.
-        examples: That were evaluated.
-        transform: The `Preprocessing` of their images.
+        model: Name of the model.
+        runtime: Name and version of the library that ran the model.
+        class_names: Names of the model's classes.
+        indices: Indices of the examples that could be read, int64 of shape `(n,)`.
+        probabilities: Predicted probabilities, float32 of shape `(n, classes)`.
+        labels: True classes as class numbers of the model, int64 of shape `(n,)`.
+        metrics: The `Metrics` of the predictions.
+        damaged: `ImageError`s of the images that could not be read.
+        speed: The `Speed`, or None if it was not measured.
+        costs: Known costs of the model, `{name: number}`, such as parameters and MACs.
+        examples: The `Examples` that were evaluated.
+        transform: The `Preprocessing` of the images.
     """
 
     model: str
@@ -71,24 +72,24 @@ class Evaluation:
     transform: Preprocessing
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all figures as plain dicts, lists, strings and numbers; what is 0 / 0 is None."""
-        found = self.metrics
+        """Return all metrics as plain dicts, lists, strings and numbers. Undefined metrics (0 / 0) are None."""
+        values = self.metrics
         return {
             "model": self.model,
             "runtime": self.runtime,
             "images": len(self.labels),
             "damaged": [str(error) for error in self.damaged],
-            "top1": found.top1,
-            "top5": found.top5,
-            "log_loss": found.log_loss,
-            "ece": found.calibration.ece,
+            "top1": values.top1,
+            "top5": values.top5,
+            "log_loss": values.log_loss,
+            "ece": values.calibration.ece,
             "classes": {
                 name: {"precision": _plain(p), "recall": _plain(r), "f1": _plain(f), "support": int(support)}
                 for name, p, r, f, support in zip(
-                    self.class_names, found.precision, found.recall, found.f1, found.support, strict=True
+                    self.class_names, values.precision, values.recall, values.f1, values.support, strict=True
                 )
             },
-            "confusion": found.confusion.tolist(),
+            "confusion": values.confusion.tolist(),
             "speed": self.speed and dataclasses.asdict(self.speed),
             "costs": self.costs,
         }
@@ -104,51 +105,52 @@ def evaluate(
     speed: bool = True,
     progress: Callable[[int, list], Any] | None = None,
 ) -> Evaluation:
-    """Run a classifier on images with labels and measure its outputs. Needs no Keras.
+    """Evaluate a classifier on labeled images. Requires no Keras.
 
     Args:
-        model: The path of an exported file, or an `ExportedClassifier`, or what has the same attributes.
-        examples: With `images`, `labels`, `class_names` and `name_of(i)`, as `mobilenet_zoo.training.data.Examples`.
-        batch_size: Images that the model takes at once, at least 1.
-        transform: A `Preprocessing`; None for the model's own.
-        class_names: Of the model; None for those that it brings. Classes of the data are found among them by name.
+        model: Path of an exported file, or an `ExportedClassifier` or any object with the same attributes and methods.
+        examples: `Examples` to evaluate on.
+        batch_size: Number of images per batch, at least 1.
+        transform: `Preprocessing` of the images; None for the model's own.
+        class_names: Names of the model's classes, which are matched with the data's classes by name; None for the
+            names stored with the model.
         speed: Whether to measure latency and memory as well.
-        progress: Called as `progress(images, failures)` after each batch with how many were read and the
-            `ImageError`s of those that were not; or None.
+        progress: Function that is called as `progress(images, failures)` after each batch, with the number of images
+            that were read and the `ImageError`s of the others; or None.
 
     Returns:
-        An `Evaluation`. Images that can't be read are skipped and listed in it.
+        An `Evaluation`. Images that can't be read are skipped, and listed in its attribute `damaged`.
 
     Raises:
-        ValueError: An argument is wrong, a class of the data is unknown to the model, or no image can be read.
-        RuntimeMissing: The library that runs an exported file is not installed.
+        ValueError: If an argument is wrong, the model doesn't have a class of the data, or no image can be read.
+        RuntimeMissing: If the library that runs an exported file is not installed.
     """
     batch_size = integer("batch_size", batch_size, 1)
     classifier = ExportedClassifier(model) if isinstance(model, (str, os.PathLike)) else model
     prepare: Preprocessing = classifier.transform if transform is None else transform
     if not len(examples):
-        raise ArgumentError("examples are empty: there has to be an image at least.")
+        raise ArgumentError("examples is empty: it must contain at least one image.")
     blank = np.zeros((min(batch_size, len(examples)), *_shape(prepare)), "float32")
-    outputs = classifier.predict(blank).shape[-1]  # which also warms it up
+    outputs = classifier.predict(blank).shape[-1]  # this call also warms up the model
     names, numbers = match_classes(examples.class_names, class_names or classifier.class_names, outputs)
 
-    indices, answers, damaged = [], [], []
+    indices, batches, damaged = [], [], []
     start = time.perf_counter()
     for good, values, failures in reading.run(
         classifier.predict, lambda i: _prepared(examples, i, prepare), range(len(examples)), batch_size
     ):
         if good:
             indices.extend(good)
-            answers.append(classifier.probabilities(values))
+            batches.append(classifier.probabilities(values))
         damaged.extend(failures)
         if progress is not None:
             progress(len(good), failures)
     seconds = time.perf_counter() - start
     if not indices:
-        raise ArgumentError(f"None of the {len(examples)} images can be read. The first: {damaged[0]}")
+        raise ArgumentError(f"None of the {len(examples)} images can be read. The first error: {damaged[0]}")
 
     labels = numbers[np.asarray(examples.labels)[indices]]
-    probabilities = np.concatenate(answers).astype("float32")
+    probabilities = np.concatenate(batches).astype("float32")
     return Evaluation(
         model=classifier.name,
         runtime=classifier.runtime,
@@ -170,7 +172,7 @@ def _prepared(examples, i, transform):
     try:
         return transform(image)
     except ImageError as error:
-        if isinstance(image, (str, os.PathLike)):  # which the message names
+        if isinstance(image, (str, os.PathLike)):  # the message names the path already
             raise
         raise ImageError(f"{examples.name_of(i)}: {error}") from error
 

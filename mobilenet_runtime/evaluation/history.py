@@ -1,4 +1,4 @@
-"""What a run logged by epoch."""
+"""Read the training history of a run: losses and metrics by epoch."""
 
 import csv
 import math
@@ -9,21 +9,24 @@ from mobilenet_common.errors import ArgumentError
 
 
 def read_history(history):
-    """Return a record of numbers for each epoch.
+    """Return one record of numbers per epoch.
 
     Args:
-        history: Records by epoch, `[{"loss": 0.5, ...}]`; columns, `{"loss": [0.5, ...]}`, as Keras's `History` has
-            them; or the path of a CSV log, as Keras's `CSVLogger` writes it.
+        history: One record per epoch, `[{"loss": 0.5, ...}]`; a dictionary of lists, `{"loss": [0.5, ...]}`, as in the
+            attribute `history` of Keras's `History`; or the path of a CSV log as written by Keras's `CSVLogger`.
 
     Returns:
-        `[{name: number}]`, each with its `epoch`, the first of which is 1 where none are given.
+        A list of dictionaries `{name: number}`. Each has the key `epoch`, which counts from 1 if the history has no
+        epochs. Values that are not finite numbers are left out.
 
     Raises:
-        ValueError: There is no such file, or it isn't of numbers by epoch.
+        ValueError: If the file doesn't exist, or if the lists differ in length.
     """
     if isinstance(history, (str, os.PathLike)):
         if not os.path.isfile(history):
-            raise ArgumentError(f"history={os.fspath(history)!r} is no file: name a CSV log, or give records by epoch.")
+            raise ArgumentError(
+                f"history={os.fspath(history)!r} is not a file: pass the path of a CSV log, or one record per epoch."
+            )
         with open(history, newline="", encoding="utf-8") as stream:
             history = list(csv.DictReader(stream))
     elif isinstance(history, Mapping):
@@ -32,12 +35,12 @@ def read_history(history):
 
 
 def _numbers(record):
-    found = {}
+    numbers = {}
     for name, value in record.items():
         try:
             number = float(value)
-        except (TypeError, ValueError):  # what isn't measured in each epoch, and words
+        except (TypeError, ValueError):  # text, or a metric that is not measured in every epoch
             continue
         if math.isfinite(number):
-            found[str(name)] = number
-    return found
+            numbers[str(name)] = number
+    return numbers

@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML file with all that it shows, which a browser opens without a network."""
+"""Write the report of an evaluation as a self-contained HTML file that works offline."""
 
 import base64
 import html
@@ -20,10 +20,11 @@ from mobilenet_runtime.evaluation.evaluating import Evaluation
 from mobilenet_runtime.evaluation.history import read_history
 from mobilenet_runtime.images import pillow
 
-_CELLS = 24  # classes up to which confusions are written as numbers
+_CELLS = 24  # maximum number of classes for a confusion matrix with numbers; more are drawn as an image
 _PAIRS = 12
-_SMALL = 96  # pixels up to which an image is kept without loss
-_FIRST, _SECOND = (11, 98, 196), (179, 84, 11)  # right and wrong, where an image can't ask the page
+_SMALL = 96  # maximum size in pixels of an image that is embedded losslessly
+# Colors of correct and wrong predictions in images, which can't use the page's CSS variables.
+_FIRST, _SECOND = (11, 98, 196), (179, 84, 11)
 
 
 def write_report(
@@ -35,22 +36,25 @@ def write_report(
     facts: Mapping[str, str] | None = None,
     mistakes: int = 12,
 ) -> Path:
-    """Write what an evaluation found as one HTML file, which needs nothing beside it.
+    """Write an evaluation as a self-contained HTML report.
 
     Args:
-        path: Of the file; its folder is made if need be, and a file that is there is replaced when this one is whole.
-        evaluation: An `Evaluation`.
-        history: Loss, accuracy and learning rate by epoch, for curves: what `read_history` takes, or None.
-        overlays: `{row of the evaluation: PIL image}` of heat on images, as `mobilenet_zoo.evaluation` makes them;
-            shown beside the mistakes. None where there are no gradients, as in exported files.
-        facts: `{what: text}` for the head of the report: when, with what data, by which command.
-        mistakes: How many of the most confident mistakes are shown, at least 0.
+        path: Path of the file. Its folder is created if necessary. An existing file is replaced once the new one is
+            complete.
+        evaluation: The `Evaluation`.
+        history: Training history for curves of loss, accuracy and learning rate: one record per epoch, a dictionary of
+            lists, or the path of a CSV log. None draws no curves.
+        overlays: Heatmaps to show next to the mistakes, `{row of the evaluation: PIL image}`, as
+            `mobilenet_zoo.evaluation.heat_on_mistakes` returns them. None for models without gradients, such as
+            exported files.
+        facts: Facts for the head of the report, `{name: text}`, such as the date, the data or the command.
+        mistakes: Number of the most confident mistakes to show, at least 0.
 
     Returns:
-        The `pathlib.Path`.
+        The `pathlib.Path` of the file.
 
     Raises:
-        ValueError: An argument is wrong, or matplotlib or Pillow is missing.
+        ValueError: If an argument is wrong, or if matplotlib or Pillow is not installed.
     """
     path = Path(path)
     integer("mistakes", mistakes, 0)
@@ -73,17 +77,17 @@ def write_report(
 
 
 def _figures(evaluation):
-    found = evaluation.metrics
-    shown = {"top-1 accuracy": f"{found.top1:.2%}"}
-    if found.top5 is not None:
-        shown["top-5 accuracy"] = f"{found.top5:.2%}"
-    shown |= {
-        "log loss (nats)": f"{found.log_loss:.4f}",
-        "calibration error": f"{found.calibration.ece:.4f}",
+    metrics = evaluation.metrics
+    figures = {"top-1 accuracy": f"{metrics.top1:.2%}"}
+    if metrics.top5 is not None:
+        figures["top-5 accuracy"] = f"{metrics.top5:.2%}"
+    figures |= {
+        "log loss (nats)": f"{metrics.log_loss:.4f}",
+        "calibration error": f"{metrics.calibration.ece:.4f}",
         "images": f"{len(evaluation.labels):,}",
-        "mistakes": f"{len(evaluation.labels) - int(found.confusion.trace()):,}",
+        "mistakes": f"{len(evaluation.labels) - int(metrics.confusion.trace()):,}",
     }
-    return "".join(f"<div><dt>{_text(name)}</dt><dd>{value}</dd></div>" for name, value in shown.items())
+    return "".join(f"<div><dt>{_text(name)}</dt><dd>{value}</dd></div>" for name, value in figures.items())
 
 
 def _curves(history):
@@ -91,74 +95,76 @@ def _curves(history):
     if not records:
         return ""
     names = dict.fromkeys(name for record in records for name in record)
-    kinds = [name for name in names if f"val_{name}" in names or name in ("loss", "accuracy", "learning_rate")]
+    plotted = [name for name in names if f"val_{name}" in names or name in ("loss", "accuracy", "learning_rate")]
     drawn = []
-    for name in kinds:
-        whole = [record for record in records if name in record]
+    for name in plotted:
+        logged = [record for record in records if name in record]
         pairs = {"training": name, "validation": f"val_{name}"}
-        series = {label: [r.get(key, np.nan) for r in whole] for label, key in pairs.items() if key in names}
+        series = {label: [r.get(key, np.nan) for r in logged] for label, key in pairs.items() if key in names}
         title = name.replace("_", " ")
-        drawn.append(charts.curves([record["epoch"] for record in whole], series, title, name == "learning_rate"))
+        drawn.append(charts.curves([record["epoch"] for record in logged], series, title, name == "learning_rate"))
     return _section("Training", _side_by_side(drawn))
 
 
 def _confusion(evaluation):
     names, matrix = evaluation.class_names, evaluation.metrics.confusion
-    shares = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
-    note = "<p>Rows are true classes, columns what the model said. The color is the fraction of the row.</p>"
+    fractions = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
+    note = "<p>Rows are true classes, columns are predicted classes. The color shows the fraction of the row.</p>"
     if len(names) <= _CELLS:
-        drawn = _confusion_table(names, matrix, shares)
+        drawn = _confusion_table(names, matrix, fractions)
     else:
         description = (
             f"Confusion matrix of {len(names)} classes: correct predictions on the diagonal in blue, mistakes in orange"
         )
-        drawn = f'<img class="matrix" src="{_embedded(_heat_map(shares))}" alt="{description}">'
+        drawn = f'<img class="matrix" src="{_embedded(_heat_map(fractions))}" alt="{description}">'
         note += "<p>Classes are in the order of the table below.</p>"
     pairs = confused_pairs(matrix, _PAIRS)
     if pairs:
-        rows = [(_text(names[a]), _text(names[b]), count, f"{shares[a, b]:.1%}") for a, b, count in pairs]
+        rows = [(_text(names[a]), _text(names[b]), count, f"{fractions[a, b]:.1%}") for a, b, count in pairs]
         heads = ("true class", "predicted", "images", "of the class")
         drawn += "<h3>Most frequent mistakes</h3>" + _table(heads, rows, words=2)
     return _section("Confusions", note + drawn)
 
 
-def _confusion_table(names, matrix, shares):
+def _confusion_table(names, matrix, fractions):
     head = "".join(f'<th scope="col"><span>{_text(name)}</span></th>' for name in names)
     lines = []
     for i, name in enumerate(names):
         cells = []
-        for j, (count, share) in enumerate(zip(matrix[i], shares[i], strict=True)):
+        for j, (count, fraction) in enumerate(zip(matrix[i], fractions[i], strict=True)):
             kind = "right" if i == j else "wrong"
-            cells.append(f'<td class="{kind}" style="--share: {share:.3f}">{count or ""}</td>')
+            cells.append(f'<td class="{kind}" style="--share: {fraction:.3f}">{count or ""}</td>')
         lines.append(f'<tr><th scope="row">{_text(name)}</th>{"".join(cells)}</tr>')
     caption = "<caption>Images by true class (rows) and predicted class (columns)</caption>"
-    whole = f"{caption}<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    return f'<div class="scroll" tabindex="0"><table class="confusion">{whole}</table></div>'
+    content = f"{caption}<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f'<div class="scroll" tabindex="0"><table class="confusion">{content}</table></div>'
 
 
-def _heat_map(shares):
-    """Return an image of the matrix, clear where nothing is, so that it suits a light page and a dark one."""
-    colors = np.where(np.eye(len(shares), dtype=bool)[..., None], _FIRST, _SECOND)
-    alpha = 255 * np.sqrt(shares)[..., None]  # so that rare mistakes are seen
+def _heat_map(fractions):
+    """Return an image of the confusion matrix, transparent where it is 0 to suit both light and dark pages."""
+    colors = np.where(np.eye(len(fractions), dtype=bool)[..., None], _FIRST, _SECOND)
+    alpha = 255 * np.sqrt(fractions)[..., None]  # the root makes rare mistakes visible
     pixels = np.concatenate([colors, alpha], -1).round().astype("uint8")
-    scale = max(1, 800 // len(shares))
+    scale = max(1, 800 // len(fractions))
     return pillow("Image").fromarray(pixels.repeat(scale, 0).repeat(scale, 1))
 
 
 def _classes(evaluation):
-    found = evaluation.metrics
-    columns = (evaluation.class_names, found.support, found.precision, found.recall, found.f1)
+    metrics = evaluation.metrics
+    columns = (evaluation.class_names, metrics.support, metrics.precision, metrics.recall, metrics.f1)
     rows = [(_text(name), f"{n:,}", *map(_percent, rest)) for name, n, *rest in zip(*columns, strict=True)]
     heads = ("class", "images", "precision", "recall", "F1")
     return _section("Classes", _table(heads, rows, words=1, sortable=True))
 
 
-def _calibration(found):
+def _calibration(calibration):
     description = (
-        f"<p>The expected calibration error is {found.ece:.4f}: the mean distance of confidence and accuracy over "
-        f"{len(found.counts)} bins (Guo et al., 2017). Where bars end below the dashed line the model is too sure.</p>"
+        f"<p>The expected calibration error is {calibration.ece:.4f}: the mean distance between confidence and "
+        f"accuracy over {len(calibration.counts)} bins (Guo et al., 2017). The model is overconfident where bars end "
+        "below the dashed line.</p>"
     )
-    return _section("Calibration", description + _side_by_side([charts.reliability(found), charts.confidences(found)]))
+    drawn = [charts.reliability(calibration), charts.confidences(calibration)]
+    return _section("Calibration", description + _side_by_side(drawn))
 
 
 def _mistakes(evaluation, overlays, count):
@@ -167,25 +173,25 @@ def _mistakes(evaluation, overlays, count):
         index = int(evaluation.indices[row])
         name = _text(evaluation.examples.name_of(index))
         values = evaluation.probabilities[row]
-        true, said = (_text(evaluation.class_names[i]) for i in (evaluation.labels[row], values.argmax()))
+        true, predicted = (_text(evaluation.class_names[i]) for i in (evaluation.labels[row], values.argmax()))
         image = evaluation.transform.pixels(evaluation.examples.images[index])
-        images = f'<img src="{_embedded(image)}" alt="An image of {true} that was taken for {said}">'
+        images = f'<img src="{_embedded(image)}" alt="An image of {true} that was classified as {predicted}">'
         if row in overlays:
-            images += f'<img src="{_embedded(overlays[row])}" alt="Where the model saw {said} in it">'
+            images += f'<img src="{_embedded(overlays[row])}" alt="A heatmap of the evidence for {predicted}">'
         shown.append(
-            f'<figure><div class="pair">{images}</div><figcaption><b>{said}</b>, {values.max():.1%} sure<br>truth: '
+            f'<figure><div class="pair">{images}</div><figcaption><b>{predicted}</b>, {values.max():.1%}<br>truth: '
             f"{true}, {values[evaluation.labels[row]]:.1%}<br><small>{name}</small></figcaption>"
             "</figure>"
         )
     if not shown:
         return ""
     heat = (
-        " Beside each, on the whole image: what spoke for the wrong class (Grad-CAM, Selvaraju et al., 2017); what the "
-        "model did not see is dimmed."
+        " The heatmap next to each, on the whole image, shows the evidence for the wrong class (Grad-CAM, Selvaraju et "
+        "al., 2017). Parts that the model did not see are dimmed."
         if overlays
         else ""
     )
-    note = f"<p>As the model saw them, the surest first.{heat}</p>"
+    note = f"<p>Images as the model saw them, the most confident mistakes first.{heat}</p>"
     return _section("Most confident mistakes", f'{note}<div class="mistakes">{"".join(shown)}</div>')
 
 
@@ -193,16 +199,16 @@ def _speed(evaluation):
     speed, costs = evaluation.speed, dict(evaluation.costs)
     rows = []
     if speed is not None:
-        of = "one image" if speed.latency_batch == 1 else f"a batch of {speed.latency_batch}"
+        unit = "one image" if speed.latency_batch == 1 else f"a batch of {speed.latency_batch}"
         rows += [
             ("images per second, from disk to prediction", f"{speed.images_per_second:,.1f}"),
-            (f"latency of {of}, median", f"{speed.latency_ms:,.2f} ms"),
+            (f"latency of {unit}, median", f"{speed.latency_ms:,.2f} ms"),
         ]
         if speed.peak_memory_mb is not None:
             rows.append(("peak memory of the process", f"{speed.peak_memory_mb:,.0f} MB"))
     if "bytes" in costs:
         rows.append(("size of the file", f"{costs.pop('bytes') / 1e6:,.2f} MB"))
-    names = {"macs": "multiply-accumulates of an image"}
+    names = {"macs": "multiply-accumulates per image"}
     rows += [(_text(names.get(name, name)), f"{value:,}") for name, value in costs.items()]
     return _section("Speed and size", _table(("figure", "value"), rows, words=1)) if rows else ""
 
@@ -211,7 +217,8 @@ def _damaged(errors):
     if not errors:
         return ""
     items = "".join(f"<li>{_text(error)}</li>" for error in errors)
-    return _section("Skipped images", f"<p>{len(errors)} could not be read and don't count.</p><ul>{items}</ul>")
+    note = f"<p>These images could not be read and are excluded from all metrics ({len(errors)} in total).</p>"
+    return _section("Skipped images", f"{note}<ul>{items}</ul>")
 
 
 def _section(title, body):
@@ -223,15 +230,15 @@ def _side_by_side(drawn):
 
 
 def _table(heads, rows, words, sortable=False):
-    """Return a table whose first `words` columns are text, the others numbers; its cells are escaped already."""
+    """Return a table of escaped cells, with text in the first `words` columns and numbers in the others."""
     head = "".join(f'<th scope="col"{"" if i < words else _NUMBER}>{head}</th>' for i, head in enumerate(heads))
     lines = []
     for first, *rest in rows:
         cells = "".join(f"<td{'' if i < words else _NUMBER}>{cell}</td>" for i, cell in enumerate(rest, 1))
         lines.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
     kind = ' class="sortable"' if sortable else ""
-    whole = f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-    return f'<div class="scroll" tabindex="0">{whole}</div>'
+    table = f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return f'<div class="scroll" tabindex="0">{table}</div>'
 
 
 _NUMBER = ' class="number"'
@@ -243,9 +250,9 @@ def _percent(value):
 
 def _embedded(image):
     file = io.BytesIO()
-    small = max(image.size) <= _SMALL or image.mode == "RGBA"
-    image.save(file, "PNG") if small else image.convert("RGB").save(file, "JPEG", quality=85)
-    return f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(file.getvalue()).decode()}"
+    is_lossless = max(image.size) <= _SMALL or image.mode == "RGBA"
+    image.save(file, "PNG") if is_lossless else image.convert("RGB").save(file, "JPEG", quality=85)
+    return f"data:image/{'png' if is_lossless else 'jpeg'};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _text(value):

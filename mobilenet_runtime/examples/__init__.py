@@ -1,4 +1,4 @@
-"""Images with labels, from whatever users have them in. Without Keras, so that exported models can be evaluated too."""
+"""Read labeled images from folders, manifests, arrays and Hugging Face datasets. Requires no Keras."""
 
 from mobilenet_runtime.examples.examples import Data, Examples
 from mobilenet_runtime.examples.sources import read_data, read_examples

@@ -1,4 +1,4 @@
-"""Arrays of images and labels in an `.npz`."""
+"""Read images and labels from the arrays of an `.npz` file."""
 
 import zipfile
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _KEYS = {
 
 
 class _Names(Sequence):
-    """`digits.npz[17]` for 17, made when asked for."""
+    """A sequence of names such as `digits.npz[17]`, created on access."""
 
     def __init__(self, prefix, length):
         self._prefix, self._length = prefix, length
@@ -31,10 +31,17 @@ class _Names(Sequence):
 
 
 def read(path):
-    """Return `({part: Part}, class names or None)` of an `.npz`.
+    """Read an `.npz` file.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        A tuple `({name: Part}, class names)`; the class names are None if the file has none.
 
     Raises:
-        ValueError: It can't be read without unpickling, lacks an array, or an array is no images or no labels.
+        ValueError: If the file can't be read without unpickling, lacks an array, or has an array that can't be images
+            or labels.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -52,18 +59,20 @@ def read(path):
                 break
     if not parts or (WHOLE in parts and len(parts) > 1):
         raise ArgumentError(
-            f"{path} has the arrays {', '.join(arrays)}. It must have x and y, images and labels, or x_train and "
-            "y_train (and may have x_val and y_val, x_test and y_test, and class_names)."
+            f"{path} has the arrays {', '.join(arrays)}. It must have x and y, or images and labels, or x_train "
+            "and y_train (and may have x_val and y_val, x_test and y_test, and class_names)."
         )
     return parts, class_names
 
 
 def _part(path, arrays, x, y, class_names):
     images, labels = _images(path, x, arrays[x]), arrays[y]
-    if labels.ndim == 2 and labels.shape[1] == 1:  # as keras.datasets has them
+    if labels.ndim == 2 and labels.shape[1] == 1:  # the shape of labels in keras.datasets
         labels = labels[:, 0]
     if labels.shape != (len(images),):
-        raise ArgumentError(f"{path}: {y} has shape {labels.shape}, but must be ({len(images)},) as {x} has images.")
+        raise ArgumentError(
+            f"{path}: {y} has shape {labels.shape}, but must have shape ({len(images)},), one label per image of {x}."
+        )
     labels = labels.tolist()
     names = _Names(path.name if x in ("x", "images") else f"{path.name}:{x}", len(images))
 
@@ -82,14 +91,14 @@ def _images(path, key, array):
         or array.dtype.kind not in "uif"
     ):
         raise ArgumentError(
-            f"{path}: {key} of shape {array.shape} and type {array.dtype} is no images: it must be (n, height, "
-            "width) or (n, height, width, 1, 3 or 4), of numbers."
+            f"{path}: {key} of shape {array.shape} and type {array.dtype} is not an array of images: it must "
+            "hold numbers in the shape (n, height, width) or (n, height, width, 1, 3 or 4)."
         )
     if array.dtype == np.uint8 or not array.size:
         return array.astype("uint8", copy=False)
     low, high = array.min(), array.max()
     if not (0 <= low and high <= 255) or (array.dtype.kind == "f" and high <= 1):
         raise ArgumentError(
-            f"{path}: {key} has values from {low} to {high}, but pixels are 0 to 255: scale them first."
+            f"{path}: {key} has values from {low} to {high}, but pixels must be in 0..255: scale them first."
         )
     return np.rint(array).astype("uint8")

@@ -1,4 +1,4 @@
-"""Images with labels: what every source becomes."""
+"""The container of labeled images that all data sources are converted to."""
 
 import dataclasses
 import os
@@ -11,7 +11,7 @@ from mobilenet_common.errors import ArgumentError
 
 
 class Joined(Sequence):
-    """Sequences behind one another, none of them copied."""
+    """Concatenation of sequences, without copying them."""
 
     def __init__(self, sequences):
         self.sequences = sequences
@@ -28,7 +28,7 @@ class Joined(Sequence):
 
 
 class Picked(Sequence):
-    """Some of a sequence's items, in an order of their own, none of them copied."""
+    """Items of a sequence at given indices, without copying them."""
 
     def __init__(self, items, indices):
         self.items, self._indices = items, indices
@@ -42,16 +42,17 @@ class Picked(Sequence):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examples:
-    """Images, each with the number of its class.
+    """Labeled images.
 
     Attributes:
-        images: By index: a path, an array `(height, width[, channels])` of uint8 in 0..255, or a PIL image.
-        labels: `(n,)` int64, each in 0..classes-1.
-        class_names: Of each class, in the order of the numbers.
-        names: Of images that have no path, such as `"digits.npz[17]"`, or None.
+        images: Sequence of images: paths, uint8 arrays of shape `(height, width)` or `(height, width, channels)`, or
+            PIL images.
+        labels: int64 array of shape `(n,)` with class numbers in 0..classes-1.
+        class_names: Name of each class, in the order of the class numbers.
+        names: Names of images without a path, such as `"digits.npz[17]"`, or None.
 
     Raises:
-        ValueError: Lengths differ, a class is named twice, or a label has no class.
+        ValueError: If lengths differ, a class name is repeated, or a label is out of range.
     """
 
     images: Sequence
@@ -70,12 +71,12 @@ class Examples:
             if values is not None and len(values) != len(self.images):
                 raise ArgumentError(f"There are {len(self.images)} images, but {len(values)} {what}.")
         if len(set(class_names)) < len(class_names):
-            raise ArgumentError(f"class_names={class_names!r} names a class twice.")
+            raise ArgumentError(f"class_names={class_names!r} contains a name twice: class names must be unique.")
         wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
         if wrong.size:
             raise ArgumentError(
                 f"labels[{wrong[0]}]={labels[wrong[0]]} is out of range: there are {len(class_names)} classes, so "
-                f"labels are 0 to {len(class_names) - 1}. {wrong.size} labels are wrong."
+                f"labels must be in 0..{len(class_names) - 1}. In total, {wrong.size} labels are out of range."
             )
         object.__setattr__(self, "labels", labels.astype("int64"))
         object.__setattr__(self, "class_names", class_names)
@@ -84,7 +85,7 @@ class Examples:
         return len(self.images)
 
     def subset(self, indices: "Sequence[int] | range | np.ndarray") -> "Examples":
-        """Return the examples at `indices`, in their order, of the same classes."""
+        """Return the `Examples` at `indices`, in the order of `indices` and with the same classes."""
         indices = np.asarray(indices, "int64")
         if isinstance(self.images, (list, tuple)):
             images = [self.images[i] for i in indices]
@@ -94,7 +95,7 @@ class Examples:
         return Examples(images, self.labels[indices], self.class_names, names)
 
     def name_of(self, i: int) -> str:
-        """Return what messages and reports call image `i`: its name, else its path, else its number."""
+        """Return the name of image `i` for messages and reports: its name, or else its path, or else its number."""
         if self.names is not None:
             return str(self.names[i])
         image = self.images[i]
@@ -102,12 +103,17 @@ class Examples:
 
     @property
     def counts(self) -> np.ndarray:
-        """`(classes,)` int64: how many images each class has."""
+        """Number of images of each class, an int64 array of shape `(classes,)`."""
         return np.bincount(self.labels, minlength=len(self.class_names))
 
 
 class Data(NamedTuple):
-    """What a model trains on, and what it is evaluated on meanwhile."""
+    """A training set and a validation set.
+
+    Attributes:
+        train: `Examples` to train on.
+        validation: `Examples` to validate on.
+    """
 
     train: Examples
     validation: Examples

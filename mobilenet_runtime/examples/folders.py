@@ -1,4 +1,4 @@
-"""A folder of class folders, perhaps with train/ and validation/ or test/ above them."""
+"""Read image folders: one sub-folder per class, optionally below train/, validation/ and test/."""
 
 import glob
 import itertools
@@ -10,55 +10,65 @@ from mobilenet_runtime.reading import find_images, is_ignored
 
 
 def read(folder):
-    """Return `({part: Part}, class names)` of a folder.
+    """Read an image folder.
+
+    Args:
+        folder: `pathlib.Path` of the folder.
+
+    Returns:
+        A tuple `({name: Part}, class names)`.
 
     Raises:
-        ValueError: There are no class folders, or one of them has no image.
+        ValueError: If there are no class folders, or if a class folder has no images.
     """
-    inside, parts = _folders(folder), _part_folders(folder)
+    subfolders, parts = _folders(folder), _part_folders(folder)
     if parts:
-        if len(parts) < len(inside):
-            raise ArgumentError(f"{folder} has two folders for one part: {', '.join(path.name for path in inside)}.")
-        found = {name: _classes(path) for name, path in parts.items()}
-        return found, tuple(sorted(set(found[TRAIN].labels)))
+        if len(parts) < len(subfolders):
+            names = ", ".join(path.name for path in subfolders)
+            raise ArgumentError(f"{folder} has several folders for one split: {names}. Keep one folder for each split.")
+        splits = {name: _classes(path) for name, path in parts.items()}
+        return splits, tuple(sorted(set(splits[TRAIN].labels)))
     part = _classes(folder)
     return {WHOLE: part}, tuple(sorted(set(part.labels)))
 
 
-def class_folders(places):
-    """Return `{path: name of the class folder}` of images, as `read` would have it.
+def class_folders(origins):
+    """Return the class folder of each image, `{path: folder name}`, with the same rules as `read`.
+
+    The class of an image below a searched folder is the first folder on the way to the image, not counting a split such
+    as train. The class is the image's parent folder if the image lies directly in the searched folder, was matched by a
+    pattern without `**`, or was passed as a file.
 
     Args:
-        places: `{path: place}`, where `find_images` found each image. Below a folder the class is the first folder,
-            after a part such as train. An image that lies in the place itself, that a pattern without `**` found, or
-            that was named itself, has the class of the folder that it lies in.
+        origins: `{path: origin}`, where the origin is the folder, glob pattern or file through which `find_images`
+            found the image.
     """
-    roots = {place: _root(place) for place in set(places.values())}
-    divided = {place: bool(root and _part_folders(root)) for place, root in roots.items()}
-    found = {}
-    for path, place in places.items():
-        folders, root = Path(path).absolute().parent.parts, roots[place]
-        inside = folders[len(root.absolute().parts) :] if root else ()
-        inside = inside[1:] if divided[place] and len(inside) > 1 else inside
-        found[path] = inside[0] if inside else folders[-1]
-    return found
+    roots = {origin: _root(origin) for origin in set(origins.values())}
+    has_splits = {origin: bool(root and _part_folders(root)) for origin, root in roots.items()}
+    names = {}
+    for path, origin in origins.items():
+        folders, root = Path(path).absolute().parent.parts, roots[origin]
+        subfolders = folders[len(root.absolute().parts) :] if root else ()
+        subfolders = subfolders[1:] if has_splits[origin] and len(subfolders) > 1 else subfolders
+        names[path] = subfolders[0] if subfolders else folders[-1]
+    return names
 
 
-def _root(place):
-    """Return the folder from which the class folders of a place go down, or None."""
-    place = Path(place)
-    if place.is_dir():
-        return place
-    if "**" not in place.parts:
+def _root(origin):
+    """Return the folder whose sub-folders are searched for images of `origin`, or None if it searches none."""
+    origin = Path(origin)
+    if origin.is_dir():
+        return origin
+    if "**" not in origin.parts:
         return None
-    return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), place.parts))
+    return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), origin.parts))
 
 
 def _part_folders(folder):
-    """Return `{part: folder}` if a folder is divided into train and validation or test, else an empty dict."""
+    """Return `{part: folder}` if a folder has train and perhaps validation and test folders, else an empty dict."""
     parts = {part_name(path.name): path for path in _folders(folder)}
-    is_divided = TRAIN in parts and parts.keys() <= {TRAIN, VALIDATION, TEST} and _folders(parts[TRAIN])
-    return parts if is_divided else {}
+    has_splits = TRAIN in parts and parts.keys() <= {TRAIN, VALIDATION, TEST} and _folders(parts[TRAIN])
+    return parts if has_splits else {}
 
 
 def _classes(folder):
@@ -71,11 +81,11 @@ def _classes(folder):
             empty.append(path.name)
     if not paths:
         raise ArgumentError(
-            f"{folder} has no class folders with images in them. It must have a folder for each class, such as "
+            f"{folder} has no class folders with images. It must have one sub-folder per class, such as "
             f"{folder}/cat and {folder}/dog."
         )
     if empty:
-        raise ArgumentError(f"{folder} has class folders without an image: {', '.join(empty)}. Fill or remove them.")
+        raise ArgumentError(f"{folder} has class folders without images: {', '.join(empty)}. Fill or remove them.")
     return Part(paths, labels, paths.__getitem__)
 
 

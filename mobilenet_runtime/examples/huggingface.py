@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face library `datasets`."""
+"""Read datasets of the Hugging Face library `datasets`."""
 
 import io
 import sys
@@ -16,7 +16,7 @@ PREFIX = "hf:"
 
 
 class _Images(Sequence):
-    """The images of a column, decoded when asked for."""
+    """The images of a dataset column, decoded on access."""
 
     def __init__(self, dataset, column, names):
         self._dataset = dataset.select_columns([column]).cast_column(column, _datasets().Image(decode=False))
@@ -31,24 +31,24 @@ class _Images(Sequence):
         try:
             image = pillow("Image").open(io.BytesIO(content) if content is not None else stored["path"])
             image.load()
-        except Exception as error:  # Pillow's formats raise whatever their decoders do
+        except Exception as error:  # Pillow's decoders raise many types of errors
             raise ImageError(f"{self._names[i]} can't be read as an image: {error or type(error).__name__}.") from None
         return image
 
 
 def is_dataset(data):
-    """Return whether `data` is an object of the library, which is not imported to find out."""
+    """Return whether `data` is a `Dataset` or `DatasetDict`, without importing the library."""
     library = sys.modules.get("datasets")
     return library is not None and isinstance(data, (library.Dataset, library.DatasetDict))
 
 
 def is_saved(folder: Path) -> bool:
-    """Return whether `save_to_disk` wrote this folder."""
+    """Return whether `folder` was written by `save_to_disk`."""
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
 def load(folder):
-    """Read a folder that `save_to_disk` wrote, as `read`."""
+    """Read a folder written by `save_to_disk`. The result is that of `read`."""
     try:
         return read(_datasets().load_from_disk(str(folder)), str(folder))
     except (OSError, KeyError) as error:
@@ -56,21 +56,33 @@ def load(folder):
 
 
 def download(name):
-    """Read a published dataset of that name, as `read`."""
+    """Download and read the dataset `name` of the Hugging Face Hub. The result is that of `read`."""
     try:
         return read(_datasets().load_dataset(name), PREFIX + name)
     except (OSError, RuntimeError) as error:
-        raise ArgumentError(f"{PREFIX}{name} can't be fetched: {error}") from None
+        raise ArgumentError(f"{PREFIX}{name} can't be downloaded: {error}") from None
 
 
 def read(data, name="the dataset"):
-    """Return `({part: Part}, class names or None)` of a `Dataset` or `DatasetDict`."""
+    """Read a `Dataset` or `DatasetDict`.
+
+    Args:
+        data: The dataset.
+        name: Name of the dataset, for messages.
+
+    Returns:
+        A tuple `({name: Part}, class names)`; the class names are None if the labels have no names.
+
+    Raises:
+        ValueError: If there is not exactly one image column and one label column, a label is out of range, or splits
+            have different classes.
+    """
     splits = dict(data) if isinstance(data, dict) else {WHOLE: data}
-    read_splits = {part_name(split): _part(dataset, name, split) for split, dataset in splits.items()}
-    class_names = {names for _, names in read_splits.values()}
+    parts = {part_name(split): _part(dataset, name, split) for split, dataset in splits.items()}
+    class_names = {names for _, names in parts.values()}
     if len(class_names) > 1:
         raise ArgumentError(f"The splits of {name} have different classes: {', '.join(splits)}.")
-    return {split: part for split, (part, _) in read_splits.items()}, class_names.pop() if class_names else None
+    return {split: part for split, (part, _) in parts.items()}, class_names.pop() if class_names else None
 
 
 def _part(dataset, name, split):
@@ -82,20 +94,19 @@ def _part(dataset, name, split):
     if len(images) != 1 or len(labels) != 1:
         columns = ", ".join(f"{column} ({type(kind).__name__})" for column, kind in dataset.features.items())
         raise ArgumentError(
-            f"{name} must have one Image column and one ClassLabel column, or one called label. It has {columns}. "
-            "Choose with select_columns, and give the dataset itself."
+            f"{name} must have one Image column, and one ClassLabel column or a column named label. It has {columns}. "
+            "Select the columns with select_columns, and pass the resulting dataset."
         )
-    place = f"{name}[{split}]" if split else name
-
+    full_name = f"{name}[{split}]" if split else name
     class_names = getattr(dataset.features[labels[0]], "names", None)
     values = np.asarray(dataset.with_format("numpy", columns=labels)[labels[0]][:]).tolist() if len(dataset) else []
-    names = [f"{place}[{i}]" for i in range(len(dataset))]
+    names = [f"{full_name}[{i}]" for i in range(len(dataset))]
     if class_names:
         wrong = [i for i, value in enumerate(values) if not isinstance(value, int) or not 0 <= value < len(class_names)]
         if wrong:
             raise ArgumentError(
                 f"{names[wrong[0]]}: label {values[wrong[0]]} is missing or out of range: there are {len(class_names)} "
-                f"classes. {len(wrong)} labels of {place} are so; does this split have labels?"
+                f"classes. In total, {len(wrong)} labels of {full_name} are wrong: check whether this split has labels."
             )
         values = [class_names[value] for value in values]
     part = Part(_Images(dataset, images[0], names), values, names.__getitem__, names)

@@ -1,4 +1,4 @@
-"""Lists of paths and labels: CSV with a header, or JSON lines."""
+"""Read manifests, which list paths and labels: CSV files with a header, or JSON Lines files."""
 
 import contextlib
 import csv
@@ -15,10 +15,17 @@ _SHOWN = 5
 
 
 def read(manifest):
-    """Return `({part: Part}, None)` of a manifest. Paths are relative to its folder.
+    """Read a manifest. The paths in it are relative to the folder that contains it.
+
+    Args:
+        manifest: `pathlib.Path` of a `.csv`, `.jsonl` or `.ndjson` file.
+
+    Returns:
+        A tuple `({name: Part}, None)`, because a manifest has no list of class names.
 
     Raises:
-        ValueError: A line is wrong (the message says which) or images are missing (how many, and the first few).
+        ValueError: If a line is invalid (the message gives its line number), or if images don't exist (the message
+            says how many, and lists the first few).
     """
     rows = _csv_rows if manifest.suffix.lower() == ".csv" else _json_rows
     parts, lines, missing = {}, {}, []
@@ -46,22 +53,22 @@ def read(manifest):
 
 
 @contextlib.contextmanager
-def _text_of(path):
-    """Open a text file, with or without a byte order mark."""
+def _open_text(path):
+    """Open a UTF-8 text file, with or without a byte order mark."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             yield file
     except UnicodeDecodeError as error:
-        raise ArgumentError(f"{path} is not text in UTF-8: {error}.") from None
+        raise ArgumentError(f"{path} is not a UTF-8 text file: {error}.") from None
 
 
 def csv_lines(path: PathLike) -> Iterator[tuple[int, list[str]]]:
-    """Yield `(line, cells)` of a CSV file, the cells without blanks around them; empty lines are left out.
+    """Yield `(line number, cells)` for each non-empty line of a CSV file. Cells are stripped of whitespace.
 
     Raises:
-        ValueError: It is no text in UTF-8, or no CSV.
+        ValueError: If the file is not UTF-8 text or not valid CSV.
     """
-    with _text_of(path) as file:
+    with _open_text(path) as file:
         reader = csv.reader(file, strict=True)
         try:
             for cells in reader:
@@ -79,30 +86,30 @@ def _csv_rows(manifest):
             header = cells
             if not {"path", "label"} <= set(header):
                 raise ArgumentError(
-                    f"{manifest}, line {line}: {','.join(cells)!r} is no header. It must name the columns path and "
-                    "label, and may name split: path,label,split."
+                    f"{manifest}, line {line}: {','.join(cells)!r} is not a header. The header must name the columns "
+                    "path and label, and can also name split: path,label,split."
                 )
             continue
         if len(cells) != len(header):
             raise ArgumentError(
-                f"{manifest}, line {line}: there are {len(cells)} cells, but {len(header)} columns "
-                f"({','.join(header)}). Put a cell with a comma in double quotes."
+                f"{manifest}, line {line}: expected {len(header)} cells ({','.join(header)}), got {len(cells)}. "
+                "Put cells that contain commas in double quotes."
             )
         yield line, dict(zip(header, cells, strict=True))
 
 
 def _json_rows(manifest):
-    with _text_of(manifest) as file:
+    with _open_text(manifest) as file:
         for line, text in enumerate(file, 1):
             if not text.strip():
                 continue
             try:
                 row = json.loads(text)
             except json.JSONDecodeError as error:
-                raise ArgumentError(f"{manifest}, line {line}: this is no JSON: {error}.") from None
+                raise ArgumentError(f"{manifest}, line {line}: this is not valid JSON: {error}.") from None
             if not isinstance(row, dict):
                 raise ArgumentError(
-                    f'{manifest}, line {line}: each line must be like {{"path": "a.jpg", "label": "cat"}}.'
+                    f'{manifest}, line {line}: each line must look like {{"path": "a.jpg", "label": "cat"}}.'
                 )
             yield line, row
 
@@ -116,5 +123,5 @@ def _field(manifest, line, row, name):
     if name == "split" and value in (None, ""):
         return None
     if not isinstance(value, str) or not value:
-        raise ArgumentError(f"{manifest}, line {line}: {name} is {value!r}, but must be text.")
+        raise ArgumentError(f"{manifest}, line {line}: {name} must be a non-empty string, got {value!r}.")
     return value

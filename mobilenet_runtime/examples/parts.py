@@ -1,22 +1,23 @@
-"""What a source of examples gives before its labels are numbered."""
+"""The parts (splits) of a data source, before labels are converted to class numbers."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
-WHOLE = ""  # the name of the only part of what is not split
+WHOLE = ""  # name of the only part of a data source without splits
 
 _NAMES = {"training": TRAIN, "val": VALIDATION, "valid": VALIDATION, "dev": VALIDATION, "testing": TEST}
 
 
 @dataclasses.dataclass
 class Part:
-    """Some of a source's images.
+    """A part of a data source, such as its training split.
 
     Attributes:
-        images, names: As in `Examples`.
-        labels: Names or numbers of classes, as the source has them.
-        place_of: Gives where example `i` is written, for messages.
+        images: Sequence of images, as in `Examples`.
+        labels: Sequence of class names or numbers, as in the source.
+        place_of: Function that returns where example `i` is stored, for messages.
+        names: Names of images without a path, as in `Examples`, or None.
     """
 
     images: Sequence
@@ -26,5 +27,5 @@ class Part:
 
 
 def part_name(name: str) -> str:
-    """Return the name that a part goes by here, whatever its source calls it."""
+    """Return the standard name of a part, such as `"validation"` for `"val"`."""
     return _NAMES.get(str(name).lower(), str(name).lower())

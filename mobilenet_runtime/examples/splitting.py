@@ -1,4 +1,4 @@
-"""A part held out of each class."""
+"""Split examples into a training set and a validation set."""
 
 import numpy as np
 
@@ -7,23 +7,24 @@ from mobilenet_runtime.examples.examples import Data, Examples
 
 
 def split(examples: Examples, fraction: float = 0.2, seed: int = 0) -> Data:
-    """Hold out about `fraction` of each class, drawn by `seed`.
+    """Split examples at random into a training set and a validation set, class by class.
 
-    A class of two images or more has at least one in either part; a single image stays in training.
+    Each class with at least two images has at least one image in each set. The image of a class with a single image is
+    in the training set.
 
     Args:
-        examples: `Examples`.
-        fraction: Fraction that is held out, in [0, 1); 0 holds out none.
-        seed: Of the draw, at least 0.
+        examples: The `Examples` to split.
+        fraction: Fraction of each class that goes into the validation set, in [0, 1).
+        seed: Seed of the random choice, at least 0.
 
     Returns:
-        `Data(train, validation)`, each in the order of `examples`.
+        `Data(train, validation)`, each in the order of `examples`. With `fraction=0` the validation set is empty.
     """
     fraction = number("validation_fraction", fraction, 0, 1, high_open=True)
     rng = np.random.default_rng(integer("seed", seed, 0))
-    held_out = np.zeros(len(examples), bool)
+    is_validation = np.zeros(len(examples), bool)
     for label in range(len(examples.class_names)):
         members = rng.permutation(np.flatnonzero(examples.labels == label))
         if fraction and len(members) > 1:
-            held_out[members[: min(max(1, round(fraction * len(members))), len(members) - 1)]] = True
-    return Data(examples.subset(np.flatnonzero(~held_out)), examples.subset(np.flatnonzero(held_out)))
+            is_validation[members[: min(max(1, round(fraction * len(members))), len(members) - 1)]] = True
+    return Data(examples.subset(np.flatnonzero(~is_validation)), examples.subset(np.flatnonzero(is_validation)))

@@ -1,27 +1,27 @@
-"""ONNX files, by ONNX Runtime."""
+"""Run ONNX files with ONNX Runtime."""
 
 import collections
 
 from mobilenet_runtime.metadata import KEY
-from mobilenet_runtime.runtimes.base import Exported, RuntimeFailure, imported, refusals
+from mobilenet_runtime.runtimes.base import Exported, RuntimeFailure, imported, opening_errors
 
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 _PROVIDER = "CPUExecutionProvider"
 
 
 class OnnxModel(Exported):
-    """A model in an `.onnx` file. A session takes calls of several threads at once; they share its `threads`."""
+    """A model in an `.onnx` file. Several threads may call its session at once; the calls share `threads` threads."""
 
     def __init__(self, path, threads=None):
         super().__init__(path, threads)
         runtime = imported("onnxruntime")
         self.runtime = f"ONNX Runtime {runtime.__version__}"
         options = runtime.SessionOptions()
-        options.log_severity_level = 3  # errors; its warnings are about the graph, which nobody can mend here
+        options.log_severity_level = 3  # errors only: its warnings concern the graph, which users can't change here
         if threads:
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
-        with refusals(self.path, self.runtime):
+        with opening_errors(self.path, self.runtime):
             self.session = runtime.InferenceSession(self.path, options, providers=[_PROVIDER])
         inputs = self.session.get_inputs()
         shapes = [[n if isinstance(n, int) else None for n in tensor.shape] for tensor in inputs]
@@ -29,10 +29,10 @@ class OnnxModel(Exported):
         (self._input,) = inputs
         if self._input.type not in _TYPES:
             raise RuntimeFailure(
-                f"{self.path} takes {self._input.type}, but what is run here takes {', '.join(_TYPES)}: call its "
-                "runtime yourself."
+                f"{self.path} has an input of type {self._input.type}, but only {', '.join(_TYPES)} are supported: use "
+                "its runtime directly."
             )
-        self._keep(self.session.get_modelmeta().custom_metadata_map.get(KEY))
+        self._set_metadata(self.session.get_modelmeta().custom_metadata_map.get(KEY))
 
     def run(self, batch):
         return self.session.run(self.output_names, {self._input.name: batch.astype(_TYPES[self._input.type])})

@@ -1,31 +1,32 @@
-"""OpenVINO's intermediate representation, an `.xml` file with its `.bin`, by OpenVINO."""
+"""Run OpenVINO's intermediate representation, an `.xml` file with a `.bin` file, with OpenVINO."""
 
 import collections
 
 from mobilenet_runtime.metadata import KEY
-from mobilenet_runtime.runtimes.base import Exported, imported, refusals
+from mobilenet_runtime.runtimes.base import Exported, imported, opening_errors
 from mobilenet_runtime.runtimes.pool import Pool, parallel_calls
 
-_ENDS = ("Parameter", "Constant", "Result")  # what a graph holds beside its operations
-_COMPILED_ENDS = ("Input", "Const", "Output")  # the same in a compiled one
+_ENDS = ("Parameter", "Constant", "Result")  # node types that are not operations
+_COMPILED_ENDS = ("Input", "Const", "Output")  # the same in a compiled model
 
 
 class OpenvinoModel(Exported):
     """A model in an `.xml` file.
 
-    A request of OpenVINO serves one thread at a time, so each call has one for itself. OpenVINO computes them one after
-    the other, each on all cores (or `threads`), since it is asked for the lowest latency.
+    An inference request of OpenVINO serves one thread at a time, so each call uses its own request. OpenVINO runs the
+    requests one after the other, each on all cores (or `threads` threads), because the model is compiled for the lowest
+    latency.
     """
 
     def __init__(self, path, threads=None):
         super().__init__(path, threads)
         openvino = imported("openvino")
         self.runtime = f"OpenVINO {openvino.__version__.partition('-')[0]}"
-        # OpenVINO would use bfloat16 on processors that have it.
+        # By default, OpenVINO computes in bfloat16 on processors that support it.
         settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
-        with refusals(self.path, self.runtime):
+        with opening_errors(self.path, self.runtime):
             core = openvino.Core()
             self.model = core.read_model(self.path)
             self.compiled = core.compile_model(self.model, "CPU", settings)
@@ -37,21 +38,21 @@ class OpenvinoModel(Exported):
         ]
         self._describe([[n.get_length() if n.is_static else None for n in shape] for shape in shapes], names)
         if self.model.has_rt_info([KEY]):
-            self._keep(self.model.get_rt_info([KEY]).astype(str))
+            self._set_metadata(self.model.get_rt_info([KEY]).astype(str))
 
     def run(self, batch):
         with self._requests.borrow() as request:
-            answers = request.infer(batch, share_inputs=True)  # the outputs are copies
-        return [answers[i] for i in range(len(self.output_names))]
+            outputs = request.infer(batch, share_inputs=True)  # the outputs are copies
+        return [outputs[i] for i in range(len(self.output_names))]
 
     def operations(self):
         kinds = (node.get_type_name() for node in self.model.get_ordered_ops())
         return dict(collections.Counter(kind for kind in kinds if kind not in _ENDS))
 
     def placement(self):
-        found = collections.Counter()
+        counts = collections.Counter()
         for node in self.compiled.get_runtime_model().get_ordered_ops():
-            known = node.get_rt_info()
-            if known["layerType"].astype(str) not in _COMPILED_ENDS:
-                found[f"CPU {known['runtimePrecision'].astype(str)}"] += 1
-        return dict(found)
+            info = node.get_rt_info()
+            if info["layerType"].astype(str) not in _COMPILED_ENDS:
+                counts[f"CPU {info['runtimePrecision'].astype(str)}"] += 1
+        return dict(counts)

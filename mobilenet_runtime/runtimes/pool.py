@@ -1,4 +1,4 @@
-"""What a runtime runs a file with and only one thread may use at a time, shared by any number of threads."""
+"""A pool of runtime objects that only one thread may use at a time."""
 
 import contextlib
 import os
@@ -6,14 +6,14 @@ import threading
 
 
 class Pool:
-    """Hands out instances to threads, and makes another one when all are in use.
+    """Lends instances to threads, and creates a new one when all are in use.
 
-    There are as many instances as calls have run at once, at most `limit`: a thread that comes and goes leaves nothing
-    behind. Further calls wait for their turn.
+    The number of instances grows to the largest number of concurrent calls, but not beyond `limit`; further calls wait.
+    Instances don't belong to threads, so short-lived threads leave none behind.
 
     Args:
-        make: A function that returns a new instance.
-        limit: How many there may be, at least 1.
+        make: Function that returns a new instance.
+        limit: Maximum number of instances, at least 1.
     """
 
     def __init__(self, make, limit):
@@ -22,17 +22,17 @@ class Pool:
 
     @contextlib.contextmanager
     def borrow(self, prefer=None):
-        """Give an instance to the `with` block alone.
+        """Lend an instance to the `with` block for its exclusive use.
 
         Args:
-            prefer: A function of an instance that says whether it suits better than others, or None.
+            prefer: Function that takes a free instance and returns whether it is preferred, or None.
         """
         with self._slots:
             instance = self._take(prefer)
             if instance is None:
                 instance = self._make()
             yield instance
-            with self._lock:  # an instance that failed is not used again
+            with self._lock:  # not reached after an exception, so that a failed instance is not reused
                 self._free.append(instance)
 
     def _take(self, prefer):
@@ -44,6 +44,6 @@ class Pool:
 
 
 def parallel_calls(threads):
-    """Return how many calls with `threads` each (None for one) keep the cores of this process busy, at least 1."""
+    """Return the number of parallel calls that keep all cores busy if each uses `threads` threads (None: 1)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // (threads or 1))

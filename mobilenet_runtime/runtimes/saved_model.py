@@ -1,19 +1,19 @@
-"""TensorFlow's SavedModel folders, by TensorFlow."""
+"""Run SavedModel folders with TensorFlow."""
 
 import collections
 import os
 from pathlib import Path
 
 from mobilenet_runtime.metadata import FILE
-from mobilenet_runtime.runtimes.base import Exported, RuntimeFailure, imported, refusals
+from mobilenet_runtime.runtimes.base import Exported, RuntimeFailure, imported, opening_errors
 
 _SIGNATURE = "serving_default"
 
 
 class SavedModel(Exported):
-    """A model in a folder, which any number of threads may call.
+    """A model in a SavedModel folder, which any number of threads may call.
 
-    `threads` is a setting of TensorFlow for the whole process, which takes it once.
+    `threads` is a process-wide setting of TensorFlow, which can only be set before TensorFlow first computes.
     """
 
     def __init__(self, path, threads=None):
@@ -23,23 +23,24 @@ class SavedModel(Exported):
         self.runtime = f"TensorFlow {self._tensorflow.__version__}"
         if threads:
             self._limit(threads)
-        with refusals(self.path, self.runtime):
-            self._loaded = self._tensorflow.saved_model.load(self.path)  # dropped, it would take the variables with it
+        with opening_errors(self.path, self.runtime):
+            # Keep a reference: the variables are deleted with the loaded object.
+            self._loaded = self._tensorflow.saved_model.load(self.path)
         if _SIGNATURE not in self._loaded.signatures:
             raise RuntimeFailure(
                 f"{self.path} has no signature {_SIGNATURE!r}, only {list(self._loaded.signatures)}: save the model "
-                "with one."
+                "with this signature."
             )
         self._serve = self._loaded.signatures[_SIGNATURE]
         inputs = self._serve.structured_input_signature[1]
         shapes = [tensor.shape.as_list() if tensor.shape.rank is not None else [] for tensor in inputs.values()]
-        self._describe(shapes, sorted(self._serve.structured_outputs))  # the file has them in no order
+        self._describe(shapes, sorted(self._serve.structured_outputs))  # the file doesn't define an order
         ((self._name, spec),) = inputs.items()
         self._type = spec.dtype
-        described = Path(path) / "assets.extra" / FILE
-        if described.is_file():
-            with refusals(self.path, self.runtime):
-                self._keep(described.read_text(encoding="utf-8"))
+        metadata_path = Path(path) / "assets.extra" / FILE
+        if metadata_path.is_file():
+            with opening_errors(self.path, self.runtime):
+                self._set_metadata(metadata_path.read_text(encoding="utf-8"))
 
     def _limit(self, threads):
         threading = self._tensorflow.config.threading
@@ -48,15 +49,15 @@ class SavedModel(Exported):
         try:
             threading.set_intra_op_parallelism_threads(threads)
             threading.set_inter_op_parallelism_threads(1)
-        except RuntimeError as error:  # TensorFlow has computed something already
+        except RuntimeError as error:  # TensorFlow has already computed something
             raise RuntimeFailure(
-                f"threads={threads} is not allowed: TensorFlow takes it only before it first computes in a process. "
-                "Load the file in a process of its own."
+                f"threads={threads} can't be set: TensorFlow accepts it only before its first computation. "
+                "Load the file in a new process."
             ) from error
 
     def run(self, batch):
-        answers = self._serve(**{self._name: self._tensorflow.constant(batch, self._type)})
-        return [answers[name].numpy() for name in self.output_names]
+        outputs = self._serve(**{self._name: self._tensorflow.constant(batch, self._type)})
+        return [outputs[name].numpy() for name in self.output_names]
 
     def operations(self):
         graph = self._serve.graph.as_graph_def()

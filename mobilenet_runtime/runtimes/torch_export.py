@@ -1,4 +1,4 @@
-"""Programs of torch.export, by PyTorch."""
+"""Run programs of torch.export with PyTorch."""
 
 import collections
 import os
@@ -7,16 +7,16 @@ import zipfile
 
 from mobilenet_common.errors import ArgumentError
 from mobilenet_runtime.metadata import FILE
-from mobilenet_runtime.runtimes.base import Exported, imported, refusals
+from mobilenet_runtime.runtimes.base import Exported, imported, opening_errors
 
-_ONLY_TENSORS = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # a setting that PyTorch reads whenever it loads something
-_LOADING = threading.Lock()  # two threads would restore each other's setting
+_ONLY_TENSORS = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # environment variable that PyTorch reads at each load
+_LOADING = threading.Lock()  # the environment variable is shared by all threads
 
 
 class TorchProgram(Exported):
     """A model in a `.pt2` file, which any number of threads may call.
 
-    `threads` is a setting of PyTorch for the whole process: the last file that is loaded with it decides.
+    `threads` is a process-wide setting of PyTorch: the file loaded last with it takes effect.
     """
 
     def __init__(self, path, threads=None):
@@ -26,7 +26,7 @@ class TorchProgram(Exported):
         if threads:
             torch.set_num_threads(threads)
         files = {FILE: ""}
-        with refusals(self.path, self.runtime):
+        with opening_errors(self.path, self.runtime):
             self.program = load_program(self.path, files)
             self._module = self.program.module()
         signature = self.program.graph_signature
@@ -38,12 +38,12 @@ class TorchProgram(Exported):
         from mobilenet_common.internals.torch_internals import tree_leaves, tree_unflatten  # imports PyTorch
 
         self._leaves = tree_leaves
-        # A model's outputs are a tensor, a tuple or a dictionary; the names of the first two are the graph's.
+        # Models return a tensor, a tuple or a dictionary. Only a dictionary has names; otherwise use the graph's names.
         outputs = tree_unflatten(list(signature.user_outputs), self.program.call_spec.out_spec)
         shapes = [[n if isinstance(n, int) else None for n in tensor.shape] for tensor in inputs]
         self._describe(shapes, [outputs] if isinstance(outputs, str) else outputs)
         self._type = inputs[0].dtype
-        self._keep(files[FILE])
+        self._set_metadata(files[FILE])
 
     def run(self, batch):
         with self._torch.no_grad():
@@ -59,19 +59,27 @@ class TorchProgram(Exported):
 
 
 def load_program(path, files):
-    """Return a program, with the texts of the `files` that travel with it, by name; what isn't there stays as it is.
+    """Load a program and the text files in its archive.
 
-    An archive may hold pickles, which can run anything: they are read as tensors alone, or refused.
+    An archive may contain pickles, which can run arbitrary code. Only tensors are loaded from them, and anything else
+    raises an error.
+
+    Args:
+        path: Path of the `.pt2` file.
+        files: Dictionary `{name: text}`, which is updated with the texts of the files that the archive contains.
+
+    Returns:
+        The `torch.export.ExportedProgram`.
     """
-    if not zipfile.is_zipfile(path):  # PyTorch would log a traceback first
-        raise ArgumentError("it is no archive of torch.export")
+    if not zipfile.is_zipfile(path):  # PyTorch would log a traceback before its error
+        raise ArgumentError("it is not an archive of torch.export")
     with _LOADING:
-        before = os.environ.get(_ONLY_TENSORS)
+        previous = os.environ.get(_ONLY_TENSORS)
         os.environ[_ONLY_TENSORS] = "1"
         try:
             return imported("torch", "torch").export.load(path, extra_files=files)
         finally:
-            if before is None:
+            if previous is None:
                 del os.environ[_ONLY_TENSORS]
             else:
-                os.environ[_ONLY_TENSORS] = before
+                os.environ[_ONLY_TENSORS] = previous

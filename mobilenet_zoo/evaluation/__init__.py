@@ -1,4 +1,4 @@
-"""How good a classifier is, where it errs, and what it looks at."""
+"""Evaluation of classifiers: metrics, reports, and Grad-CAM heatmaps."""
 
 from mobilenet_runtime.evaluation import Calibration, Evaluation, Metrics, Speed, calibration, metrics, write_report
 from mobilenet_zoo.evaluation.gradcam import Explanation, explain, grad_cam

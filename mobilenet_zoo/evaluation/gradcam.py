@@ -1,4 +1,4 @@
-"""Grad-CAM: where a classifier looks (Selvaraju et al., 2017, section 3), under every backend."""
+"""Grad-CAM heatmaps of classifiers (Selvaraju et al., 2017, section 3), for all Keras backends."""
 
 import contextlib
 import dataclasses
@@ -25,15 +25,16 @@ _POOLS = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """What `explain` found out about one image.
+    """Result of `explain` for one image.
 
     Attributes:
-        class_index: The class that is explained.
-        probability: Of that class, as the model gives it.
-        heat: `(rows, columns)` float32 of the last feature map, in 0..1; all 0 where nothing speaks for the class.
-        image: PIL image, as the model saw it: resized and cropped.
-        overlay: PIL image, the photograph as it was given, upright, with the heat where the model looked and the rest
-            dimmed; at most 2048 pixels a side.
+        class_index: Index of the explained class.
+        probability: Probability of that class according to the model.
+        heat: Array `(rows, columns)` in float32 with the resolution of the last feature map and values in 0..1; all 0
+            if no part of the image supports the class.
+        image: The resized and cropped image that the model saw, a PIL image.
+        overlay: The original photograph, upright, with the heat drawn on the part that the model saw and the rest
+            dimmed; a PIL image of at most 2048 pixels a side.
     """
 
     class_index: int
@@ -46,60 +47,66 @@ class Explanation:
 def explain(
     model: keras.Model, image: ImageLike, class_index: int | None = None, *, transform: Preprocessing | None = None
 ) -> Any:
-    """Show which part of an image speaks for a class.
+    """Return a Grad-CAM heatmap of the parts of an image that support a class.
 
     Args:
-        model: A classifier of this library, or another with a global pool over its last feature map; its body may be
-            a layer of it.
+        model: A classifier of this library, or another classifier with a global pool after its last feature map. The
+            body can be a nested model.
         image: A path, a PIL image, an array `(height, width[, channels])` of pixels in 0..255, the bytes of an image
             file, or an open file.
-        class_index: The class, as a number or as a name that the model was saved with; None for the likeliest.
-        transform: A `Preprocessing`; None for `mobilenet_zoo.preprocessing(model)`.
+        class_index: Index of the class, or one of the class names that the model was saved with; None for the most
+            likely class.
+        transform: The `Preprocessing` of the image; None for `mobilenet_zoo.preprocessing(model)`.
 
     Returns:
         An `Explanation`.
 
     Raises:
-        ValueError: The model has no feature map before a pool, or the class is none of its.
+        ValueError: The model has no global pool, or doesn't have the class.
         ImageError: The image can't be read.
     """
     transform = transform or preprocessing(model)
-    image = open_image(image, transform.channels)  # once, as a stream can't be read twice
-    wanted = None if class_index is None else [_class_number(class_index, model)]
+    image = open_image(image, transform.channels)  # Open the image once, because a stream can't be read twice.
+    classes = None if class_index is None else [_class_index(class_index, model)]
     with lock_of(model):
-        (heat,), (logits,) = grad_cam(model, transform(image)[None], wanted)
-        number = int(logits.argmax()) if wanted is None else wanted[0]
-        probability = _probability(model, logits, number)
-    shown = photograph_overlay(image, heat, transform)
-    return Explanation(number, probability, scaled(heat), transform.pixels(image), shown)
+        (heat,), (logits,) = grad_cam(model, transform(image)[None], classes)
+        index = int(logits.argmax()) if classes is None else classes[0]
+        probability = _probability(model, logits, index)
+    overlay = photograph_overlay(image, heat, transform)
+    return Explanation(index, probability, scaled(heat), transform.pixels(image), overlay)
 
 
 def grad_cam(
     model: keras.Model, images: Any, classes: Sequence[int] | np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the maps of a batch: the last feature maps, summed with the mean gradients of a class's logit as weights.
+    """Return the Grad-CAM maps of a batch of images.
+
+    A map is the positive part of the weighted sum of the last feature map's channels. The weight of a channel is the
+    mean gradient of the class's logit with respect to that channel.
 
     Args:
-        model: As for `explain`.
-        images: As the model takes them: `(batch, height, width, channels)`, or channels first. Integers are pixels in
-            0..255, which are normalized for a model of this library.
-        classes: `(batch,)` integers; None for the likeliest of each image.
+        model: A classifier, as for `explain`.
+        images: A batch in the model's data format: `(batch, height, width, channels)`, or channels first. Floats are
+            normalized values. Integers are pixels in 0..255, which are normalized for models of this library.
+        classes: One class index for each image, `(batch,)`; None for the most likely class of each image.
 
     Returns:
-        `(maps, logits)`: `(batch, rows, columns)` float32, at least 0 and not scaled, and `(batch, classes)` float32.
+        `(maps, logits)`, both float32: maps of shape `(batch, rows, columns)`, at least 0 and not scaled, and logits of
+        shape `(batch, classes)`.
 
     Raises:
-        ValueError: The model has no feature map before a pool, or a class is none of its.
+        ValueError: The model has no global pool, or doesn't have one of the classes.
 
     Warns:
-        MobileNetWarning: The images' floats are not in the range that the model takes; once for a model.
+        MobileNetWarning: Float images are outside the range that the model takes. The warning is given once per model.
     """
     pool = _pool(model)
     count, outputs = len(images), model.output_shape[-1]
     classes = None if classes is None else np.asarray(classes)
     if classes is not None and (classes.shape != (count,) or ((classes < 0) | (classes >= outputs)).any()):
         raise ArgumentError(
-            f"classes={classes.tolist()} are not allowed: give one in 0..{outputs - 1} for each of the {count} images."
+            f"classes={classes.tolist()} is not allowed: pass one class in 0..{outputs - 1} for each of the {count} "
+            "images."
         )
 
     def score(logits):
@@ -107,10 +114,10 @@ def grad_cam(
         return keras.ops.sum(keras.ops.cast(logits, "float32") * keras.ops.one_hot(chosen, outputs))
 
     images = _as_input(images, model)
-    # Other threads may call the model meanwhile, whose layers compute for them what they always do.
+    # Only this thread sees the replaced attributes, so other threads can call the model at the same time.
     with lock_of(model), _logits_of(last_layer(model)):
-        found = _GRADIENTS[keras.backend.backend()](model, pool, keras.ops.convert_to_tensor(images), score)
-    maps, gradients, logits = map(_numpy, found)
+        tensors = _GRADIENTS[keras.backend.backend()](model, pool, keras.ops.convert_to_tensor(images), score)
+    maps, gradients, logits = map(_numpy, tensors)
     if pool.data_format == "channels_first":
         maps, gradients = (np.moveaxis(array, 1, -1) for array in (maps, gradients))
     weights = gradients.mean((1, 2), keepdims=True)  # equation 1
@@ -118,12 +125,12 @@ def grad_cam(
 
 
 def scaled(heat):
-    """Return a map with its largest value as 1, or all 0."""
+    """Return a map divided by its largest value; a map of zeros is returned unchanged."""
     return heat / heat.max() if heat.max() > 0 else heat
 
 
 def _as_input(images, model):
-    """Return images as floats that the model takes; another library's model says nothing about that."""
+    """Return images as normalized floats. Without a known preprocessing, images are returned unchanged."""
     try:
         transform = preprocessing(model)
     except ArgumentError:
@@ -132,7 +139,7 @@ def _as_input(images, model):
 
 
 def _tensorflow_gradients(model, pool, images, score):
-    """Return what goes into the pool, the score's gradients by it, and the logits."""
+    """Return the input of the pool, the gradients of the score with respect to it, and the logits."""
     import tensorflow as tf
 
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -160,7 +167,7 @@ def _jax_gradients(model, pool, images, score):
             logits, _ = model.stateless_call(*state, images, training=False)
         return score(logits), (seen[-1], logits)
 
-    _, (maps, _) = jax.eval_shape(lambda *given: run(None, *given), images, state)
+    _, (maps, _) = jax.eval_shape(lambda *arguments: run(None, *arguments), images, state)
     gradients, (maps, logits) = jax.jit(jax.grad(run, has_aux=True))(
         jax.numpy.zeros(maps.shape, maps.dtype), images, state
     )
@@ -181,7 +188,7 @@ _GRADIENTS = {"tensorflow": _tensorflow_gradients, "jax": _jax_gradients, "torch
 
 @contextlib.contextmanager
 def _tapped(pool, tap):
-    """Pass the input of the pool through `tap` first; yield the list of its outputs."""
+    """Apply `tap` to the input of the pool while the context is active; yield the list of its outputs."""
     seen, call = [], pool.call
 
     def tapped(x, *args, **kwargs):
@@ -193,7 +200,7 @@ def _tapped(pool, tap):
 
 
 def _logits_of(layer):
-    """Let the model's last layer give logits in place of probabilities."""
+    """Return a context in which the model's last layer returns logits instead of probabilities."""
     if isinstance(layer, keras.layers.Softmax):
         return _replaced(layer, "call", lambda x, *args, **kwargs: x, layer.call)
     if getattr(layer, "activation", None) not in (None, keras.activations.linear):
@@ -202,59 +209,70 @@ def _logits_of(layer):
 
 
 @contextlib.contextmanager
-def _replaced(layer, name, function, usual):
-    """Have a layer call `function` in place of `usual` for a while, in this thread alone.
+def _replaced(layer, name, replacement, original):
+    """Replace a layer's attribute `name`, in this thread and while the context is active.
 
-    Sets the attribute past Keras's tracking, which has no hooks for what flows through a layer.
+    Keras has no hooks for the inputs and outputs of a layer, so the attribute is set without Keras's tracking.
+
+    Args:
+        layer: A Keras layer.
+        name: Name of an attribute that is a function.
+        replacement: Function that this thread calls.
+        original: Function that all other threads call.
     """
-    own, thread = vars(layer), threading.get_ident()
-    before = own.get(name)
+    attributes, thread = vars(layer), threading.get_ident()
+    previous = attributes.get(name)
 
-    def chosen(*args, **kwargs):
-        return (function if threading.get_ident() == thread else usual)(*args, **kwargs)
+    def dispatch(*args, **kwargs):
+        return (replacement if threading.get_ident() == thread else original)(*args, **kwargs)
 
-    own[name] = chosen
+    attributes[name] = dispatch
     try:
         yield
     finally:
-        if before is None:
-            del own[name]
+        if previous is None:
+            del attributes[name]
         else:
-            own[name] = before
+            attributes[name] = previous
 
 
 def _pool(model):
-    """Return the last global pool, be it in a model within the model."""
+    """Return the last global pool, which can be in a nested model."""
     layers = all_layers(model) if isinstance(model, keras.Model) else ()
     pools = [layer for layer in layers if isinstance(layer, _POOLS)]
     output = getattr(model, "output_shape", None)
     if not pools or not isinstance(output, tuple) or len(output) != 2:
         raise ArgumentError(
-            f"{getattr(model, 'name', model)!r} can't be explained: Grad-CAM needs a classifier, with one output of "
-            "(batch, classes), and a global average or max pool over its last feature map. Flattened maps have no "
-            "such pool: build the model with include_top=True, or put GlobalAveragePooling2D before a head of your own."
+            f"{getattr(model, 'name', model)!r} can't be explained: Grad-CAM needs a classifier with one output of "
+            "shape (batch, classes) and a global average or max pool after the last feature map. Build the model with "
+            "include_top=True, or use GlobalAveragePooling2D instead of Flatten before your own head."
         )
     return pools[-1]
 
 
-def _class_number(given, model):
+def _class_index(class_index, model):
     names, classes = class_names_of(model), model.output_shape[-1]
-    if isinstance(given, str):
+    if isinstance(class_index, str):
         if names is None:
-            raise ArgumentError(f"class_index={given!r}: {model.name} has no names for its classes, give a number.")
-        if given not in names:
-            raise unknown_name("class_index", given, names)
-        return names.index(given)
-    if not is_integer(given) or not 0 <= given < classes:
-        raise ArgumentError(f"class_index={given!r} is not allowed: {model.name} has the classes 0..{classes - 1}.")
-    return int(given)
+            raise ArgumentError(
+                f"class_index={class_index!r} is not allowed: {model.name} has no class names. Pass an index in "
+                f"0..{classes - 1}."
+            )
+        if class_index not in names:
+            raise unknown_name("class_index", class_index, names)
+        return names.index(class_index)
+    if not is_integer(class_index) or not 0 <= class_index < classes:
+        raise ArgumentError(
+            f"class_index={class_index!r} is not allowed: {model.name} has the classes 0..{classes - 1}."
+        )
+    return int(class_index)
 
 
-def _probability(model, logits, number):
+def _probability(model, logits, index):
     activation = getattr(last_layer(model), "activation", None)
     if activation in (None, keras.activations.linear):
         activation = keras.activations.softmax
-    return float(_numpy(activation(keras.ops.convert_to_tensor(logits[None])))[0, number])
+    return float(_numpy(activation(keras.ops.convert_to_tensor(logits[None])))[0, index])
 
 
 def _numpy(tensor):

@@ -1,4 +1,4 @@
-"""Models on their way out: to LiteRT, ONNX, OpenVINO, torch.export and TensorFlow's SavedModel."""
+"""Export of models to LiteRT, ONNX, OpenVINO, torch.export and TensorFlow's SavedModel."""
 
 from mobilenet_zoo.exporting.exporter import export, export_all
 from mobilenet_zoo.exporting.progress import ExportStep

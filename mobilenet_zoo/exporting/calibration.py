@@ -1,4 +1,4 @@
-"""The images that a file is calibrated and compared with."""
+"""Images for the calibration of an exported file and for its comparison with the model."""
 
 import dataclasses
 import os
@@ -12,21 +12,21 @@ from mobilenet_runtime.inputs import as_model_input
 from mobilenet_runtime.reading import batches, find_images, skipped
 from mobilenet_runtime.transform import normalize
 
-LEAST = 16  # to calibrate with
-_HELD_OUT = 0.2
-_MOST_CHECKED = 200
-_MOST = 256  # to calibrate with; ranges hardly change after that
-_MADE = 4
+_MIN_IMAGES = 16
+_VALIDATION_FRACTION = 0.2
+_MAX_VALIDATION_IMAGES = 200
+_MAX_CALIBRATION_IMAGES = 256  # With more images, the ranges hardly change.
+_GENERATED_IMAGES = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Images as the model takes them, channels last.
+    """Images in the value range that the model takes, channels last.
 
     Attributes:
-        calibration: To find ranges with, or None.
-        checked: To compare the file with the model on.
-        labels: The classes of `checked`, or None.
+        calibration: Calibration images, from which activation ranges are computed, or None.
+        checked: Validation images, on which the file is compared with the model.
+        labels: Classes of the validation images, or None.
     """
 
     calibration: np.ndarray | None
@@ -34,17 +34,21 @@ class Images:
     labels: np.ndarray | None = None
 
 
-def made_up(shape, scaling, batch_size):
-    """Return smooth random images of `(height, width, channels)`, for a file that needs no calibration.
+def generate_images(shape, scaling, batch_size):
+    """Return smooth random validation images, for a file that needs no calibration.
 
     Args:
-        shape: Of an image.
-        scaling: `(mean, std)` of each channel for pixels in 0..1, or None for pixels in 0..255.
-        batch_size: The file's, or None.
+        shape: Shape of an image, `(height, width, channels)`.
+        scaling: `(mean, std)` per channel by which the images are normalized, for pixels in 0..1. With None, the images
+            stay pixels in 0..255.
+        batch_size: Batch size of the file, or None. At least as many images are generated.
+
+    Returns:
+        `Images` without calibration images and labels.
     """
     random = np.random.default_rng(0)
     height, width, channels = shape
-    count = max(_MADE, batch_size or 0)
+    count = max(_GENERATED_IMAGES, batch_size or 0)
     coarse = random.uniform(0, 1, (count, min(8, height), min(8, width), channels))
     rows = np.arange(height) * coarse.shape[1] // height
     columns = np.arange(width) * coarse.shape[2] // width
@@ -54,20 +58,24 @@ def made_up(shape, scaling, batch_size):
 
 
 def read_calibration(calibration, transform, model):
-    """Return the user's images, a fifth of them held out.
+    """Read the user's images, and split a fifth of them off as the validation set.
 
     Args:
-        calibration: A folder, paths or patterns; an array `(n, height, width, channels)` of floats as the model takes
-            them or of integers, which are pixels in 0..255; a list of PIL images, bytes or open files; or a pair of one
-            of these and the class of each image.
+        calibration: A folder, paths or patterns; an array `(n, height, width, channels)`, either of floats that are
+            passed to the model unchanged or of integers, which are pixels in 0..255; a list of PIL images, bytes or
+            open files; or a pair of one of these and the class of each image.
         transform: The model's `Preprocessing`, channels last.
-        model: That is exported.
+        model: Model that is exported.
+
+    Returns:
+        The `Images`, with calibration and validation images.
 
     Raises:
-        ExportError: They are too few, can't be read, or don't fit the model or their labels.
+        ExportError: There are too few images, they can't be read, or they don't match the model or their labels.
 
     Warns:
-        MobileNetWarning: An array's floats are not in the range that the model takes, or files were skipped.
+        MobileNetWarning: The floats of an array are outside the range that the model takes, or damaged files were
+            skipped.
     """
     labels = None
     if isinstance(calibration, tuple) and len(calibration) == 2:
@@ -78,54 +86,60 @@ def read_calibration(calibration, transform, model):
     if isinstance(calibration, (list, tuple)) and all(isinstance(item, (str, os.PathLike)) for item in calibration):
         paths = find_images(calibration)
         if labels is not None and labels.shape != (len(paths),):
-            raise ExportError(f"calibration has {len(paths)} images and labels of shape {labels.shape}: one each.")
-        images, kept = _from_files(paths, transform)
-        labels = None if labels is None else labels[kept]
-    elif isinstance(calibration, (list, tuple)) and all(map(_is_whole, calibration)):
+            raise ExportError(
+                f"calibration has {len(paths)} images, but labels of shape {labels.shape}: pass one label per image."
+            )
+        images, indices = _from_files(paths, transform)
+        labels = None if labels is None else labels[indices]
+    elif isinstance(calibration, (list, tuple)) and all(map(_is_image, calibration)):
         images = transform(calibration)
     else:
         images = as_numpy(calibration)
     shape = (*transform.size, transform.channels)
     if images.ndim != 4 or images.shape[1:] != shape:
         raise ExportError(
-            f"calibration holds images of shape {images.shape[1:]}, but the file will take {shape}: give files, or "
-            "an array of that shape."
+            f"calibration has images of shape {images.shape[1:]}, but the exported file takes {shape}: pass image "
+            "files, or an array with images of that shape."
         )
-    if len(images) < LEAST:
+    if len(images) < _MIN_IMAGES:
         raise ExportError(
-            f"calibration holds {len(images)} images that can be read, and at least {LEAST} are needed: give more "
-            "of what the model will see; a few hundred are usual."
+            f"calibration has {len(images)} readable images, but at least {_MIN_IMAGES} are required: pass more images "
+            "like those that the model will see; a few hundred are usual."
         )
     if images.dtype.kind not in "uib" and not np.isfinite(images).all():
-        raise ExportError("calibration holds numbers that are not finite: look at how the array was made.")
+        raise ExportError("calibration contains NaN or infinity, but all values must be finite: check the array.")
     try:
         images = as_model_input(images, transform, model, model.name, "The calibration images")
     except ArgumentError as error:
         raise ExportError(str(error)) from error
     if labels is not None and labels.shape != (len(images),):
-        raise ExportError(f"calibration has {len(images)} images and labels of shape {labels.shape}: one each.")
+        raise ExportError(
+            f"calibration has {len(images)} images, but labels of shape {labels.shape}: pass one label per image."
+        )
     order = np.random.default_rng(0).permutation(len(images))
-    out = max(4, int(len(images) * _HELD_OUT))
-    chosen, rest = order[:out][:_MOST_CHECKED], order[out:]
-    return Images(images[rest[:_MOST]], images[chosen], None if labels is None else labels[chosen])
+    count = max(4, int(len(images) * _VALIDATION_FRACTION))
+    validation, rest = order[:count][:_MAX_VALIDATION_IMAGES], order[count:]
+    return Images(
+        images[rest[:_MAX_CALIBRATION_IMAGES]], images[validation], None if labels is None else labels[validation]
+    )
 
 
-def _is_whole(image):
-    """Return whether it is an image of any size, and not an array."""
+def _is_image(image):
+    """Return whether `image` is a PIL image, bytes or an open file, as opposed to an array."""
     return is_encoded(image) or isinstance(image, pillow("Image").Image)
 
 
 def _from_files(paths, transform):
-    """Return the images that can be read, and which of the paths they are."""
-    arrays, kept, failures, place = [], [], [], {path: i for i, path in enumerate(paths)}
-    for good, read, failed in batches(paths, transform, 16) if paths else []:
-        if good:
-            arrays.append(read)
-            kept += [place[path] for path in good]
+    """Return the readable images as an array, and the index of each in `paths`."""
+    arrays, indices, failures, index_of = [], [], [], {path: i for i, path in enumerate(paths)}
+    for readable, images, failed in batches(paths, transform, 16) if paths else []:
+        if readable:
+            arrays.append(images)
+            indices += [index_of[path] for path in readable]
         failures += failed
     if not arrays:
-        reason = f": {failures[0]}" if failures else ", as there is none."
-        raise ExportError(f"calibration holds no image that can be read{reason}")
+        reason = f": {failures[0]}" if failures else ": no image files were found."
+        raise ExportError(f"calibration has no readable images{reason}")
     if failures:
         warn(skipped(failures, len(paths), "calibration"))
-    return np.concatenate(arrays), np.array(kept)
+    return np.concatenate(arrays), np.array(indices)

@@ -1,4 +1,4 @@
-"""Cross-layer equalization: the channels of an activation, which share one scale of 8 bits, get ranges that suit it."""
+"""Cross-layer equalization: balance the ranges of an activation's channels, which have a common 8-bit scale."""
 
 import dataclasses
 from typing import Any
@@ -10,21 +10,23 @@ from mobilenet_common.layers import ConvNormActivation
 from mobilenet_common.layers.block import Block
 from mobilenet_zoo.exporting.simulation import channel_statistics, kernel_of
 
-_LARGEST = 64.0  # factor of a channel
-_HEADROOM = 1.3  # of a ReLU6's channel above its largest value seen, as other images have larger ones
-_CEILING = 6.0  # of a ReLU6
-_SHARES = np.linspace(0, 1, 11)
-_STEPS = 255  # of an activation's scale
+_MAX_FACTOR = 64.0  # largest factor of a channel
+_HEADROOM = 1.3  # margin above a ReLU6 channel's largest value, since other images can have larger values
+_RELU6_LIMIT = 6.0
+_EXPONENTS = np.linspace(0, 1, 11)
+_STEPS = 255  # number of steps that an 8-bit activation divides its range into
 _LINEAR, _RELU, _RELU6 = keras.activations.linear, keras.activations.relu, keras.activations.relu6
 
 
 @dataclasses.dataclass(frozen=True)
 class Tie:
-    """Convolutions between which a factor for each channel can move without changing what the model computes.
+    """Convolutions that write and read the same channels.
+
+    A factor per channel can be moved from the producers to the consumers without changing the function of the model.
 
     Attributes:
-        producers: Convolutions whose outputs the channels are.
-        consumers: Convolutions that read them.
+        producers: Convolutions that write the channels.
+        consumers: Convolutions that read the channels.
         tensors: Layers whose outputs have these channels and are rounded: the producers, and blocks with a shortcut.
     """
 
@@ -34,22 +36,23 @@ class Tie:
 
     @property
     def is_capped(self) -> bool:
-        """Whether a ReLU6 keeps the channels below 6."""
+        """Whether a ReLU6 clips the channels at 6."""
         return any(producer.activation is _RELU6 for producer in self.producers)
 
 
 def equalize(model: keras.Model, images: Any, levels: int) -> None:
-    """Move factors between the convolutions of a prepared model, so that rounding to 8 bits adds little noise.
+    """Move factors between the convolutions of a prepared model, so that rounding to 8 bits adds less noise.
 
-    Nagel et al., 2019 (section 4.1) equalize pairs of layers. Here all blocks that a shortcut ties together count as
-    one, ranges are those that activations have on `images`, and the factors are those with the least expected noise:
-    a wider channel loses less by the rounding of activations and makes the rounding of the next kernel coarser. A
-    ReLU6 limits a factor to what leaves the channel below 6, so that the function stays as it was on `images`.
+    Nagel et al., 2019 (section 4.1) equalize pairs of layers. This function differs in three ways. It treats all blocks
+    that are connected by shortcuts as one layer. It measures the ranges of activations on `images`. And it chooses the
+    factors with the least expected noise: a wider channel loses less when activations are rounded, but makes the
+    rounding of the next kernel coarser. If a ReLU6 follows, a factor may not push the channel above 6, so the function
+    of the model stays the same on `images`.
 
     Args:
-        model: As `prepare` made it, for batches of any size.
-        images: An array, as the model takes them.
-        levels: The largest whole number that a weight becomes.
+        model: Model from `prepare` that takes batches of any size. Its weights are changed.
+        images: Array of images in the model's data format and value range.
+        levels: Largest integer that weights are rounded to.
     """
     statistics = channel_statistics(model, images)
     for tie in (*_pairs(model), *_streams(model)):
@@ -58,7 +61,7 @@ def equalize(model: keras.Model, images: Any, levels: int) -> None:
 
 
 def _is_scalable(layer):
-    """Return whether the channels that a layer gives can be scaled by its own weights."""
+    """Return whether scaling a layer's kernel and bias scales its output channels."""
     return (
         isinstance(layer, ConvNormActivation)
         and layer.use_bias
@@ -69,12 +72,12 @@ def _is_scalable(layer):
 
 
 def _steps(layer):
-    """Return the layers inside a block of which each runs after the other, or nothing."""
+    """Return the layers that a block runs one after the other, or an empty list if it doesn't run them in sequence."""
     return layer._steps() if isinstance(layer, Block) and type(layer)._steps is not Block._steps else []
 
 
 def _pairs(model):
-    """Yield ties of two convolutions in a row inside the blocks."""
+    """Yield a `Tie` for every two consecutive convolutions inside a block."""
     for layer in model.layers:
         steps = _steps(layer)
         for first, second in zip(steps, steps[1:], strict=False):
@@ -83,7 +86,7 @@ def _pairs(model):
 
 
 def _streams(model):
-    """Yield ties of the convolutions that write to and read from the same map between blocks."""
+    """Yield a `Tie` of the convolutions that write and read the same feature map between blocks."""
     parents = {}
 
     def root(tensor):
@@ -119,53 +122,55 @@ def _streams(model):
 
 
 def _factors(tie, statistics, levels):
-    """Return the factor of each channel with the least expected noise."""
+    """Return the factors, one per channel, with the least expected noise."""
     ranges = np.max([statistic.usual / max(statistic.usual.max(), 1e-12) for statistic in statistics], 0)
     ranges = ranges * np.mean([statistic.usual.max() for statistic in statistics])
     largest = np.max([statistic.largest for statistic in statistics], 0)
     squares = np.mean([statistic.square for statistic in statistics], 0)
-    wide = np.maximum(ranges, 1e-6 * max(ranges.max(), 1e-6))
-    weights = _weights(tie.consumers)
+    positive_ranges = np.maximum(ranges, 1e-6 * max(ranges.max(), 1e-6))
+    weights = _weight_sizes(tie.consumers)
     candidates = []
-    for share in [0.0] if weights is None else _SHARES:
-        factors = wide ** (share - 1)
+    for exponent in [0.0] if weights is None else _EXPONENTS:
+        factors = positive_ranges ** (exponent - 1)
         if weights is not None:
-            factors = factors * weights**share
+            factors = factors * weights**exponent
         if tie.is_capped:
-            most = np.clip(_CEILING / np.maximum(_HEADROOM * largest, 1e-12), 1, _LARGEST)
-            factors = np.clip(factors / factors.min(), 1, most)
+            max_factors = np.clip(_RELU6_LIMIT / np.maximum(_HEADROOM * largest, 1e-12), 1, _MAX_FACTOR)
+            factors = np.clip(factors / factors.min(), 1, max_factors)
         else:
-            factors = np.clip(factors / np.exp(np.log(factors).mean()), 1 / _LARGEST, _LARGEST)
+            factors = np.clip(factors / np.exp(np.log(factors).mean()), 1 / _MAX_FACTOR, _MAX_FACTOR)
         factors = np.where(ranges > 0, factors, 1.0)
-        top = (ranges * factors).max()
-        candidates.append((_noise(tie.consumers, factors, top, squares, levels), share, factors))
+        widest = (ranges * factors).max()
+        candidates.append((_noise(tie.consumers, factors, widest, squares, levels), exponent, factors))
     return min(candidates, key=lambda candidate: candidate[:2])[2]
 
 
-def _weights(consumers):
-    """Return how large each channel's weights are beside the largest of their output's, or None if that is no matter.
+def _weight_sizes(consumers):
+    """Return the size of each input channel's weights, relative to the largest weight of each output channel.
 
-    A depthwise kernel has a scale for every channel.
+    Returns:
+        An array `(channels,)` scaled to a maximum of 1, or None if all consumers are depthwise convolutions. A
+        depthwise kernel has a scale for every channel, so the size of its weights has no effect on the rounding.
     """
-    found = None
+    sizes = None
     for layer in consumers:
         if layer.filters is not None:
             kernel = np.abs(kernel_of(layer))
             largest = kernel.max((0, 1, 2))
             size = np.sqrt(((kernel / np.where(largest > 0, largest, 1)) ** 2).mean((0, 1, 3)))
             size = np.maximum(size / max(size.max(), 1e-12), 1e-6)
-            found = size if found is None else np.maximum(found, size)
-    return found
+            sizes = size if sizes is None else np.maximum(sizes, size)
+    return sizes
 
 
-def _noise(consumers, factors, top, squares, levels):
-    """Return the variance, up to a constant, that rounding adds to the sums of the consumers."""
+def _noise(consumers, factors, widest, squares, levels):
+    """Return the variance that rounding adds to the sums of the consumers, up to a constant factor."""
     noise = 0.0
     for layer in consumers:
         if layer.filters is not None:
             kernel = kernel_of(layer) / factors[:, None]
             steps = np.abs(kernel).max((0, 1, 2)) / levels
-            noise += (top / _STEPS) ** 2 * (kernel**2).sum()
+            noise += (widest / _STEPS) ** 2 * (kernel**2).sum()
             noise += (steps**2).sum() * kernel.shape[0] * kernel.shape[1] * (squares * factors**2).sum()
     return noise
 

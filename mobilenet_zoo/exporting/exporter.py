@@ -1,6 +1,7 @@
-"""`export`: a model of any backend as a file for any runtime, checked after loading.
+"""`export`: write a model from any backend as a file for another runtime, and verify the file.
 
-What does it is imported when it is called: importing the zoo brings this module.
+Importing `mobilenet_zoo` imports this module, so the modules that do the work are imported only when `export` is
+called.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -32,50 +33,54 @@ def export(
     reduce_range: bool = False,
     progress: Callable[[ExportStep], object] | None = None,
 ) -> ExportReport:
-    """Write a model for another runtime, opens the file there, and compares its outputs with the model's.
+    """Write a model for another runtime, open the file there, and compare its outputs with the model's.
 
-    The backend that writes a format best does so in a process of its own, whichever runs here: TensorFlow writes
-    LiteRT and SavedModel, PyTorch ONNX, OpenVINO and torch.export. Batch norm is folded into the convolutions first.
-    Models come out channels last for TensorFlow's formats and channels first for the others.
+    A separate process writes the file with the backend that suits the format, whatever the current backend is:
+    TensorFlow writes LiteRT and SavedModel; PyTorch writes ONNX, OpenVINO and torch.export. Batch norm is first folded
+    into the convolutions. TensorFlow's formats are written channels last, the others channels first.
 
     Args:
-        model: A functional model of this library, in training or not.
-        path: Where to: ends with `.tflite` (LiteRT), `.onnx`, `.xml` (OpenVINO, with a `.bin` beside it) or `.pt2`
-            (torch.export), or with nothing for the folder of a SavedModel. What is there already is replaced when the
-            new file is whole and right.
-        format: `"litert"`, `"onnx"`, `"openvino"`, `"torch"` or `"saved_model"`; None for what the path's ending says.
-        batch_size: Images that the file takes at once; None for any number, which LiteRT can't.
-        image_size: Height and width, an integer or a pair; None for the model's own.
-        quantization: None for float32; `"float16"` (half the size: weights in float16, LiteRT, ONNX, OpenVINO);
-            `"dynamic"` (a quarter: weights in int8, LiteRT, ONNX; smaller, but slower than float); `"int8"` (a quarter,
-            and fast: computed in integers, with a scale for each channel of a kernel, LiteRT, ONNX, OpenVINO).
-        calibration: For `"int8"`: at least 16 of the images that the model will see, of which a fifth is held out to
-            compare with. A folder, paths, an array `(n, height, width, channels)`, a list of PIL images, bytes or open
-            files, or a pair of one of these and the class of each image. An array of integers has pixels in 0..255,
-            one of floats is as the model takes it.
-        include_preprocessing: Whether the file takes pixels in 0..255 and normalizes them. A model that does so
-            keeps it.
-        include_softmax: Whether the file gives probabilities (True) or logits (False); None for what the model gives.
-        metadata: Whether class names, normalization, source and license go into the file.
-        verify: Whether the file is opened and compared. A number is the deviation to allow, as a fraction of the
-            largest output, in place of 2e-4 for float32 and 5e-2 for float16.
-        float_blocks: For quantization: names of layers to keep in float. None: none, unless `"int8"` costs more than a
-            point of accuracy on the validation images (without labels, three points of agreement); then those layers
-            that lose most, which a search finds. `()` leaves none in float32 and skips the search.
-        reduce_range: For `"int8"`, ONNX and OpenVINO: whether kernels keep to 7 bits. Pass True for a file that will
-            run on x86 processors without VNNI (before about 2019), whose 16-bit sums full 8-bit kernels can overflow.
-            ARM processors, newer x86 ones and LiteRT don't need it, and it costs accuracy there.
-        progress: Called with an `ExportStep` as each step begins, or None. Without it only the search for float32
-            layers is announced, by a `MobileNetWarning`.
+        model: Functional model of this library. It may be in training.
+        path: Path to write. Its ending is `.tflite` (LiteRT), `.onnx`, `.xml` (OpenVINO, with a `.bin` file next to
+            it) or `.pt2` (torch.export); a path without an ending is the folder of a SavedModel. An existing file is
+            replaced only after the new file is complete and verified.
+        format: `"litert"`, `"onnx"`, `"openvino"`, `"torch"` or `"saved_model"`. With None, the ending of the path
+            determines the format.
+        batch_size: Number of images per batch. None allows any number; LiteRT doesn't support this.
+        image_size: Height and width of the images, as one integer or a pair. None for the model's own size.
+        quantization: None for float32. `"float16"` stores the weights in float16, which halves the size (LiteRT, ONNX,
+            OpenVINO). `"dynamic"` stores the weights in int8, which quarters the size, but runs slower than float32
+            (LiteRT, ONNX). `"int8"` computes in integers, with a scale for each output channel of a kernel: a quarter
+            of the size, and fast (LiteRT, ONNX, OpenVINO).
+        calibration: Images like those that the model will see, at least 16; required for `"int8"`. A fifth of them is
+            the validation set for the comparison. A folder, paths, an array `(n, height, width, channels)`, a list of
+            PIL images, bytes or open files, or a pair of one of these and the class of each image. Integer arrays
+            contain pixels in 0..255; float arrays are passed to the model unchanged.
+        include_preprocessing: Whether the file takes pixels in 0..255 and normalizes them. A model that already
+            normalizes its input keeps doing so.
+        include_softmax: Whether the file returns probabilities (True) or logits (False). None for the model's own
+            output.
+        metadata: Whether to write class names, normalization, source and license into the file.
+        verify: Whether to open the file and compare its outputs. A number is the largest allowed deviation, as a
+            fraction of the largest output. By default, it is 2e-4 for float32 and 5e-2 for float16.
+        float_blocks: Names of layers that stay in float32 when the model is quantized. With None, all layers are
+            quantized; if `"int8"` then loses more than one point of accuracy on the validation set (without labels,
+            three points of agreement), a search finds the layers that lose the most, and they fall back to float32.
+            `()` quantizes all layers without a search.
+        reduce_range: Whether kernels use only 7 bits, for `"int8"` in ONNX and OpenVINO. Pass True for a file that will
+            run on x86 processors without VNNI (before about 2019), where 8-bit kernels can overflow the 16-bit sums.
+            ARM processors, newer x86 processors and LiteRT don't need it, and would only lose accuracy.
+        progress: Function that is called with an `ExportStep` at the start of each step, or None. Without it, only a
+            search for float32 layers is reported, as a `MobileNetWarning`.
 
     Returns:
         An `ExportReport`.
 
     Raises:
         ValueError: An argument is wrong.
-        ExportError: A library is missing, the images don't do, nothing could be written, or the file does not answer
-            as the model does. It is then kept beside the path, with `.rejected` after its name, and the message says
-            from which block on it deviates.
+        ExportError: A library is missing, the calibration images can't be used, the file can't be written, or its
+            outputs differ from the model's. In the last case, the file is kept next to `path`, with `.rejected`
+            appended to its name, and the message names the first layer that deviates.
     """
     options = locals()
     del options["model"], options["path"], options["format"]
@@ -84,7 +89,12 @@ def export(
 
 
 def export_all(model, paths, **options):
-    """Yield `export` to several paths: `{path: format or None}`; the processes that write are shared.
+    """Export a model to several paths; formats that need the same backend share one process.
+
+    Args:
+        model: Functional model of this library.
+        paths: Dictionary `{path: format or None}`.
+        **options: The other arguments of `export`.
 
     Yields:
         An `ExportReport` for each path.
@@ -101,12 +111,12 @@ def export_all(model, paths, **options):
         plan.check(format)
         check_destination(path, format)
     if plan.quantization == "int8":
-        _ = plan.images  # before any process is started
+        _ = plan.images  # Read the images now, so that an error is raised before a process starts.
     _ = plan.reference
     total = sum(len(steps_of(format, plan.quantization, plan.verify)) for format in formats.values())
     progress = Progress(plan.progress, total)
     by_backend = {}
     for path, format in formats.items():
         by_backend.setdefault(format.backend, []).append((path, format))
-    for backend, wanted in by_backend.items():
-        yield from write(plan, backend, wanted, progress)
+    for backend, targets in by_backend.items():
+        yield from write(plan, backend, targets, progress)

@@ -1,4 +1,4 @@
-"""The formats that a model can leave in: who writes each, what it needs, what it can hold. One line a format."""
+"""The export formats: the backend and function that write each format, its dependencies, and what it supports."""
 
 import dataclasses
 from pathlib import Path
@@ -10,18 +10,19 @@ from mobilenet_runtime.file_formats import ENDINGS, FILE_FORMATS, FileFormat
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Format(FileFormat):
-    """One format, and how it is written.
+    """Export format, and how files of this format are written.
 
     Attributes:
-        backend: The backend of Keras that writes it, with its extra.
-        writer: The module of `mobilenet_zoo.exporting` and the function there that write it in float32.
-        target: What operations are traced for; see `traced_for` of `mobilenet_common.ops.formulations`.
-        libraries: What has to be installed beside the backend, to write it and to run it.
-        data_format: Of its images.
-        quantizations: What it can be quantized to, with the libraries that each needs.
-        any_batch: Whether it takes batches of any size.
-        reduces_range: Whether `reduce_range` is offered, as the runtime adds 8-bit products in 16 bits on processors
-            without VNNI.
+        backend: Keras backend that writes the format; also the library that must be installed for it.
+        writer: Pair `(module, function)`: the function in this module of `mobilenet_zoo.exporting` writes the float32
+            file.
+        target: Target for which operations are traced; see `traced_for` in `mobilenet_common.ops.formulations`.
+        libraries: Libraries that are needed in addition to the backend, to write and to run the file.
+        data_format: Data format of the file's images, `"channels_last"` or `"channels_first"`.
+        quantizations: Supported values of `quantization`, each with the libraries that it needs.
+        any_batch: Whether a file can take batches of any size.
+        reduces_range: Whether `reduce_range` is supported. It is for runtimes that add 8-bit products in 16 bits on
+            processors without VNNI.
     """
 
     backend: str
@@ -34,7 +35,7 @@ class Format(FileFormat):
     reduces_range: bool = False
 
     def check_installed(self, quantization=None):
-        """Raise an `ExportError` that names what to install where something is missing."""
+        """Raise an `ExportError` with an install hint if a library that the format needs is missing."""
         needed = (self.backend, *self.libraries, *(self.quantizations[quantization] if quantization else ()))
         missing = [name for name in needed if not is_installed(name)]
         if missing:
@@ -44,8 +45,8 @@ class Format(FileFormat):
             )
 
 
-def _format(name, **facts):
-    return Format(**vars(FILE_FORMATS[name]), **facts)
+def _format(name, **fields):
+    return Format(**vars(FILE_FORMATS[name]), **fields)
 
 
 _TORCH_ONNX = ("onnx", "onnxscript")
@@ -102,25 +103,25 @@ FORMATS = {
 
 
 def find_format(path, name=None):
-    """Return the `Format` of `name`, or of the path's ending.
+    """Return the `Format` with this name or, without a name, the format that the ending of the path stands for.
 
     Raises:
-        ValueError: Neither is known, or the two contradict each other.
+        ValueError: The name or the ending is unknown, or the ending doesn't match the name.
     """
     path = Path(path)
     if name is not None and name not in FORMATS:
         raise unknown_name("format", name, FORMATS)
-    found = next((format for format in FORMATS.values() if format.ending == path.suffix), None)
+    by_ending = next((format for format in FORMATS.values() if format.ending == path.suffix), None)
     if name is not None:
         format = FORMATS[name]
-        if format.ending and format is not found:
+        if format.ending and format is not by_ending:
             raise ArgumentError(
                 f"path={str(path)!r} is not allowed with format={name!r}: it must end with {format.ending}."
             )
         return format
-    if found is None:
+    if by_ending is None:
         raise ArgumentError(
-            f"path={str(path)!r} ends with {path.suffix!r}, which is no format that is known. Allowed: "
+            f"path={str(path)!r} ends with {path.suffix!r}, which is not a known format. Allowed: "
             f"{', '.join(ENDINGS)}, or no ending for the folder of a SavedModel."
         )
-    return found
+    return by_ending

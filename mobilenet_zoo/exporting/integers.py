@@ -1,27 +1,30 @@
-"""What a model needs so that 8-bit integers cost it little: equal ranges, and biases that make up for rounding."""
+"""Preparation of a model for int8 quantization: cross-layer equalization and bias correction."""
 
 from mobilenet_zoo.exporting.equalization import equalize
 from mobilenet_zoo.exporting.simulation import Simulation
 
-_PIXELS = 32 * 224 * 224  # that are looked at: enough for means and ranges, and for the memory
-_FEWEST, _MOST = 16, 64  # images
+_MAX_PIXELS = 32 * 224 * 224  # enough pixels for stable means and ranges, few enough to fit in memory
+_MIN_IMAGES, _MAX_IMAGES = 16, 64
 
 
 def improve(model, images, levels=127):
-    """Change the weights of a prepared model so that it computes the same in float and nearly the same in integers.
+    """Change the weights of a prepared model so that rounding to 8 bits changes its outputs as little as possible.
+
+    Cross-layer equalization leaves the float outputs the same. Bias correction changes them slightly, to compensate for
+    rounding.
 
     Args:
-        model: As `prepare` made it, for batches of any size. Its weights are frozen.
-        images: An array, as the model takes them.
-        levels: The largest whole number that a weight becomes.
+        model: Model from `prepare` that takes batches of any size. Its weights are changed and frozen.
+        images: Array of images in the model's data format and value range.
+        levels: Largest integer that weights are rounded to.
     """
-    model.trainable = False  # PyTorch would keep every activation for gradients
-    images = seen(images)
+    model.trainable = False  # Otherwise, PyTorch would keep every activation for gradients.
+    images = limit_images(images)
     equalize(model, images, levels)
     Simulation(model, images, levels).correct_biases()
 
 
-def seen(images):
-    """Return as many of the images as are enough."""
-    height, width = sorted(images.shape[1:])[1:]  # channels are the fewest, in either layout
-    return images[: max(_FEWEST, min(_MOST, _PIXELS // (height * width)))]
+def limit_images(images):
+    """Return the first images, as many as suffice for statistics and fit in memory."""
+    height, width = sorted(images.shape[1:])[1:]  # The channel axis is the shortest one, in both data formats.
+    return images[: max(_MIN_IMAGES, min(_MAX_IMAGES, _MAX_PIXELS // (height * width)))]

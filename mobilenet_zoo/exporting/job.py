@@ -1,4 +1,4 @@
-"""The order for the process that writes files, and its result; both travel as JSON."""
+"""Jobs for the process that writes files, and their results. Both are passed between processes as JSON."""
 
 import dataclasses
 from typing import Any, Self
@@ -6,37 +6,39 @@ from typing import Any, Self
 
 @dataclasses.dataclass(frozen=True)
 class _Record:
-    """A message between the two processes."""
+    """Base of the messages between the two processes."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
+        """Return the fields as a dict that can be written as JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Self:
-        """Return what `as_json` gave; lists become tuples again."""
+        """Create an instance from the dict that `as_json` returned. JSON's lists become tuples again."""
         return cls(**{name: _tuples(value) for name, value in record.items()})
 
 
 @dataclasses.dataclass(frozen=True)
 class Job(_Record):
-    """One file to write, or, with `rank`, layers to rank without writing one.
+    """Job that writes one file or, if `rank` is set, ranks layers without writing a file.
 
     Attributes:
-        path: Of the file.
-        format: A name of `FORMATS`.
-        batch_size: Images at once; None for any number.
-        image_size: `(height, width)`.
-        scaling: `(mean, std)` to apply inside to pixels in 0..1, or None.
-        softmax: Whether to end in probabilities (True) or logits (False); None for what the model gives.
+        path: Path of the file.
+        format: Name of the format, a key of `FORMATS`.
+        batch_size: Number of images per batch; None for any number.
+        image_size: `(height, width)` of the images.
+        scaling: `(mean, std)` of the normalization inside the file, for pixels in 0..1, or None.
+        softmax: Whether the file returns probabilities (True) or logits (False); None for the model's own output.
         quantization: `"float16"`, `"dynamic"`, `"int8"` or None.
-        calibration: The `.npy` file of images as the new file takes them; None unless `"int8"`.
+        calibration: Path of an `.npy` file with calibration images, channels last, in the value range that the exported
+            file takes. None unless `quantization` is `"int8"`.
         float_blocks: Names of layers to leave in float32.
-        reduce_range: Whether weights get 7 bits.
-        blocks: Whether the output of every block is an output of the file.
-        metadata: JSON text of a `Metadata`, whose layout the process sets, or None.
-        plain: The float32 file to quantize; None to write one.
-        rank: Names of layers to rank by what float32 gains for them, in place of writing.
+        reduce_range: Whether weights use only 7 bits.
+        blocks: Whether the file also returns the output of every layer.
+        metadata: `Metadata` as JSON text, or None. The writing process sets its layout.
+        plain: Path of an existing float32 file to quantize; None to write a new one.
+        rank: Names of layers to rank by the accuracy gained if the layer stays in float32. If it is not empty, no file
+            is written.
     """
 
     path: str
@@ -57,14 +59,14 @@ class Job(_Record):
 
 @dataclasses.dataclass(frozen=True)
 class Result(_Record):
-    """What came out of a job.
+    """Result of a job.
 
     Attributes:
-        layout: `"NHWC"` or `"NCHW"`, the order of the images' axes.
-        float_bytes: Size of the file before it was quantized.
-        seconds: That quantizing took.
-        improving_seconds: That the cross-layer equalization and the bias correction took.
-        ranked: The names of `Job.rank`, those that gain most from float32 first.
+        layout: Order of the image axes, `"NHWC"` or `"NCHW"`.
+        float_bytes: Size of the float32 file in bytes, before quantization.
+        seconds: Duration of the quantization, in seconds.
+        improving_seconds: Duration of cross-layer equalization and bias correction, in seconds.
+        ranked: The names of `Job.rank`, sorted by the accuracy gained in float32, largest first.
     """
 
     layout: str = "NHWC"

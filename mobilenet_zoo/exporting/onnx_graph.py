@@ -1,4 +1,4 @@
-"""What is left to do on an ONNX graph after PyTorch has written it."""
+"""Clean up an ONNX graph that PyTorch exported."""
 
 import collections
 
@@ -9,10 +9,10 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def finish(graph_model):
-    """Make a dense layer one operation, names nodes after their layers, and take out where they were traced.
+    """Merge each dense layer into one operation, name nodes after their layers, and remove the metadata of tracing.
 
     Args:
-        graph_model: An `onnx_ir.Model`, which is changed.
+        graph_model: `onnx_ir.Model`, which is changed in place.
     """
     rewrite(graph_model, pattern_rewrite_rules=[matmul_add_to_gemm_rule])
     counts = collections.Counter()
@@ -30,6 +30,6 @@ def finish(graph_model):
 
 
 def _layer(scopes):
-    """Return the name of a layer in the list of scopes that PyTorch keeps as text, or nothing."""
+    """Return the layer name in a list of scopes that PyTorch stores as text, or `""` if there is none."""
     parts = scopes.partition("'layer.")[2]
     return parts.partition("'")[0].partition(".")[0]

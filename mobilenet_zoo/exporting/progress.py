@@ -1,4 +1,4 @@
-"""What an export reports while it runs."""
+"""Progress reports of an export."""
 
 import dataclasses
 import time
@@ -8,16 +8,16 @@ from mobilenet_common.notices import warn
 
 @dataclasses.dataclass(frozen=True)
 class ExportStep:
-    """A step of an export that begins.
+    """Step of an export, reported when it starts.
 
     Attributes:
-        path: The file that the step is for.
-        text: What is done, such as `"calibrate and quantize"`.
-        number: 1 for the first step of the export.
-        total: The number of steps as known now; a search for float32 layers adds some.
-        seconds: Time since the export began.
-        remaining: Estimated seconds to the end, or None where nothing has been measured that tells.
-        notice: A sentence that the user should see, such as the announcement of a search, or None.
+        path: Path of the exported file that the step belongs to.
+        text: Description of the step, such as `"calibrate and quantize"`.
+        number: Number of the step, starting at 1.
+        total: Number of steps that are currently planned; a search for float32 layers adds steps.
+        seconds: Seconds since the start of the export.
+        remaining: Estimated number of remaining seconds, or None if there is no estimate.
+        notice: Message for the user, such as the announcement of a search, or None.
     """
 
     path: str
@@ -34,11 +34,11 @@ class ExportStep:
 
 
 class Progress:
-    """Count the steps of an export and report each to `callback`.
+    """Step counter that reports each step of an export to a callback.
 
     Args:
-        callback: Takes an `ExportStep`; None reports nothing but notices, as warnings.
-        total: The number of steps.
+        callback: Function that takes an `ExportStep`. With None, only notices are reported, as warnings.
+        total: Number of planned steps.
     """
 
     def __init__(self, callback, total):
@@ -49,7 +49,7 @@ class Progress:
         self.end = None
 
     def step(self, path, text, notice=None):
-        """Report a step that begins."""
+        """Report the start of a step."""
         self.number += 1
         now = time.monotonic()
         if notice is not None and self.callback is None:
@@ -60,18 +60,18 @@ class Progress:
             self.callback(ExportStep(str(path), text, self.number, total, now - self.start, remaining, notice))
 
     def extend(self, steps: int, seconds: float) -> None:
-        """Add `steps` that were not known before and that take about `seconds`."""
+        """Add a number of steps to the total; together they take about `seconds`."""
         self.total += steps
         self.end = time.monotonic() + seconds
 
     def drop(self, steps: int) -> None:
-        """Take back `steps` that are not needed any more."""
+        """Subtract steps that are no longer needed from the total."""
         self.total -= steps
         self.end = None
 
 
 def steps_of(format, quantization, verify):
-    """Return what writing and verifying one file does, in order."""
+    """Return the descriptions of the steps that write and verify one file, in order."""
     steps = ["fold batch norm and prepare"]
     if quantization == "int8":
         steps.append("equalize channels and correct biases")

@@ -1,34 +1,35 @@
-"""Fewer bits for finished files, by each format's own tools."""
+"""Quantize exported float32 files with the tools of each format."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 
-FULL, REDUCED = 127, 63  # the largest whole number that a weight becomes
-_ENDS = "predictions|probabilities"  # the layers that end a classifier by a softmax
+FULL, REDUCED = 127, 63  # largest integer that weights are rounded to, with 8 and with 7 bits
+_SOFTMAX_LAYERS = "predictions|probabilities"  # names of the layers that compute a classifier's softmax
 
 
 def quantize_litert(source, path, quantization, images, float_blocks, reduce_range=False):
-    """Write a LiteRT file with weights in float16 or int8, or, for `"int8"`, computed in integers but for its two ends.
+    """Write a quantized LiteRT file.
 
-    The ranges of activations are found once for a float file and kept beside it, so that another int8 file from the
-    same source, such as one with more layers in float32, costs no second calibration.
+    With `"int8"`, the file computes in integers; its input, its outputs and a final softmax stay in float32. The ranges
+    of activations are computed once and stored next to the float32 file, so that writing another int8 file from the
+    same source, such as one with more layers in float32, needs no second calibration.
 
     Args:
-        source: The file in float32.
-        path: The file to write.
-        quantization: `"float16"`, `"dynamic"` or `"int8"`.
-        images: An array to calibrate `"int8"` with, as the file takes them.
-        float_blocks: Names of layers that stay in float.
-        reduce_range: Whether kernels keep to 7 bits; LiteRT's kernels never need it.
+        source: Path of the float32 file.
+        path: Path of the file to write.
+        quantization: `"float16"` (weights in float16), `"dynamic"` (weights in int8) or `"int8"`.
+        images: Array of calibration images in the value range that the file takes; used for `"int8"` only.
+        float_blocks: Names of the layers that stay in float32.
+        reduce_range: Ignored, because LiteRT's kernels never need 7-bit weights.
     """
     from ai_edge_quantizer import qtyping, quantizer, recipe
 
     names = qtyping.TFLOperationName
-    work = quantizer.Quantizer(str(source))
+    litert_quantizer = quantizer.Quantizer(str(source))
     if quantization == "float16":
-        work.update_quantization_recipe(
+        litert_quantizer.update_quantization_recipe(
             regex=".*",
             operation_name=names.ALL_SUPPORTED,
             algorithm_key=recipe.AlgorithmName.FLOAT_CASTING,
@@ -39,47 +40,56 @@ def quantize_litert(source, path, quantization, images, float_blocks, reduce_ran
             ),
         )
     else:
-        work.load_quantization_recipe(
+        litert_quantizer.load_quantization_recipe(
             recipe.dynamic_wi8_afp32() if quantization == "dynamic" else recipe.static_wi8_ai8()
         )
     skipped = [(f"(^|/){name}(_\\d+)?/", names.ALL_SUPPORTED) for name in float_blocks]
     if quantization == "int8":
-        skipped += [(".*", names.INPUT), (".*", names.OUTPUT), (_ENDS, names.SOFTMAX)]
+        skipped += [(".*", names.INPUT), (".*", names.OUTPUT), (_SOFTMAX_LAYERS, names.SOFTMAX)]
     for pattern, operation in skipped:
-        work.update_quantization_recipe(
+        litert_quantizer.update_quantization_recipe(
             regex=pattern, operation_name=operation, algorithm_key=recipe.AlgorithmName.NO_QUANTIZE
         )
     ranges = None
     if quantization == "int8":
         data = {"serving_default": [{"image": image[None]} for image in images]}
-        found = _kept_ranges(source, lambda: _litert_ranges(source, work.calibrate(data), images))
-        ranges = {name: {"min": np.float32(low), "max": np.float32(high)} for name, (low, high) in found.items()}
-    work.quantize(ranges).export_model(str(path))
+        bounds = _cached_ranges(source, lambda: _litert_ranges(source, litert_quantizer.calibrate(data), images))
+        ranges = {name: {"min": np.float32(low), "max": np.float32(high)} for name, (low, high) in bounds.items()}
+    litert_quantizer.quantize(ranges).export_model(str(path))
 
 
 def quantize_onnx(source, path, quantization, images, float_blocks, reduce_range=False):
-    """Write an ONNX file with weights in float16 or 8 bits, or, for `"int8"`, with integers between Q and DQ nodes.
+    """Write a quantized ONNX file.
 
-    The arguments are those of `quantize_litert`.
+    `"float16"` and `"dynamic"` store weights in float16 or 8 bits. `"int8"` inserts pairs of QuantizeLinear and
+    DequantizeLinear nodes.
+
+    Args:
+        source: Path of the float32 file.
+        path: Path of the file to write.
+        quantization: `"float16"`, `"dynamic"` or `"int8"`.
+        images: Array of calibration images in the value range that the file takes; used for `"int8"` only.
+        float_blocks: Names of the layers that stay in float32.
+        reduce_range: Whether kernels use only 7 bits.
     """
     import onnx
 
     model = onnx.load(source)
     if quantization == "float16":
-        _store_halves(model)
+        _store_as_float16(model)
         onnx.save(model, path)
         return
     from onnxruntime import quantization as tools
     from onnxruntime.quantization.calibrate import TensorsData
 
-    kept = [node.name for node in model.graph.node if node.name.partition("/")[0] in float_blocks]
+    excluded = [node.name for node in model.graph.node if node.name.partition("/")[0] in float_blocks]
     if quantization == "dynamic":
-        # ONNX Runtime has integer convolutions with unsigned weights only.
-        tools.quantize_dynamic(source, path, weight_type=tools.QuantType.QUInt8, nodes_to_exclude=kept)
+        # ONNX Runtime supports dynamic integer convolutions only with unsigned weights.
+        tools.quantize_dynamic(source, path, weight_type=tools.QuantType.QUInt8, nodes_to_exclude=excluded)
         return
-    ends = [node.name for node in model.graph.node if node.op_type == "Softmax" and "predictions" in node.name]
-    found = _kept_ranges(source, lambda: _onnx_ranges(source, images))
-    ranges = {name: (np.float32(low), np.float32(high)) for name, (low, high) in found.items()}
+    softmax = [node.name for node in model.graph.node if node.op_type == "Softmax" and "predictions" in node.name]
+    bounds = _cached_ranges(source, lambda: _onnx_ranges(source, images))
+    ranges = {name: (np.float32(low), np.float32(high)) for name, (low, high) in bounds.items()}
     quantizer = tools.QDQQuantizer(
         model,
         per_channel=True,
@@ -88,7 +98,7 @@ def quantize_onnx(source, path, quantization, images, float_blocks, reduce_range
         activation_qType=tools.QuantType.QUInt8,
         tensors_range=TensorsData(tools.CalibrationMethod.MinMax, ranges),
         nodes_to_quantize=[],
-        nodes_to_exclude=kept + ends,
+        nodes_to_exclude=excluded + softmax,
         op_types_to_quantize=_onnx_operations(),
         extra_options={},
     )
@@ -97,9 +107,18 @@ def quantize_onnx(source, path, quantization, images, float_blocks, reduce_range
 
 
 def quantize_openvino(source, path, quantization, images, float_blocks, reduce_range=False):
-    """Write OpenVINO's representation with weights in float16, or, for `"int8"`, computed in integers where it pays.
+    """Write a quantized OpenVINO file.
 
-    The arguments are those of `quantize_litert`; NNCF calibrates for every file anew.
+    `"float16"` stores weights in float16. With `"int8"`, NNCF chooses the operations that are computed in integers, and
+    repeats the calibration for every file.
+
+    Args:
+        source: Path of the float32 file.
+        path: Path of the file to write.
+        quantization: `"float16"` or `"int8"`.
+        images: Array of calibration images in the value range that the file takes; used for `"int8"` only.
+        float_blocks: Names of the layers that stay in float32.
+        reduce_range: Whether kernels use only 7 bits.
     """
     import openvino
 
@@ -111,17 +130,17 @@ def quantize_openvino(source, path, quantization, images, float_blocks, reduce_r
 
     nncf.set_log_level("ERROR")
     names = [node.get_friendly_name() for node in model.get_ordered_ops()]
-    kept = [name for name in names if name.partition("/")[0] in float_blocks]
+    excluded = [name for name in names if name.partition("/")[0] in float_blocks]
     overflow = nncf.OverflowFix.ENABLE if reduce_range else nncf.OverflowFix.DISABLE
     quantized = nncf.quantize(
         model,
         nncf.Dataset([image[None] for image in images]),
         subset_size=len(images),
         preset=nncf.QuantizationPreset.MIXED,
-        ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
+        ignored_scope=nncf.IgnoredScope(names=excluded, validate=False),
         advanced_parameters=nncf.AdvancedQuantizationParameters(
             overflow_fix=overflow,
-            disable_bias_correction=True,  # `improve` has corrected the biases; NNCF's means would undo it
+            disable_bias_correction=True,  # `improve` has already corrected the biases.
         ),
     )
     openvino.save_model(quantized, path, compress_to_fp16=False)
@@ -130,10 +149,10 @@ def quantize_openvino(source, path, quantization, images, float_blocks, reduce_r
 QUANTIZERS = {"litert": quantize_litert, "onnx": quantize_onnx, "openvino": quantize_openvino}
 
 
-def _kept_ranges(source, calibrate):
-    """Return the ranges of activations beside the float file `source`, `{tensor: (lowest, highest)}`.
+def _cached_ranges(source, calibrate):
+    """Return the activation ranges `{tensor name: (lowest, highest)}` that are stored next to the float32 file.
 
-    `calibrate()` finds them if there are none yet.
+    If none are stored yet, call `calibrate()` to compute them, and store them.
     """
     file = Path(f"{source}.ranges.json")
     if not file.exists():
@@ -141,19 +160,21 @@ def _kept_ranges(source, calibrate):
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def _litert_ranges(source, found, images):
-    """Return the ranges that AI Edge Quantizer found, those of logits widened to all of their values.
+def _litert_ranges(source, calibrated, images):
+    """Return the ranges that AI Edge Quantizer computed, with the ranges of logits extended to all of their values.
 
-    The tool's ranges are moving averages, which clip the largest logits of many images to the same value.
+    The tool computes moving averages. For logits, such ranges would clip the largest logit of many images to the same
+    value.
     """
     from ai_edge_litert.interpreter import Interpreter
 
     ranges = {
-        name: (np.asarray(bounds["min"]).tolist(), np.asarray(bounds["max"]).tolist()) for name, bounds in found.items()
+        name: (np.asarray(bounds["min"]).tolist(), np.asarray(bounds["max"]).tolist())
+        for name, bounds in calibrated.items()
     }
     interpreter = Interpreter(str(source), experimental_preserve_all_tensors=True)
-    (given,) = interpreter.get_input_details()
-    interpreter.resize_tensor_input(given["index"], (1, *images.shape[1:]))  # a file of larger batches too
+    (input_details,) = interpreter.get_input_details()
+    interpreter.resize_tensor_input(input_details["index"], (1, *images.shape[1:]))  # The file can have larger batches.
     interpreter.allocate_tensors()
     shapes = [tuple(detail["shape"]) for detail in interpreter.get_output_details() if len(detail["shape"]) == 2]
     tensors = {
@@ -162,7 +183,7 @@ def _litert_ranges(source, found, images):
         if tuple(detail["shape"]) in shapes and detail["name"] in ranges
     }
     for image in images if tensors else ():
-        interpreter.set_tensor(given["index"], image[None].astype("float32"))
+        interpreter.set_tensor(input_details["index"], image[None].astype("float32"))
         interpreter.invoke()
         for name, index in tensors.items():
             value, (low, high) = interpreter.get_tensor(index), ranges[name]
@@ -171,9 +192,10 @@ def _litert_ranges(source, found, images):
 
 
 def _onnx_ranges(source, images):
-    """Return the means over the images of each activation's extremes, which lose less than the extremes over all.
+    """Return the extremes of each activation, averaged over the images.
 
-    Logits keep their extremes: else the largest of many images would be clipped to the same value.
+    Averages lose less accuracy than the extremes over all images. Logits are the exception: averages would clip the
+    largest logit of many images to the same value, so their ranges are the extremes over all images.
     """
     from onnxruntime import quantization as tools
 
@@ -184,13 +206,13 @@ def _onnx_ranges(source, images):
         extra_options={"moving_average": True},
     )
     calibrator.collect_data(_Reader(images))
-    found = calibrator.compute_data()
-    ranges = {name: tuple(float(np.squeeze(bound)) for bound in data.range_value) for name, data in found.items()}
+    calibrated = calibrator.compute_data()
+    ranges = {name: tuple(float(np.squeeze(bound)) for bound in data.range_value) for name, data in calibrated.items()}
     return ranges | _onnx_logit_ranges(source, images, ranges)
 
 
 def _onnx_logit_ranges(source, images, names):
-    """Return the extremes, over all images, of the tensors of `names` that have the shape of an output of rank 2."""
+    """Return the extremes, over all images, of those tensors in `names` that have the shape of a 2-D output."""
     import onnx
     import onnxruntime
 
@@ -204,10 +226,10 @@ def _onnx_logit_ranges(source, images, names):
     model.graph.output.extend(value for value in chosen if value not in outputs)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     reader, extremes = _Reader(images), {value.name: (0.0, 0.0) for value in chosen}
-    while (given := reader.get_next()) is not None:
-        for name, found in zip(extremes, session.run(list(extremes), given), strict=True):
+    while (inputs := reader.get_next()) is not None:
+        for name, value in zip(extremes, session.run(list(extremes), inputs), strict=True):
             low, high = extremes[name]
-            extremes[name] = (min(low, float(found.min())), max(high, float(found.max())))
+            extremes[name] = (min(low, float(value.min())), max(high, float(value.max())))
     return extremes
 
 
@@ -216,25 +238,25 @@ def _onnx_shape(value):
 
 
 def _onnx_operations():
-    """Return the operations that ONNX Runtime has integer kernels for."""
+    """Return the types of the operations for which ONNX Runtime has integer kernels."""
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
     return sorted({*QDQRegistry, *QLinearOpsRegistry})
 
 
 class _Reader:
-    """Images one by one, as ONNX Runtime's calibration asks for them."""
+    """Data reader for ONNX Runtime's calibration that returns the images one by one."""
 
     def __init__(self, images):
-        self.rest = iter(images)
+        self.images = iter(images)
 
     def get_next(self):
-        image = next(self.rest, None)
+        image = next(self.images, None)
         return None if image is None else {"image": np.ascontiguousarray(image[None])}
 
 
-def _store_halves(model):
-    """Store kernels as float16 and casts them back where they are used, which a runtime does once, when it loads."""
+def _store_as_float16(model):
+    """Store kernels as float16, and insert casts back to float32. Runtimes compute the casts once, on loading."""
     from onnx import TensorProto, helper, numpy_helper
 
     casts = []

@@ -1,4 +1,4 @@
-"""What the model itself computes, under the backend that runs here, in float32 or better."""
+"""Reference outputs of the Keras model, computed with the current backend in float32 or higher precision."""
 
 import functools
 
@@ -12,33 +12,33 @@ from mobilenet_zoo.exporting.prepared import block_outputs, data_format_of, ends
 
 
 class Reference:
-    """Answers of a model to images of one size, in NumPy, channels last.
+    """Callable that returns a model's outputs for images of one size, as NumPy arrays, channels last.
 
     Args:
-        model: A functional model.
-        size: `(height, width)` of the images, which the model may have been built for or not.
-        softmax: True or False for probabilities or logits; None for what the model gives.
+        model: Functional model.
+        size: `(height, width)` of the images. It can differ from the size that the model was built for.
+        softmax: Whether to return probabilities (True) or logits (False). None for the model's own output.
     """
 
     def __init__(self, model, size, softmax=None):
         self.data_format = data_format_of(model)
-        self.model = _of_size(model, size, self.data_format)
+        self.model = _with_size(model, size, self.data_format)
         self.softmax = softmax
 
     def __call__(self, images):
-        """Return the outputs, in order."""
-        gives_probabilities = ends_in_softmax(self.model)
-        drops_softmax = gives_probabilities and self.softmax is False
-        answers = self._run(without_softmax(self.model) if drops_softmax else self.model, images)
-        if self.softmax and not gives_probabilities:
-            answers = [softmax(answers[0])]
-        return answers
+        """Return the model's outputs for `images`, channels last, as a list of arrays."""
+        has_softmax = ends_in_softmax(self.model)
+        drops_softmax = has_softmax and self.softmax is False
+        outputs = self._run(without_softmax(self.model) if drops_softmax else self.model, images)
+        if self.softmax and not has_softmax:
+            outputs = [softmax(outputs[0])]
+        return outputs
 
     def block_outputs(self, images):
-        """Return `{layer's name: its output}`, in order."""
-        outputs = block_outputs(self.model)
-        answers = self._run(keras.Model(self.model.inputs, list(outputs.values())), images)
-        return dict(zip(outputs, answers, strict=True))
+        """Return the output of every layer for `images`, as `{layer name: array}`, in the order of computation."""
+        tensors = block_outputs(self.model)
+        outputs = self._run(keras.Model(self.model.inputs, list(tensors.values())), images)
+        return dict(zip(tensors, outputs, strict=True))
 
     def _run(self, model, images, batch_size=16):
         parts = []
@@ -46,24 +46,24 @@ class Reference:
             batch = images[start : start + batch_size]
             if self.data_format == "channels_first":
                 batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
-            parts.append([self._channels_last(answer) for answer in _answers(model, batch)])
+            parts.append([self._channels_last(output) for output in _outputs(model, batch)])
         return [np.concatenate(batches) for batches in zip(*parts, strict=True)]
 
-    def _channels_last(self, answer):
-        answer = as_numpy(answer).astype("float32")
-        if answer.ndim == 4 and self.data_format == "channels_first":
-            return answer.transpose(0, 2, 3, 1)
-        return answer
+    def _channels_last(self, output):
+        output = as_numpy(output).astype("float32")
+        if output.ndim == 4 and self.data_format == "channels_first":
+            return output.transpose(0, 2, 3, 1)
+        return output
 
 
 def softmax(logits):
-    """Return probabilities, along the last axis."""
+    """Return the softmax of `logits` over the last axis."""
     values = np.exp(logits - logits.max(-1, keepdims=True))
     return values / values.sum(-1, keepdims=True)
 
 
-def _answers(model, batch):
-    if keras.backend.backend() == "jax":  # operation by operation it would compile each
+def _outputs(model, batch):
+    if keras.backend.backend() == "jax":  # A direct call would compile every operation separately.
         outputs = model.predict_on_batch(batch)
         return outputs if isinstance(outputs, (list, tuple)) else [outputs]
     if keras.backend.backend() == "torch":
@@ -74,27 +74,27 @@ def _answers(model, batch):
     return keras.tree.flatten(model(keras.ops.convert_to_tensor(batch), training=False))
 
 
-def _of_size(model, size, data_format):
-    """Return `model`, or one with its weights that takes images of `size` and doesn't round to 16 bits on the way."""
-    _, *own, channels = split_shape(model.inputs[0].shape, data_format)
-    fits = all(n in (None, wanted) for n, wanted in zip(own, size, strict=True))
-    if fits and not any(map(_is_half, [model, *all_layers(model)])):
+def _with_size(model, size, data_format):
+    """Return `model`, or a copy that takes images of `size` and computes in float32 instead of 16 bits."""
+    _, *model_size, channels = split_shape(model.inputs[0].shape, data_format)
+    fits = all(n in (None, expected) for n, expected in zip(model_size, size, strict=True))
+    if fits and not any(map(_is_half_precision, [model, *all_layers(model)])):
         return model
     shape = join_shape(None, size[0], size[1], channels, data_format)
     image = keras.Input(batch_shape=shape, dtype="float32", name="image")
-    other = keras.models.clone_model(model, image, clone_function=functools.cache(_copied))
-    other.set_weights(model.get_weights())
-    return other
+    copy = keras.models.clone_model(model, image, clone_function=functools.cache(_float32_copy))
+    copy.set_weights(model.get_weights())
+    return copy
 
 
-def _is_half(layer):
+def _is_half_precision(layer):
     return layer.compute_dtype in ("float16", "bfloat16")
 
 
-def _copied(layer):
+def _float32_copy(layer):
     if isinstance(layer, keras.Model):
-        return keras.models.clone_model(as_functional(layer, "export"), clone_function=functools.cache(_copied))
+        return keras.models.clone_model(as_functional(layer, "export"), clone_function=functools.cache(_float32_copy))
     config = layer.get_config()
-    if isinstance(layer, keras.layers.Layer) and _is_half(layer):
+    if isinstance(layer, keras.layers.Layer) and _is_half_precision(layer):
         config["dtype"] = "float32"
     return layer.from_config(config)

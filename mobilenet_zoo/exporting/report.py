@@ -1,4 +1,4 @@
-"""What an export says about the file that it wrote."""
+"""The report of an export."""
 
 import dataclasses
 from typing import Any
@@ -6,29 +6,29 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class ExportReport:
-    """A file, what it costs, and how near it is to the model; `print` it for a summary.
+    """Report on an exported file: its size, latency and deviation from the model. `print` it for a summary.
 
-    What verification finds is None where it was not asked for.
+    With `verify=False`, the attributes that verification sets are None: `runtime` to `placement` in the list below.
 
     Attributes:
-        path: The file or folder.
-        format: Its name, such as `"litert"`.
-        input_shape: What goes in, with None where any number does.
-        layout: `"NHWC"` or `"NCHW"`.
-        quantization: What was asked for.
-        float_blocks: The layers that were kept in float by name.
-        bytes: Size of the file, or of all files.
-        float_bytes: Size before it was quantized.
-        runtime: Who opened the file, with the version.
-        deviation: Largest difference from the model's output, as a fraction of the largest.
-        agreement: Fraction of the images for which file and model have the same first class.
-        images: How many were compared.
-        accuracy, float_accuracy: Fraction of labeled images that file and model get right.
+        path: Path of the file or folder.
+        format: Name of the format, such as `"litert"`.
+        input_shape: Shape of the input; an axis of any size is None.
+        layout: Order of the input axes, `"NHWC"` or `"NCHW"`.
+        quantization: Requested quantization, or None.
+        float_blocks: Names of the layers that were left in float32.
+        bytes: Size in bytes, of all files together.
+        float_bytes: Size in bytes before quantization.
+        runtime: Runtime that opened the file, with its version.
+        deviation: Largest difference from the model's output, as a fraction of the largest output.
+        agreement: Fraction of the images for which the file and the model predict the same class; None for features.
+        images: Number of images that were compared.
+        accuracy, float_accuracy: Accuracy of the file and of the float32 model; None without labels.
         latency_ms: Median time of a call, in milliseconds.
-        operations: `{operation: how many}` as the format names them.
-        placement: `{who computes: how many operations}`.
-        notes: What else a user should know.
-        seconds: What writing and verifying took.
+        operations: Number of operations of each type, as a dict with the format's names for them.
+        placement: Number of operations that each component of the runtime computes, as a dict.
+        notes: Additional notes for the user.
+        seconds: Time that writing and verifying took, in seconds.
     """
 
     path: str
@@ -53,7 +53,7 @@ class ExportReport:
 
     @property
     def operation_count(self) -> int | None:
-        """How many operations the graph has."""
+        """Number of operations in the graph, or None without verification."""
         return None if self.operations is None else sum(self.operations.values())
 
     def as_dict(self) -> dict[str, Any]:
@@ -64,30 +64,31 @@ class ExportReport:
         shape = ", ".join("any" if n is None else str(n) for n in self.input_shape)
         size = f"{self.bytes / 1e6:.2f} MB"
         if self.quantization:
-            size += f", {self.bytes / self.float_bytes:.2f} of float32's {self.float_bytes / 1e6:.2f} MB"
+            fraction = self.bytes / self.float_bytes
+            size += f", {fraction:.0%} of the float32 size ({self.float_bytes / 1e6:.2f} MB)"
         lines = [
             ("file", f"{self.path} ({self.format}{', ' + self.quantization if self.quantization else ''})"),
-            ("takes", f"({shape}), {self.layout}"),
+            ("input", f"({shape}), {self.layout}"),
             ("size", size),
         ]
         if self.runtime:
             lines += [
-                ("opened by", self.runtime),
-                ("deviation", f"{self.deviation:.1e} of the largest output, {self.images} images"),
-                *([("same class", f"{self.agreement:.1%}")] if self.agreement is not None else []),
+                ("runtime", self.runtime),
+                ("deviation", f"{self.deviation:.1e} of the largest output, over {self.images} images"),
+                *([("agreement", f"{self.agreement:.1%} of the images")] if self.agreement is not None else []),
                 *([("accuracy", self._accuracies())] if self.accuracy is not None else []),
                 ("latency", f"{self.latency_ms:.2f} ms, median of a short run"),
                 ("operations", f"{self.operation_count}: {_counts(self.operations)}"),
-                ("computed by", _counts(self.placement)),
+                ("placement", _counts(self.placement)),
             ]
         if self.float_blocks:
-            lines.append(("in float", ", ".join(self.float_blocks)))
+            lines.append(("in float32", ", ".join(self.float_blocks)))
         lines += [("note", note) for note in self.notes]
         width = max(len(name) for name, _ in lines)
         return "\n".join(f"{name.ljust(width)}  {text}" for name, text in lines)
 
     def _accuracies(self):
-        return f"{self.accuracy:.1%}, of the model in float32 {self.float_accuracy:.1%}"
+        return f"{self.accuracy:.1%}, float32 model {self.float_accuracy:.1%}"
 
 
 def _counts(counted):

@@ -1,4 +1,4 @@
-"""One process that writes files, and a look at each before it takes its place."""
+"""Write files in one child process, and verify each file before it is moved to its path."""
 
 import contextlib
 import dataclasses
@@ -13,46 +13,47 @@ from mobilenet_common.writing import replace_all
 from mobilenet_runtime.measure import measure
 from mobilenet_runtime.runtimes.base import RuntimeFailure
 from mobilenet_zoo.exporting import process
-from mobilenet_zoo.exporting.destination import beside, size_on_disk
+from mobilenet_zoo.exporting.destination import folder_next_to, size_on_disk
 from mobilenet_zoo.exporting.prepared import output_names
 from mobilenet_zoo.exporting.report import ExportReport
 from mobilenet_zoo.exporting.search import loses, search
-from mobilenet_zoo.exporting.verification import TOLERANCES, compare, first_departure
+from mobilenet_zoo.exporting.verification import TOLERANCES, compare, first_deviation
 
-_ROUNDINGS = 20  # how much more than a rounding of the images those of all layers may come to
+_MAX_RATIO = 20  # largest allowed ratio of the file's deviation to the effect of rounding the images
 
 
-def write(plan, backend, wanted, progress):
-    """Yield the reports of `wanted`, `[(path, format)]`, which one process under `backend` writes."""
+def write(plan, backend, targets, progress):
+    """Write files in one process under `backend`, and yield their reports; `targets` is a list of `(path, format)`."""
     start = time.monotonic()
     with contextlib.ExitStack() as stack:
-        folders = [stack.enter_context(beside(path)) for path, _ in wanted]
+        folders = [stack.enter_context(folder_next_to(path)) for path, _ in targets]
         try:
             model_file = folders[0] / "model.keras"
-            keras.Model(plan.model.input, plan.model.output, name=plan.model.name).save(model_file)  # not compiled
+            # Save an uncompiled model: the export doesn't need the optimizer.
+            keras.Model(plan.model.input, plan.model.output, name=plan.model.name).save(model_file)
             calibration = None
             if plan.quantization == "int8":
                 calibration = str(folders[0] / "calibration.npy")
-                np.save(calibration, plan.fed(plan.images.calibration))
+                np.save(calibration, plan.to_file_input(plan.images.calibration))
             session = Session(plan, backend, model_file, folders[0], calibration, progress)
-            parts = [folder / path.name for folder, (path, _) in zip(folders, wanted, strict=True)]
-            jobs = [plan.job(part, format, calibration) for part, (_, format) in zip(parts, wanted, strict=True)]
-            written = session.run(jobs, [path for path, _ in wanted])
-            shared = (time.monotonic() - start) / len(wanted)
-            for part, (path, format), facts in zip(parts, wanted, written, strict=True):
+            parts = [folder / path.name for folder, (path, _) in zip(folders, targets, strict=True)]
+            jobs = [plan.job(part, format, calibration) for part, (_, format) in zip(parts, targets, strict=True)]
+            results = session.run(jobs, [path for path, _ in targets])
+            shared = (time.monotonic() - start) / len(targets)
+            for part, (path, format), result in zip(parts, targets, results, strict=True):
                 start = time.monotonic()
-                report = session.checked(part, path, format, facts)
+                report = session.verify(part, path, format, result)
                 replace_all(format.files(part), format.files(path))
                 yield dataclasses.replace(report, seconds=round(shared + time.monotonic() - start, 2))
         except OSError as error:
-            names = ", ".join(str(path) for path, _ in wanted)
+            names = ", ".join(str(path) for path, _ in targets)
             raise ExportError(
-                f"{names} can't be written: {error.strerror or error}. What was there is there still."
+                f"{names} can't be written: {error.strerror or error}. Existing files are unchanged."
             ) from error
 
 
 class Session:
-    """A model that was saved for one process that writes, and the orders of that process."""
+    """A saved model, and the jobs that a child process runs with it."""
 
     def __init__(self, plan, backend, model_file, folder, calibration, progress):
         self.plan = plan
@@ -63,64 +64,77 @@ class Session:
         self.calibration = calibration
 
     def run(self, jobs, paths=()):
-        """Run jobs in the other process; return the result of each.
+        """Run jobs in a child process, and return their results.
 
         Args:
-            jobs: `Job`s.
-            paths: What each job is for, where its steps are to be reported.
+            jobs: List of `Job`s.
+            paths: Path of the exported file that each job belongs to, for progress reports. Without paths, no progress
+                is reported.
+
+        Returns:
+            A list with the `Result` of each job.
         """
         options = {}
         if paths and self.plan.progress is not None:
             options["progress"] = lambda number, text: self.progress.step(paths[number], text)
         return process.run(self.backend, self.model_file, self.plan.modules, jobs, self.folder, **options)
 
-    def checked(self, part, path, format, facts):
-        """Return the report of the file `part`, which becomes `path`, after comparing its outputs where asked to.
+    def verify(self, part, path, format, result):
+        """Verify a written file as the plan requires, and return its report.
+
+        Args:
+            part: Path of the written file, in a temporary folder.
+            path: Path that the file will be moved to.
+            format: `Format` of the file.
+            result: `Result` of the job that wrote the file.
+
+        Returns:
+            The `ExportReport`.
 
         Raises:
-            ExportError: They are not the model's.
+            ExportError: The outputs of the file differ from the model's, or its runtime can't run it.
         """
         plan = self.plan
         report = ExportReport(
             path=str(path),
             format=format.name,
-            input_shape=_file_shape(plan, facts.layout),
-            layout=facts.layout,
+            input_shape=_file_shape(plan, result.layout),
+            layout=result.layout,
             quantization=plan.quantization,
             float_blocks=tuple(plan.float_blocks or ()),
             bytes=size_on_disk(format.files(part)),
-            float_bytes=facts.float_bytes,
+            float_bytes=result.float_bytes,
             notes=_notes(plan, format),
         )
         if plan.verify is False:
             return report
         self.progress.step(path, "compare with the model")
         try:
-            comparison, report = self.compared(part, report)
+            comparison, report = self.compare_file(part, report)
         except RuntimeFailure as error:
             rejected = _set_aside(part, path, format)
             raise ExportError(
                 f"{path} was not written: {error} The file is kept as {rejected}.", rejected=rejected
             ) from error
         if plan.quantization == "int8" and plan.float_blocks is None and loses(comparison):
-            comparison, report = search(self, part, format, facts, comparison, report)
+            comparison, report = search(self, part, format, result, comparison, report)
         allowed = None if plan.verify is True else float(plan.verify)
         if comparison.is_right(plan.quantization, allowed):
             return report
-        if allowed is None and plan.quantization is None and comparison.is_right(None, _ROUNDINGS * plan.sensitivity):
+        if allowed is None and plan.quantization is None and comparison.is_right(None, _MAX_RATIO * plan.sensitivity):
             note = (
-                "this model enlarges rounding errors: a change of its images by 1e-6 changes its output by "
-                f"{plan.sensitivity:.0e} of the largest"
+                "this model amplifies rounding errors: a relative change of 1e-6 in the images changes the output by "
+                f"{plan.sensitivity:.0e} of the largest output"
             )
             return dataclasses.replace(report, notes=(*report.notes, note))
         self._reject(part, path, format, report)
 
-    def compared(self, part, report):
-        """Return the `Comparison` of a file's outputs with the model's, and the report with what it shows."""
+    def compare_file(self, part, report):
+        """Return the `Comparison` of a file's outputs with the model's, and the report with the measured values."""
         plan = self.plan
-        record, found = measure(part, plan.fed(plan.images.checked))
-        found = _in_order(found, plan.model)
-        comparison = compare(found, plan.expected, plan.images.labels)
+        record, outputs = measure(part, plan.to_file_input(plan.images.checked))
+        outputs = _in_order(outputs, plan.model)
+        comparison = compare(outputs, plan.expected, plan.images.labels)
         return comparison, dataclasses.replace(
             report,
             runtime=record["runtime"],
@@ -135,13 +149,13 @@ class Session:
         )
 
     def _reject(self, part, path, format, report):
-        """Keep a wrong file aside and says where it deviates from the model."""
+        """Keep a wrong file next to its path, and raise an `ExportError` that names the first layer that deviates."""
         block, where = None, ""
-        if self.plan.quantization in TOLERANCES:  # 8 bits deviate a little in every layer
+        if self.plan.quantization in TOLERANCES:  # With 8 bits, every layer deviates a little.
             try:
-                block, where = self._departure(part, format)
+                block, where = self._first_deviation(part, format)
             except (ExportError, RuntimeFailure) as error:
-                where = f" Where it begins to could not be found out: {error}"
+                where = f" The first layer that deviates could not be determined: {error}"
         rejected = _set_aside(part, path, format)
         raise ExportError(
             f"{path} was not written: the output of {report.runtime} deviates from the model by "
@@ -151,30 +165,30 @@ class Session:
             report=report,
         )
 
-    def _departure(self, part, format):
-        """Return the first block whose output is not the model's, and a sentence about it."""
+    def _first_deviation(self, part, format):
+        """Return the name of the first layer whose output deviates, or None, and a sentence for the error message."""
         plan = self.plan
         probe = part.with_name(f"blocks_{part.name}")
         self.run([plan.job(probe, format, None, blocks=True, metadata=None)])
         images = plan.images.checked[: plan.batch_size or 1]
-        _, found = measure(probe, plan.fed(images), runs=1)
+        _, outputs = measure(probe, plan.to_file_input(images), runs=1)
         allowed = TOLERANCES[plan.quantization] if plan.verify is True else float(plan.verify)
-        departure = first_departure(found, plan.reference.block_outputs(images), allowed)
-        if departure is None:
-            return None, " No block alone deviates by more than is allowed."
-        return departure[0], f" The first layer that deviates is {departure[0]}, by {departure[1]:.1e}."
+        first = first_deviation(outputs, plan.reference.block_outputs(images), allowed)
+        if first is None:
+            return None, " No single layer deviates by more than the allowed value."
+        return first[0], f" The first layer that deviates is {first[0]}, by {first[1]:.1e}."
 
 
-def _in_order(found, model):
-    """Return the outputs of a file in the order of the model's outputs; a file may have another."""
+def _in_order(outputs, model):
+    """Return the outputs of a file as a list, in the order of the model's outputs, which can differ from the file's."""
     names = output_names(model)
     if isinstance(model.output, dict):
         names = keras.tree.flatten({name: name for name in names})
-    return [found[name] for name in names] if found.keys() == set(names) else list(found.values())
+    return [outputs[name] for name in names] if outputs.keys() == set(names) else list(outputs.values())
 
 
 def _set_aside(part, path, format):
-    """Keep a file that is not to become `path` beside it; return where."""
+    """Move a rejected file next to `path`, and return its new path."""
     rejected = [Path(f"{name}.rejected") for name in format.files(path)]
     replace_all(format.files(part), rejected)
     return str(rejected[0])
@@ -191,22 +205,22 @@ def _notes(plan, format):
     notes = []
     if plan.quantization == "dynamic":
         notes.append(
-            "weights in int8 save space, not time: they are turned into float, or inputs into int8, in each call"
+            "int8 weights reduce the size but not the latency: every call converts weights to float, or inputs to int8"
         )
     if plan.quantization == "float16":
-        notes.append("weights are stored in float16 and computed with in float32, unless a GPU takes them as they are")
+        notes.append("weights are stored in float16, but computed in float32 unless a GPU supports float16")
     if plan.quantization == "int8" and format.reduces_range and not plan.reduce_range and processor_overflows():
         notes.append(
-            "this machine's processor has no VNNI, and sums of 8-bit products can overflow on it, as they can't on ARM "
-            "and newer x86 processors; for machines such as this one pass reduce_range=True (--reduce-range)"
+            "this machine's processor has no VNNI, so sums of 8-bit products can overflow on it (but not on ARM and "
+            "newer x86 processors); to run the file on such machines, pass reduce_range=True (--reduce-range)"
         )
     if plan.quantization is not None and format.name == "openvino" and plan.verify is not False:
-        notes.append("compared in float32 where the processor would choose bfloat16")
+        notes.append("the comparison ran in float32; on some processors, OpenVINO computes in bfloat16 by default")
     return tuple(notes)
 
 
 def processor_overflows(file="/proc/cpuinfo"):
-    """Return whether this machine's processor adds 8-bit products in 16 bits; False where the system doesn't tell."""
+    """Return whether this machine's processor adds 8-bit products in 16 bits; False if it can't be determined."""
     try:
         flags = next(line for line in Path(file).read_text().splitlines() if line.startswith("flags")).split()
     except (OSError, StopIteration):

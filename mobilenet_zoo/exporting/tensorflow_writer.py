@@ -1,4 +1,4 @@
-"""What TensorFlow writes: SavedModel folders and LiteRT files."""
+"""Write SavedModel folders and LiteRT files with TensorFlow."""
 
 import tempfile
 from pathlib import Path
@@ -12,7 +12,7 @@ from mobilenet_zoo.exporting.prepared import output_names
 
 
 def write_saved_model(model, path, target="saved_model"):
-    """Write the prepared `model` as a folder with one signature, `serving_default`, its weights constants."""
+    """Write the prepared `model` as a SavedModel with one signature, `serving_default`, and constant weights."""
     specification = tf.TensorSpec(model.inputs[0].shape, tf.float32, name="image")
     names = output_names(model)
 
@@ -24,14 +24,14 @@ def write_saved_model(model, path, target="saved_model"):
     traced = tf.function(trace, input_signature=[specification]).get_concrete_function()
     frozen = freeze_variables(traced)
     module: Any = tf.Module()
-    module.frozen = frozen  # a function that nothing holds takes its constants with it
+    module.frozen = frozen  # Keep a reference: the constants are freed with the function.
 
     @tf.function(input_signature=[specification])
     def serve(image):
-        # TensorFlow flattens by the order of the names.
+        # TensorFlow flattens a dict in the order of its sorted keys.
         return dict(zip(sorted(names), tf.nest.flatten(frozen(image)), strict=True))
 
-    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)  # it is for inference alone
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)  # The file is for inference only.
     tf.saved_model.save(module, str(path), signatures={"serving_default": serve}, options=options)
 
 

@@ -1,4 +1,4 @@
-"""A program of torch.export without what tracing a Keras model leaves in it."""
+"""Remove leftovers of tracing a Keras model from a torch.export program."""
 
 import torch
 
@@ -18,15 +18,13 @@ _VIEWS = {aten.permute.default, aten.t.default, aten.transpose.int, aten.view.de
 
 
 def simplify(program):
-    """Take out assertions and casts to the type that a tensor has, and turn weights once and for all.
-
-    What says where the program was traced goes too.
+    """Remove assertions, redundant casts and stack traces, and apply transposes and reshapes of weights in advance.
 
     Args:
-        program: A `torch.export.ExportedProgram`, which is changed.
+        program: `torch.export.ExportedProgram`, which is changed in place.
 
     Returns:
-        The program.
+        The same program.
     """
     graph = program.graph
     stored = {
@@ -44,10 +42,10 @@ def simplify(program):
         if node.target in _CASTS and _is_same(source, node):
             _replace(graph, node, source)
         elif node.target in _VIEWS and source.name in stored and len(source.users) == 1:
-            _turn(program, stored[source.name], source, node)
+            _apply_view(program, stored[source.name], source, node)
             _replace(graph, node, source)
     for node in graph.nodes:
-        node.meta.pop("stack_trace", None)  # paths of the machine that traced
+        node.meta.pop("stack_trace", None)  # It contains file paths of the machine that traced the program.
     graph.eliminate_dead_code()
     graph.lint()
     program.graph_module.recompile()
@@ -64,10 +62,10 @@ def _replace(graph, node, source):
     graph.erase_node(node)
 
 
-def _turn(program, key, source, view):
-    """Store what `view` makes of the tensor that is stored as `key`."""
+def _apply_view(program, key, source, view):
+    """Replace the stored tensor `key` by the result of the node `view`, such as its transpose."""
     tensors = program.state_dict if key in program.state_dict else program.constants
     old = tensors[key]
-    turned = view.target(old.detach(), *view.args[1:], **view.kwargs).contiguous()
-    tensors[key] = torch.nn.Parameter(turned, requires_grad=False) if isinstance(old, torch.nn.Parameter) else turned
+    new = view.target(old.detach(), *view.args[1:], **view.kwargs).contiguous()
+    tensors[key] = torch.nn.Parameter(new, requires_grad=False) if isinstance(old, torch.nn.Parameter) else new
     source.meta["val"] = view.meta["val"].contiguous()

@@ -1,4 +1,4 @@
-"""What starts from a program of torch.export: `.pt2` and ONNX files, and OpenVINO's from the latter."""
+"""Write torch.export and ONNX files from a torch.export program, and OpenVINO files from ONNX."""
 
 import contextlib
 import logging
@@ -19,12 +19,12 @@ OPSET = 18
 
 
 def write_program(model, path, target="torch"):
-    """Write the prepared `model` as a program of torch.export."""
+    """Write the prepared `model` as a torch.export program."""
     torch.export.save(program(model, target), path)
 
 
 def write_onnx(model, path, target="onnx"):
-    """Write the prepared `model` as an ONNX file, its nodes named after the model's layers."""
+    """Write the prepared `model` as an ONNX file whose nodes are named after the model's layers."""
     exported = program(model, target)
     dynamic = {"image": {0: "batch"}} if model.inputs[0].shape[0] is None else None
     with warnings.catch_warnings(), _quiet("torch.onnx"):
@@ -44,7 +44,7 @@ def write_onnx(model, path, target="onnx"):
 
 
 def write_openvino(model, path, target="onnx"):
-    """Write the prepared `model` as OpenVINO's intermediate representation, from its ONNX form."""
+    """Write the prepared `model` as OpenVINO's intermediate representation, converted from ONNX."""
     import openvino
 
     with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
@@ -54,7 +54,7 @@ def write_openvino(model, path, target="onnx"):
 
 
 def program(model, target):
-    """Return the exported program of a prepared model."""
+    """Return a prepared model as a `torch.export.ExportedProgram`."""
     shape = [2 if n is None else n for n in model.inputs[0].shape]
     dynamic = {"image": {0: torch.export.Dim("batch")}} if model.inputs[0].shape[0] is None else None
     with traced_for(target), torch.no_grad(), warnings.catch_warnings():
@@ -66,17 +66,17 @@ def program(model, target):
 
 
 class _Program(torch.nn.Module):
-    """A functional Keras model as a module in which every layer is a module, so that traces carry the layers' names."""
+    """PyTorch module that runs a functional Keras model, with a submodule per layer for the layer names in traces."""
 
     def __init__(self, model):
         super().__init__()
-        self.__dict__["model"] = model  # no submodule: its weights become constants of the program, once
+        self.__dict__["model"] = model  # Not a submodule, so that each weight becomes a single constant.
         self.layer = torch.nn.ModuleDict({layer.name: _Layer(layer) for layer in blocks(model)})
 
     def forward(self, image):
-        layers = dict(self.layer.items())  # without the functions of keras.ops between them
+        layers = dict(self.layer.items())  # It doesn't contain the operations of keras.ops between layers.
         outputs = run_graph(self.model, image, lambda operation: layers.get(operation.name, operation))
-        if isinstance(outputs, dict):  # Keras gives them sorted
+        if isinstance(outputs, dict):  # Keras returns the outputs sorted by name.
             return {name: outputs[name] for name in output_names(self.model)}
         return outputs
 
@@ -92,7 +92,7 @@ class _Layer(torch.nn.Module):
 
 @contextlib.contextmanager
 def _quiet(name):
-    """Log nothing below an error in this scope."""
+    """Suppress log messages below the level ERROR in this scope."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)

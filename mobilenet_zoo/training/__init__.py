@@ -1,11 +1,11 @@
-"""Training that can be repeated and restarted: data, recipes, runs, devices.
+"""Reproducible, resumable training: data pipelines, recipes, runs, and training on several devices.
 
     import mobilenet_zoo.training
 
     run = mobilenet_zoo.training.train("photos/", "mobilenetv4_conv_small", "runs/first")
 
-Everything here is also there in parts, for a `fit` of one's own: `read_data` and `Pipeline`, `load_recipe` and
-`compile_model`, `Checkpoints`.
+The parts are also available for your own `fit`: `read_data` and `Pipeline`, `load_recipe` and `compile_model`,
+`Checkpoints`.
 """
 
 from mobilenet_runtime.evaluation import read_predictions, save_predictions

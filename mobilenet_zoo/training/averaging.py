@@ -1,4 +1,4 @@
-"""The average of the weights that an optimizer keeps: put into the model for evaluation, and taken out again."""
+"""Evaluation with the moving average of the weights that an optimizer keeps (EMA)."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,50 +12,50 @@ from mobilenet_zoo.training.state import numpy_of
 
 @contextlib.contextmanager
 def averaged_weights(model: keras.Model) -> Iterator[None]:
-    """Give the model the average of its weights in this scope, and its own again afterwards, to the last bit.
+    """Replace the model's weights by their moving averages within this context, and restore them exactly afterwards.
 
-    Keras's `SwapEMAWeights` swaps by adding and subtracting under TensorFlow, which rounds. Nothing happens to a model
-    whose optimizer keeps no average, or has made no step yet.
+    Keras's `SwapEMAWeights` swaps by adding and subtracting under TensorFlow, which rounds. The context does nothing if
+    the optimizer keeps no averages or hasn't made a step yet.
 
     Args:
-        model: A compiled one.
+        model: A compiled model.
     """
-    pairs = _pairs(model)
-    own = [numpy_of(variable) for variable, _ in pairs]
+    pairs = _weights_and_averages(model)
+    values = [numpy_of(variable) for variable, _ in pairs]
     for variable, average in pairs:
-        # A copy: under JAX two variables would share an array, which evaluation gives away with the first.
+        # Assign a copy: under JAX, both variables would share one array, which evaluation may donate.
         variable.assign(numpy_of(average))
     try:
         yield
     finally:
-        for (variable, _), value in zip(pairs, own, strict=True):
+        for (variable, _), value in zip(pairs, values, strict=True):
             variable.assign(value)
 
 
 class EvaluateAverages(keras.callbacks.Callback):
-    """Evaluates with the average of the weights, within `fit` and without.
+    """Evaluates with the averaged weights, both during `fit` and in `evaluate`.
 
-    After `fit` the model has its own weights, so that another one goes on with them: take the average by
-    `averaged_weights`. Keras's own optimizers put it in their place for good.
+    After `fit`, the model has its own weights, so that another `fit` can continue from them; `averaged_weights` gives
+    access to the averages. Keras's own optimizers overwrite the weights with the averages instead.
     """
 
     def __init__(self):
         super().__init__()
-        self._inside: contextlib.AbstractContextManager | None = None
+        self._context: contextlib.AbstractContextManager | None = None
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._inside = averaged_weights(self.model)
-        self._inside.__enter__()
+        self._context = averaged_weights(self.model)
+        self._context.__enter__()
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
-        if self._inside is not None:
-            self._inside.__exit__(None, None, None)
-            self._inside = None
+        if self._context is not None:
+            self._context.__exit__(None, None, None)
+            self._context = None
 
 
-def _pairs(model):
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # float16 scales the loss round it
-    parts = optimizer.gradient_accumulation_steps or 1
-    if not optimizer.use_ema or int(numpy_of(batches_seen(optimizer))) < parts:
+def _weights_and_averages(model):
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # Unwrap float16's LossScaleOptimizer.
+    accumulation_steps = optimizer.gradient_accumulation_steps or 1
+    if not optimizer.use_ema or int(numpy_of(batches_seen(optimizer))) < accumulation_steps:
         return []
     return moving_averages(optimizer)

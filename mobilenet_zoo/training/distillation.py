@@ -1,4 +1,4 @@
-"""A student that learns from a teacher: its outputs as they are asked for, or as they were saved."""
+"""Knowledge distillation: a student learns from a teacher model, or from a teacher's saved predictions."""
 
 import dataclasses
 from typing import Any
@@ -13,27 +13,29 @@ from mobilenet_common.types import Tensor
 from mobilenet_runtime.transform import normalize
 from mobilenet_zoo.model_preprocessing import preprocessing
 
-_LEAST = 1e-30  # a probability below it counts as it; its logarithm still has a gradient
+_MIN_PROBABILITY = 1e-30  # Smaller probabilities are raised to this, so that their logarithms and gradients are finite.
 
 
 class Distiller(keras.Model):
-    """A student in `fit` whose loss has a teacher's predictions in it (Hinton et al., 2015, section 2).
+    """Model that trains a student with a teacher's predictions in its loss (Hinton et al., 2015, section 2).
 
-    The loss is `(1 - weight) · H(y, p) + weight · T² · KL(teacher at T ‖ student at T)` with the compiled loss as H and
-    the temperature T. The factor T² keeps the gradient's size as T grows. Evaluation has the compiled loss alone.
+    The loss is `(1 - weight) · H(y, p) + weight · T² · KL(teacher at T ‖ student at T)`, where H is the compiled loss
+    and T is the temperature. The factor T² keeps the scale of the gradient as T grows. Evaluation uses only the
+    compiled loss.
 
-    The teacher answers as in inference, and isn't part of the model: its weights are not in `variables`, so neither
-    trained nor saved nor averaged. It gets the student's images, normalized and resized as it wants them. Integers
-    are pixels in 0..255, which are normalized for the student first.
+    The teacher runs in inference mode and isn't tracked as part of the model: its weights are not in `variables`, so
+    they are neither trained nor saved nor averaged. It gets the student's images, normalized and resized to its own
+    requirements. Integer images are pixels in 0..255, which are first normalized for the student.
 
     Args:
-        student: A model of this library; it is trained in place, and is what to keep afterwards.
-        teacher: A model with as many classes: of this library, or any with the student's inputs.
-        temperature: Positive.
-        weight: Of the teacher, in (0, 1]; the labels have the rest.
+        student: A model of this library that ends in softmax. It is trained in place and is the model to keep.
+        teacher: A model with the same number of classes: any model of this library, or another model with the
+            student's input shape.
+        temperature: Temperature T, a positive number.
+        weight: Weight of the teacher's term of the loss, in (0, 1].
 
     Raises:
-        ValueError: An argument is out of its range, or the two don't fit.
+        ValueError: An argument is out of range, or the student and the teacher don't match.
     """
 
     def __init__(
@@ -52,25 +54,25 @@ class Distiller(keras.Model):
                 f"student={student.name!r} is not allowed: it must end in softmax, as models do by default."
             )
         self.student = student
-        floats = self._floats = _floats_for(student)
-        prepare, probabilities = _images_for(student, teacher), _is_softmax(teacher)
+        normalize_integers = self._normalize_integers = _integer_normalizer(student)
+        convert, probabilities = _teacher_image_converter(student, teacher), _is_softmax(teacher)
 
-        def teach(x):  # a function, since Keras would track the model, and with it its weights
-            answers = teacher(prepare(floats(x)), training=False)
-            return ops.stop_gradient(_log(answers) if probabilities else answers)
+        def teacher_logits(x):  # A closure, because Keras would track a model attribute and its weights.
+            outputs = teacher(convert(normalize_integers(x)), training=False)
+            return ops.stop_gradient(_log(outputs) if probabilities else outputs)
 
-        self._teach = teach
+        self._teacher_logits = teacher_logits
         self.built = True
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
-        return self.student(self._floats(x), training=training)
+        return self.student(self._normalize_integers(x), training=training)
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool | None = True
     ) -> Tensor:
         if not training:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        losses = distillation_loss(self._teach(x), _log(y_pred), self.temperature)
+        losses = distillation_loss(self._teacher_logits(x), _log(y_pred), self.temperature)
         if sample_weight is not None:
             losses = losses * ops.cast(sample_weight, losses.dtype)
         soft = self.weight * ops.mean(losses)
@@ -79,12 +81,13 @@ class Distiller(keras.Model):
 
 
 def distillation_loss(teacher, student, temperature=1.0):
-    """Return `T² · KL(teacher ‖ student)` of each example, `(batch,)`, from logits or logarithms of probabilities.
+    """Return `T² · KL(teacher ‖ student)` of each example, `(batch,)`, from logits or log-probabilities.
 
     Args:
-        teacher: `(batch, classes)`; a constant added to a row changes nothing.
-        student: As the teacher's.
-        temperature: Divides both.
+        teacher: Logits or log-probabilities of the teacher, `(batch, classes)`. Adding a constant to a row doesn't
+            change the result.
+        student: Logits or log-probabilities of the student, `(batch, classes)`.
+        temperature: Temperature T, which divides both.
     """
     teacher = ops.log_softmax(ops.cast(teacher, "float32") / temperature)
     student = ops.log_softmax(ops.cast(student, "float32") / temperature)
@@ -92,53 +95,53 @@ def distillation_loss(teacher, student, temperature=1.0):
 
 
 def blend_targets(targets: Any, predictions: Any, weight: float, temperature: float = 1.0) -> Any:
-    """Return targets that hold saved predictions of a teacher, for training without the teacher.
+    """Return targets that mix in a teacher's saved predictions, for distillation without running the teacher.
 
-    With cross-entropy as loss and temperature 1 their gradient is that of a `Distiller`. Saved predictions are to whole
-    images: train on the same crop of them, without mixing.
+    With cross-entropy as the loss and temperature 1, the gradient is the same as with a `Distiller`. Saved predictions
+    are for whole images, so train on whole images too: use the same crop as for the predictions, and no mixing.
 
     Args:
-        targets: One-hot or mixed, `(n, classes)`.
-        predictions: Probabilities of the teacher for the same examples, in the same order.
-        weight: Of the predictions, in [0, 1].
-        temperature: Positive; above 1 evens the predictions out.
+        targets: One-hot or mixed targets, `(n, classes)`.
+        predictions: Probabilities that the teacher predicted for the same examples, in the same order.
+        weight: Weight of the predictions, in [0, 1].
+        temperature: Temperature, a positive number; above 1, it makes the predictions more uniform.
 
     Returns:
-        float32 `(n, classes)`; each row sums to 1.
+        float32 targets `(n, classes)`; each row sums to 1 if the rows of `targets` do.
 
     Raises:
-        ValueError: The shapes differ, or an argument is out of its range.
+        ValueError: The shapes differ, or an argument is out of range.
     """
     targets, predictions = np.asarray(targets, "float32"), np.asarray(predictions, "float64")
     weight = number("weight", weight, 0, 1)
     temperature = number("temperature", temperature, 0, float("inf"), low_open=True, high_open=True)
     if targets.shape != predictions.shape or targets.ndim != 2:
         raise ArgumentError(
-            f"predictions of shape {predictions.shape} are not allowed: the targets have {targets.shape}, "
-            "a row an example and a column a class."
+            f"predictions of shape {predictions.shape} are not allowed: the targets have shape {targets.shape}, and "
+            "both must be (n, classes)."
         )
-    softened = np.maximum(predictions, _LEAST) ** (1.0 / temperature)
+    softened = np.maximum(predictions, _MIN_PROBABILITY) ** (1.0 / temperature)
     softened /= softened.sum(axis=1, keepdims=True)
     return ((1.0 - weight) * targets + weight * softened).astype("float32")
 
 
 def _log(probabilities):
-    return ops.log(ops.maximum(ops.cast(probabilities, "float32"), _LEAST))
+    return ops.log(ops.maximum(ops.cast(probabilities, "float32"), _MIN_PROBABILITY))
 
 
 def _is_softmax(model):
     return getattr(last_layer(model), "activation", None) is keras.activations.softmax
 
 
-def _floats_for(student):
-    """Return a function that normalizes integers as the student takes its images, and leaves floats as they are."""
+def _integer_normalizer(student):
+    """Return a function that normalizes integer images for the student and returns float images unchanged."""
     try:
         transform = preprocessing(student)
-    except ArgumentError:  # a model from elsewhere, which takes what it takes
+    except ArgumentError:  # The student isn't a model of this library, so its preprocessing is unknown.
         return lambda x: x
     axes = (-1,) if transform.data_format == "channels_last" else (-1, 1, 1)
 
-    def floats(x):
+    def normalize_integers(x):
         if "int" not in keras.backend.standardize_dtype(x.dtype):
             return x
         x = ops.cast(x, "float32")
@@ -149,18 +152,18 @@ def _floats_for(student):
         )
         return normalize(x, mean, std)
 
-    return floats
+    return normalize_integers
 
 
-def _images_for(student, teacher):
-    """Return a function that makes the student's images the teacher's: other mean and spread, size, channels, axes."""
+def _teacher_image_converter(student, teacher):
+    """Return a function that converts images from the student's to the teacher's normalization, channels and size."""
     try:
         ours, theirs = preprocessing(student), preprocessing(teacher)
-    except ArgumentError:  # a model from elsewhere, which takes what the student takes
+    except ArgumentError:  # One of them isn't a model of this library, so its preprocessing is unknown.
         if student.input_shape[1:] != teacher.input_shape[1:]:
             raise ArgumentError(
-                f"teacher={teacher.name!r} is not allowed: it takes {teacher.input_shape[1:]}, the student "
-                f"{student.input_shape[1:]}, and only models of this library say how to convert."
+                f"teacher={teacher.name!r} is not allowed: it takes inputs of shape {teacher.input_shape[1:]}, the "
+                f"student {student.input_shape[1:]}. Images can be converted only between models of this library."
             ) from None
         return lambda x: x
     if ours.channels != theirs.channels and 1 not in (ours.channels, theirs.channels):
@@ -169,13 +172,13 @@ def _images_for(student, teacher):
         )
     if dataclasses.replace(ours, crop=theirs.crop, interpolation=theirs.interpolation) == theirs:
         return lambda x: x
-    # pixels / 255 = x · std + mean, or x / 255 where the model normalizes inside; the teacher's the other way round
+    # pixels / 255 = x · std + mean, or x / 255 if the model normalizes inside. The teacher needs the inverse of this.
     mean, std = (0.0, 1 / 255) if ours.mean is None else _arrays(ours.mean, ours.std)
     their_mean, their_std = (0.0, 1 / 255) if theirs.mean is None else _arrays(theirs.mean, theirs.std)
-    first = {"channels_first": (0, 2, 3, 1), "channels_last": (0, 1, 2, 3)}[ours.data_format]
+    to_channels_last = {"channels_first": (0, 2, 3, 1), "channels_last": (0, 1, 2, 3)}[ours.data_format]
 
-    def prepare(x):
-        x = ops.transpose(ops.cast(x, "float32"), first)
+    def convert(x):
+        x = ops.transpose(ops.cast(x, "float32"), to_channels_last)
         x = x * ops.convert_to_tensor(std, "float32") + ops.convert_to_tensor(mean, "float32")
         if theirs.channels > ours.channels:
             x = ops.repeat(x, theirs.channels, axis=-1)
@@ -186,7 +189,7 @@ def _images_for(student, teacher):
         x = (x - ops.convert_to_tensor(their_mean, "float32")) / ops.convert_to_tensor(their_std, "float32")
         return x if theirs.data_format == "channels_last" else ops.transpose(x, (0, 3, 1, 2))
 
-    return prepare
+    return convert
 
 
 def _arrays(*values):

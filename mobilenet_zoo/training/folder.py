@@ -1,4 +1,4 @@
-"""The folder of a run: what was asked for, how it went, and that nobody else is writing there."""
+"""The folder of a run: its record, its log, and a lock that keeps other processes out."""
 
 import csv
 import json
@@ -23,18 +23,18 @@ _SHOWN = 8
 
 
 class RunFolder:
-    """A folder that one run at a time has for itself.
+    """A run's folder, locked for this process.
 
     Args:
-        path: Made where it isn't there.
+        path: Path of the folder; created if it doesn't exist.
 
     Raises:
-        ValueError: Another process has it, or it can't be written.
+        ValueError: Another process uses the folder, or it can't be written.
     """
 
     def __init__(self, path):
         self.path = Path(path)
-        self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        self._created_folders = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self._has_lock = (self.path / _LOCK).exists()
         filelock = import_library("filelock", "train", "Training")
         try:
@@ -43,10 +43,10 @@ class RunFolder:
             self._lock.acquire()
         except filelock.Timeout:
             raise ArgumentError(
-                f"{self.path} is in use by another process: wait until that run has ended, or name another folder."
+                f"{self.path} is in use by another process: wait until that run ends, or choose another folder."
             ) from None
         except OSError as error:
-            raise ArgumentError(f"{self.path} can't be written: {error.strerror}. Name another folder.") from error
+            raise ArgumentError(f"{self.path} can't be written: {error.strerror}. Choose another folder.") from error
         remove_unfinished(self.path)
 
     def __enter__(self):
@@ -56,26 +56,26 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
-        """Let another run have the folder, and leave no trace where none was begun."""
+        """Unlock the folder, and remove what the constructor created if no run was started."""
         try:
             if not self.is_begun() and not self._has_lock:
                 (self.path / _LOCK).unlink(missing_ok=True)
-                for folder in self._made:
+                for folder in self._created_folders:
                     folder.rmdir()
-        except OSError:  # not empty, or Windows keeps files that are open: nothing of the user's is lost
+        except OSError:  # The folder isn't empty, or Windows keeps open files. No user files are lost.
             pass
         finally:
             self._lock.release()
 
     def is_begun(self) -> bool:
-        """Return whether a run has been here."""
+        """Return whether a run was started in the folder."""
         return (self.path / RUN).is_file()
 
-    def begin(self, asked, recipe):
-        """Write down what is asked for.
+    def begin(self, request, recipe):
+        """Write the record and the recipe of a new run.
 
         Args:
-            asked: `{name: value}`, as JSON holds it, of what makes a run what it is.
+            request: `{name: value}`, JSON-serializable, of the request that defines the run.
             recipe: A `Recipe`.
         """
         versions = {}
@@ -85,7 +85,7 @@ class RunFolder:
             except metadata.PackageNotFoundError:
                 continue
         record = {
-            "asked": asked,
+            "asked": request,
             "command": sys.argv,
             "backend": keras.backend.backend(),
             "versions": {"mobilenet-zoo": VERSION, "python": platform.python_version()} | versions,
@@ -95,16 +95,16 @@ class RunFolder:
         self.write(RECIPE, recipe.to_yaml())
         self.write(RUN, json.dumps(record, indent=2) + "\n")
 
-    def asked(self):
-        """Return what `begin` was given."""
+    def read_request(self):
+        """Return the recorded request that was passed to `begin`."""
         return json.loads((self.path / RUN).read_text(encoding="utf-8"))["asked"]
 
     def write(self, name: str, text: str) -> None:
-        """Write a file of the run, whole or not at all."""
+        """Write a text file of the run atomically."""
         write_text(self.path / name, text)
 
     def log(self, history):
-        """Write the table of the epochs, a dictionary each, in CSV."""
+        """Write the epochs' rows, one dictionary per epoch, to the CSV log."""
         columns = list(dict.fromkeys(name for row in history for name in row))
         with whole_file(self.path / LOG) as part, open(part, "w", encoding="utf-8", newline="") as stream:
             writer = csv.DictWriter(stream, columns)
@@ -112,18 +112,21 @@ class RunFolder:
             writer.writerows(history)
 
 
-def check_same(folder, before, now):
-    """Raise the `ValueError` that says what differs between the run in a folder and the one that is to go on.
+def check_same(folder, recorded, requested):
+    """Raise a `ValueError` that lists the differences if a request differs from that of the recorded run.
 
     Args:
-        folder: Of the run.
-        before: `{name: value}`, what was asked for when it began.
-        now: The same of what is asked for now.
+        folder: Folder of the run.
+        recorded: `{name: value}` of the request that started the run.
+        requested: `{name: value}` of the current request.
     """
-    before, now = json.loads(json.dumps(before)), json.loads(json.dumps(now))
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    recorded, requested = json.loads(json.dumps(recorded)), json.loads(json.dumps(requested))
+    names = [name for name in {**recorded, **requested} if recorded.get(name) != requested.get(name)]
     if names:
-        found = "; ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in names[:_SHOWN])
+        differences = "; ".join(
+            f"{name} was {recorded.get(name)!r} and is {requested.get(name)!r}" for name in names[:_SHOWN]
+        )
         raise ArgumentError(
-            f"The run in {folder} can't be resumed as another one: {found}. Ask for the same, or begin anew."
+            f"The run in {folder} can't be resumed with other arguments: {differences}. Pass the same arguments, or "
+            "start a new run in another folder."
         )

@@ -1,4 +1,4 @@
-"""The model that a run trains: built for its classes, or somebody's own."""
+"""The model that a run trains: created by name, loaded, or passed in, with the number of classes of the data."""
 
 import contextlib
 import dataclasses
@@ -20,42 +20,43 @@ _HEAD = ("classifier", "head", "predictions")
 
 
 def build(model, class_names, recipe, weights):
-    """Return a model with a class for each of `class_names`.
+    """Return a model that predicts the given classes.
 
     Args:
-        model: As in `train`.
-        class_names: Of the data, in their order.
-        recipe: A `Recipe` that says how it is made, or None for a teacher, which is taken as it is.
-        weights: As in `train`.
+        model: A model, name or path, as in `train`.
+        class_names: Names of the data's classes, in the order of the outputs.
+        recipe: A `Recipe` with the options of the model, or None for a teacher, which is created with its defaults.
+        weights: Weights that a named model starts from, as in `train`.
 
     Raises:
-        ValueError: It doesn't fit the classes.
+        ValueError: The model doesn't match the classes.
     """
     if not isinstance(model, keras.Model):
         check_model("model" if recipe else "teacher", model)
     if isinstance(model, keras.Model):
-        made = model
+        built = model
     elif without_hub(str(model)).partition("@")[0] in {**registry(), **WEIGHTS}:
-        made = _named(without_hub(str(model)), class_names, recipe, weights)
+        built = _create_named(without_hub(str(model)), class_names, recipe, weights)
     elif Path(model).suffix == ".keras":
-        made = keras.saving.load_model(model, compile=False)
+        built = keras.saving.load_model(model, compile=False)
     else:
-        made = from_pretrained(str(model))
-    if not _fits(made, class_names):
+        built = from_pretrained(str(model))
+    if not _fits(built, class_names):
         if isinstance(model, keras.Model) or recipe is None:
             raise ArgumentError(
-                f"{made.name} gives {made.output_shape}, and the data has {len(class_names)} classes: give it a fresh "
-                "classifier with mobilenet_zoo.reset_classifier."
+                f"{built.name} doesn't match the data's {len(class_names)} classes in number or in names: its output "
+                f"shape is {built.output_shape}. Replace its classifier with mobilenet_zoo.reset_classifier."
             )
-        made = reset_classifier(made, len(class_names))
-    facts = facts_of(made) or Facts(_size(made))
-    return remember(made, dataclasses.replace(facts, class_names=tuple(class_names)))
+        built = reset_classifier(built, len(class_names))
+    facts = facts_of(built) or Facts(_size(built))
+    return remember(built, dataclasses.replace(facts, class_names=tuple(class_names)))
 
 
 def set_head_alone(model, alone):
-    """Let the head alone train, or everything that trained before.
+    """Make only the head trainable if `alone`; otherwise, make everything trainable again that was so before.
 
-    The head is what `_HEAD` names and, around a MobileNet that is a layer, all layers of one's own.
+    The head consists of the layers whose names start with one of `_HEAD`. If the model contains a MobileNet as a layer,
+    all layers around the MobileNet belong to the head as well.
     """
     is_around = inner_mobilenet(model) is not None
     for layer in model.layers:
@@ -70,32 +71,36 @@ def set_head_alone(model, alone):
 
 @contextlib.contextmanager
 def norms_restored(model: keras.Model) -> Iterator[None]:
-    """Let batch norm be as frozen after the block as it was before, so that the run's model trains like any other."""
-    before = []
-    for layer in [model, *all_layers(model)]:  # a block before what is in it
+    """Restore, at the end of this context, which batch norms are frozen, so that the run's model trains as before."""
+    previous = []
+    for layer in [model, *all_layers(model)]:  # A block comes before its inner layers.
         name = "trainable" if isinstance(layer, keras.layers.BatchNormalization) else "norm_trainable"
         if hasattr(layer, name):
-            before.append((layer, name, getattr(layer, name)))
+            previous.append((layer, name, getattr(layer, name)))
     try:
         yield
     finally:
-        for layer, name, value in before:
+        for layer, name, value in previous:
             setattr(layer, name, value)
 
 
-def _named(model, class_names, recipe, weights):
+def _create_named(model, class_names, recipe, weights):
     is_published = model.partition("@")[0] in WEIGHTS
-    own_weights = model if is_published else "imagenet"  # the best weights need not be those with the tag
+    default_weights = model if is_published else "imagenet"  # A tag's weights may not be the best ones.
     if recipe is None:
-        return create_model(model, weights=own_weights)
-    own = recipe.model
-    options = {"dropout_rate": own.dropout_rate, "drop_path_rate": own.drop_path_rate, "dtype": recipe.precision}
-    if own.norm_momentum is not None:
-        options["norm_momentum"] = own.norm_momentum
+        return create_model(model, weights=default_weights)
+    settings = recipe.model
+    options = {
+        "dropout_rate": settings.dropout_rate,
+        "drop_path_rate": settings.drop_path_rate,
+        "dtype": recipe.precision,
+    }
+    if settings.norm_momentum is not None:
+        options["norm_momentum"] = settings.norm_momentum
     if recipe.image_size is not None:
         options["input_shape"] = _shape(recipe.image_size)
     if weights is None:
-        weights = own_weights if recipe.head_epochs or is_published else False
+        weights = default_weights if recipe.head_epochs or is_published else False
     return create_model(model, num_classes=len(class_names), weights=weights or None, **options)
 
 

@@ -1,13 +1,16 @@
-"""Keras's optimizers as a recipe wants them: what decays, rates by layer, averages, accumulated gradients.
+"""Keras's optimizers with what recipes need: selective decay, learning rates by layer, averages, accumulation.
 
-Keras's own optimizers do the arithmetic. What they lack, or do otherwise than the papers, is added here:
+Keras's own optimizers do the arithmetic. This module adds what they lack or do differently from the papers:
 
-- Kernels decay; norms, biases and layer scales do not. The rule is in the class, so a saved model keeps it.
-- `l2` is a term of the loss, whose gradient the optimizer's own scaling sees, as in the papers of V1 to V3. Keras's
-  `weight_decay` is decoupled for every optimizer (Loshchilov and Hutter, 2019), as AdamW's in the paper of V4.
-- Where gradients are accumulated, the average of the weights moves once a step. Keras moves it with every batch.
-- At the end of `fit` the model keeps its weights: `averaged_weights` gives the average. Keras puts it in their place.
-- Over TensorFlow's replicas gradients are summed before they are clipped, not after.
+- Weight decay applies to kernels but not to norms, biases and layer scales. The rule belongs to the class, so a saved
+  model keeps it.
+- `l2` is a term of the loss, so the optimizer scales its gradient, as in the papers of V1 to V3. Keras's
+  `weight_decay` is decoupled for every optimizer (Loshchilov and Hutter, 2019), like AdamW's in the paper of V4.
+- With gradient accumulation, the averages of the weights are updated once per optimizer step; Keras updates them once
+  per batch.
+- At the end of `fit`, the model keeps its own weights, and `averaged_weights` gives access to the averages; Keras
+  overwrites the weights with the averages.
+- With several TensorFlow replicas, gradients are summed before they are clipped, not afterwards.
 """
 
 from collections.abc import Callable
@@ -24,8 +27,8 @@ from mobilenet_zoo.training.schedules import make_schedule
 _TORCH = keras.backend.backend() == "torch"
 
 
-class _Trained(RatesByLayer, OptimizerHooks):
-    """What every optimizer of a recipe has in common."""
+class _RecipeOptimizer(RatesByLayer, OptimizerHooks):
+    """Base class of all recipe optimizers."""
 
     def __init__(self, *args, l2=0.0, decay_depthwise=True, ema_warmup=True, **kwargs):
         super().__init__(*args, **kwargs)
@@ -36,8 +39,8 @@ class _Trained(RatesByLayer, OptimizerHooks):
         self._decays = [decays(variable, self.decay_depthwise) for variable in variables]
 
     def get_config(self):
-        own = {"l2": self.l2, "decay_depthwise": self.decay_depthwise, "ema_warmup": self.ema_warmup}
-        return super().get_config() | own
+        settings = {"l2": self.l2, "decay_depthwise": self.decay_depthwise, "ema_warmup": self.ema_warmup}
+        return super().get_config() | settings
 
     def has_weight_decay(self, variable):
         return self._decays[variable_index(self, variable)]
@@ -61,46 +64,49 @@ class _Trained(RatesByLayer, OptimizerHooks):
             update(group_gradients, group_variables, learning_rate * factor if factor != 1 else learning_rate)
 
     def update_averages(self, update, variables_and_averages):
-        batches, parts = batches_seen(self), self.gradient_accumulation_steps or 1
-        steps = ops.cast(ops.floor_divide(batches, parts) + 1, "float32")  # with this one
-        momentum = ops.where(steps > 1, self.ema_momentum, 0.0)  # the average begins with the weights of the first step
+        batches, accumulation_steps = batches_seen(self), self.gradient_accumulation_steps or 1
+        steps = ops.cast(ops.floor_divide(batches, accumulation_steps) + 1, "float32")  # Includes the current step.
+        momentum = ops.where(steps > 1, self.ema_momentum, 0.0)  # The average starts as the weights of the first step.
         if self.ema_warmup:
             momentum = ops.minimum(momentum, (1.0 + steps) / (10.0 + steps))
-        momentum = ops.where(ops.equal((batches + 1) % parts, 0), momentum, 1.0)
+        momentum = ops.where(ops.equal((batches + 1) % accumulation_steps, 0), momentum, 1.0)
         for variable, average in variables_and_averages:
             kept = ops.cast(momentum, average.dtype)
             average.assign(kept * average + (1 - kept) * variable)
 
     def finalize_variable_values(self, var_list):
-        """Leave the model its own weights at the end of `fit`, since another one may go on with them."""
+        """Leave the model's own weights in place at the end of `fit`, so that another `fit` can continue from them."""
 
 
 def decays(variable: Any, depthwise: bool = True) -> bool:
-    """Return whether weight decay applies to a variable: to kernels, not to norms, biases and layer scales.
+    """Return whether weight decay applies to a variable: it does to kernels, not to norms, biases and layer scales.
 
     Args:
-        variable: Of a model.
+        variable: A variable of a model.
         depthwise: Whether depthwise kernels `(rows, columns, channels, 1)` decay. Howard et al. (2017), section 3.3,
-            found that they need little or none, having so few parameters.
+            found that they need little or no decay, because they have so few parameters.
     """
     shape = tuple(variable.shape)
     is_depthwise = len(shape) == 4 and shape[3] == 1 and shape[:2] != (1, 1)
     return len(shape) >= 2 and (depthwise or not is_depthwise)
 
 
-def _trained(optimizer):
-    # Under PyTorch Keras makes `AdamW(...)` an object of a faster subclass, but not of classes that derive from AdamW.
+def _recipe_optimizer(optimizer):
+    # Under PyTorch, Keras's `AdamW(...)` returns an instance of a faster subclass, but subclasses of `AdamW` don't.
     base = type(optimizer.__new__(optimizer)) if _TORCH else optimizer
     name = f"{optimizer.__name__}OfRecipe"
-    made = type(name, (_Trained, base), {"__doc__": f"{optimizer.__name__} as a recipe wants it."})
-    return keras.saving.register_keras_serializable(package="mobilenet")(made)
+    recipe_optimizer = type(
+        name, (_RecipeOptimizer, base), {"__doc__": f"{optimizer.__name__} with the additional options of recipes."}
+    )
+    return keras.saving.register_keras_serializable(package="mobilenet")(recipe_optimizer)
 
 
-# Each is a class of its own that is known by name, so that compiled models load again.
+# Each class is registered under its own name, so that compiled models can be loaded.
 _OPTIMIZERS = {
-    name.lower(): _trained(getattr(keras.optimizers, name)) for name in ("AdamW", "Adam", "Lion", "RMSprop", "SGD")
+    name.lower(): _recipe_optimizer(getattr(keras.optimizers, name))
+    for name in ("AdamW", "Adam", "Lion", "RMSprop", "SGD")
 }
-_OWN = ("beta_1", "beta_2", "epsilon", "rho", "momentum", "nesterov")
+_OPTIONS = ("beta_1", "beta_2", "epsilon", "rho", "momentum", "nesterov")
 
 
 def make_optimizer(
@@ -110,30 +116,32 @@ def make_optimizer(
 
     Args:
         recipe: A `Recipe`.
-        model: The model that it will train; rates by layer follow its stages.
-        steps_per_epoch: Batches of an epoch.
-        epochs: That the schedule spans; None for the recipe's. The phase of the head has `recipe.head_epochs`.
-        learning_rate: In place of the recipe's, such as `recipe.head_learning_rate`.
+        model: The model to train. Learning rates by layer follow its stages.
+        steps_per_epoch: Number of batches per epoch.
+        epochs: Number of epochs that the schedule spans; None for the recipe's. The phase that trains the head alone
+            has `recipe.head_epochs`.
+        learning_rate: Learning rate that replaces the recipe's, such as `recipe.head_learning_rate`; None for the
+            recipe's.
 
     Returns:
-        One of Keras's optimizers, in a subclass that is saved with the model and loads after
+        A subclass of one of Keras's optimizers. It is saved with the model, and can be loaded after
         `import mobilenet_zoo.training`.
 
     Raises:
-        ValueError: An argument is out of its range, or the model has no stages and the recipe wants rates by layer.
+        ValueError: An argument is out of range, or the recipe has learning rates by layer but the model has no stages.
     """
-    own = recipe.optimizer
-    rates = layer_rates(model, own.layer_decay) if own.layer_decay != 1 else {}
-    given = {name: getattr(own, name) for name in _OWN if getattr(own, name) is not None}
+    settings = recipe.optimizer
+    rates = layer_rates(model, settings.layer_decay) if settings.layer_decay != 1 else {}
+    options = {name: getattr(settings, name) for name in _OPTIONS if getattr(settings, name) is not None}
     if recipe.ema:
-        given |= {"use_ema": True, "ema_momentum": recipe.ema.momentum, "ema_warmup": recipe.ema.warmup}
-    return _OPTIMIZERS[own.name](
+        options |= {"use_ema": True, "ema_momentum": recipe.ema.momentum, "ema_warmup": recipe.ema.warmup}
+    return _OPTIMIZERS[settings.name](
         make_schedule(recipe, steps_per_epoch, epochs=epochs, learning_rate=learning_rate),
-        weight_decay=own.weight_decay,
-        l2=own.l2,
-        decay_depthwise=own.decay_depthwise,
-        global_clipnorm=own.clip_norm,
-        gradient_accumulation_steps=own.accumulation_steps if own.accumulation_steps > 1 else None,
+        weight_decay=settings.weight_decay,
+        l2=settings.l2,
+        decay_depthwise=settings.decay_depthwise,
+        global_clipnorm=settings.clip_norm,
+        gradient_accumulation_steps=settings.accumulation_steps if settings.accumulation_steps > 1 else None,
         rates=rates,
-        **given,
+        **options,
     )

@@ -1,4 +1,4 @@
-"""How a run goes, for a person who watches: a bar with the time that remains, and a line an epoch."""
+"""The progress display of a run: a bar with the remaining time, and one line per epoch."""
 
 import sys
 import time
@@ -10,13 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """A bar on the terminal, and a line for each epoch on standard output.
+    """Shows a progress bar on the terminal, and prints one line per epoch to standard output.
 
     Args:
-        position: The run's `Position`.
-        epochs: Of the whole run.
-        pipeline: Whose `waited_s` is shown.
-        console: Where the bar is shown; None for standard error.
+        position: `Position` of the run.
+        epochs: Number of epochs of the whole run.
+        pipeline: Training `Pipeline`, whose `waited_s` is shown.
+        console: Rich console that shows the bar; None for standard error.
     """
 
     def __init__(self, position, epochs, pipeline, console=None):
@@ -36,7 +36,7 @@ class ProgressBar(keras.callbacks.Callback):
                 TextColumn("{task.fields[waiting]:.0%} · run"),
                 TimeRemainingColumn(),
             )
-            # Without redirect_stdout=False the bar would take what is printed to standard output to its own console.
+            # With redirect_stdout, the bar would send standard output to its own console.
             options: dict[str, Any] = {
                 "transient": True,
                 "redirect_stdout": False,
@@ -49,41 +49,45 @@ class ProgressBar(keras.callbacks.Callback):
             self._bar.start()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._began, self._first, self._waited = time.monotonic(), self.position.step, self.pipeline.waited_s
+        self._epoch_start, self._first_step, self._waited_before = (
+            time.monotonic(),
+            self.position.step,
+            self.pipeline.waited_s,
+        )
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._loss is None or self.position.is_looked_at():
+        if self._loss is None or self.position.is_sync_step():
             self._loss = float((logs or {}).get("loss", 0.0))
-        seconds = time.monotonic() - self._began
+        seconds = time.monotonic() - self._epoch_start
         self._bar.update(
             self._task,
             completed=self.position.step,
             epoch=-(-self.position.step // self.position.steps_per_epoch),
             loss=self._loss,
-            speed=(self.position.step - self._first) * self.position.batch_size / seconds,
-            waiting=(self.pipeline.waited_s - self._waited) / seconds,
+            speed=(self.position.step - self._first_step) * self.position.batch_size / seconds,
+            waiting=(self.pipeline.waited_s - self._waited_before) / seconds,
         )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         row = self.position.history[-1]
         parts = [f"epoch {row['epoch']} of {self.epochs}"]
-        for name, words, form in (
+        for name, label, format_spec in (
             ("loss", "loss", ".4f"),
             ("accuracy", "accuracy", ".1%"),
             ("val_loss", "validation: loss", ".4f"),
             ("val_accuracy", "accuracy", ".1%"),
         ):
             if name in row:
-                parts.append(f"{words} {row[name]:{form}}")
+                parts.append(f"{label} {row[name]:{format_spec}}")
         parts += [f"{row['images_per_second']:.0f} images/s", f"{row['waiting']:.0%} waiting for data"]
         line = " · ".join(parts)
-        if self.console.is_terminal and sys.stdout.isatty():  # both are the same, where the bar has to make room
+        if self.console.is_terminal and sys.stdout.isatty():  # Both are the terminal: print the line above the bar.
             self._bar.console.print(line, highlight=False, soft_wrap=True)
         else:
             print(line, flush=True)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -1,4 +1,4 @@
-"""What a run is asked to do: the arguments of `train`, what a resumed run recorded and the recipe, resolved."""
+"""The request of a run: the arguments of `train`, resolved with the record of a resumed run and the recipe."""
 
 import dataclasses
 import hashlib
@@ -23,19 +23,19 @@ DEFAULT_MODEL, DEFAULT_RECIPE = "mobilenetv4_conv_small", "finetune"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a run is carried out: what may change whenever it is resumed.
+    """Options that may differ each time a run is resumed.
 
     Attributes:
-        output: The run's folder.
-        checkpoint_seconds: The time from one checkpoint to the next.
-        keep: How many checkpoints stay.
-        workers: Processes that read images; 0 for threads.
-        damaged_limit: How many damaged images are skipped; None for 1%, at least 10.
-        progress: Whether a progress bar is shown.
-        report: Whether `report.html` is written at the end.
+        output: Folder of the run.
+        checkpoint_seconds: Seconds between two checkpoints.
+        keep: Number of latest checkpoints to keep.
+        workers: Number of processes that read images; 0 for threads.
+        damaged_limit: Maximum number of damaged images to skip; None for 1% of the images, but at least 10.
+        progress: Whether to show a progress bar.
+        report: Whether to write `report.html` at the end.
 
     Raises:
-        ValueError: `checkpoint_seconds` or `keep` is out of its range.
+        ValueError: `checkpoint_seconds` or `keep` is out of range.
     """
 
     output: Path
@@ -54,17 +54,17 @@ class RunOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """What a run is asked to do, with nothing left open; the run is built from it alone.
+    """Fully resolved request of a run, which determines the run.
 
     Attributes:
-        data: The training and validation images.
-        model: A model, or the name or path that `build` takes.
-        weights: The weights that a named model starts from; None where the recipe decides, False for none.
-        teacher: A model, the name or path that `build` takes, or an `.npz` of saved predictions; None where the recipe
-            has no distillation.
-        recipe: The recipe, with the overrides applied.
-        is_resumed: Whether the run was begun before.
-        options: How the run is carried out.
+        data: Training set and validation set.
+        model: A model, or a name or path that `build` accepts.
+        weights: Weights that a named model starts from; False for none, None to let the recipe decide.
+        teacher: A model, a name or path that `build` accepts, or an `.npz` file of saved predictions; None if the
+            recipe has no distillation.
+        recipe: Recipe with the overrides applied.
+        is_resumed: Whether the run was started before.
+        options: Options that may differ each time the run is resumed.
     """
 
     data: Data
@@ -81,7 +81,7 @@ class RunRequest:
         return self.data.train.class_names
 
     def record(self) -> dict[str, Any]:
-        """Return what `run.json` keeps of the request, as JSON holds it: a resumed run must ask for the same."""
+        """Return the JSON-serializable record that `run.json` stores; a resumed run must have the same record."""
         return {
             "model": _name(self.model),
             "weights": self.weights,
@@ -99,14 +99,14 @@ def check_names(
     overrides: Mapping[str, Any] | Iterable[str] | None,
     is_resumed: bool,
 ) -> None:
-    """Raise the `ValueError` for a wrong name or field before any image is read.
+    """Raise a `ValueError` for an invalid name or recipe field before any image is read.
 
     Args:
-        model: As in `train`.
-        weights: As in `train`.
-        recipe: As in `train`.
-        overrides: As in `train`.
-        is_resumed: Whether a run's record will say what is None here.
+        model: A model, name or path, as in `train`.
+        weights: Weights of a named model, as in `train`.
+        recipe: A recipe, as in `train`.
+        overrides: Overrides of recipe fields, as in `train`.
+        is_resumed: Whether a run is resumed, whose record replaces arguments that are None.
     """
     if recipe is not None or not is_resumed:
         load_recipe(DEFAULT_RECIPE if recipe is None else recipe, overrides)
@@ -117,18 +117,18 @@ def check_names(
 
 
 def read_record(folder: RunFolder, resume: bool) -> dict[str, Any] | None:
-    """Return the record of the run in a folder, or None where a run begins.
+    """Return the record of the run in a folder, or None if the folder has no run yet.
 
     Raises:
-        ValueError: There is a run, and it is not to be resumed.
+        ValueError: The folder has a run, but `resume` is False.
     """
     if not folder.is_begun():
         return None
     if not resume:
         raise ArgumentError(
-            f"{folder.path} has a run already: resume it (resume=True, --resume), or name another folder."
+            f"{folder.path} already contains a run: resume it (resume=True, --resume), or choose another folder."
         )
-    return folder.asked()
+    return folder.read_request()
 
 
 def resolve_request(
@@ -142,32 +142,32 @@ def resolve_request(
     recipe: Recipe | PathLike | Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | Iterable[str] | None = None,
 ) -> RunRequest:
-    """Return the request: each argument that is None comes from the record, and without one from the defaults.
+    """Return the request. Arguments that are None come from the record of a resumed run, or otherwise get defaults.
 
     Args:
-        data: The training and validation images.
-        options: How the run is carried out.
-        recorded: What `RunRequest.record` returned when the run began; None for a run that begins.
-        model: As in `train`.
-        weights: As in `train`.
-        teacher: As in `train`.
-        recipe: As in `train`.
-        overrides: As in `train`.
+        data: Training set and validation set.
+        options: Options that may differ each time the run is resumed.
+        recorded: Record of the run to resume, as `RunRequest.record` returned it; None for a new run.
+        model: A model, name or path, as in `train`.
+        weights: Weights of a named model, as in `train`.
+        teacher: A model, name, path or file of predictions, as in `train`.
+        recipe: A recipe, as in `train`.
+        overrides: Overrides of recipe fields, as in `train`.
 
     Raises:
-        ValueError: The recipe is wrong or lacks its teacher, or the request differs from the record.
+        ValueError: The recipe is invalid or needs a teacher that is missing, or the request differs from the record.
     """
-    before = {} if recorded is None else recorded
-    recipe = load_recipe(before.get("recipe", DEFAULT_RECIPE) if recipe is None else recipe, overrides)
+    record = {} if recorded is None else recorded
+    recipe = load_recipe(record.get("recipe", DEFAULT_RECIPE) if recipe is None else recipe, overrides)
     if teacher is not None and recipe.distillation is None:
         recipe = dataclasses.replace(recipe, distillation=Distillation())
-    teacher = before.get("teacher") if teacher is None else teacher
+    teacher = record.get("teacher") if teacher is None else teacher
     if teacher is None and recipe.distillation is not None:
-        raise ArgumentError(f"The recipe {recipe.name} learns from a teacher: name one (teacher=..., --teacher).")
+        raise ArgumentError(f"The recipe {recipe.name} needs a teacher: pass one (teacher=..., --teacher).")
     request = RunRequest(
         data=data,
-        model=before.get("model", DEFAULT_MODEL) if model is None else model,
-        weights=before.get("weights") if weights is None else weights,
+        model=record.get("model", DEFAULT_MODEL) if model is None else model,
+        weights=record.get("weights") if weights is None else weights,
         teacher=teacher,
         recipe=recipe,
         is_resumed=recorded is not None,
@@ -179,7 +179,7 @@ def resolve_request(
 
 
 def fingerprint(data: Data) -> str:
-    """Return what tells data sets apart, wherever they lie: the images' names and classes, in their order."""
+    """Return a text that identifies a data set by its images' file names and classes, wherever the files are stored."""
     digest = hashlib.sha256()
     for examples in data:
         names = [Path(examples.name_of(i)).name for i in range(len(examples))]
@@ -192,7 +192,7 @@ def _name(model):
 
 
 def _flat(values, prefix=""):
-    """Return nested dictionaries as one, by dotted names."""
+    """Return nested dictionaries as one dictionary with dotted names."""
     flat = {}
     for name, value in values.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}

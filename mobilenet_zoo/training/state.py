@@ -1,4 +1,4 @@
-"""All that a run is between two steps, as arrays by name, so that another process can resume it."""
+"""The complete state of a run between two steps, as named arrays from which another process can resume."""
 
 import random
 import sys
@@ -16,42 +16,44 @@ _SHOWN = 5
 
 
 class StateError(CheckpointError):
-    """A saved state that doesn't belong to this model and optimizer, which are left as they were."""
+    """Raised when a saved state doesn't match the model and its optimizer, which are left unchanged."""
 
 
 def variables_of(model):
-    """Return `{name: variable}` of weights, seeds, metrics and optimizer (with its schedule's step and averages).
+    """Return `{name: variable}` of a model's weights, seeds, metrics and optimizer.
+
+    The optimizer's variables include the step counter and the moving averages.
 
     Args:
         model: A compiled `keras.Model` whose optimizer is built.
     """
     if hasattr(model, "jax_state_sync"):
-        model.jax_state_sync()  # within JAX's `fit` the variables lag behind
+        model.jax_state_sync()  # During JAX's `fit`, the variables are out of date.
     weights = {id(weight) for weight in model.weights}
     optimizer = getattr(model, "optimizer", None)
-    # Seeds and metrics are named by their place, and the optimizer's variables without its own name: the rest of those
-    # names counts what else this process has made.
+    # Name seeds and metrics by position, and optimizer variables without the optimizer's name: Keras numbers those
+    # names depending on what the process has created before.
     seeds = [variable for variable in model.non_trainable_variables if id(variable) not in weights]
-    of_optimizer = optimizer.variables if optimizer else ()
+    optimizer_variables = optimizer.variables if optimizer else ()
     named = {}
     for name, variable in (
         *((f"model/{weight.path}", weight) for weight in model.weights),
         *((f"seeds/{i}", seed) for i, seed in enumerate(seeds)),
         *((f"metrics/{i}_{variable.name}", variable) for i, variable in enumerate(model.metrics_variables)),
-        *((f"optimizer/{variable.path.partition('/')[2]}", variable) for variable in of_optimizer),
+        *((f"optimizer/{variable.path.partition('/')[2]}", variable) for variable in optimizer_variables),
     ):
-        same = sum(1 for other in named if other.partition("#")[0] == name) if name in named else 0
-        named[f"{name}#{same + 1}" if same else name] = variable
+        duplicates = sum(1 for other in named if other.partition("#")[0] == name) if name in named else 0
+        named[f"{name}#{duplicates + 1}" if duplicates else name] = variable
     return named
 
 
 def make_variables(model, classes, is_weighted):
-    """Make those of the optimizer and of metrics, which `fit` under TensorFlow makes in its first step only.
+    """Create the variables of the optimizer and the metrics, which TensorFlow's `fit` creates only in its first step.
 
     Args:
         model: A compiled `keras.Model` with one input.
-        classes: Of the targets.
-        is_weighted: Whether there are weights of examples.
+        classes: Number of classes of the targets.
+        is_weighted: Whether batches contain sample weights.
     """
     shape = getattr(model, "student", model).input_shape[1:]
     batch = (np.zeros((2, *shape), "float32"), np.zeros((2, classes), "float32"), np.zeros(2, "float32"))
@@ -59,26 +61,31 @@ def make_variables(model, classes, is_weighted):
 
 
 def capture(model: keras.Model) -> dict[str, np.ndarray]:
-    """Return `{name: array}` of `variables_of(model)`, copied, and of this process's random generators."""
+    """Return `{name: array}`: copies of all variables of the model, and the states of this process's random generators.
+
+    Args:
+        model: A compiled `keras.Model` whose optimizer is built.
+    """
     arrays = {name: numpy_of(variable) for name, variable in variables_of(model).items()}
     return arrays | random_state()
 
 
 def numpy_of(variable):
-    """Return a copy of a variable's value; of one on several devices, the one value."""
+    """Return a NumPy copy of a variable's value, even if the variable is replicated on several devices."""
     return np.array(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable)))
 
 
 def restore(model: keras.Model, arrays: Mapping[str, np.ndarray], groups: Sequence[str] = GROUPS) -> None:
-    """Put what `capture` gave back, all of it or nothing.
+    """Restore what `capture` returned, either completely or not at all.
 
     Args:
-        model: As for `variables_of`.
-        arrays: From `capture`.
-        groups: What to put back; the rest stays as it is.
+        model: A compiled `keras.Model` whose optimizer is built.
+        arrays: `{name: array}`, as `capture` returns them.
+        groups: Groups to restore, some of "model", "seeds", "metrics", "optimizer" and "random". The other groups are
+            left unchanged.
 
     Raises:
-        StateError: The names or shapes are not exactly those of this model and its optimizer.
+        StateError: The names or shapes differ from those of the model and its optimizer.
     """
     variables = {name: variable for name, variable in variables_of(model).items() if name.partition("/")[0] in groups}
     arrays = {name: array for name, array in arrays.items() if name.partition("/")[0] in groups}
@@ -101,30 +108,30 @@ def restore(model: keras.Model, arrays: Mapping[str, np.ndarray], groups: Sequen
 
 
 def not_finite(arrays):
-    """Return the names of the arrays that hold NaN or infinity."""
+    """Return the names of the arrays that contain NaN or infinity."""
     return [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
 
 
 def _difference(missing, left_over, misshapen):
     parts = []
-    for what, names in (("lacks", missing), ("has, and nothing takes,", left_over)):
+    for verb, names in (("lacks", missing), ("has the unknown arrays", left_over)):
         if names:
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            parts.append(f"It {what} {', '.join(names[:_SHOWN])}{more}.")
-    for name, (found, needed) in list(misshapen.items())[:_SHOWN]:
-        parts.append(f"{name} has shape {found} there and {needed} here.")
+            parts.append(f"It {verb} {', '.join(names[:_SHOWN])}{more}.")
+    for name, (actual, expected) in list(misshapen.items())[:_SHOWN]:
+        parts.append(f"{name} has shape {actual} in the checkpoint, but {expected} in the model.")
     return "The checkpoint belongs to another model or optimizer. " + " ".join(parts)
 
 
 def random_state():
-    """Return `{name: array}` of the generators of Python and NumPy, and of PyTorch, whose own layers draw from that.
+    """Return `{name: array}`: the states of the random generators of Python, NumPy and PyTorch.
 
-    The seeds of Keras's layers are variables.
+    PyTorch's own layers draw from its global generator. The seeds of Keras's layers are variables, and not included.
     """
-    _, inner, gauss = random.getstate()
+    _, internal_state, gauss = random.getstate()
     _, key, position, has_gauss, cached = np.random.get_state()
     state = {
-        "random/python": np.array(inner, "uint64"),
+        "random/python": np.array(internal_state, "uint64"),
         "random/python_gauss": np.array([gauss is not None, gauss or 0.0], "float64"),
         "random/numpy": np.array(key, "uint32"),
         "random/numpy_position": np.array([position, has_gauss, cached], "float64"),
@@ -137,7 +144,7 @@ def random_state():
 
 
 def restore_random_state(state: Any) -> None:
-    """Put back what `random_state` gave, from among other arrays too."""
+    """Restore the generators from what `random_state` returned; other arrays in `state` are ignored."""
     has_gauss, gauss = state["random/python_gauss"]
     random.setstate((3, tuple(int(word) for word in state["random/python"]), float(gauss) if has_gauss else None))
     position, has_gauss, cached = state["random/numpy_position"]

@@ -1,4 +1,4 @@
-"""`train`: a run from its arguments to its results."""
+"""`train`: runs a training from its arguments to the saved model and the report."""
 
 import contextlib
 import dataclasses
@@ -25,14 +25,14 @@ from mobilenet_zoo.training.request import RunOptions, check_names, read_record,
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What came out of a run.
+    """Results of a training run.
 
     Attributes:
-        folder: Where everything is.
-        model: With the best weights (averages, where the recipe has some).
-        history: A dictionary for each epoch.
-        best: That of the best epoch.
-        class_names: In the order of the model's outputs.
+        folder: Folder of the run, with all of its files.
+        model: Model with the weights of the best epoch (the averaged weights if the recipe averages them).
+        history: List with one dictionary per epoch.
+        best: Dictionary of the best epoch.
+        class_names: Names of the classes, in the order of the model's outputs.
     """
 
     folder: Path
@@ -64,54 +64,58 @@ def train(
     progress: bool = True,
     report: bool = True,
 ) -> Run:
-    """Train a model on images, as a recipe says, in a folder from which an interrupted run resumes.
+    """Train a model on images with a recipe, in a folder from which an interrupted run can resume.
 
-    The folder holds `run.json` (what was asked, versions, the command), `recipe.yaml` (resolved), `checkpoints/`,
-    `best/`, `log.csv` (a row an epoch), `tensorboard/`, and in the end `model/`, as `save_pretrained` writes it, with
-    the best epoch's weights, and `report.html`.
+    The folder contains `run.json` (the request, versions, the command), `recipe.yaml` (with every field),
+    `checkpoints/`, `best/`, `log.csv` (one row per epoch) and `tensorboard/`. At the end, `model/` with the weights of
+    the best epoch, as `save_pretrained` writes it, and `report.html` are added.
 
-    A run that is killed and resumed ends with the weights that it would have had: bit for bit on a CPU with as many
-    threads, under TensorFlow with `TF_NUM_INTEROP_THREADS=1`.
+    A run that is killed and resumed ends with the same weights as an uninterrupted run. On a CPU with the same number
+    of threads, they are bit-identical; TensorFlow also needs `TF_NUM_INTEROP_THREADS=1`.
 
     Args:
-        data: A folder of class folders, a manifest, an `.npz`, a Hugging Face dataset, `Examples` or `Data`; see
-            `read_data`.
-        model: A name, a `.keras` file, a folder of `save_pretrained`, a repository, or a functional model of this
-            library with a class for each of the data's; None for V4 conv_small, or what a resumed run trains.
-        output: The run's folder.
-        recipe: A name of `list_recipes()`, a YAML file, a dictionary or a `Recipe`; None for "finetune", or the
-            resumed run's.
-        overrides: `{"optimizer.learning_rate": 1e-3}`: fields that differ from the recipe.
-        weights: That a named model starts from: "imagenet", a tag, or False for none; None for "imagenet" where the
-            recipe begins with the head alone.
-        validation: More data, held out; None for what `data` brings, or a fraction of it.
-        validation_fraction: That share, of each class.
-        teacher: A model, or a name as for `model`, whose predictions are learned too; see `Distiller`. Or the `.npz` of
-            its outputs that `save_predictions` (`mobilenet-zoo evaluate --predictions`) wrote; see `blend_targets`.
-        resume: Whether to resume the run in the folder; where there is none one begins, so that a job which is
-            started again and again needs one command.
-        checkpoint_seconds: From one checkpoint to the next; one is also written when SIGTERM comes.
-        keep: How many checkpoints stay.
-        workers: Processes that read images; 0 for threads.
-        damaged_limit: How many damaged images are skipped; None for 1%, at least 10.
-        devices: Of this host; see `open_cluster`. The recipe's batch is shared among all devices of all hosts. Under
-            PyTorch several need a process each, which `launch` starts.
-        hosts: As `open_cluster`; all of them see the run's folder.
-        host_index: As `open_cluster`.
-        progress: Whether a bar is shown.
-        report: Whether `report.html` is written in the end, from the validation images. Several hosts under JAX or
-            TensorFlow write none: `mobilenet-zoo evaluate` does.
+        data: An image folder (one sub-folder per class), a manifest, an `.npz` file, a Hugging Face dataset, `Examples`
+            or `Data`; see `read_data`.
+        model: A model name, a `.keras` file, a folder written by `save_pretrained`, a repository, or a functional model
+            of this library with one output per class; None for the model of the resumed run, or for
+            "mobilenetv4_conv_small" in a new run.
+        output: Folder of the run.
+        recipe: A name from `list_recipes()`, a YAML file, a dictionary or a `Recipe`; None for the recipe of the
+            resumed run, or for "finetune" in a new run.
+        overrides: Fields that replace the recipe's, such as `{"optimizer.learning_rate": 1e-3}` or
+            `["optimizer.learning_rate=1e-3"]`.
+        weights: Weights that a named model starts from: "imagenet", a tag, or False for none. None uses "imagenet" if
+            the recipe first trains the head alone.
+        validation: Validation data in any format that `data` accepts; None for the validation set that `data`
+            contains, or else a fraction of `data`.
+        validation_fraction: Fraction of each class for the validation set, if it is split from `data`.
+        teacher: A teacher model, or a name or path as for `model`, whose predictions the model also learns; see
+            `Distiller`. Or an `.npz` file of the teacher's predictions, written by `save_predictions` or by
+            `mobilenet-zoo evaluate --predictions`; see `blend_targets`.
+        resume: Whether to resume the run in the folder. If there is no run yet, a new one is started, so a job that is
+            restarted repeatedly can always use the same command.
+        checkpoint_seconds: Seconds between two checkpoints. A checkpoint is also saved on SIGTERM.
+        keep: Number of latest checkpoints to keep.
+        workers: Number of processes that read images; 0 for threads.
+        damaged_limit: Maximum number of damaged images to skip; None for 1% of the images, but at least 10.
+        devices: Number of devices of this host; see `open_cluster`. The devices of all hosts split the recipe's batch.
+            Under PyTorch, several devices need one process each, which `launch` starts.
+        hosts: Hosts of the run, as in `open_cluster`. All hosts need access to the run's folder.
+        host_index: Index of this host in `hosts`, as in `open_cluster`.
+        progress: Whether to show a progress bar.
+        report: Whether to write `report.html` for the validation set at the end. With several hosts, JAX and TensorFlow
+            write no report; run `mobilenet-zoo evaluate` to get one.
 
     Returns:
         A `Run`.
 
     Raises:
-        ValueError: An argument is wrong, the folder has another run, or is in use; nothing is overwritten.
-        NotFinite: The loss became NaN or infinity.
-        Terminated: SIGTERM came, and the run is saved.
+        ValueError: An argument is invalid, or the folder is in use or contains another run. Nothing is overwritten.
+        NotFinite: The loss or a weight became NaN or infinite.
+        Terminated: SIGTERM was received; the run is saved.
 
     Warns:
-        MobileNetWarning: Damaged images were skipped, or images are in both training and validation data.
+        MobileNetWarning: Damaged images were skipped, or images are in both the training and the validation set.
     """
     options = RunOptions(
         output=Path(output),
@@ -144,10 +148,10 @@ def train(
         history, best = loop.run(folder)
         run = Run(options.output, loop.model, history, best, request.class_names)
         if cluster.is_chief or not cluster.computes_alone:
-            # Where it takes all processes to read the model, the others write theirs to where nobody looks.
+            # If only all processes together can read the model, the others write their copy to a temporary folder.
             path = run.folder if cluster.is_chief else Path(stack.enter_context(tempfile.TemporaryDirectory()))
             has_report = options.report and cluster.computes_alone
-            _keep(run, path, request, has_report, loop.pipelines[0].damaged)
+            _write_results(run, path, request, has_report, loop.pipelines[0].damaged)
             if not cluster.computes_alone:
                 cluster.barrier()
         for pipeline, kind in zip(loop.pipelines, ("training", "validation"), strict=True):
@@ -156,16 +160,18 @@ def train(
     return run
 
 
-def _keep(run, path, request, has_report, damaged):
-    """Write the model and its report to a folder; the report lists the `damaged` images of training too."""
+def _write_results(run, path, request, has_report, damaged):
+    """Write the model and the report to `path`; the report also lists the `damaged` training images."""
     metrics = {key: value for key, value in run.best.items() if key.startswith("val_")}
     save_pretrained(run.model, path / run_folder.MODEL, class_names=run.class_names, metrics=metrics)
     if not has_report:
         return
-    found = evaluate(run.model, request.data.validation)
+    evaluation = evaluate(run.model, request.data.validation)
     facts = {"Run": str(run.folder), "Recipe": request.recipe.name, "Best epoch": str(run.best["epoch"])}
-    if damaged or found.damaged:
-        facts["Damaged images skipped"] = f"{len(damaged)} of training, {len(found.damaged)} of validation"
-    overlays = heat_on_mistakes(run.model, found)
-    found = dataclasses.replace(found, damaged=(*damaged, *found.damaged))
-    write_report(path / run_folder.REPORT, found, history=run.history, overlays=overlays, facts=facts)
+    if damaged or evaluation.damaged:
+        facts["Damaged images skipped"] = (
+            f"{len(damaged)} in the training set, {len(evaluation.damaged)} in the validation set"
+        )
+    overlays = heat_on_mistakes(run.model, evaluation)
+    evaluation = dataclasses.replace(evaluation, damaged=(*damaged, *evaluation.damaged))
+    write_report(path / run_folder.REPORT, evaluation, history=run.history, overlays=overlays, facts=facts)

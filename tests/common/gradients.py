@@ -1,4 +1,4 @@
-"""First and second derivatives of functions of tensors, on whichever backend runs."""
+"""First and second derivatives of functions of tensors, for every backend."""
 
 import keras
 import numpy as np
@@ -6,32 +6,34 @@ from keras import ops
 
 
 def weighted_sum(y):
-    """A number that depends on every element of `y` differently."""
+    """Return the sum of the elements of `y` with random weights."""
     weights = np.random.default_rng(7).standard_normal(tuple(y.shape)).astype("float32")
     return ops.sum(ops.cast(y, "float32") * ops.convert_to_tensor(weights))
 
 
 def gradients(function, *arrays, compiled=False):
-    """Gradients of `weighted_sum(function(*arrays))` with regard to each array, as NumPy arrays in float32.
+    """Return the gradients of `weighted_sum(function(*arrays))` by the arrays, as float32 NumPy arrays.
 
-    With `compiled`, TensorFlow compiles the function and its gradient by XLA.
+    With `compiled`, TensorFlow compiles the function and its gradient with XLA.
     """
     return [ops.convert_to_numpy(ops.cast(g, "float32")) for g in _gradients(function, arrays, compiled)]
 
 
 def second_gradients(function, *arrays, compiled=False):
-    """Gradients of the weighted sum of all of `gradients`, with regard to each array."""
+    """Return gradients of the weighted sum of all `gradients` with respect to the arrays."""
 
-    def first(*tensors):
+    def weighted_gradients(*tensors):
         return sum(weighted_sum(g) for g in _raw_gradients(function, tensors))
 
     if keras.backend.backend() == "jax":
         import jax
 
-        found = jax.jit(jax.grad(first, tuple(range(len(arrays)))))(*map(ops.convert_to_tensor, arrays))
+        derivatives = jax.jit(jax.grad(weighted_gradients, tuple(range(len(arrays)))))(
+            *map(ops.convert_to_tensor, arrays)
+        )
     else:
-        found = _gradients(lambda *tensors: first(*tensors), arrays, compiled, reduce=False)
-    return [ops.convert_to_numpy(g) for g in found]
+        derivatives = _gradients(lambda *tensors: weighted_gradients(*tensors), arrays, compiled, reduce=False)
+    return [ops.convert_to_numpy(g) for g in derivatives]
 
 
 def _gradients(function, arrays, compiled, reduce=True):
@@ -51,19 +53,19 @@ def _gradients(function, arrays, compiled, reduce=True):
 
 
 def _raw_gradients(function, tensors, reduce=True):
-    score = (lambda *t: weighted_sum(function(*t))) if reduce else function
+    objective = (lambda *t: weighted_sum(function(*t))) if reduce else function
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
 
-        return jax.grad(score, tuple(range(len(tensors))))(*tensors)
+        return jax.grad(objective, tuple(range(len(tensors))))(*tensors)
     if backend == "torch":
         import torch
 
-        return torch.autograd.grad(score(*tensors), tensors, create_graph=True)
+        return torch.autograd.grad(objective(*tensors), tensors, create_graph=True)
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
         tape.watch(tensors)
-        y = score(*tensors)
+        y = objective(*tensors)
     return tape.gradient(y, tensors)

@@ -1,4 +1,4 @@
-"""What the tests of layers share: a layer of each kind, numbers for it, and how to compare."""
+"""Shared helpers of the layer tests: one layer of every kind, random inputs, and comparisons."""
 
 import numpy as np
 from keras import ops
@@ -16,7 +16,7 @@ from mobilenet_common.layers import (
     UniversalInvertedBottleneck,
 )
 
-# Few sizes, used over and over: a backend compiles its operations for each.
+# The tests share a few sizes, since a backend compiles its operations for each size.
 SHAPE = (2, 7, 5, 8)
 
 LAYERS = {
@@ -43,28 +43,28 @@ LAYERS = {
 }
 
 
-def mild_numbers(kind):
-    """Inputs of `SHAPE` so small that a layer's softmax does not amplify the rounding to half precision."""
-    return numbers(*SHAPE) / (4 if kind.startswith("channel_attention") else 2)
+def small_random_array(kind):
+    """Return inputs of `SHAPE`, small enough that a softmax doesn't amplify rounding to half precision."""
+    return random_array(*SHAPE) / (4 if kind.startswith("channel_attention") else 2)
 
 
-def numbers(*shape, seed=0):
-    """Standard normal numbers, float32."""
+def random_array(*shape, seed=0):
+    """Return standard normal values in float32."""
     return np.random.default_rng(seed).standard_normal(shape).astype("float32")
 
 
-def array(tensor):
-    """A tensor of any backend as a NumPy array."""
+def to_numpy(tensor):
+    """Convert a tensor of any backend to a NumPy array."""
     return ops.convert_to_numpy(tensor)
 
 
-def close(actual, expected, tolerance=2e-5):
-    """Assert equality up to rounding."""
-    np.testing.assert_allclose(array(actual), array(expected), rtol=tolerance, atol=tolerance)
+def assert_close(actual, expected, tolerance=2e-5):
+    """Assert that tensors or arrays are equal up to a relative and absolute tolerance."""
+    np.testing.assert_allclose(to_numpy(actual), to_numpy(expected), rtol=tolerance, atol=tolerance)
 
 
 def randomize(layer, seed=1):
-    """Give a built layer random weights, and batch norm statistics that are not the identity's."""
+    """Assign random values to the weights and moving statistics of a built layer or model, and return it."""
     generator = np.random.default_rng(seed)
     for variable in layer.weights:
         values = generator.standard_normal(tuple(variable.shape)) * 0.5
@@ -75,11 +75,11 @@ def randomize(layer, seed=1):
     return layer
 
 
-def built(layer, shape=SHAPE):
-    """The layer, built for `shape` and with random weights."""
+def build_layer(layer, shape=SHAPE):
+    """Build a layer for `shape`, give it random weights, and return it."""
     layer.build(shape)
     return randomize(layer)
 
 
-def channels_first(x):
+def to_channels_first(x):
     return np.transpose(x, (0, 3, 1, 2))

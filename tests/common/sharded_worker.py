@@ -1,6 +1,7 @@
-"""Depthwise convolution of a batch that two devices share: `python -m tests.common.sharded_worker`, under JAX.
+"""Gradients of a depthwise convolution whose batch is sharded over two devices, with JAX.
 
-Prints a JSON list: for each case what the compiled gradient exchanges between the devices, and its largest error.
+Run it with `python -m tests.common.sharded_worker`. It prints a JSON list. Each item holds how many elements the
+compiled gradient exchanges between the devices, and the largest error of the gradients.
 """
 
 import json
@@ -14,13 +15,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 jax.config.update("jax_num_cpu_devices", 2)
 
-from mobilenet_common import ops  # noqa: E402 (after JAX knows its devices)
+from mobilenet_common import ops  # noqa: E402 (after the number of devices is set)
 
 COLLECTIVE = re.compile(r"= (.*?) (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)\(")
 
 
-def exchanged(program):
-    """Elements that each kind of collective operation of a compiled program takes, of all its operands."""
+def count_exchanged(program):
+    """Count the elements of the operands of each kind of collective operation in a compiled program."""
     counts = Counter()
     for shapes, name in COLLECTIVE.findall(program):
         for sizes in re.findall(r"[a-z]+\d+\[([\d,]*)\]", shapes):
@@ -29,26 +30,33 @@ def exchanged(program):
 
 
 def measure(stride, data_format):
-    """One case: both gradients of a sum of squares, sharded and whole."""
+    """Compare the sharded gradients of a mean of squares with the gradients on one device."""
     rng = np.random.default_rng(0)
     shape = (4, 9, 8, 6) if data_format == "channels_last" else (4, 6, 9, 8)
     x, kernel = rng.random(shape, "float32"), rng.random((3, 3, 6, 1), "float32")
     mesh = Mesh(np.array(jax.devices()), ("batch",))
     assert mesh.size == 2
-    split, whole = NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
+    sharding, replicated = NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
 
-    def score(x, kernel):
+    def loss(x, kernel):
         y = ops.depthwise_convolution(x, kernel, stride=stride, padding="same", data_format=data_format)
         return jax.numpy.mean(y**2)
 
-    gradient = jax.grad(score, argnums=(0, 1))
-    sharded = jax.jit(gradient, in_shardings=(split, whole), out_shardings=(split, whole)).lower(x, kernel).compile()
-    found = sharded(jax.device_put(x, split), jax.device_put(kernel, whole))
-    errors = [np.abs(np.asarray(a) - np.asarray(b)).max() for a, b in zip(found, gradient(x, kernel), strict=True)]
+    gradient = jax.grad(loss, argnums=(0, 1))
+    sharded = (
+        jax.jit(gradient, in_shardings=(sharding, replicated), out_shardings=(sharding, replicated))
+        .lower(x, kernel)
+        .compile()
+    )
+    results = sharded(jax.device_put(x, sharding), jax.device_put(kernel, replicated))
+    errors = [
+        np.abs(np.asarray(value) - np.asarray(expected)).max()
+        for value, expected in zip(results, gradient(x, kernel), strict=True)
+    ]
     return {
         "stride": stride,
         "data_format": data_format,
-        "collectives": exchanged(sharded.as_text()),
+        "collectives": count_exchanged(sharded.as_text()),
         "error": float(max(errors)),
     }
 

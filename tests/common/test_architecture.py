@@ -1,4 +1,4 @@
-"""Architectures as data: what a table accepts, and how its widths follow a multiplier."""
+"""Architectures: scaling of their widths, and validation of their fields."""
 
 import dataclasses
 
@@ -34,12 +34,12 @@ VARIANTS = {
 
 
 def tiny(**fields):
-    """An architecture with one stage of one row, and whatever else is asked for."""
+    """Return an architecture with one stage of one row, and the given fields."""
     return Architecture(**{"stages": ((Conv(8),),), **fields})
 
 
 def filters(architecture):
-    """The filters of all blocks, as a list."""
+    """Return the filters of all blocks as a list."""
     return [row.filters for _, row in architecture.blocks()]
 
 
@@ -50,12 +50,12 @@ def filters(architecture):
     "channels, expected",
     [(1, 8), (8, 8), (11.9, 16), (12, 16), (16 * 0.75, 16), (24 * 0.75, 24), (32 * 1.4, 48), (18, 24), (20, 24)],
 )
-def test_make_divisible_takes_the_nearest_multiple_but_never_less_than_nine_tenths(channels, expected):
+def test_make_divisible_rounds_to_nearest_multiple_of_at_least_90_percent(channels, expected):
     assert make_divisible(channels) == expected
 
 
 @pytest.mark.parametrize("divisor", [1, 4, 8, 24])
-def test_make_divisible_by_any_divisor(divisor):
+def test_make_divisible_accepts_any_divisor(divisor):
     for channels in range(1, 300):
         rounded = make_divisible(channels, divisor)
         assert rounded % divisor == 0
@@ -64,12 +64,12 @@ def test_make_divisible_by_any_divisor(divisor):
 
 
 @pytest.mark.parametrize("channels, expected", [(32 * 0.35, 11), (64 * 0.999, 63), (0.4, 1), (40.0, 40)])
-def test_truncate_drops_the_fraction_but_leaves_a_channel(channels, expected):
+def test_truncate_rounds_down_to_at_least_one_channel(channels, expected):
     assert truncate(channels) == expected
 
 
 @pytest.mark.parametrize("channels, size", [(64, 8), (24, 8), (12, 6), (10, 5), (7, 7), (11, 1), (4, 4)])
-def test_group_norm_shares_statistics_among_8_channels_or_the_largest_divisor(channels, size):
+def test_group_norm_has_8_channels_per_group_or_the_largest_divisor(channels, size):
     assert channels_per_group(channels) == size
 
 
@@ -83,7 +83,7 @@ def test_v1_truncates_every_width():
     assert filters(scaled)[-1] == 307
 
 
-def test_v1_h_scales_its_convolution_before_the_pool():
+def test_v1_h_scales_the_convolution_of_its_head():
     assert mobilenet_v1.VARIANTS["1.0h"].scaled(0.3).head.conv.filters == 307
 
 
@@ -91,34 +91,34 @@ def test_v2_rounds_to_multiples_of_8():
     scaled = mobilenet_v2.VARIANTS["1.0"].scaled(0.35)
     assert scaled.stem.filters == 16
     assert [stage[0].filters for stage in scaled.stages] == [8, 8, 16, 24, 32, 56, 112]
-    # Expanded widths are six times what comes in, not six times the unrounded table.
+    # Expanded widths are six times the rounded input width, not six times the width in the table.
     assert [stage[0].expanded for stage in scaled.stages] == [None, 48, 48, 96, 144, 192, 336]
 
 
 @pytest.mark.parametrize("width, expected", [(0.35, 1280), (0.75, 1280), (1.0, 1280), (1.3, 1664), (1.4, 1792)])
-def test_v2_head_grows_above_1_and_stays_below(width, expected):
+def test_v2_head_widens_only_above_width_1(width, expected):
     assert mobilenet_v2.VARIANTS["1.0"].scaled(width).head.conv.filters == expected
 
 
 @pytest.mark.parametrize("width", [0.5, 0.75, 1.0, 1.5, 2.0])
 @pytest.mark.parametrize("variant", ["large", "small", "large_rw", "small_minimalistic"])
-def test_v3_stem_stays_16_and_the_last_convolution_is_6_times_its_input(variant, width):
+def test_v3_stem_stays_16_and_last_convolution_is_6_times_its_input(variant, width):
     scaled = mobilenet_v3.VARIANTS[variant].scaled(width)
     assert scaled.stem.filters == 16
-    *_, (_, before), (_, last) = scaled.blocks()
-    assert last.filters == 6 * before.filters
-    assert before.filters != mobilenet_v3.VARIANTS[variant].blocks()[-2][1].filters or width == 1.0
+    *_, (_, previous), (_, last) = scaled.blocks()
+    assert last.filters == 6 * previous.filters
+    assert previous.filters != mobilenet_v3.VARIANTS[variant].blocks()[-2][1].filters or width == 1.0
 
 
 @pytest.mark.parametrize("variant, table", [("large", 1280), ("small", 1024), ("small_minimalistic", 1024)])
 @pytest.mark.parametrize("width, factor", [(0.5, 1), (0.75, 1), (1.0, 1), (1.25, 1.25), (2.0, 2)])
-def test_v3_head_grows_above_1_and_stays_below(variant, table, width, factor):
+def test_v3_head_widens_only_above_width_1(variant, table, width, factor):
     assert mobilenet_v3.VARIANTS[variant].scaled(width).head.dense.filters == table * factor
 
 
 @pytest.mark.parametrize("variant, stem", [("conv_small", 32), ("conv_large", 24), ("hybrid_medium", 32)])
 @pytest.mark.parametrize("width, factor", [(0.35, 1), (0.75, 1), (1.0, 1), (1.5, 1.5), (2.0, 2)])
-def test_v4_stem_grows_above_1_and_the_1280_stays(variant, stem, width, factor):
+def test_v4_stem_widens_only_above_width_1_and_head_stays_1280(variant, stem, width, factor):
     scaled = mobilenet_v4.VARIANTS[variant].scaled(width)
     assert scaled.stem.filters == make_divisible(stem * factor)
     assert scaled.head.dense.filters == 1280
@@ -126,7 +126,7 @@ def test_v4_stem_grows_above_1_and_the_1280_stays(variant, stem, width, factor):
 
 
 @pytest.mark.parametrize("width", [0.25, 0.75, 2.0])
-def test_v4_attention_keeps_its_heads_and_their_size(width):
+def test_v4_attention_keeps_number_and_size_of_heads(width):
     before = [row for _, row in mobilenet_v4.VARIANTS["hybrid_large"].blocks() if isinstance(row, Attention)]
     after = [row for _, row in mobilenet_v4.VARIANTS["hybrid_large"].scaled(width).blocks() if type(row) is Attention]
     assert [(row.heads, row.key_size) for row in after] == [(row.heads, row.key_size) for row in before]
@@ -138,7 +138,7 @@ def test_v4_attention_keeps_its_heads_and_their_size(width):
     [("compact_nano", 8), ("compact_small", 24), ("compact_medium", 8), ("compact_large", 56)],
 )
 @pytest.mark.parametrize("width", [0.1, 0.4, 0.9, 1.7])
-def test_compact_base_is_rounded_to_the_least_common_multiple_of_8_and_heads(variant, multiple, width):
+def test_compact_base_is_rounded_to_common_multiple_of_8_and_heads(variant, multiple, width):
     table, scaled = mobilenet_v4.VARIANTS[variant], mobilenet_v4.VARIANTS[variant].scaled(width)
     base = make_divisible(table.stem.filters * width, multiple)
     assert scaled.stem.filters == base
@@ -148,7 +148,7 @@ def test_compact_base_is_rounded_to_the_least_common_multiple_of_8_and_heads(var
     assert base % heads == 0
 
 
-def test_compact_squeezed_widths_keep_their_ratio_to_the_base():
+def test_compact_squeezed_widths_keep_their_ratio_to_base():
     table, scaled = mobilenet_v4.VARIANTS["compact_large"], mobilenet_v4.VARIANTS["compact_large"].scaled(0.5)
     assert {row.squeeze for _, row in table.blocks() if isinstance(row, Excite)} == {56}
     assert {row.squeeze for _, row in scaled.blocks() if isinstance(row, Excite)} == {28}
@@ -163,7 +163,7 @@ def test_compact_squeezed_widths_keep_their_ratio_to_the_base():
         (mobilenet_v3.VARIANTS, "large_1.5d", 24, [24, 40, 64, 120, 168, 240, 1440]),
     ],
 )
-def test_the_deeper_variants_are_tables_of_their_own(variants, name, stem, widths):
+def test_deeper_variants_have_their_own_widths(variants, name, stem, widths):
     architecture = variants[name]
     assert architecture.width == 1
     scaled = architecture.scaled()
@@ -171,7 +171,7 @@ def test_the_deeper_variants_are_tables_of_their_own(variants, name, stem, width
     assert [stage[-1].filters for stage in scaled.stages] == widths
 
 
-def test_the_multiplier_multiplies_the_variants_own_width():
+def test_multiplier_multiplies_the_width_of_the_variant():
     table = mobilenet_v1.VARIANTS["1.0"]
     assert mobilenet_v1.VARIANTS["0.5"].scaled(0.5) == table.scaled(0.25)
     assert mobilenet_v2.VARIANTS["1.4"].scaled(0.5) == mobilenet_v2.VARIANTS["1.0"].scaled(0.7)
@@ -190,46 +190,46 @@ def test_scaling_by_1_changes_nothing(name):
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("width", [0.05, 0.6, 1.9, 4])
-def test_scaled_widths_are_valid_and_nothing_else_changes(name, width):
+def test_scaling_changes_only_widths(name, width):
     before, after = VARIANTS[name], VARIANTS[name].scaled(width)
     widths = ("filters", "expanded", "squeeze")
     assert dataclasses.replace(after, width=before.width, stem=before.stem, stages=before.stages, head=before.head) == (
         before
     )
-    for (place, old), (same_place, new) in zip(before.blocks(), after.blocks(), strict=True):
-        assert place == same_place
-        kept = {field.name: getattr(old, field.name) for field in dataclasses.fields(old) if field.name in widths}
-        assert dataclasses.replace(new, **kept) == old
+    for (block, old), (scaled_block, new) in zip(before.blocks(), after.blocks(), strict=True):
+        assert block == scaled_block
+        old_widths = {field.name: getattr(old, field.name) for field in dataclasses.fields(old) if field.name in widths}
+        assert dataclasses.replace(new, **old_widths) == old
 
 
 @pytest.mark.parametrize("scaling, expected", [("scale", 24), ("grow", 48), ("fixed", 48)])
-def test_how_a_convolution_follows_a_width_below_1(scaling, expected):
+def test_convolution_scales_below_width_1(scaling, expected):
     assert tiny(stem=Conv(48, scaling=scaling)).scaled(0.5).stem.filters == expected
 
 
 @pytest.mark.parametrize("scaling, expected", [("scale", 96), ("grow", 96), ("fixed", 48)])
-def test_how_a_convolution_follows_a_width_above_1(scaling, expected):
+def test_convolution_scales_above_width_1(scaling, expected):
     assert tiny(stem=Conv(48, scaling=scaling)).scaled(2).stem.filters == expected
 
 
-def test_a_following_convolution_keeps_its_ratio_to_what_really_comes_in():
+def test_follow_scaling_keeps_the_ratio_to_the_rounded_input():
     scaled = tiny(stages=((Conv(24), Conv(48, scaling="follow")),)).scaled(0.75)
     assert filters(scaled) == [24, 48]  # 24 * 0.75 = 18 is rounded up to 24, so 48 * 0.75 = 36 becomes 48, not 40
 
 
-def test_a_body_without_stem_scales_too():
+def test_architecture_without_stem_and_head_scales():
     scaled = tiny(stem=None, stages=((Excite(6), Inverted(3, 64, 32)),), head=None).scaled(0.5)
     assert scaled.stem is None and scaled.head is None
     assert scaled.stages == ((Excite(6), Inverted(3, 32, 16)),)
 
 
 @pytest.mark.parametrize("width", [0, -1, 4.01, float("nan"), float("inf"), "0.5", None, True])
-def test_a_multiplier_outside_its_range_is_refused(width):
+def test_multiplier_outside_its_range_is_rejected(width):
     with pytest.raises(ValueError, match=r"width_multiplier=.*it must be a number in \(0, 4\]"):
         mobilenet_v1.VARIANTS["1.0"].scaled(width)
 
 
-# --- what a table accepts -----------------------------------------------------------------------------------------
+# --- validation ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_a_multiplier_outside_its_range_is_refused(width):
         (lambda: Dense(8, scaling="wide"), r"scaling='wide'"),
     ],
 )
-def test_a_wrong_row_names_its_field_and_value(make, message):
+def test_invalid_row_reports_field_and_value(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -290,8 +290,8 @@ def test_a_wrong_row_names_its_field_and_value(make, message):
         ({"head": Conv(8)}, r"head=Conv.* must be a Head or None"),
         ({"stages": ()}, r"stages .* empty"),
         ({"stages": ((Conv(8),), ())}, r"stages .* empty stage"),
-        ({"stages": ((Conv(8), "conv"),)}, r"stage1_block2 is 'conv'"),
-        ({"stages": ((Dense(8),),)}, r"stage1_block1 is Dense"),
+        ({"stages": ((Conv(8), "conv"),)}, r"stage1_block2='conv' .* must be a row"),
+        ({"stages": ((Dense(8),),)}, r"stage1_block1=Dense.* must be a row"),
         ({"width": 0}, r"width=0"),
         ({"width": float("inf")}, r"width=inf"),
         ({"rounding": "up"}, r"rounding='up' .*'truncate'"),
@@ -308,25 +308,25 @@ def test_a_wrong_row_names_its_field_and_value(make, message):
         ({"minimum_size": 0}, r"minimum_size=0"),
     ],
 )
-def test_a_wrong_architecture_names_its_field_and_value(fields, message):
+def test_invalid_architecture_reports_field_and_value(fields, message):
     with pytest.raises(ValueError, match=message):
         tiny(**fields)
 
 
 @pytest.mark.parametrize("parts", [{"conv": Dense(8)}, {"dense": Conv(8)}, {"conv": 8}])
-def test_a_head_takes_a_convolution_and_a_dense_row(parts):
+def test_head_rejects_parts_of_the_wrong_type(parts):
     with pytest.raises(ValueError, match=f"head {next(iter(parts))}="):
         Head(**parts)
 
 
-def test_rows_take_what_others_write_differently():
+def test_rows_normalize_equivalent_values():
     assert Universal(None, 3, 8, 8).start == 0
     assert Attention(8, 2, 4, query_stride=[2, 1]).query_stride == (2, 1)
     assert Attention(8, 2, 4, query_stride=(2, 2)).query_stride == 2
     assert tiny(stages=[[Conv(8)], [Conv(8)]]).stages == ((Conv(8),), (Conv(8),))
 
 
-def test_squeeze_and_excitation_with_a_single_channel_in_between():
+def test_squeeze_and_excitation_accepts_one_squeezed_channel():
     assert Excite(1).squeeze == 1
 
 
@@ -347,25 +347,25 @@ def test_blocks_are_named_after_stage_and_row():
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_an_activation_of_ones_own_reaches_every_place_but_the_gates(name):
+def test_with_activation_replaces_all_activations_except_gates(name):
     changed = VARIANTS[name].with_activation("tanh")
     rows = [row for _, row in changed.blocks()]
     rows += [row for row in (changed.stem, changed.head.conv, changed.head.dense) if row]
-    named = {getattr(row, "activation", None) for row in rows} - {None}
-    assert named <= {"tanh"}
+    activations = {getattr(row, "activation", None) for row in rows} - {None}
+    assert activations <= {"tanh"}
     assert changed.activation == "tanh"
     assert changed.squeeze_activation == ("tanh" if VARIANTS[name].squeeze_activation else None)
     assert {row.gate for row in rows if isinstance(row, Excite)} <= {"sigmoid"}
 
 
-def test_a_normalization_of_ones_own_reaches_the_head_but_adds_none_where_there_is_none():
+def test_with_normalization_replaces_only_existing_normalization():
     changed = mobilenet_v4.VARIANTS["compact_nano"].with_normalization("layer")
     assert changed.normalization == "layer"
-    assert changed.head.dense.normalization == "default"  # its own batch norm gave way
+    assert changed.head.dense.normalization == "default"  # replaces batch normalization
     assert mobilenet_v3.VARIANTS["large"].with_normalization("layer").head.dense.normalization is None
 
 
-# --- the compact family's columns ---------------------------------------------------------------------------------
+# --- columns of the compact family --------------------------------------------------------------------------------
 
 
 def test_compact_columns_become_rows_in_order():
@@ -391,6 +391,6 @@ def test_compact_columns_become_rows_in_order():
 
 
 @pytest.mark.parametrize("base, heads", [(24, 5), (36, 4), (20, 2)])
-def test_compact_base_must_suit_its_heads_and_groups(base, heads):
-    with pytest.raises(ValueError, match=f"base={base} .*multiple of 8 and of heads, {heads}"):
+def test_compact_base_must_be_a_multiple_of_8_and_heads(base, heads):
+    with pytest.raises(ValueError, match=f"base={base} .*multiple of 8 and of heads={heads}"):
         compact_architecture(base, 64, 6, heads, 2, 2, 3, 1)

@@ -1,4 +1,4 @@
-"""Architectures as YAML: both formats, and the line of what is wrong in a text."""
+"""Architectures in YAML: both formats, and errors with line numbers."""
 
 from pathlib import Path
 
@@ -32,8 +32,8 @@ VARIANTS = {
     for name, architecture in module.VARIANTS.items()
 }
 
-# One row of every kind, with every field set to what isn't its default.
-EVERYTHING = Architecture(
+# One row of every kind, with a non-default value for every field.
+ALL_FIELDS = Architecture(
     name="everything",
     stem=Conv(24, 5, 2, activation="tanh", scaling="grow"),
     stages=(
@@ -63,7 +63,7 @@ EVERYTHING = Architecture(
     minimum_size=16,
 )
 
-OWN = """\
+NATIVE = """\
 name: mine
 stem: {filters: 16, stride: 2}
 activation: silu
@@ -92,40 +92,40 @@ backbone:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_comes_back_equal(name):
+def test_yaml_round_trip_preserves_every_variant(name):
     assert Architecture.from_yaml(VARIANTS[name].to_yaml()) == VARIANTS[name]
 
 
 @pytest.mark.parametrize("text", ["1e-4", "1E-4", "1.0e-4", "0.0001"])
-def test_numbers_in_every_notation(text):
-    assert Architecture.from_yaml(f"norm_epsilon: {text}\n{OWN}").norm_epsilon == pytest.approx(1e-4)
+def test_numbers_are_read_in_every_notation(text):
+    assert Architecture.from_yaml(f"norm_epsilon: {text}\n{NATIVE}").norm_epsilon == pytest.approx(1e-4)
 
 
 @pytest.mark.parametrize(
     "architecture",
     [
-        EVERYTHING,
+        ALL_FIELDS,
         Architecture(stem=None, stages=((Conv(8),),), head=None),
         Architecture(stages=((Conv(8),),), normalization=None),
         Architecture(stages=((Conv(8),),), head=Head(dense=Dense(8, normalization=None))),
         VARIANTS["mobilenet_v3-small"].scaled(0.3),
         VARIANTS["mobilenet_v4-compact_nano"].with_activation("relu").with_normalization("batch"),
     ],
-    ids=["everything", "body", "unnormalized", "dense", "scaled", "overridden"],
+    ids=["all fields", "body", "unnormalized", "dense", "scaled", "overridden"],
 )
-def test_architectures_of_ones_own_come_back_equal(architecture):
+def test_yaml_round_trip_preserves_custom_architectures(architecture):
     assert Architecture.from_yaml(architecture.to_yaml()) == architecture
 
 
-def test_a_row_is_a_line_that_leaves_out_the_defaults():
+def test_row_is_written_on_one_line_without_defaults():
     text = Architecture(name="short", stages=((Conv(8), Separable(16, 2)),)).to_yaml()
     assert "{block: conv, filters: 8}" in text
     assert "{block: separable, filters: 16, stride: 2}" in text
     assert "padding" not in text
 
 
-def test_fields_mean_what_they_say():
-    assert Architecture.from_yaml(OWN) == Architecture(
+def test_yaml_sets_the_fields_of_the_architecture():
+    assert Architecture.from_yaml(NATIVE) == Architecture(
         name="mine",
         stem=Conv(16, stride=2),
         activation="silu",
@@ -134,14 +134,14 @@ def test_fields_mean_what_they_say():
     )
 
 
-def test_from_a_path_or_its_name_or_the_text(tmp_path):
+def test_from_yaml_accepts_path_string_and_text(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text(OWN)
-    assert Architecture.from_yaml(path) == Architecture.from_yaml(str(path)) == Architecture.from_yaml(OWN)
+    path.write_text(NATIVE)
+    assert Architecture.from_yaml(path) == Architecture.from_yaml(str(path)) == Architecture.from_yaml(NATIVE)
 
 
-def test_a_users_own_stages_build_a_model():
-    model = mobilenet_v4.create_mobilenetv4(Architecture.from_yaml(OWN), num_classes=3, input_shape=(64, 48, 3))
+def test_custom_yaml_builds_a_model():
+    model = mobilenet_v4.create_mobilenetv4(Architecture.from_yaml(NATIVE), num_classes=3, input_shape=(64, 48, 3))
     names = [layer.name for layer in model.layers]
     assert [name for name in names if name.startswith("stage")] == ["stage1_block1", "stage2_block1", "stage2_block2"]
     assert model.name == "mine"
@@ -154,25 +154,25 @@ def test_a_users_own_stages_build_a_model():
 
 
 @pytest.mark.parametrize(
-    "name, more",
+    "name, extra_parameters",
     [("conv_small", 1344), ("conv_medium", 0), ("conv_large", 0), ("hybrid_medium", 0), ("hybrid_large", 0)],
 )
-def test_stage_params_build_the_named_models(name, more):
+def test_stage_params_match_the_named_models(name, extra_parameters):
     architecture = Architecture.from_yaml(STAGE_PARAMS / f"{name}.yaml")
     options = {"include_top": False, "input_shape": (32, 32, 3)}
-    ours = mobilenet_v4.create_mobilenetv4(name, **options)
-    theirs = mobilenet_v4.create_mobilenetv4(architecture, **options)
+    reference = mobilenet_v4.create_mobilenetv4(name, **options)
+    converted = mobilenet_v4.create_mobilenetv4(architecture, **options)
 
-    def trained(model):
+    def trainable_shapes(model):
         return [tuple(variable.shape) for variable in model.trainable_variables]
 
-    assert theirs.count_params() - ours.count_params() == more
-    if not more:
-        assert trained(theirs) == trained(ours)
+    assert converted.count_params() - reference.count_params() == extra_parameters
+    if not extra_parameters:
+        assert trainable_shapes(converted) == trainable_shapes(reference)
     assert architecture.activation == mobilenet_v4.VARIANTS[name].activation
 
 
-def test_rows_of_stage_params():
+def test_stage_params_become_an_architecture():
     architecture = Architecture.from_yaml(PARAMS)
     assert architecture.stem == Conv(16, 3, 2, scaling="grow")
     assert architecture.stages == (
@@ -195,29 +195,29 @@ def test_rows_of_stage_params():
         ("['mmqa', 16, 32, 4, ~, True, 5, 1, 1]", Attention(16, 4, 8, kv_kernel=5)),
     ],
 )
-def test_a_row_of_stage_params(row, expected):
+def test_stage_params_row_becomes_a_row(row, expected):
     assert Architecture.from_yaml(f"stage_params:\n  - - {row}\n").stages[0] == (expected,)
 
 
 @pytest.mark.parametrize(
     "norm_type, expected", [("batch_norm", "batch"), ("group_norm", "group"), ("layer_norm", "layer")]
 )
-def test_the_normalization_of_stage_params(norm_type, expected):
+def test_stage_params_set_the_normalization(norm_type, expected):
     text = PARAMS.replace("act_type: silu", f"norm_type: {norm_type}")
     assert Architecture.from_yaml(text).normalization == expected
 
 
-# --- what is wrong, and in which line -------------------------------------------------------------------------------
+# --- errors and their line numbers ----------------------------------------------------------------------------------
 
 
-def own(old, new):
-    """The text in the library's own format with one thing changed."""
-    assert old in OWN
-    return OWN.replace(old, new)
+def native(old, new):
+    """Replace `old` in the YAML text of the library's own format."""
+    assert old in NATIVE
+    return NATIVE.replace(old, new)
 
 
 def params(old, new):
-    """The text in the stage_params format with one thing changed."""
+    """Replace `old` in the YAML text of the stage_params format."""
     assert old in PARAMS
     return PARAMS.replace(old, new)
 
@@ -225,37 +225,41 @@ def params(old, new):
 @pytest.mark.parametrize(
     "text, line, message",
     [
-        (own("silu\nstages:", "silu\nstages: ]"), 4, "not valid YAML"),
-        (own("activation: silu", "activation: [silu"), 4, "not valid YAML"),
-        (own("activation: silu", "activation: !wheel silu"), 3, "tag"),
-        (own("block: conv,", "block: conf,"), 5, "block='conf' is not known. Did you mean 'conv'?"),
-        (own("block: conv,", "block: [conv],"), 5, "block"),
-        (own("block: conv, ", ""), 5, "names its kind as block"),
-        (own("activation:", "activaton:"), 3, "'activaton' is not known. Did you mean 'activation'"),
-        (own("kernel: 1", "kernle: 1"), 5, "'kernle' is not known. Did you mean 'kernel'?"),
-        (own("dense: {", "densse: {"), 9, "'densse' is not known. Did you mean 'dense'?"),
-        (own("filters: 16, stride: 2}\nact", "filter: 16}\nact"), 2, "'filter' is not known. Did you mean 'filters'?"),
-        (own("middle: 5", "middle: 4"), 6, "middle=4 is not allowed: a kernel size must be an odd"),
-        (own("kernel: 1", "kernel: 2"), 5, "kernel=2 is not allowed: a kernel size must be an odd"),
-        (own("heads: 2, ", ""), 7, "a Attention row lacks 'heads'"),
-        (own("heads: 2", "heads: two"), 7, "heads='two'"),
-        (own("stride: 2}\n  -", "stride: 3}\n  -"), 6, "stride=3 is not offered"),
-        (own("activation: silu", "activation: sliu"), 3, "activation='sliu'"),
-        (own("activation: silu", "stem: {filters: 8}"), 3, "field 'stem' is given twice"),
-        (own("kernel: 1}", "kernel: 1, kernel: 3}"), 5, "field 'kernel' is given twice"),
-        (own("filters: 64", "filters: -1"), 9, "filters=-1"),
-        (own("- - {block: conv, filters: 16, kernel: 1}", "- conv"), 5, "expected a list for a stage"),
-        (own("- - {block: conv, filters: 16, kernel: 1}", "- - conv"), 5, "expected fields and values for a row"),
+        (native("silu\nstages:", "silu\nstages: ]"), 4, "not valid YAML"),
+        (native("activation: silu", "activation: [silu"), 4, "not valid YAML"),
+        (native("activation: silu", "activation: !wheel silu"), 3, "tag"),
+        (native("block: conv,", "block: conf,"), 5, "block='conf' is not known. Did you mean 'conv'?"),
+        (native("block: conv,", "block: [conv],"), 5, "block"),
+        (native("block: conv, ", ""), 5, "a row needs the field block"),
+        (native("activation:", "activaton:"), 3, "'activaton' is not known. Did you mean 'activation'"),
+        (native("kernel: 1", "kernle: 1"), 5, "'kernle' is not known. Did you mean 'kernel'?"),
+        (native("dense: {", "densse: {"), 9, "'densse' is not known. Did you mean 'dense'?"),
+        (
+            native("filters: 16, stride: 2}\nact", "filter: 16}\nact"),
+            2,
+            "'filter' is not known. Did you mean 'filters'?",
+        ),
+        (native("middle: 5", "middle: 4"), 6, "middle=4 is not allowed: a kernel size must be an odd"),
+        (native("kernel: 1", "kernel: 2"), 5, "kernel=2 is not allowed: a kernel size must be an odd"),
+        (native("heads: 2, ", ""), 7, "a row of kind Attention needs 'heads'"),
+        (native("heads: 2", "heads: two"), 7, "heads='two'"),
+        (native("stride: 2}\n  -", "stride: 3}\n  -"), 6, "stride=3 is not supported"),
+        (native("activation: silu", "activation: sliu"), 3, "activation='sliu'"),
+        (native("activation: silu", "stem: {filters: 8}"), 3, "field 'stem' appears twice"),
+        (native("kernel: 1}", "kernel: 1, kernel: 3}"), 5, "field 'kernel' appears twice"),
+        (native("filters: 64", "filters: -1"), 9, "filters=-1"),
+        (native("- - {block: conv, filters: 16, kernel: 1}", "- conv"), 5, "expected a list for a stage"),
+        (native("- - {block: conv, filters: 16, kernel: 1}", "- - conv"), 5, "expected fields and values for a row"),
         ("- 1\n- 2\n", 1, "expected fields and values for an architecture"),
         ("just a word", 1, "expected fields and values for an architecture"),
         ("name: mine\n", 1, "stages .*empty"),
         (params("'fi'", "'fib'"), 7, "row kind='fib' is not known. Did you mean 'fi'?"),
         (params("'fi', ", "['fi'], "), 7, "row kind"),
-        (params("24, 32, 3, 2]", "24, 32, 3]"), 7, "'fi' has 4 columns after its kind, not 3"),
-        (params("5, 2]", "5, 2, 1]"), 8, "'uir' has 7 columns after its kind, not 8"),
+        (params("24, 32, 3, 2]", "24, 32, 3]"), 7, "'fi' must have 4 columns after its kind, got 3"),
+        (params("5, 2]", "5, 2, 1]"), 8, "'uir' must have 7 columns after its kind, got 8"),
         (params("True, 5, 2]", "True, 6, 2]"), 8, "middle=6 is not allowed: a kernel size must be an odd"),
         (params("3, 2, 1]", "3, 2, 2]"), 9, "stride=2"),
-        (params("64, 4, 2", "64, 3, 2"), 9, "64 attention channels .* 3 heads"),
+        (params("64, 4, 2", "64, 3, 2"), 9, "heads=3 .* 64 attention channels"),
         (params("64, 4, 2", "64, 0, 2"), 9, "heads"),
         (params("act_type: silu", "act_typ: silu"), 5, "'act_typ' is not known. Did you mean 'act_type'?"),
         (params("  params:", "  parms:"), 2, "'parms' is not known. Did you mean 'params'?"),
@@ -264,40 +268,40 @@ def params(old, new):
         (params("act_type: silu", "norm_type: batch"), 5, "norm_type='batch' is not known. Did you mean 'batch_norm'"),
         (params("act_type: silu", "norm_type: [batch_norm]"), 5, "norm_type"),
         (params("act_type: silu", "return_stage_idx: [1]"), 5, "return_stage_idx.*pyramid_levels"),
-        ("backbone:\n  params: {}\n", 2, "no stage_params"),
+        ("backbone:\n  params: {}\n", 2, "needs the field stage_params"),
         ("model: 3\n", 1, "expected fields and values"),
     ],
 )
-def test_a_wrong_text_says_in_which_line(text, line, message):
+def test_invalid_yaml_reports_the_line(text, line, message):
     with pytest.raises(ValueError, match=f"^Line {line}: .*{message}"):
         Architecture.from_yaml(text)
 
 
 @pytest.mark.parametrize("text", ["", "   \n\n", "# only a remark\n"])
-def test_an_empty_text(text):
+def test_empty_yaml_is_rejected(text):
     with pytest.raises(ValueError, match="empty.*stages"):
         Architecture.from_yaml(text)
 
 
 @pytest.mark.parametrize("make", [str, Path])
-def test_a_missing_file(make, tmp_path):
+def test_missing_yaml_file_raises_file_not_found_error(make, tmp_path):
     with pytest.raises(FileNotFoundError, match="absent.yaml"):
         Architecture.from_yaml(make(tmp_path / "absent.yaml"))
 
 
 @pytest.mark.parametrize("source", [None, 3, {"stages": []}])
-def test_a_source_that_is_neither_path_nor_text(source):
-    with pytest.raises(ValueError, match=f"{type(source).__name__} is not a YAML source"):
+def test_source_must_be_a_path_or_text(source):
+    with pytest.raises(ValueError, match=f"source of type {type(source).__name__} is not allowed"):
         Architecture.from_yaml(source)
 
 
-def test_a_tag_does_not_run_code(tmp_path):
+def test_yaml_tag_does_not_run_code(tmp_path):
     with pytest.raises(ValueError):
         Architecture.from_yaml(f"name: !!python/object/apply:os.mkdir ['{tmp_path / 'made'}']\n")
     assert not (tmp_path / "made").exists()
 
 
-def test_an_activation_given_as_a_function_is_written_by_its_name():
+def test_activation_function_is_written_as_its_name():
     import keras
 
     architecture = Architecture(stages=((Conv(8),),), activation=keras.activations.silu)

@@ -1,4 +1,4 @@
-"""Block options that no published model uses answer as timm's own blocks do."""
+"""Block options that no published model uses match timm's blocks."""
 
 import keras
 import numpy as np
@@ -34,7 +34,7 @@ ROWS = {
 SYMMETRIC, SAME = {"padding": "symmetric"}, {"padding": "same"}
 SE = {"squeeze_filters": 6}
 SIZES = (3, 8, 12)
-# Rows say neither padding nor dilation; a layer of its own takes both.
+# Rows of an architecture have no padding and dilation, so these are tested on layers.
 LAYERS = {
     "separable_same": lambda **o: DepthwiseSeparable(24, 5, 2, **SAME, **o),
     "separable_shortcut": lambda **o: DepthwiseSeparable(16, shortcut=True, activation="silu", **o),
@@ -89,16 +89,16 @@ def attention(*arguments, **options):
 
 
 @pytest.fixture(scope="module")
-def answers():
+def timm_outputs():
     with np.load(references.FOLDER / "blocks.npz") as file:
         return dict(file)
 
 
-def seeded_state(name, answers):
-    """The tensors that timm's block had."""
-    shapes = {key.partition(":")[2]: shape for key, shape in answers.items() if key.startswith(f"{name}:")}
+def seeded_state(name, timm_outputs):
+    """Return the tensors of timm's block."""
+    shapes = {key.partition(":")[2]: shape for key, shape in timm_outputs.items() if key.startswith(f"{name}:")}
     state = seeded.state_dict(shapes)
-    if "blocks.0.0.attn.qkv.weight" in state:  # timm keeps query, key and value of multi-head attention in one tensor
+    if "blocks.0.0.attn.qkv.weight" in state:  # timm stores query, key and value of multi-head attention in one tensor
         joint = state.pop("blocks.0.0.attn.qkv.weight")
         for part, rows in zip(("query", "key", "value"), np.split(joint, 3), strict=True):
             state[f"blocks.0.0.attn.{part}.proj.weight"] = rows
@@ -106,25 +106,25 @@ def seeded_state(name, answers):
     return state
 
 
-def check(name, model, size, data_format, answers, deviation):
-    """Compare the model's output for the seeded map with timm's."""
-    mobilenet_zoo.load_checkpoint(model, seeded_state(name, answers), layout="timm")
-    image, expected = seeded.image(*size, 16), answers[name]
+def check(name, model, size, data_format, timm_outputs, deviation):
+    """Compare the output of the model for a seeded map with timm's output."""
+    mobilenet_zoo.load_checkpoint(model, seeded_state(name, timm_outputs), layout="timm")
+    image, expected = seeded.image(*size, 16), timm_outputs[name]
     if data_format == "channels_first":
         image, expected = (array.transpose(0, 3, 1, 2) for array in (image, expected))
-    found = references.infer(model, image)
-    assert found.shape == expected.shape
-    deviation(name, data_format, found, expected, 1e-5)
+    outputs = references.infer(model, image)
+    assert outputs.shape == expected.shape
+    deviation(name, data_format, outputs, expected, 1e-5)
 
 
 def input_shape(data_format):
-    """Height and width are left free: the attention must work without knowing them."""
+    """Return an input shape of unknown height and width, which attention must support."""
     return (None, None, 16) if data_format == "channels_last" else (16, None, None)
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("name", ROWS)
-def test_block_answers_as_timms(name, data_format, answers, deviation):
+def test_block_matches_timm(name, data_format, timm_outputs, deviation):
     architecture = Architecture(stem=None, stages=[[ROWS[name]]], head=None, layer_scale=1e-5, norm_epsilon=1e-5)
     model = create_mobilenetv4(
         architecture,
@@ -133,33 +133,33 @@ def test_block_answers_as_timms(name, data_format, answers, deviation):
         padding="symmetric",
         data_format=data_format,
     )
-    check(name, model, (12, 10), data_format, answers, deviation)
+    check(name, model, (12, 10), data_format, timm_outputs, deviation)
 
 
 @pytest.mark.parametrize(
     ("name", "data_format"),
-    # By turns; the other format is slow.
+    # The fast data format alternates; the other one is slow.
     [
         pytest.param(name, data_format, marks=[pytest.mark.slow] if (i + j) % 2 else [])
         for i, name in enumerate(LAYERS)
         for j, data_format in enumerate(["channels_last", "channels_first"])
     ],
 )
-def test_layer_answers_as_timms(name, data_format, answers, deviation):
+def test_layer_matches_timm(name, data_format, timm_outputs, deviation):
     layer = LAYERS[name](norm_epsilon=1e-5, data_format=data_format, name="stage1_block1")
     inputs = keras.Input(input_shape(data_format))
-    check(name, keras.Model(inputs, layer(inputs)), (9, 7), data_format, answers, deviation)
+    check(name, keras.Model(inputs, layer(inputs)), (9, 7), data_format, timm_outputs, deviation)
 
 
 @pytest.mark.across
 @pytest.mark.slow
-def test_the_outputs_are_those_of_the_installed_timm(answers):
+def test_stored_outputs_match_the_installed_timm(timm_outputs):
     peers.timm()
     from tests.reference import make_blocks
 
     assert {*make_blocks.BLOCKS, *make_blocks.ODD_BLOCKS} == {*ROWS, *LAYERS}
-    found = make_blocks.results()
-    assert found.keys() == answers.keys()
-    for name, value in found.items():
-        scale = np.abs(answers[name]).max(initial=0)
-        np.testing.assert_allclose(value, answers[name], rtol=1e-5, atol=1e-5 * scale, err_msg=name)
+    outputs = make_blocks.results()
+    assert outputs.keys() == timm_outputs.keys()
+    for name, value in outputs.items():
+        scale = np.abs(timm_outputs[name]).max(initial=0)
+        np.testing.assert_allclose(value, timm_outputs[name], rtol=1e-5, atol=1e-5 * scale, err_msg=name)

@@ -1,4 +1,4 @@
-"""Checkpoints load whole or not at all, from every kind of file, and nothing in a file is ever run."""
+"""Checkpoint files of every format load completely or not at all, and never run code."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def model():
     return references.build(KEY, input_shape=SHAPE)
 
 
-def weights_of(model):
+def copy_weights(model):
     return [keras.ops.convert_to_numpy(variable).copy() for variable in model.weights]
 
 
@@ -53,7 +53,7 @@ def assert_loaded(model, state):
     np.testing.assert_array_equal(classifier, state["classifier.weight"].T)
 
 
-# --- what fits -----------------------------------------------------------------------------------------------------
+# --- matching checkpoints ------------------------------------------------------------------------------------------
 
 
 def write_safetensors(state, path):
@@ -71,17 +71,17 @@ def write_wrapped(state, path):
 
 
 @pytest.mark.parametrize(
-    ("write", "ending"),
+    ("write", "extension"),
     [(write_safetensors, ".safetensors"), (write_torch, ".pth"), (write_torch, ".bin"), (write_wrapped, ".pth")],
 )
-def test_files_of_every_kind_load(write, ending, model, state, tmp_path):
-    path = tmp_path / f"checkpoint{ending}"
+def test_every_file_format_loads(write, extension, model, state, tmp_path):
+    path = tmp_path / f"checkpoint{extension}"
     write(state, path)
     assert load_checkpoint(model, path, layout="timm") is model
     assert_loaded(model, state)
 
 
-def test_create_takes_a_file_and_what_it_brings(state, tmp_path):
+def test_create_function_adopts_classes_and_conventions_of_a_file(state, tmp_path):
     state = dict(state)
     state["classifier.weight"], state["classifier.bias"] = state["classifier.weight"][:7], state["classifier.bias"][:7]
     path = tmp_path / "seven.safetensors"
@@ -91,26 +91,26 @@ def test_create_takes_a_file_and_what_it_brings(state, tmp_path):
     stem = model.get_layer("stem")
     assert (stem.padding, stem.norm_epsilon) == ("symmetric", 1e-5)
     assert_loaded(model, state)
-    asked = create_mobilenetv3(
+    overridden = create_mobilenetv3(
         "small", input_shape=SHAPE, width_multiplier=0.5, weights=str(path), padding="same", norm_epsilon=0.01
     )
-    assert (asked.get_layer("stem").padding, asked.get_layer("stem").norm_epsilon) == ("same", 0.01)
+    assert (overridden.get_layer("stem").padding, overridden.get_layer("stem").norm_epsilon) == ("same", 0.01)
 
 
-def test_own_files_come_back_through_weights(tmp_path):
+def test_saved_keras_files_load_through_weights(tmp_path):
     options = {"variant": "conv_small", "num_classes": 3, "input_shape": SHAPE, "width_multiplier": 0.35}
     model = create_mobilenetv4(drop_path_rate=0.1, **options)
     for i, variable in enumerate(model.weights):
         variable.assign(np.full(variable.shape, 0.01 * i))
-    for ending in (".weights.h5", ".keras"):
-        path = tmp_path / f"own{ending}"
-        (model.save_weights if ending == ".weights.h5" else model.save)(path)
-        again = create_mobilenetv4(**(options | {"num_classes": None}), weights=path)
-        assert again.output_shape == (None, 3)
-        assert_unchanged(again, weights_of(model))
+    for extension in (".weights.h5", ".keras"):
+        path = tmp_path / f"own{extension}"
+        (model.save_weights if extension == ".weights.h5" else model.save)(path)
+        loaded = create_mobilenetv4(**(options | {"num_classes": None}), weights=path)
+        assert loaded.output_shape == (None, 3)
+        assert_unchanged(loaded, copy_weights(model))
 
 
-def test_half_precision_tensors_become_the_variables_type(model, state, tmp_path):
+def test_half_precision_tensors_are_cast_to_the_variable_dtype(model, state, tmp_path):
     half = {name: value.astype("float16") if value.dtype == "float32" else value for name, value in state.items()}
     path = tmp_path / "half.safetensors"
     write_safetensors(half, path)
@@ -130,8 +130,8 @@ def test_bfloat16_files_load(model, state, tmp_path):
     assert_loaded(model, {name: value.float().numpy() for name, value in tensors.items()})
 
 
-def test_blocks_with_everything_have_a_name_in_timm():
-    """A custom architecture maps by the same rule, with names that timm gives such parts."""
+def test_every_block_option_has_timm_names():
+    """The parts of custom architectures have the names that timm gives such parts."""
     architecture = Architecture(
         stem=Conv(8, stride=2),
         stages=[
@@ -153,10 +153,10 @@ def test_blocks_with_everything_have_a_name_in_timm():
     assert len(names) == len(model.weights)
 
 
-# --- what doesn't fit ----------------------------------------------------------------------------------------------
+# --- mismatched checkpoints ----------------------------------------------------------------------------------------
 
 
-def broken(state, fault):
+def add_fault(state, fault):
     state = dict(state)
     if fault == "missing":
         del state["blocks.1.1.conv_dw.weight"]
@@ -181,101 +181,101 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_tensor_at_fault_is_named_and_nothing_is_loaded(fault, model, state):
-    before = weights_of(model)
+def test_mismatched_tensor_is_named_and_nothing_is_loaded(fault, model, state):
+    before = copy_weights(model)
     with pytest.raises(CheckpointError) as caught:
-        load_checkpoint(model, broken(state, fault), layout="timm")
+        load_checkpoint(model, add_fault(state, fault), layout="timm")
     assert FAULTS[fault] in str(caught.value)
     assert list(getattr(caught.value, fault)) == [FAULTS[fault]]
     assert_unchanged(model, before)
 
 
-def test_all_faults_are_listed_at_once(model, state):
+def test_all_faults_are_reported_together(model, state):
     for fault in FAULTS:
-        state = broken(state, fault)
+        state = add_fault(state, fault)
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(model, state)
     assert all(name in str(caught.value) for name in FAULTS.values())
-    assert "(1024, 288, 1, 1)" in str(caught.value), "the shape that was needed, in the checkpoint's own order"
+    assert "(1024, 288, 1, 1)" in str(caught.value), "the expected shape must be in the axis order of the checkpoint"
 
 
-def test_a_tensor_that_is_no_number_is_at_fault(model, state):
+def test_non_numeric_tensor_raises_checkpoint_error(model, state):
     with pytest.raises(CheckpointError, match=r"bn1\.weight"):
-        load_checkpoint(model, broken(state, "text"), layout="timm")
+        load_checkpoint(model, add_fault(state, "text"), layout="timm")
 
 
-def test_another_models_checkpoint_is_refused(model):
-    before = weights_of(model)
+def test_checkpoint_of_another_model_is_rejected(model):
+    before = copy_weights(model)
     other = seeded.state_dict(references.checkpoints()["timm/mobilenetv3_small_075"]["shapes"])
     with pytest.raises(CheckpointError, match="Wrong shape"):
         load_checkpoint(model, other)
     assert_unchanged(model, before)
 
 
-def test_an_unknown_layout_names_the_known_ones(model, state):
+def test_unknown_layout_suggests_a_known_one(model, state):
     with pytest.raises(ValueError, match="'timmm' is not known. Did you mean 'timm'"):
         load_checkpoint(model, state, layout="timmm")
 
 
-def test_unrecognizable_names_say_so(model):
+def test_unrecognized_names_raise_checkpoint_error(model):
     with pytest.raises(CheckpointError, match="does not look like a MobileNet"):
         load_checkpoint(model, {"encoder.weight": np.zeros(3)})
 
 
-def test_a_layout_without_names_for_a_block_says_so(state):
+def test_layout_without_names_for_a_block_raises_value_error(state):
     model = create_mobilenetv4("conv_small", input_shape=SHAPE, width_multiplier=0.35)
-    with pytest.raises(ValueError, match="no name for stage3_block1, a UniversalInvertedBottleneck"):
+    with pytest.raises(ValueError, match="no name for stage3_block1: .* UniversalInvertedBottleneck"):
         load_checkpoint(model, state, layout="torchvision")
 
 
-def test_something_else_than_a_path_or_mapping_is_refused(model):
-    with pytest.raises(ValueError, match="give a path or a mapping"):
+def test_source_must_be_a_path_or_mapping(model):
+    with pytest.raises(ValueError, match="pass a path or a mapping"):
         load_checkpoint(model, 3)
 
 
-# --- files that can't be read --------------------------------------------------------------------------------------
+# --- unreadable files ----------------------------------------------------------------------------------------------
 
 
-def truncated(source, path):
+def write_truncated(source, path):
     data = source.read_bytes()
     path.write_bytes(data[: len(data) // 2])
 
 
 @pytest.fixture(scope="module")
 def good_files(state, tmp_path_factory):
-    """One whole file of each kind."""
+    """Folder with one intact file of each format."""
     folder = tmp_path_factory.mktemp("good")
     write_safetensors(state, folder / "good.safetensors")
     write_torch(state, folder / "good.pth")
-    own = references.build(KEY, input_shape=SHAPE)
-    own.save_weights(folder / "good.weights.h5")
-    own.save(folder / "good.keras")
+    model = references.build(KEY, input_shape=SHAPE)
+    model.save_weights(folder / "good.weights.h5")
+    model.save(folder / "good.keras")
     return folder
 
 
 @pytest.mark.parametrize("name", ["good.safetensors", "good.pth", "good.weights.h5", "good.keras"])
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "empty"])
-def test_damaged_files_are_named_and_nothing_is_loaded(name, damage, good_files, model, tmp_path):
+def test_damaged_file_is_named_and_nothing_is_loaded(name, damage, good_files, model, tmp_path):
     path = tmp_path / name
     if damage == "truncated":
-        truncated(good_files / name, path)
+        write_truncated(good_files / name, path)
     else:
         path.write_bytes(b"" if damage == "empty" else b"<html>Not Found</html>" * 100)
-    before = weights_of(model)
+    before = copy_weights(model)
     with pytest.raises(CheckpointError, match="good"):
         load_checkpoint(model, path)
     assert_unchanged(model, before)
 
 
 @pytest.mark.parametrize("header", [b"\xff" * 8 + b"{}", struct.pack("<Q", 10**9) + b"{}"])
-def test_a_safetensors_header_that_lies_about_its_length_is_refused(header, model, tmp_path):
+def test_safetensors_header_with_a_wrong_length_is_rejected(header, model, tmp_path):
     path = tmp_path / "lie.safetensors"
     path.write_bytes(header)
     with pytest.raises(CheckpointError, match="lie.safetensors can't be read"):
         load_checkpoint(model, path)
 
 
-def test_a_safetensors_header_that_lies_about_a_shape_is_refused(model, tmp_path):
+def test_safetensors_header_with_a_wrong_shape_is_rejected(model, tmp_path):
     path = tmp_path / "huge.safetensors"
     header = json.dumps(
         {"conv_stem.weight": {"dtype": "F32", "shape": [2**20, 2**9], "data_offsets": [0, 2**31]}}
@@ -285,14 +285,14 @@ def test_a_safetensors_header_that_lies_about_a_shape_is_refused(model, tmp_path
         load_checkpoint(model, path)
 
 
-def most_memory():
-    """The most memory that this process has had, in bytes."""
+def peak_memory():
+    """Return the peak memory of this process in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 @pytest.mark.parametrize("name", ["claims.h5", "claims.keras", "claims.pth"])
-def test_a_small_file_that_claims_a_large_tensor_is_refused_in_little_memory(name, model, tmp_path):
-    """An array that was never written, and a view that repeats one number: 2 GB each."""
+def test_small_file_that_declares_a_huge_tensor_is_rejected_in_little_memory(name, model, tmp_path):
+    """Each file declares 2 GB, with an HDF5 array without data or a PyTorch view that repeats one value."""
     path = tmp_path / name
     if name.endswith(".pth"):
         torch = pytest.importorskip("torch")
@@ -308,13 +308,13 @@ def test_a_small_file_that_claims_a_large_tensor_is_refused_in_little_memory(nam
             with zipfile.ZipFile(path, "w") as archive:
                 archive.writestr("model.weights.h5", content)
     assert path.stat().st_size < 1 << 20
-    before = most_memory()
+    before = peak_memory()
     with pytest.raises(CheckpointError, match="is too large for a MobileNet"):
         load_checkpoint(model, path)
-    assert most_memory() - before < 1 << 28
+    assert peak_memory() - before < 1 << 28
 
 
-class Mischief:
+class MaliciousPickle:
     def __init__(self, path):
         self.path = path
 
@@ -323,24 +323,24 @@ class Mischief:
 
 
 @pytest.mark.parametrize("archive", [False, True], ids=["pickle", "torch archive"])
-def test_a_pickle_with_code_is_refused_and_not_run(archive, model, tmp_path):
+def test_pickle_with_code_is_rejected_and_not_run(archive, model, tmp_path):
     pytest.importorskip("torch")
-    mark, path = tmp_path / "was_run", tmp_path / "mischief.pth"
-    payload = pickle.dumps({"conv_stem.weight": Mischief(mark)})
+    marker, path = tmp_path / "was_run", tmp_path / "malicious.pth"
+    payload = pickle.dumps({"conv_stem.weight": MaliciousPickle(marker)})
     if archive:
         with zipfile.ZipFile(path, "w") as file:
             file.writestr("archive/data.pkl", payload)
             file.writestr("archive/version", "3\n")
     else:
         path.write_bytes(payload)
-    before = weights_of(model)
+    before = copy_weights(model)
     with pytest.raises(CheckpointError, match="could run code"):
         load_checkpoint(model, path)
-    assert not mark.exists()
+    assert not marker.exists()
     assert_unchanged(model, before)
 
 
-def test_a_torch_file_that_is_no_state_dict_is_refused(model, tmp_path):
+def test_torch_file_without_a_state_dict_is_rejected(model, tmp_path):
     torch = pytest.importorskip("torch")
     path = tmp_path / "list.pth"
     torch.save([torch.zeros(3)], path)
@@ -348,7 +348,7 @@ def test_a_torch_file_that_is_no_state_dict_is_refused(model, tmp_path):
         load_checkpoint(model, path)
 
 
-def test_a_missing_torch_names_the_extra(model, tmp_path, monkeypatch):
+def test_missing_torch_names_the_extra_to_install(model, tmp_path, monkeypatch):
     path = tmp_path / "weights.pth"
     path.write_bytes(b"anything")
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -359,25 +359,25 @@ def test_a_missing_torch_names_the_extra(model, tmp_path, monkeypatch):
         load_checkpoint(model, path)
 
 
-def test_a_missing_file_and_an_unknown_ending_say_so(model, tmp_path):
+def test_missing_file_and_unknown_extension_raise_checkpoint_error(model, tmp_path):
     with pytest.raises(CheckpointError, match="is not a file"):
         load_checkpoint(model, tmp_path / "nowhere.safetensors")
     path = tmp_path / "weights.onnx"
     path.write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=r"unknown ending '.onnx'. Readable: .safetensors"):
+    with pytest.raises(CheckpointError, match=r"unknown extension '.onnx'. Allowed: .safetensors"):
         load_checkpoint(model, path)
 
 
-def test_a_file_that_does_not_fit_stops_create(state, tmp_path):
+def test_mismatched_file_makes_create_model_fail(state, tmp_path):
     path = tmp_path / "broken.safetensors"
-    write_safetensors(broken(state, "missing"), path)
+    write_safetensors(add_fault(state, "missing"), path)
     with pytest.raises(CheckpointError, match="Missing"):
         mobilenet_zoo.create_model("mobilenetv3_small_050", input_shape=SHAPE, weights=path)
 
 
 @pytest.mark.parametrize("fits", [True, False])
-def test_only_models_from_a_file_go_without_random_values(fits, state, tmp_path):
-    """Their kernels start as zeros, which the file replaces; the classifier that it lacks and later models don't."""
+def test_only_models_from_a_file_skip_random_initialization(fits, state, tmp_path):
+    """Kernels that a file replaces start as zeros. Missing classifiers and later models start with random values."""
     path = tmp_path / "weights.safetensors"
     safetensors.numpy.save_file(state, path)
     if fits:
@@ -391,79 +391,79 @@ def test_only_models_from_a_file_go_without_random_values(fits, state, tmp_path)
     assert all(np.ptp(keras.ops.convert_to_numpy(kernel)) > 0 for kernel in kernels)
 
 
-def test_own_keras_files_bring_padding_and_epsilon(tmp_path):
+def test_keras_file_restores_padding_and_epsilon(tmp_path):
     options = {"input_shape": SHAPE, "width_multiplier": 0.35, "num_classes": 2}
     create_mobilenetv4("conv_small", padding="symmetric", norm_epsilon=0.02, **options).save(tmp_path / "own.keras")
-    again = create_mobilenetv4("conv_small", weights=tmp_path / "own.keras", **options)
-    assert (again.get_layer("stem").padding, again.get_layer("stem").norm_epsilon) == ("symmetric", 0.02)
+    loaded = create_mobilenetv4("conv_small", weights=tmp_path / "own.keras", **options)
+    assert (loaded.get_layer("stem").padding, loaded.get_layer("stem").norm_epsilon) == ("symmetric", 0.02)
 
 
-OTHER = {"padding": "symmetric", "norm_epsilon": 0.02}
+NON_DEFAULT = {"padding": "symmetric", "norm_epsilon": 0.02}
 NARROW = {"input_shape": SHAPE, "width_multiplier": 0.35, "num_classes": 2}
 
 
-def conventions_of(model):
+def get_conventions(model):
     stem = model.get_layer("stem")
     return {"padding": stem.padding, "norm_epsilon": stem.norm_epsilon}
 
 
-@pytest.mark.parametrize("ending", ["weights.h5", "safetensors"])
-def test_own_files_of_weights_bring_padding_and_epsilon(ending, tmp_path, recwarn):
-    model, path = create_mobilenetv4("conv_small", **OTHER, **NARROW), tmp_path / f"own.{ending}"
-    if ending == "weights.h5":
+@pytest.mark.parametrize("extension", ["weights.h5", "safetensors"])
+def test_weights_file_restores_padding_and_epsilon(extension, tmp_path, recwarn):
+    model, path = create_mobilenetv4("conv_small", **NON_DEFAULT, **NARROW), tmp_path / f"own.{extension}"
+    if extension == "weights.h5":
         model.save_weights(path)
     else:
         mobilenet_zoo.export_checkpoint(model, path, layout="timm")
-    again = create_mobilenetv4("conv_small", weights=path, **NARROW)
+    created = create_mobilenetv4("conv_small", weights=path, **NARROW)
     by_name = mobilenet_zoo.create_model("mobilenetv4_conv_small_035", weights=path, input_shape=SHAPE, num_classes=2)
-    assert conventions_of(again) == conventions_of(by_name) == OTHER
+    assert get_conventions(created) == get_conventions(by_name) == NON_DEFAULT
     assert not [warning for warning in recwarn if issubclass(warning.category, MobileNetWarning)]
 
 
-def test_a_saved_folder_brings_padding_and_epsilon(tmp_path):
+def test_saved_folder_restores_padding_and_epsilon(tmp_path):
     model = create_mobilenetv4("conv_small", padding="same", norm_epsilon=0.02, **NARROW)
     folder = mobilenet_zoo.save_pretrained(model, tmp_path / "saved")
-    again = create_mobilenetv4("conv_small", weights=folder / "model.safetensors", **NARROW)
-    assert conventions_of(again) == {"padding": "same", "norm_epsilon": 0.02}
+    loaded = create_mobilenetv4("conv_small", weights=folder / "model.safetensors", **NARROW)
+    assert get_conventions(loaded) == {"padding": "same", "norm_epsilon": 0.02}
 
 
 @pytest.mark.parametrize("load", ["Keras", "load_checkpoint"])
-def test_other_padding_than_the_file_records_is_warned_of(load, tmp_path, recwarn):
-    create_mobilenetv4("conv_small", **OTHER, **NARROW).save_weights(tmp_path / "own.weights.h5")
+def test_padding_that_differs_from_the_file_warns(load, tmp_path, recwarn):
+    create_mobilenetv4("conv_small", **NON_DEFAULT, **NARROW).save_weights(tmp_path / "own.weights.h5")
 
-    def loaded(**options):
+    def build_and_load(**options):
         model = create_mobilenetv4("conv_small", **options, **NARROW)
         if load == "Keras":
             model.load_weights(tmp_path / "own.weights.h5")
         else:
             mobilenet_zoo.load_checkpoint(model, tmp_path / "own.weights.h5")
 
-    loaded(**OTHER)
+    build_and_load(**NON_DEFAULT)
     assert not [warning for warning in recwarn if issubclass(warning.category, MobileNetWarning)]
-    with pytest.warns(UserWarning, match="build it with padding='symmetric', norm_epsilon=0.02"):
-        loaded()
+    with pytest.warns(UserWarning, match="build the model with padding='symmetric', norm_epsilon=0.02"):
+        build_and_load()
 
 
-def test_what_a_file_does_not_record_is_assumed_and_said(tmp_path, recwarn):
+def test_unrecorded_padding_and_epsilon_are_assumed_with_a_warning(tmp_path, recwarn):
     create_mobilenetv4("conv_small", **NARROW).save_weights(tmp_path / "old.weights.h5")
-    with h5py.File(tmp_path / "old.weights.h5", "a") as file:  # as it was written before they were recorded
-        attributes = next(group for group in found_groups(file) if "padding" in group.attrs).attrs
+    with h5py.File(tmp_path / "old.weights.h5", "a") as file:  # mimic a file from before these were recorded
+        attributes = next(group for group in list_groups(file) if "padding" in group.attrs).attrs
         del attributes["padding"], attributes["norm_epsilon"]
     with pytest.warns(UserWarning, match="padding='same' and norm_epsilon=0.001 are assumed.*pass them"):
         create_mobilenetv4("conv_small", weights=tmp_path / "old.weights.h5", **NARROW)
     recwarn.clear()
-    create_mobilenetv4("conv_small", weights=tmp_path / "old.weights.h5", **OTHER, **NARROW)
+    create_mobilenetv4("conv_small", weights=tmp_path / "old.weights.h5", **NON_DEFAULT, **NARROW)
     assert not [warning for warning in recwarn if issubclass(warning.category, MobileNetWarning)]
 
 
-def found_groups(file):
+def list_groups(file):
     groups = []
     file.visititems(lambda _, group: groups.append(group))
     return groups
 
 
 @pytest.mark.across
-def test_a_file_from_elsewhere_knows_better_than_a_timm_name(state, tmp_path):
+def test_conventions_of_a_file_override_those_of_a_timm_name(state, tmp_path):
     keras.applications.MobileNetV3Small(
         weights=None, input_shape=SHAPE, classes=5, include_preprocessing=False
     ).save_weights(tmp_path / "keras.weights.h5")

@@ -1,4 +1,4 @@
-"""The way back: files that timm, torchvision and transformers load, with every number as it was."""
+"""Exported checkpoints load in timm, torchvision and transformers with equal values."""
 
 import dataclasses
 import warnings
@@ -16,12 +16,12 @@ from mobilenet_v4 import create_mobilenetv4
 from mobilenet_zoo.registry import registry
 from tests import peers, references, seeded
 
-QUICK = ("timm/mobilenetv1_100", "timm/mobilenetv3_small_075", "timm/mobilenetv4_conv_small", "compact/small")
-WHOLE = [key for key, facts in references.checkpoints().items() if not facts.get("features_only")]
+FAST = ("timm/mobilenetv1_100", "timm/mobilenetv3_small_075", "timm/mobilenetv4_conv_small", "compact/small")
+COMPLETE = [key for key, facts in references.checkpoints().items() if not facts.get("features_only")]
 
 
-def loaded(key):
-    """Our model of a reference with its seeded tensors, and these."""
+def load_seeded(key):
+    """Return the model of a reference checkpoint with seeded tensors, and the tensors."""
     tensors = seeded.state_dict(references.checkpoints()[key]["shapes"])
     model = references.build(key)
     mobilenet_zoo.load_checkpoint(model, tensors, layout=key.partition("/")[0])
@@ -31,63 +31,63 @@ def loaded(key):
 @pytest.mark.across
 @pytest.mark.parametrize(
     "key",
-    [pytest.param(key, marks=[] if key in QUICK or "torchvision" in key else [pytest.mark.slow]) for key in WHOLE],
+    [pytest.param(key, marks=[] if key in FAST or "torchvision" in key else [pytest.mark.slow]) for key in COMPLETE],
 )
-def test_what_was_loaded_comes_out_bit_for_bit(key):
-    model, tensors = loaded(key)
-    found = state_dict(model, key.partition("/")[0])
-    assert found.keys() == tensors.keys()
+def test_state_dict_equals_the_loaded_tensors(key):
+    model, tensors = load_seeded(key)
+    exported = state_dict(model, key.partition("/")[0])
+    assert exported.keys() == tensors.keys()
     for name, tensor in tensors.items():
-        np.testing.assert_array_equal(found[name], tensor, err_msg=name, strict=True)
+        np.testing.assert_array_equal(exported[name], tensor, err_msg=name, strict=True)
 
 
-@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
-def test_files_load_again_exactly(ending, tmp_path):
-    if ending == ".pth":
+@pytest.mark.parametrize("extension", [".safetensors", ".pth"])
+def test_exported_file_loads_with_equal_weights(extension, tmp_path):
+    if extension == ".pth":
         pytest.importorskip("torch")
     model = create_mobilenetv4("conv_small", 5, (32, 32, 3), width_multiplier=0.35)
-    path = tmp_path / f"new folder/weights{ending}"
+    path = tmp_path / f"new folder/weights{extension}"
     mobilenet_zoo.export_checkpoint(model, path)
-    other = create_mobilenetv4("conv_small", 5, (32, 32, 3), width_multiplier=0.35)
-    mobilenet_zoo.load_checkpoint(other, path, layout="timm")
-    for ours, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    loaded = create_mobilenetv4("conv_small", 5, (32, 32, 3), width_multiplier=0.35)
+    mobilenet_zoo.load_checkpoint(loaded, path, layout="timm")
+    for value, expected in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, expected)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 @pytest.mark.across
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16", "float16"])
-def test_other_types(dtype, tmp_path):
+def test_half_precision_weights_are_exported(dtype, tmp_path):
     model = create_mobilenetv2("0.35", 5, (32, 32, 3), dtype=dtype)
     mobilenet_zoo.export_checkpoint(model, tmp_path / "weights.safetensors")
-    found = load_file(tmp_path / "weights.safetensors")["classifier.weight"]
+    exported = load_file(tmp_path / "weights.safetensors")["classifier.weight"]
     kernel = keras.ops.convert_to_numpy(keras.ops.cast(model.get_layer("classifier").kernel, "float32"))
-    np.testing.assert_array_equal(found.astype("float32"), kernel.T)
+    np.testing.assert_array_equal(exported.astype("float32"), kernel.T)
 
 
 @pytest.mark.across
-class TestWhatTimmNeedsToBuildTheModel:
-    def arguments(self, model, tmp_path):
+class TestTimmArguments:
+    def export(self, model, tmp_path):
         return mobilenet_zoo.export_checkpoint(model, tmp_path / "weights.safetensors")
 
-    def test_its_own_name(self, tmp_path):
+    def test_model_with_a_timm_name_has_this_name(self, tmp_path):
         model = mobilenet_zoo.create_model("mobilenetv2_050", num_classes=5, input_shape=(32, 32, 1))
         expected = {"model_name": "mobilenetv2_050", "num_classes": 5, "in_chans": 1}
-        assert self.arguments(model, tmp_path) == expected
+        assert self.export(model, tmp_path) == expected
 
-    def test_other_padding_and_epsilon(self, tmp_path):
-        found = self.arguments(create_mobilenetv2("0.5", 5, (32, 32, 3)), tmp_path)
-        assert found.pop("model_name") == "mobilenetv2_050"
-        assert found == {"num_classes": 5, "in_chans": 3, "pad_type": "same", "bn_eps": 1e-3}
+    def test_padding_and_epsilon_that_differ_from_timm_are_included(self, tmp_path):
+        arguments = self.export(create_mobilenetv2("0.5", 5, (32, 32, 3)), tmp_path)
+        assert arguments.pop("model_name") == "mobilenetv2_050"
+        assert arguments == {"num_classes": 5, "in_chans": 3, "pad_type": "same", "bn_eps": 1e-3}
 
-    def test_a_model_that_was_converted_from_tensorflow(self, tmp_path):
+    def test_model_converted_from_tensorflow_has_its_tf_name(self, tmp_path):
         model = mobilenet_zoo.create_model("tf_mobilenetv3_small_075", num_classes=5, input_shape=(32, 32, 3))
-        assert self.arguments(model, tmp_path)["model_name"] == "tf_mobilenetv3_small_075"
+        assert self.export(model, tmp_path)["model_name"] == "tf_mobilenetv3_small_075"
 
-    def test_a_name_of_ones_own(self, tmp_path):
+    def test_custom_name_is_not_a_timm_name(self, tmp_path):
         model = create_mobilenetv2("0.5", 5, (32, 32, 3), name="flowers", padding="symmetric", norm_epsilon=1e-5)
-        found = self.arguments(model, tmp_path)
-        assert found == {"num_classes": 5, "in_chans": 3, "pad_type": "", "bn_eps": 1e-5}
+        arguments = self.export(model, tmp_path)
+        assert arguments == {"num_classes": 5, "in_chans": 3, "pad_type": "", "bn_eps": 1e-5}
 
 
 @pytest.mark.across
@@ -95,31 +95,31 @@ class TestWhatTimmNeedsToBuildTheModel:
     "build, layout, match",
     [
         (lambda: create_mobilenetv2("0.35", include_top=False, input_shape=(32, 32, 3)), "timm", "with top"),
-        (lambda: mobilenet_zoo.fuse(create_mobilenetv2("0.35", 5, (32, 32, 3))), "timm", "as it was before fuse"),
+        (lambda: mobilenet_zoo.fuse(create_mobilenetv2("0.35", 5, (32, 32, 3))), "timm", "the model that you fused"),
         (lambda: create_mobilenetv2("0.35", 5, (32, 32, 3), normalization="group"), "timm", "'group'"),
         (lambda: create_mobilenetv4("compact_nano", 5, (32, 32, 3)), "torchvision", "torchvision"),
         (lambda: create_mobilenetv4("conv_small", 5, (32, 32, 3)), "huggingface", "huggingface"),
         (lambda: create_mobilenetv2("0.35", 5, (32, 32, 3)), "keras", "'keras'.*'timm'"),
     ],
-    ids=["no top", "fused", "group", "blocks", "generation", "layout"],
+    ids=["no top", "fused", "group norm", "blocks", "generation", "layout"],
 )
-def test_a_model_that_they_lack_is_refused_and_nothing_written(build, layout, match, tmp_path):
+def test_unsupported_model_is_rejected_and_no_file_written(build, layout, match, tmp_path):
     with pytest.raises(ValueError, match=match):
         mobilenet_zoo.export_checkpoint(build(), tmp_path / "weights.safetensors", layout=layout)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.across
-def test_another_ending_is_refused(tmp_path):
+def test_unknown_extension_is_rejected(tmp_path):
     model = create_mobilenetv2("0.35", 5, (32, 32, 3))
-    with pytest.raises(ValueError, match=r"unknown ending '.h5'. Writable: .safetensors, .pth"):
+    with pytest.raises(ValueError, match=r"unknown extension '.h5'. Allowed: .safetensors, .pth"):
         mobilenet_zoo.export_checkpoint(model, tmp_path / "weights.h5")
 
 
 @pytest.mark.across
-def test_a_model_that_they_pad_in_another_way_is_told(tmp_path):
+def test_padding_that_the_layout_does_not_use_warns(tmp_path):
     model = create_mobilenetv2("1.0", 5, (32, 32, 3))
-    with pytest.warns(UserWarning, match="padding='same'.*torchvision's models have 'symmetric'"):
+    with pytest.warns(UserWarning, match="padding='same'.*torchvision layout have padding='symmetric'"):
         mobilenet_zoo.export_checkpoint(model, tmp_path / "weights.pth", layout="torchvision")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -129,8 +129,8 @@ def test_a_model_that_they_pad_in_another_way_is_told(tmp_path):
 @pytest.mark.across
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in registry() if f"timm/{name}" in references.checkpoints()])
-def test_timm_loads_it_strictly_and_answers_the_same(name, tmp_path, deviation):
-    """And what timm saves then is, number for number, what was written."""
+def test_timm_loads_exports_strictly_with_equal_outputs(name, tmp_path, deviation):
+    """The state dict of the timm model also equals the exported tensors exactly."""
     timm = peers.timm()
     import torch
 
@@ -140,43 +140,43 @@ def test_timm_loads_it_strictly_and_answers_the_same(name, tmp_path, deviation):
     mobilenet_zoo.load_checkpoint(model, seeded.state_dict(shapes), layout="timm")
     arguments = mobilenet_zoo.export_checkpoint(model, tmp_path / "weights.safetensors")
     assert arguments["model_name"] == name
-    theirs = timm.create_model(**arguments).eval()
+    timm_model = timm.create_model(**arguments).eval()
     tensors = {key: torch.from_numpy(value) for key, value in load_file(tmp_path / "weights.safetensors").items()}
-    theirs.load_state_dict(tensors, strict=True)
+    timm_model.load_state_dict(tensors, strict=True)
     x = seeded.image(97, 81)
     with torch.no_grad():
-        expected = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
+        expected = timm_model(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
     deviation(name, "timm", keras.ops.convert_to_numpy(model(x)), expected, references.TOLERANCE)
-    for key, value in theirs.state_dict().items():
+    for key, value in timm_model.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), tensors[key].numpy(), err_msg=key)
 
 
 @pytest.mark.across
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "mobilenetv4_conv_small"])
-def test_a_model_with_our_own_padding_goes_to_timm_too(name, tmp_path, deviation):
+def test_timm_loads_a_model_with_same_padding(name, tmp_path, deviation):
     timm = peers.timm()
     import torch
 
     entry = registry()[name]
     model = entry.create(entry.architecture, 7, (97, 81, 3), entry.width, classifier_activation=None)
     arguments = mobilenet_zoo.export_checkpoint(model, tmp_path / "weights.safetensors")
-    theirs = timm.create_model(**arguments, checkpoint_path=str(tmp_path / "weights.safetensors")).eval()
+    timm_model = timm.create_model(**arguments, checkpoint_path=str(tmp_path / "weights.safetensors")).eval()
     x = seeded.image(97, 81)
     with torch.no_grad():
-        expected = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
-    deviation(name, "timm, padded as here", keras.ops.convert_to_numpy(model(x)), expected, references.TOLERANCE)
+        expected = timm_model(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
+    deviation(name, "timm, same padding", keras.ops.convert_to_numpy(model(x)), expected, references.TOLERANCE)
 
 
 class TestHuggingFace:
-    """transformers' V1 and V2, which were converted from TF-Slim's with a class for the background."""
+    """Layout of V1 and V2 in transformers, whose TF-Slim weights have a background class."""
 
     def tensors(self, build, **options):
-        """The tensors of one of ours by transformers' names."""
+        """Build a model and return its tensors under their names in transformers."""
         return state_dict(build(num_classes=1001, input_shape=(32, 32, 3), **options), "huggingface")
 
     @pytest.mark.parametrize("build", [create_mobilenetv1, create_mobilenetv2])
-    def test_it_is_recognized_and_brings_padding_epsilon_and_classes(self, build):
+    def test_layout_provides_padding_epsilon_and_classes(self, build):
         tensors = self.tensors(build, variant="0.5")
         state = StateDict.open(tensors)
         assert (state.layout.name, state.num_classes) == ("huggingface", 1001)
@@ -185,17 +185,19 @@ class TestHuggingFace:
         assert StateDict.open(bare).tensors.keys() == tensors.keys() - {"classifier.weight", "classifier.bias"}
 
     @pytest.mark.across
-    def test_the_background_goes_where_there_is_no_output_for_it(self):
+    def test_background_class_is_dropped_for_1000_classes(self):
         tensors = self.tensors(create_mobilenetv1, variant="0.25")
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
-            whole, without = (
+            with_background, without_background = (
                 create_mobilenetv1("0.25", classes, (32, 32, 3), weights=StateDict.open(tensors))
                 for classes in (None, 1000)
             )
-        kernel = keras.ops.convert_to_numpy(whole.get_layer("classifier").kernel)
+        kernel = keras.ops.convert_to_numpy(with_background.get_layer("classifier").kernel)
         assert kernel.shape[1] == 1001
-        np.testing.assert_array_equal(keras.ops.convert_to_numpy(without.get_layer("classifier").kernel), kernel[:, 1:])
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(without_background.get_layer("classifier").kernel), kernel[:, 1:]
+        )
         with pytest.warns(UserWarning, match="1001 classes"):
             create_mobilenetv1("0.25", 10, (32, 32, 3), weights=StateDict.open(tensors))
 
@@ -209,27 +211,29 @@ class TestHuggingFace:
             *((2, width) for width in ("1.4", "1.0", "0.75", "0.5", "0.35")),
         ],
     )
-    def test_transformers_answers_the_same_both_ways(self, generation, width, size, tmp_path, deviation):
+    def test_outputs_match_transformers_in_both_directions(self, generation, width, size, tmp_path, deviation):
         transformers = peers.transformers()
         import torch
 
         build = {1: create_mobilenetv1, 2: create_mobilenetv2}[generation]
         config = getattr(transformers, f"MobileNetV{generation}Config")(depth_multiplier=float(width), num_labels=1001)
-        theirs = getattr(transformers, f"MobileNetV{generation}ForImageClassification")(config).eval()
-        seed = {name: tuple(value.shape) for name, value in theirs.state_dict().items()}
-        theirs.load_state_dict({k: torch.from_numpy(v) for k, v in seeded.state_dict(seed).items()}, strict=True)
+        transformers_model = getattr(transformers, f"MobileNetV{generation}ForImageClassification")(config).eval()
+        shapes = {name: tuple(value.shape) for name, value in transformers_model.state_dict().items()}
+        transformers_model.load_state_dict(
+            {k: torch.from_numpy(v) for k, v in seeded.state_dict(shapes).items()}, strict=True
+        )
         x = seeded.image(*size)
         with torch.no_grad():
-            expected = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).logits.numpy()
+            expected = transformers_model(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).logits.numpy()
         model = build(
             width,
             input_shape=(*size, 3),
             classifier_activation=None,
-            weights=dataclasses.replace(StateDict.open(theirs.state_dict()), source="transformers"),
+            weights=dataclasses.replace(StateDict.open(transformers_model.state_dict()), source="transformers"),
         )
-        found = keras.ops.convert_to_numpy(model(x))
-        deviation(f"V{generation} {width}", "transformers", found, expected, references.TOLERANCE)
+        outputs = keras.ops.convert_to_numpy(model(x))
+        deviation(f"V{generation} {width}", "transformers", outputs, expected, references.TOLERANCE)
         mobilenet_zoo.export_checkpoint(model, tmp_path / "back.safetensors", layout="huggingface")
-        back = load_file(tmp_path / "back.safetensors")
-        for name, value in theirs.state_dict().items():
-            np.testing.assert_array_equal(back[name], value.numpy(), err_msg=name)
+        exported = load_file(tmp_path / "back.safetensors")
+        for name, value in transformers_model.state_dict().items():
+            np.testing.assert_array_equal(exported[name], value.numpy(), err_msg=name)

@@ -1,4 +1,4 @@
-"""New parameters are drawn as timm draws them, or as the source of their kind does."""
+"""Initial values have the distributions of timm, or of the source of a layer."""
 
 import gzip
 import json
@@ -42,23 +42,24 @@ BLOCKS = {
 CONSTANTS = {"bias": 0, "beta": 0, "moving_mean": 0, "gamma": 1, "moving_variance": 1}
 
 
-def timms():
-    """`{model: {tensor: [kind, number]}}`, as `make_initial` measured it."""
+def load_timm_distributions():
+    """Return `{model: {tensor: [kind, number]}}`, as measured by `make_initial`."""
     with gzip.open(references.FOLDER / "initial.json.gz", "rt") as file:
         return json.load(file)
 
 
-def compare(found, expected):
-    """Assert that the arrays `found` were drawn as `expected`, `{name: [kind, number]}` of the same names, says.
+def check_distributions(arrays, expected):
+    """Assert that `{name: array}` has the distributions `expected`, `{name: [kind, number]}` with the same names.
 
-    Every tensor alone, and all that differ by a number in their names together, which is more exact.
+    Tensors are checked one by one. Tensors whose names differ only in numbers are also checked together, which is more
+    precise.
     """
-    assert found.keys() == expected.keys()
+    assert arrays.keys() == expected.keys()
     pools = {}
     for name, (kind, number) in expected.items():
-        values = found[name]
+        values = arrays[name]
         if kind == "constant":
-            assert (values == np.float32(number)).all(), f"{name} is not {number} throughout"
+            assert (values == np.float32(number)).all(), f"{name} is not constant {number}"
             continue
         assert abs(values.std() / number - 1) < 6 / np.sqrt(2 * values.size), f"{name}: {values.std()}, not {number}"
         pools.setdefault(re.sub(r"\d+", "#", name), initial_values.Pool()).add(kind, number, values)
@@ -68,24 +69,24 @@ def compare(found, expected):
 
 @pytest.mark.neutral
 @pytest.mark.parametrize("name", make_initial.MODELS)
-def test_models_start_as_timms(name):
+def test_model_initialization_matches_timm(name):
     model = mobilenet_zoo.create_model(name, input_shape=(32, 32, 3))
-    expected = timms()[name]
-    found = {key: value for key, value in state_dict(model, "timm").items() if key in expected}
+    expected = load_timm_distributions()[name]
+    arrays = {key: value for key, value in state_dict(model, "timm").items() if key in expected}
     trained = {id(variable) for variable in model.trainable_variables}
-    assert found.keys() == {entry.name for entry in LAYOUTS["timm"].entries(model) if id(entry.variable) in trained}
-    compare(found, expected)
+    assert arrays.keys() == {entry.name for entry in LAYOUTS["timm"].entries(model) if id(entry.variable) in trained}
+    check_distributions(arrays, expected)
 
 
 @pytest.mark.across
 @pytest.mark.slow
 @pytest.mark.parametrize("name", make_initial.MODELS)
-def test_the_table_is_what_timm_draws(name):
-    compare(initial_values.parameters(peers.timm().create_model(name)), timms()[name])
+def test_stored_distributions_match_the_installed_timm(name):
+    check_distributions(initial_values.parameters(peers.timm().create_model(name)), load_timm_distributions()[name])
 
 
-def rule(layer, shape):
-    """`[kind, deviation]` of a kernel by the formula of its source."""
+def expected_distribution(layer, shape):
+    """Return `[kind, standard deviation]` of a kernel by the formula of its source."""
     window, (inputs, outputs) = shape[0] * shape[1], shape[2:]
     if isinstance(layer, ChannelAttention):  # PyTorch's default: uniform, up to 1 / sqrt(fan-in)
         return ["uniform", 1 / np.sqrt(3 * window * inputs)]
@@ -96,31 +97,31 @@ def rule(layer, shape):
 
 @pytest.mark.neutral
 @pytest.mark.parametrize("block", BLOCKS)
-def test_every_kernel_follows_its_rule(block):
+def test_kernels_have_the_distribution_of_their_source(block):
     pools = {}
     for _ in range(8):
         layer = BLOCKS[block]()
         layer.build((1, 8, 8, CHANNELS))
         for variable, values in zip(layer.weights, layer.get_weights(), strict=True):
-            place = "/".join(variable.path.split("/")[-2:])
+            path = "/".join(variable.path.split("/")[-2:])
             if variable.name == "kernel":
-                pools.setdefault(place, initial_values.Pool()).add(*rule(layer, values.shape), values)
+                pools.setdefault(path, initial_values.Pool()).add(*expected_distribution(layer, values.shape), values)
             else:
-                expected = 0.1 if place == "layer_scale/gamma" else CONSTANTS[variable.name]
-                assert (values == np.float32(expected)).all(), place
+                expected = 0.1 if path == "layer_scale/gamma" else CONSTANTS[variable.name]
+                assert (values == np.float32(expected)).all(), path
     assert pools
-    for place, pool in pools.items():
-        pool.check(f"{block}, {place}")
+    for path, pool in pools.items():
+        pool.check(f"{block}, {path}")
 
 
-def test_attention_starts_as_keras_starts_its_own_layers():
-    """MobileNetV4's own code leaves it to the defaults of `Conv2D` and `DepthwiseConv2D`."""
+def test_attention_initialization_matches_keras():
+    """The code of MobileNetV4 uses the defaults of `Conv2D` and `DepthwiseConv2D`."""
     layer = MobileAttention(96, 4, 24, kv_kernel_size=3)
     layer.build((1, 8, 8, 512))
-    for ours in (layer.key_down, layer.value_down, layer.query):
-        theirs = keras.layers.Conv2D(96, 1) if ours.filters else keras.layers.DepthwiseConv2D(3)
-        theirs.build((1, 8, 8, 512))
-        values, expected = ours.get_weights()[0], theirs.get_weights()[0]
+    for part in (layer.key_down, layer.value_down, layer.query):
+        keras_layer = keras.layers.Conv2D(96, 1) if part.filters else keras.layers.DepthwiseConv2D(3)
+        keras_layer.build((1, 8, 8, 512))
+        values, expected = part.get_weights()[0], keras_layer.get_weights()[0]
         assert values.shape == expected.shape
         quantiles = np.linspace(0, 1, 11)
         difference = np.quantile(values, quantiles) - np.quantile(expected, quantiles)
@@ -128,22 +129,23 @@ def test_attention_starts_as_keras_starts_its_own_layers():
 
 
 @pytest.mark.across
-def test_channel_attention_starts_as_pytorch_starts_its_own_layers():
+def test_channel_attention_initialization_matches_pytorch():
     torch = pytest.importorskip("torch")
     layer = ChannelAttention(4, 2)
     layer.build((1, 8, 8, 96))
-    for ours, size in ((layer.query, 1), (layer.kv_down, 3)):
-        values, expected = ours.get_weights()[0], torch.nn.Conv2d(96, 96, size).weight.detach().numpy()
-        assert initial_values.described([values])[0] == initial_values.described([expected])[0] == "uniform"
+    for part, size in ((layer.query, 1), (layer.kv_down, 3)):
+        values, expected = part.get_weights()[0], torch.nn.Conv2d(96, 96, size).weight.detach().numpy()
+        kinds = {initial_values.fit_distribution([array])[0] for array in (values, expected)}
+        assert kinds == {"uniform"}
         np.testing.assert_allclose(np.abs(values).max(), np.abs(expected).max(), rtol=0.01)
 
 
 @pytest.mark.neutral
 @pytest.mark.parametrize("num_classes", [2, 10, 1000, 3000])
-def test_the_classifier_starts_as_timms_for_1000_classes_and_never_wider(num_classes):
+def test_classifier_initialization_is_that_of_at_least_1000_classes(num_classes):
     model = create_mobilenetv4("conv_small", num_classes, (32, 32, 3), width_multiplier=0.1)
     kernel, bias = model.get_layer("classifier").get_weights()
     limit = 1 / np.sqrt(max(num_classes, 1000))
-    assert initial_values.described([kernel])[0] == "uniform"
+    assert initial_values.fit_distribution([kernel])[0] == "uniform"
     assert 0.99 * limit < np.abs(kernel).max() <= limit
     assert not bias.any()

@@ -1,4 +1,4 @@
-"""What is used of other libraries' insides does what this library needs it to, and is used in one place only."""
+"""Private parts of other libraries behave as needed, and are used only in `mobilenet_common.internals`."""
 
 import ast
 import re
@@ -13,11 +13,11 @@ from tests.training.tiny import model as tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("common", "mobilenet_cli", "mobilenet_runtime", "mobilenet_zoo", *(f"mobilenet_v{n}" for n in "1234"))
-DOCUMENTED = {"_asdict", "_replace", "_fields", "_exit"}  # of named tuples, and os._exit
+DOCUMENTED = {"_asdict", "_replace", "_fields", "_exit"}  # public API: methods of named tuples, and os._exit
 
 
-def nested():
-    """A model with a model, a shared layer and a layer that holds a layer."""
+def build_nested_model():
+    """Build a model with a nested model, a shared layer and a layer that wraps another layer."""
     inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="inner_dense")], name="inner")
     shared = keras.layers.Dense(4, name="shared")
     image = keras.Input((4,), name="image")
@@ -28,39 +28,39 @@ def nested():
     return keras.Model(image, outputs)
 
 
-def test_inner_layers_are_found_at_any_depth():
-    names = [layer.name for layer in keras_internals.inner_layers(nested())]
+def test_inner_layers_lists_layers_at_any_depth():
+    names = [layer.name for layer in keras_internals.inner_layers(build_nested_model())]
     assert {"inner", "inner_dense", "shared", "wrapper", "held"} <= set(names)
     assert len(names) == len(set(names))
 
 
-def test_graph_calls_are_in_order_with_shared_layers_twice():
-    calls = keras_internals.graph_calls(nested())
+def test_graph_calls_lists_calls_in_order_and_shared_layers_twice():
+    calls = keras_internals.graph_calls(build_nested_model())
     assert [operation.name for operation, _, _ in calls] == ["shared", "inner", "shared", "rows", "wrapper"]
     assert all(len(inputs) == len(outputs) == 1 for _, inputs, outputs in calls)
     assert calls[1][1][0] is calls[0][2][0]
 
 
-def test_producer_is_the_layer_that_made_a_tensor():
-    model = nested()
+def test_producer_returns_the_layer_that_outputs_a_tensor():
+    model = build_nested_model()
     assert keras_internals.producer(model.outputs[0]).name == "wrapper"
 
 
 def test_run_graph_replaces_operations():
-    model = nested()
+    model = build_nested_model()
     x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
-    same = keras_internals.run_graph(model, keras.ops.convert_to_tensor(x), lambda operation: operation)
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(same), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+    unchanged = keras_internals.run_graph(model, keras.ops.convert_to_tensor(x), lambda operation: operation)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(unchanged), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
     shapes = []
 
-    def noting(operation):
+    def record_shapes(operation):
         def call(*args, **kwargs):
             shapes.append((operation.name, tuple(args[0].shape)))
             return operation(*args, **kwargs)
 
         return call
 
-    keras_internals.run_graph(model, keras.ops.convert_to_tensor(x), noting)
+    keras_internals.run_graph(model, keras.ops.convert_to_tensor(x), record_shapes)
     assert shapes == [
         ("shared", (3, 4)),
         ("inner", (3, 4)),
@@ -70,8 +70,8 @@ def test_run_graph_replaces_operations():
     ]
 
 
-class Noting(keras.layers.Layer):
-    """Notes what `is_direct_call` and `surrounding_training` say inside a call."""
+class RecordingLayer(keras.layers.Layer):
+    """Records the results of `is_direct_call` and `surrounding_training` inside a call."""
 
     def call(self, x, training=None):
         self.is_direct = keras_internals.is_direct_call(self, x)
@@ -79,50 +79,50 @@ class Noting(keras.layers.Layer):
         return x
 
 
-def only_under(wanted, backend):
-    if backend != wanted:
-        pytest.skip(f"used under {wanted} only")
+def skip_unless(required, backend):
+    if backend != required:
+        pytest.skip(f"used only with {required}")
 
 
-def test_direct_calls_are_refused_where_keras_has_something_to_do(backend):
-    only_under("torch", backend)
+def test_direct_calls_are_disabled_if_keras_must_act_on_the_call(backend):
+    skip_unless("torch", backend)
     assert keras_internals.HAS_DIRECT_CALLS
-    layer, x = Noting(), keras.ops.ones((1, 2))
+    layer, x = RecordingLayer(), keras.ops.ones((1, 2))
     layer(x)
     assert keras_internals.is_direct_call(layer, x)
     with keras.StatelessScope():
         assert not keras_internals.is_direct_call(layer, x)
-    mixed = Noting(dtype="mixed_bfloat16")
+    mixed = RecordingLayer(dtype="mixed_bfloat16")
     mixed(x)
-    assert not mixed.is_direct  # within the scope that casts variables
+    assert not mixed.is_direct  # inside the scope that casts variables
     with keras.RematScope(mode="full"):
-        remade = Noting()
-    assert not keras_internals.is_direct_call(remade, x)
-    regularized = Noting(activity_regularizer="l2")
+        rematerialized = RecordingLayer()
+    assert not keras_internals.is_direct_call(rematerialized, x)
+    regularized = RecordingLayer(activity_regularizer="l2")
     assert not keras_internals.is_direct_call(regularized, x)
     layer.register_forward_hook(lambda *_: None)
     assert not keras_internals.is_direct_call(layer, x)
-    other = Noting()
-    other.register_forward_pre_hook(lambda *_: None)
-    assert not keras_internals.is_direct_call(other, x)
+    hooked = RecordingLayer()
+    hooked.register_forward_pre_hook(lambda *_: None)
+    assert not keras_internals.is_direct_call(hooked, x)
 
 
-def test_direct_calls_are_refused_for_masked_tensors(backend):
-    only_under("torch", backend)
+def test_direct_calls_are_disabled_for_masked_tensors(backend):
+    skip_unless("torch", backend)
     x = keras.layers.Masking()(keras.ops.ones((1, 3, 2)))
-    assert not keras_internals.is_direct_call(Noting(), x)
+    assert not keras_internals.is_direct_call(RecordingLayer(), x)
 
 
 @pytest.mark.parametrize("training", (True, False))
-def test_surrounding_training(training, backend):
-    only_under("torch", backend)
-    layer = Noting()
+def test_surrounding_training_is_set_only_inside_a_call(training, backend):
+    skip_unless("torch", backend)
+    layer = RecordingLayer()
     layer(keras.ops.ones((1, 2)), training=training)
     assert layer.training is training
     assert keras_internals.surrounding_training() is None
 
 
-def test_group_attributes_come_back_from_a_file(tmp_path):
+def test_group_attributes_are_saved_and_loaded(tmp_path):
     class Recorded(keras.layers.Layer):
         def build(self, shape):
             self.scale = self.add_weight(shape=())
@@ -146,11 +146,11 @@ def test_group_attributes_come_back_from_a_file(tmp_path):
     assert layer.read == "symmetric"
 
 
-def test_group_attributes_of_another_store_are_none():
+def test_group_attributes_are_none_for_other_stores():
     assert keras_internals.group_attributes({}) is None
 
 
-def test_build_symbolically_makes_the_variables_of_the_optimizer_and_metrics():
+def test_build_symbolically_creates_optimizer_and_metric_variables():
     model = tiny_model()
     model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
     before = model.get_weights()
@@ -158,12 +158,12 @@ def test_build_symbolically_makes_the_variables_of_the_optimizer_and_metrics():
     assert model.optimizer.built
     assert len(model.optimizer.variables) > 2 * len(model.trainable_variables)
     assert any("accuracy" in variable.path for variable in model.metrics_variables)
-    for one, other in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
 
 
-def test_build_before_fit_replaces_the_batch_that_tensorflow_takes(backend):
-    only_under("tensorflow", backend)
+def test_build_before_fit_replaces_the_build_of_keras(backend):
+    skip_unless("tensorflow", backend)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     calls = []
@@ -172,8 +172,8 @@ def test_build_before_fit_replaces_the_batch_that_tensorflow_takes(backend):
     assert calls == ["built"]
 
 
-def noting(calls):
-    """Return a wrapper of methods that appends the positional arguments of each call to `calls`."""
+def record_calls(calls):
+    """Return a method wrapper that appends the positional arguments of every call to `calls`."""
 
     def wrap(method):
         def call(*arguments, **options):
@@ -185,28 +185,28 @@ def noting(calls):
     return wrap
 
 
-def test_methods_are_wrapped_once():
+def test_wrap_method_wraps_a_method_once():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     calls = []
     for _ in range(2):
-        keras_internals.wrap_method(model.optimizer, "apply", noting(calls))
+        keras_internals.wrap_method(model.optimizer, "apply", record_calls(calls))
     model.optimizer.build(model.trainable_variables)
     model.optimizer.apply([keras.ops.ones(variable.shape) for variable in model.trainable_variables])
     assert len(calls) == 1
 
 
-def test_epoch_results_are_wrapped():
+def test_wrap_epoch_results_wraps_the_logs():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
-    seen = []
-    keras_internals.wrap_epoch_results(model, noting(seen))
+    calls = []
+    keras_internals.wrap_epoch_results(model, record_calls(calls))
     model.evaluate(np.ones((4, 2)), np.ones((4, 1)), batch_size=2, verbose=0)
-    assert [sorted(logs) for (logs,) in seen] == [["loss"]]
+    assert [sorted(logs) for (logs,) in calls] == [["loss"]]
 
 
-def test_reduce_per_replica_is_patched_for_the_versions_that_need_it(backend):
-    only_under("tensorflow", backend)
+def test_reduce_per_replica_is_patched_in_versions_that_need_it(backend):
+    skip_unless("tensorflow", backend)
     from keras.src.backend.tensorflow import trainer
 
     original = trainer.reduce_per_replica
@@ -222,44 +222,44 @@ def test_reduce_per_replica_is_patched_for_the_versions_that_need_it(backend):
 
 
 class Hooked(keras_internals.OptimizerHooks, keras.optimizers.SGD):
-    """Notes which steps run."""
+    """Records which hooks run."""
 
     def build(self, variables):
         super().build(variables)
-        self.seen = []
+        self.steps = []
 
     def has_weight_decay(self, variable):
         return keras_internals.variable_index(self, variable) == 0
 
     def change_gradients(self, gradients, variables):
-        self.seen.append("gradients")
+        self.steps.append("gradients")
         return [2 * gradient for gradient in gradients]
 
     def update_variables(self, update, gradients, variables, learning_rate):
-        self.seen.append("variables")
+        self.steps.append("variables")
         super().update_variables(update, gradients, variables, learning_rate)
 
     def update_averages(self, update, variables_and_averages):
-        self.seen.append(f"{len(variables_and_averages)} averages")
+        self.steps.append(f"{len(variables_and_averages)} averages")
         for variable, average in variables_and_averages:
             average.assign(variable)
 
 
 class Unchanged(keras_internals.OptimizerHooks, keras.optimizers.SGD):
-    """Has the hooks and overrides none."""
+    """Overrides none of the hooks."""
 
 
-def test_hooks_that_nobody_overrides_leave_keras_its_own_rules():
+def test_optimizer_without_overridden_hooks_matches_keras():
     options = {"learning_rate": 0.1, "weight_decay": 0.1, "momentum": 0.9, "use_ema": True, "ema_momentum": 0.5}
-    found = []
+    results = []
     for kind in (keras.optimizers.SGD, Unchanged):
         variable, optimizer = keras.Variable(np.ones(3, "float32")), kind(**options)
         optimizer.build([variable])
         for _ in range(3):
             optimizer.apply([keras.ops.ones(3)])
-        found.append([keras.ops.convert_to_numpy(value) for value in (variable, *optimizer.variables[2:])])
-    for own, keras_own in zip(*found, strict=True):
-        np.testing.assert_array_equal(own, keras_own)
+        results.append([keras.ops.convert_to_numpy(item) for item in (variable, *optimizer.variables[2:])])
+    for value, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(value, expected)
 
 
 def test_optimizer_hooks_run_in_order():
@@ -267,16 +267,16 @@ def test_optimizer_hooks_run_in_order():
     optimizer = Hooked(0.5, weight_decay=0.1, use_ema=True)
     optimizer.build(variables)
     optimizer.apply([keras.ops.ones(2), keras.ops.ones(3)])
-    assert optimizer.seen == ["gradients", "variables", "2 averages"]
-    decayed, other = (keras.ops.convert_to_numpy(variable) for variable in variables)
+    assert optimizer.steps == ["gradients", "variables", "2 averages"]
+    decayed, undecayed = (keras.ops.convert_to_numpy(variable) for variable in variables)
     np.testing.assert_allclose(decayed, 1 - 0.1 * 0.5 - 0.5 * 2, atol=1e-6)
-    np.testing.assert_allclose(other, 1 - 0.5 * 2, atol=1e-6)
+    np.testing.assert_allclose(undecayed, 1 - 0.5 * 2, atol=1e-6)
     for variable, average in keras_internals.moving_averages(optimizer):
         np.testing.assert_allclose(keras.ops.convert_to_numpy(average), keras.ops.convert_to_numpy(variable))
     assert int(keras_internals.batches_seen(optimizer)) == 1
 
 
-def test_batches_are_counted_where_gradients_are_accumulated():
+def test_batches_seen_counts_batches_with_gradient_accumulation():
     variable = keras.Variable(np.ones(2, "float32"))
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
     optimizer.build([variable])
@@ -285,7 +285,7 @@ def test_batches_are_counted_where_gradients_are_accumulated():
     assert int(keras_internals.batches_seen(optimizer)) == 3
 
 
-def test_a_missing_step_is_an_error_that_names_it(monkeypatch):
+def test_missing_step_raises_missing_internal(monkeypatch):
     monkeypatch.setattr(keras_internals.OptimizerHooks, "_STEPS", ("_gone",))
     with pytest.raises(keras_internals.MissingInternal, match=r"Keras [\d.]+\S* has no \w+\._gone"):
 
@@ -294,7 +294,7 @@ def test_a_missing_step_is_an_error_that_names_it(monkeypatch):
 
 
 @pytest.mark.across
-def test_view_and_trees_of_torch():
+def test_torch_views_and_trees():
     import torch
 
     from mobilenet_common.internals import torch_internals
@@ -320,7 +320,7 @@ def test_view_and_trees_of_torch():
 
 
 @pytest.mark.across
-def test_exported_programs_of_torch_record_types_by_the_operation_that_is_removed():
+def test_torch_exported_program_contains_assert_metadata():
     import torch
 
     from mobilenet_common.internals import torch_internals
@@ -334,21 +334,21 @@ def test_exported_programs_of_torch_record_types_by_the_operation_that_is_remove
 
 
 @pytest.mark.across
-def test_tensorflow_tells_what_xla_compiles():
+def test_tensorflow_detects_tracing_for_xla():
     import tensorflow as tf
 
     from mobilenet_common.internals import tensorflow_internals
 
-    found = []
+    compiled = []
 
     def trace(x):
-        found.append(tensorflow_internals.is_traced_for_xla())
+        compiled.append(tensorflow_internals.is_traced_for_xla())
         return x + 1
 
     tf.function(trace, jit_compile=True)(tf.ones(2))
     tf.function(trace)(tf.ones(2))
     trace(tf.ones(2))
-    assert found == [True, False, False]
+    assert compiled == [True, False, False]
 
 
 @pytest.mark.across
@@ -365,7 +365,7 @@ def test_tensorflow_variables_become_constants():
 
 
 @pytest.mark.across
-def test_litert_lists_its_operations(tmp_path):
+def test_litert_lists_the_operations_of_a_graph(tmp_path):
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
 
@@ -381,22 +381,22 @@ def test_litert_lists_its_operations(tmp_path):
 
 
 @pytest.mark.across
-def test_nothing_else_uses_private_names_of_libraries():
-    own, uses, imports = set(), [], []
+def test_private_names_are_used_only_in_internals():
+    defined, uses, imports = set(), [], []
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             tree = ast.parse(path.read_text(encoding="utf-8"))
-            is_door = path.parent.name == "internals"
+            is_internals = path.parent.name == "internals"
             for node in ast.walk(tree):
-                if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not is_door:
-                    own.add(node.name)
-                elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and not is_door:
-                    own.add(node.attr)
+                if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not is_internals:
+                    defined.add(node.name)
+                elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and not is_internals:
+                    defined.add(node.attr)
                 elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                    own.add(node.target.id)
+                    defined.add(node.target.id)
                 elif isinstance(node, ast.Assign):
-                    own |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-                if is_door:
+                    defined |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+                if is_internals:
                     continue
                 where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
                 if isinstance(node, ast.Attribute) and re.match(r"_(?!_)", node.attr):
@@ -405,7 +405,7 @@ def test_nothing_else_uses_private_names_of_libraries():
                     imports.append((where, node.module or ""))
                 elif isinstance(node, ast.Import):
                     imports += [(where, alias.name) for alias in node.names]
-    private = [f"{where}: {name}" for where, name in uses if name not in own | DOCUMENTED]
+    private = [f"{where}: {name}" for where, name in uses if name not in defined | DOCUMENTED]
     private += [
         f"{where}: {name}"
         for where, name in imports
@@ -415,14 +415,14 @@ def test_nothing_else_uses_private_names_of_libraries():
 
 
 @pytest.mark.across
-def test_no_class_overrides_a_private_method_of_keras_but_behind_the_door():
-    theirs = {
+def test_private_keras_methods_are_overridden_only_in_internals():
+    private_methods = {
         name
         for base in (keras.layers.Layer, keras.Model, keras.optimizers.Optimizer, keras.callbacks.Callback)
         for name in dir(base)
         if re.match(r"_(?!_)", name)
     }
-    found = [
+    overrides = [
         f"{path.relative_to(ROOT)}: {node.name}"
         for package in PACKAGES
         for path in sorted((ROOT / package).rglob("*.py"))
@@ -430,6 +430,6 @@ def test_no_class_overrides_a_private_method_of_keras_but_behind_the_door():
         for owner in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(owner, ast.ClassDef)
         for node in owner.body
-        if isinstance(node, ast.FunctionDef) and node.name in theirs
+        if isinstance(node, ast.FunctionDef) and node.name in private_methods
     ]
-    assert not found, found
+    assert not overrides, overrides

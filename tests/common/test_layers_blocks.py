@@ -1,4 +1,4 @@
-"""Blocks: which parts they run in which order, and where shortcuts and options go."""
+"""Order of the parts of blocks, their shortcuts, and the options that they pass to their parts."""
 
 import numpy as np
 import pytest
@@ -10,11 +10,11 @@ from mobilenet_common.layers import (
     MobileAttention,
     UniversalInvertedBottleneck,
 )
-from tests.common.layers import SHAPE, array, built, close, numbers
+from tests.common.layers import SHAPE, assert_close, build_layer, random_array, to_numpy
 
 
 def chain(layers, x):
-    """Run layers one after the other."""
+    """Apply layers one after another."""
     for layer in layers:
         x = layer(x)
     return x
@@ -35,15 +35,15 @@ def chain(layers, x):
     ],
     ids=["separable", "inverted", "unexpanded", "fused", "three_kernels", "convnext_like", "ib", "ffn"],
 )  # fmt: skip
-def test_a_block_runs_its_parts_in_order_and_adds_its_input(block, parts):
-    x = numbers(*SHAPE)
-    layer = built(block())
-    named = [getattr(layer, part) for part in parts]
-    assert sum(len(part.weights) for part in named) == len(layer.weights)
-    expected = array(chain(named, x))
+def test_block_runs_parts_in_order_and_adds_shortcut(block, parts):
+    x = random_array(*SHAPE)
+    layer = build_layer(block())
+    layers = [getattr(layer, part) for part in parts]
+    assert sum(len(part.weights) for part in layers) == len(layer.weights)
+    expected = to_numpy(chain(layers, x))
     if not isinstance(layer, DepthwiseSeparable):  # V1 has no shortcut
         expected = expected + x
-    close(layer(x), expected, 1e-5)
+    assert_close(layer(x), expected, 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -62,39 +62,39 @@ def test_a_block_runs_its_parts_in_order_and_adds_its_input(block, parts):
           "output_projection": "linear"}),
     ],
 )  # fmt: skip
-def test_which_parts_of_a_block_are_activated(block, activations):
+def test_block_parts_have_expected_activations(block, activations):
     layer = block()
     assert {part: getattr(layer, part).activation.__name__ for part in activations} == activations
 
 
 @pytest.mark.parametrize(
-    "kernels, strider",
+    "kernels, strided",
     [((3, 5, 3), "middle"), ((3, 5, 0), "middle"), ((3, 0, 3), "start"), ((3, 0, 0), "start"), ((0, 0, 3), "end")],
 )
-def test_the_universal_bottleneck_strides_once(kernels, strider):
+def test_universal_bottleneck_applies_strides_once(kernels, strided):
     start, middle, end = kernels
-    layer = built(UniversalInvertedBottleneck(8, 24, start, middle, 2, end_kernel_size=end))
-    assert tuple(layer(numbers(*SHAPE)).shape) == (2, 4, 3, 8)
-    strides = {place: getattr(layer, place).strides for place in ("start", "middle", "end") if getattr(layer, place)}
-    assert strides == {place: 2 if place == strider else 1 for place in strides}
+    layer = build_layer(UniversalInvertedBottleneck(8, 24, start, middle, 2, end_kernel_size=end))
+    assert tuple(layer(random_array(*SHAPE)).shape) == (2, 4, 3, 8)
+    strides = {part: getattr(layer, part).strides for part in ("start", "middle", "end") if getattr(layer, part)}
+    assert strides == {part: 2 if part == strided else 1 for part in strides}
 
 
 @pytest.mark.parametrize("block", [FusedInvertedBottleneck, InvertedResidual, UniversalInvertedBottleneck])
-def test_shortcuts_are_there_where_shapes_allow_and_none_is_asked_away(block):
-    x = numbers(*SHAPE)
-    wanted, unwanted = built(block(8, 24)), built(block(8, 24, shortcut=False))
-    unwanted.set_weights(wanted.get_weights())
-    close(array(wanted(x)) - array(unwanted(x)), x, 1e-5)
-    for other in (built(block(16, 24)), built(block(8, 24, strides=2))):
-        assert not other.adds_shortcut
+def test_shortcut_needs_equal_shapes_and_can_be_disabled(block):
+    x = random_array(*SHAPE)
+    enabled, disabled = build_layer(block(8, 24)), build_layer(block(8, 24, shortcut=False))
+    disabled.set_weights(enabled.get_weights())
+    assert_close(to_numpy(enabled(x)) - to_numpy(disabled(x)), x, 1e-5)
+    for layer in (build_layer(block(16, 24)), build_layer(block(8, 24, strides=2))):
+        assert not layer.adds_shortcut
 
 
 @pytest.mark.parametrize("block", [FusedInvertedBottleneck, InvertedResidual, UniversalInvertedBottleneck])
-def test_layer_scale_is_on_the_path_and_not_on_the_shortcut(block):
-    x = numbers(*SHAPE)
-    plain, scaled = built(block(8, 24, shortcut=False)), built(block(8, 24, layer_scale=0.125))
+def test_layer_scale_applies_only_to_the_residual_path(block):
+    x = random_array(*SHAPE)
+    plain, scaled = build_layer(block(8, 24, shortcut=False)), build_layer(block(8, 24, layer_scale=0.125))
     scaled.set_weights([np.full(8, 0.125, "float32"), *plain.get_weights()])
-    close(scaled(x), x + 0.125 * array(plain(x)), 1e-5)
+    assert_close(scaled(x), x + 0.125 * to_numpy(plain(x)), 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -105,14 +105,14 @@ def test_layer_scale_is_on_the_path_and_not_on_the_shortcut(block):
     ],
     ids=["inverted", "attention"],
 )
-def test_stochastic_depth_drops_the_path_and_never_the_shortcut(make):
-    x = np.repeat(numbers(1, 7, 5, 8), 64, axis=0)
-    layer = built(make(), x.shape)
-    path = array(layer(x, training=False)) - x
-    trained = array(layer(x, training=True)) - x
+def test_stochastic_depth_drops_only_the_residual_path(make):
+    x = np.repeat(random_array(1, 7, 5, 8), 64, axis=0)
+    layer = build_layer(make(), x.shape)
+    path = to_numpy(layer(x, training=False)) - x
+    trained = to_numpy(layer(x, training=True)) - x
     dropped = np.abs(trained).max((1, 2, 3)) < 1e-6
     assert 10 < dropped.sum() < 54
-    close(trained[~dropped], 2 * path[~dropped], 1e-4)
+    assert_close(trained[~dropped], 2 * path[~dropped], 1e-4)
 
 
 def test_block_options_reach_every_convolution():

@@ -1,4 +1,4 @@
-"""Evaluation of exported files, next to NumPy's answers and scikit-learn's figures."""
+"""Evaluation of exported files compared with NumPy's predictions and scikit-learn's metrics."""
 
 import dataclasses
 import json
@@ -18,106 +18,106 @@ pytestmark = pytest.mark.across
 
 
 @pytest.mark.parametrize("kind", tiny.FORMATS)
-def test_every_format(kind, tmp_path):
+def test_every_format_matches_numpy_and_scikit_learn(kind, tmp_path):
     path, examples = made.exported(kind, tmp_path), made.examples()
-    found = evaluate(path, examples, batch_size=5, speed=kind == "onnx")
+    result = evaluate(path, examples, batch_size=5, speed=kind == "onnx")
     expected = made.expected(examples.images, kind)
-    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
-    np.testing.assert_array_equal(found.labels, examples.labels)
-    np.testing.assert_array_equal(found.indices, np.arange(12))
-    assert found.metrics.top1 == accuracy_score(examples.labels, expected.argmax(1))
-    assert found.metrics.log_loss == pytest.approx(log_loss(examples.labels, expected, labels=range(5)), rel=1e-4)
-    assert found.class_names == made.NAMES and found.model == "tiny"
-    assert found.costs["bytes"] > 100 and found.costs["operations"] >= 4
+    np.testing.assert_allclose(result.probabilities, expected, atol=1e-5)
+    np.testing.assert_array_equal(result.labels, examples.labels)
+    np.testing.assert_array_equal(result.indices, np.arange(12))
+    assert result.metrics.top1 == accuracy_score(examples.labels, expected.argmax(1))
+    assert result.metrics.log_loss == pytest.approx(log_loss(examples.labels, expected, labels=range(5)), rel=1e-4)
+    assert result.class_names == made.NAMES and result.model == "tiny"
+    assert result.costs["bytes"] > 100 and result.costs["operations"] >= 4
     if kind == "onnx":
-        assert found.runtime.startswith("ONNX Runtime")
-        assert found.speed.latency_batch == 1
-        assert 0 < found.speed.latency_ms < 1000 and found.speed.images_per_second > 0
-        assert 10 < found.speed.peak_memory_mb < 2000
-        record = json.loads(json.dumps(found.as_dict()))
-        assert record["top1"] == found.metrics.top1
+        assert result.runtime.startswith("ONNX Runtime")
+        assert result.speed.latency_batch == 1
+        assert 0 < result.speed.latency_ms < 1000 and result.speed.images_per_second > 0
+        assert 10 < result.speed.peak_memory_mb < 2000
+        record = json.loads(json.dumps(result.as_dict()))
+        assert record["top1"] == result.metrics.top1
         assert record["confusion"] == confusion_matrix(examples.labels, expected.argmax(1), labels=range(5)).tolist()
     else:
-        assert found.speed is None
+        assert result.speed is None
 
 
-def test_classes_are_found_by_name(tmp_path):
+def test_classes_are_matched_by_name(tmp_path):
     path, examples = made.exported("onnx", tmp_path), made.examples()
     order = [3, 0, 4, 1, 2]
-    turned = Examples(
+    reordered = Examples(
         examples.images, np.argsort(order)[examples.labels], tuple(made.NAMES[i] for i in order), names=None
     )
-    one, other = evaluate(path, examples, speed=False), evaluate(path, turned, speed=False)
-    np.testing.assert_array_equal(other.labels, examples.labels)
-    assert other.metrics.top1 == one.metrics.top1 and other.class_names == made.NAMES
+    result, reordered_result = evaluate(path, examples, speed=False), evaluate(path, reordered, speed=False)
+    np.testing.assert_array_equal(reordered_result.labels, examples.labels)
+    assert reordered_result.metrics.top1 == result.metrics.top1 and reordered_result.class_names == made.NAMES
     few = Examples(examples.images[:2], np.array([0, 1]), ("fern", "rose"))
     np.testing.assert_array_equal(evaluate(path, few, speed=False).labels, [4, 0])
-    with pytest.raises(ValueError, match="doesn't know 'tulip', 'moss' among the data's 3 classes. Its own are 'rose'"):
+    with pytest.raises(ValueError, match="lacks 2 of the data's 3 classes: 'tulip', 'moss'. The model's classes"):
         evaluate(path, Examples(examples.images[:3], np.arange(3), ("rose", "tulip", "moss")), speed=False)
 
 
 def test_damaged_images_are_listed_and_skipped(tmp_path):
     paths = made.folder(tmp_path / "photos")
     paths[4].write_bytes(b"damaged")
-    said = []
+    progress_calls = []
     path = made.exported("onnx", tmp_path)
     examples = read_examples(tmp_path / "photos")
-    found = evaluate(
-        path, examples, batch_size=4, speed=False, progress=lambda count, errors: said.append((count, errors))
+    result = evaluate(
+        path, examples, batch_size=4, speed=False, progress=lambda count, errors: progress_calls.append((count, errors))
     )
-    assert [str(paths[4]) in str(error) for error in found.damaged] == [True]
-    np.testing.assert_array_equal(found.indices, np.delete(np.arange(12), 4))
-    good = [path for i, path in enumerate(paths) if i != 4]
-    np.testing.assert_allclose(found.probabilities, made.expected(good), atol=1e-5)
-    assert [count for count, _ in said] == [4, 3, 4] and sum(len(errors) for _, errors in said) == 1
+    assert [str(paths[4]) in str(error) for error in result.damaged] == [True]
+    np.testing.assert_array_equal(result.indices, np.delete(np.arange(12), 4))
+    readable = [path for i, path in enumerate(paths) if i != 4]
+    np.testing.assert_allclose(result.probabilities, made.expected(readable), atol=1e-5)
+    assert [count for count, _ in progress_calls] == [4, 3, 4] and sum(len(errors) for _, errors in progress_calls) == 1
     images = [np.full((8, 8, 3), 300.0), *made.images(2)]
     named = Examples(images, np.zeros(3, int), made.NAMES, ["a.npz[0]", "a.npz[1]", "a.npz[2]"])
     (error,) = evaluate(path, named, speed=False).damaged
     assert str(error).startswith("a.npz[0]: ")
-    with pytest.raises(ValueError, match=r"None of the 1 images can be read. The first: a.npz\[0\]"):
+    with pytest.raises(ValueError, match=r"None of the 1 images can be read. The first error: a.npz\[0\]"):
         evaluate(path, named.subset([0]), speed=False)
 
 
-def test_bad_input(tmp_path):
+def test_bad_input_raises(tmp_path):
     path = made.exported("onnx", tmp_path)
     with pytest.raises(ValueError, match="batch_size=0"):
         evaluate(path, made.examples(), batch_size=0)
-    with pytest.raises(ValueError, match="examples are empty"):
+    with pytest.raises(ValueError, match="examples is empty"):
         evaluate(path, Examples([], np.zeros(0, int), made.NAMES))
     with pytest.raises(ValueError, match="absent.onnx does not exist"):
         evaluate(tmp_path / "absent.onnx", made.examples())
 
 
 class TestClasses:
-    def test_a_model_without_names_takes_the_datas(self):
-        names, numbers = match_classes(("b", "a"), None, 2)
-        assert names == ("b", "a") and numbers.tolist() == [0, 1]
-        with pytest.raises(ValueError, match="The data has 2 classes, but the model tells 3 apart"):
+    def test_model_without_class_names_takes_those_of_the_data(self):
+        names, indices = match_classes(("b", "a"), None, 2)
+        assert names == ("b", "a") and indices.tolist() == [0, 1]
+        with pytest.raises(ValueError, match="The data has 2 classes, but the model has 3 classes"):
             match_classes(("b", "a"), None, 3)
 
     @pytest.mark.parametrize("outputs", [1000, 1001])
-    def test_imagenet(self, outputs):
+    def test_imagenet_classes_are_matched(self, outputs):
         first = outputs - 1000
         synset, name = imagenet_classes()[7]
-        names, numbers = match_classes((synset, imagenet_classes()[0][1]), None, outputs)
-        assert numbers.tolist() == [7 + first, first] and names[7 + first] == name
-        with pytest.raises(ValueError, match="doesn't know 'crane'"):  # there are two
+        names, indices = match_classes((synset, imagenet_classes()[0][1]), None, outputs)
+        assert indices.tolist() == [7 + first, first] and names[7 + first] == name
+        with pytest.raises(ValueError, match="classes: 'crane'"):  # ImageNet has two classes with this name
             match_classes(("crane",), None, outputs)
 
-    def test_names_that_do_not_fit_the_outputs(self):
-        with pytest.raises(ValueError, match="names for 2 classes, but 3 outputs"):
+    def test_wrong_number_of_class_names_raises(self):
+        with pytest.raises(ValueError, match="2 class names, but 3 outputs"):
             match_classes(("a",), ("a", "b"), 3)
 
 
-def test_a_folder_with_parts(tmp_path):
+def test_folder_with_splits_is_read(tmp_path):
     made.folder(tmp_path / "photos" / "train", count=10)
     made.folder(tmp_path / "photos" / "val", count=5)
-    whole, part = read_examples(tmp_path / "photos"), read_examples(tmp_path / "photos", "validation")
-    assert len(whole) == 15 and len(part) == 5 and whole.class_names == tuple(sorted(made.NAMES))
-    assert part.counts.tolist() == [1] * 5
-    with pytest.raises(ValueError, match="split='test' is not in .*Its parts: train, validation"):
+    whole, validation = read_examples(tmp_path / "photos"), read_examples(tmp_path / "photos", "validation")
+    assert len(whole) == 15 and len(validation) == 5 and whole.class_names == tuple(sorted(made.NAMES))
+    assert validation.counts.tolist() == [1] * 5
+    with pytest.raises(ValueError, match="split='test' is not in .*Its splits: train, validation"):
         read_examples(tmp_path / "photos", "test")
-    with pytest.raises(ValueError, match="It is not split"):
+    with pytest.raises(ValueError, match="It has no splits"):
         read_examples(tmp_path / "photos" / "train", "test")
     with pytest.raises(ValueError, match="has no class folders with images"):
         read_examples(tmp_path / "photos" / "val" / "oak")
@@ -125,11 +125,11 @@ def test_a_folder_with_parts(tmp_path):
         read_examples(tmp_path / "absent")
 
 
-def test_what_the_data_package_gives_is_taken(tmp_path):
-    """Evaluation asks for no class: what has the attributes will do."""
+def test_any_object_with_the_attributes_of_examples_is_accepted(tmp_path):
+    """Evaluation only requires the attributes of `Examples`, not the class."""
 
     @dataclasses.dataclass
-    class Other:
+    class CustomExamples:
         images: list
         labels: list
         class_names: tuple
@@ -141,5 +141,5 @@ def test_what_the_data_package_gives_is_taken(tmp_path):
             return f"image {i}"
 
     path, examples = made.exported("onnx", tmp_path), made.examples()
-    other = Other(examples.images, examples.labels.tolist(), made.NAMES)
-    assert evaluate(path, other, speed=False).metrics.top1 == evaluate(path, examples, speed=False).metrics.top1
+    custom = CustomExamples(examples.images, examples.labels.tolist(), made.NAMES)
+    assert evaluate(path, custom, speed=False).metrics.top1 == evaluate(path, examples, speed=False).metrics.top1

@@ -1,4 +1,4 @@
-"""Heat on photographs: it lies where the model looked, whatever was resized, cropped or turned."""
+"""Overlays place heat where the model saw it, whether images were resized, cropped or rotated."""
 
 import numpy as np
 import pytest
@@ -21,82 +21,82 @@ TRANSFORMS = {
 SIZES = ((640, 427), (301, 427), (200, 200), (1000, 333))
 
 
-def spot(size, place, radius=6):
-    """A black photograph with a white square around `place`, (x, y)."""
+def spot(size, center, radius=6):
+    """Return a black photograph with a white square around `center`, `(x, y)`."""
     pixels = np.zeros((size[1], size[0], 3), "uint8")
-    x, y = place
+    x, y = center
     pixels[y - radius : y + radius + 1, x - radius : x + radius + 1] = 255
     return Image.fromarray(pixels)
 
 
-def what_the_model_sees(transform, image):
-    """Heat that is what the model's input has: `(rows, columns)`, the brighter the hotter."""
+def input_brightness(transform, image):
+    """Return the brightness of the model's input, `(rows, columns)`, to use as heat."""
     return np.asarray(transform.pixels(image).convert("L"), "float32")
 
 
-def hottest(found, image, transform):
-    """The mean place, (x, y), of what the heat changed."""
+def heat_center(overlay, image, transform):
+    """Return the mean position, `(x, y)`, of the pixels that the heat changed."""
     plain = photograph_overlay(image, np.zeros((2, 2)), transform)
-    weight = np.abs(np.asarray(found).astype(float) - np.asarray(plain)).sum(-1)
+    weight = np.abs(np.asarray(overlay).astype(float) - np.asarray(plain)).sum(-1)
     rows, columns = np.indices(weight.shape)
     return (weight * columns).sum() / weight.sum(), (weight * rows).sum() / weight.sum()
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 @pytest.mark.parametrize("size", SIZES)
-def test_a_spot_is_hot_where_it_is(name, size):
-    """What is bright at the input's (u, v) is hot at the photograph's (x, y) that was brought there."""
+def test_heat_is_at_the_position_of_the_spot(name, size):
+    """A bright pixel of the input heats the position in the photograph that it was resized from."""
     transform = TRANSFORMS[name]
-    for x_share, y_share in ((0.45, 0.55), (0.6, 0.42)):
-        place = round(x_share * size[0]), round(y_share * size[1])
-        image = spot(size, place)
-        found = photograph_overlay(image, what_the_model_sees(transform, image), transform)
-        assert found.size == size and found.mode == "RGB"
+    for x_fraction, y_fraction in ((0.45, 0.55), (0.6, 0.42)):
+        center = round(x_fraction * size[0]), round(y_fraction * size[1])
+        image = spot(size, center)
+        overlay = photograph_overlay(image, input_brightness(transform, image), transform)
+        assert overlay.size == size and overlay.mode == "RGB"
         cell = max(size) / min(transform.size)
-        np.testing.assert_allclose(hottest(found, image, transform), place, atol=0.25 * cell + 0.5)
+        np.testing.assert_allclose(heat_center(overlay, image, transform), center, atol=0.25 * cell + 0.5)
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_a_photograph_that_exif_turns(orientation):
-    transform, place = TRANSFORMS["square"], (270, 250)
-    upright = spot((640, 427), place)
-    turned = Image.open(photographs.rotated_by_exif(upright, orientation))
-    assert (turned.size == upright.size) == (orientation == 3)
-    found = photograph_overlay(turned, what_the_model_sees(transform, turned), transform)
-    assert found.size == upright.size
-    np.testing.assert_allclose(hottest(found, upright, transform), place, atol=4)
+def test_exif_orientation_is_applied(orientation):
+    transform, center = TRANSFORMS["square"], (270, 250)
+    upright = spot((640, 427), center)
+    rotated = Image.open(photographs.rotated_by_exif(upright, orientation))
+    assert (rotated.size == upright.size) == (orientation == 3)
+    overlay = photograph_overlay(rotated, input_brightness(transform, rotated), transform)
+    assert overlay.size == upright.size
+    np.testing.assert_allclose(heat_center(overlay, upright, transform), center, atol=4)
 
 
 @pytest.mark.parametrize("mode", photographs.modes())
-def test_every_mode_is_drawn_in_color_as_it_is(mode):
-    """Where there is no heat the photograph stays, and what the model did not see is dimmed."""
+def test_every_mode_keeps_its_colors_without_heat(mode):
+    """Without heat, the photograph is unchanged where the model saw it, and dimmed elsewhere."""
     transform, image = TRANSFORMS["square"], photographs.modes()[mode]
-    found = np.asarray(photograph_overlay(image, np.zeros((7, 7)), transform)).astype(float)
+    actual = np.asarray(photograph_overlay(image, np.zeros((7, 7)), transform)).astype(float)
     expected = np.asarray(open_image(image)).astype(float)
-    # 427 is resized to floor(32 / 0.875) = 36, and 32 of that are taken; 640 becomes 53.
+    # The height of 427 becomes floor(32 / 0.875) = 36 and the width of 640 becomes 53; the central 32 × 32 are kept.
     left, right, top, bottom = (640 * 10 / 53, 640 * 42 / 53, 427 * 2 / 36, 427 * 34 / 36)
     inside = np.zeros((427, 640), bool)
     inside[round(top) + 1 : round(bottom) - 1, round(left) + 1 : round(right) - 1] = True
-    np.testing.assert_array_equal(found[inside], expected[inside])
+    np.testing.assert_array_equal(actual[inside], expected[inside])
     outside = np.ones((427, 640), bool)
     outside[round(top) - 1 : round(bottom) + 1, round(left) - 1 : round(right) + 1] = False
-    np.testing.assert_allclose(found[outside], 0.4 * expected[outside], atol=0.5)
+    np.testing.assert_allclose(actual[outside], 0.4 * expected[outside], atol=0.5)
 
 
-def test_a_very_large_photograph_is_made_smaller():
-    transform, place = TRANSFORMS["large"], (2100, 1400)
-    image = spot((4096, 2400), place, radius=40)
-    found = photograph_overlay(image, what_the_model_sees(transform, image), transform)
-    assert found.size == (2048, 1200)
-    np.testing.assert_allclose(hottest(found, image, transform), np.array(place) / 2, atol=4)
+def test_large_photograph_is_downscaled():
+    transform, center = TRANSFORMS["large"], (2100, 1400)
+    image = spot((4096, 2400), center, radius=40)
+    overlay = photograph_overlay(image, input_brightness(transform, image), transform)
+    assert overlay.size == (2048, 1200)
+    np.testing.assert_allclose(heat_center(overlay, image, transform), np.array(center) / 2, atol=4)
     small = photograph_overlay(image, np.zeros((2, 2)), transform, longest=300)
     assert small.size == (300, 176)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
 @pytest.mark.parametrize("size", SIZES)
-def test_the_region_is_what_the_input_shows(transform, size):
-    """A photograph whose pixels say where they are tells the region's edges."""
+def test_region_matches_the_model_input(transform, size):
+    """The pixels of the photograph encode their position, so that the input shows the region's edges."""
     x, y = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
     left, top, right, bottom = transform.region(*size)
     for values, first, last, length, axis in ((x, left, right, size[0], 1), (y, top, bottom, size[1], 0)):

@@ -1,6 +1,6 @@
-"""Write blocks.npz: what timm's blocks answer with options that no published model uses.
+"""Write blocks.npz: outputs of timm's blocks with options that no published model uses.
 
-Usage, from the root of the repository and beside an installed timm: `python -m tests.reference.make_blocks`
+Usage, from the root of the repository and with timm installed: `python -m tests.reference.make_blocks`
 """
 
 from functools import partial
@@ -45,11 +45,11 @@ BLOCKS = {
 SE = partial(timm_blocks.SqueezeExcite, rd_channels=6, force_act_layer=nn.ReLU, gate_layer=nn.Hardsigmoid)
 GROUP = partial(layers.GroupNormAct, group_size=8, eps=1e-5)
 LAYER = partial(layers.LayerNormAct2d, eps=1e-5)
-# Attention takes its normalization without an activation, from which timm makes the one with.
+# Attention blocks take a normalization layer without an activation, and timm adds the activation.
 GROUP_ALONE = partial(layers.GroupNorm, num_groups=2, eps=1e-5)
 LAYER_ALONE = partial(layers.LayerNorm2d, eps=1e-5)
 SAME, BARE, ZEROS = {"pad_type": "same"}, {"layer_scale_init_value": None}, "blurpc"
-# On a map of odd sides; a block that strides then pads differently in TensorFlow and in PyTorch.
+# Height and width are odd, so that TensorFlow and PyTorch pad strided convolutions differently.
 ODD = (9, 7)
 ODD_BLOCKS = {
     "separable_same": (DS, dict(out_chs=24, dw_kernel_size=5, stride=2, pw_act=True, **SAME)),
@@ -103,19 +103,19 @@ ODD_BLOCKS = {
 
 
 def results():
-    """`{block: output}` of the seeded map, and `{"block:tensor": shape}`."""
-    found = {}
+    """Return `{block: output}` for a seeded feature map, and `{"block:tensor": shape}`."""
+    arrays = {}
     for blocks, size in ((BLOCKS, (HEIGHT, WIDTH)), (ODD_BLOCKS, ODD)):
         image = torch.from_numpy(seeded.image(*size, CHANNELS).transpose(0, 3, 1, 2).copy())
-        for name, (kind, options) in blocks.items():
-            block = kind(in_chs=CHANNELS, **options).eval()
+        for name, (block_class, options) in blocks.items():
+            block = block_class(in_chs=CHANNELS, **options).eval()
             shapes = {f"blocks.0.0.{key}": tuple(value.shape) for key, value in block.state_dict().items()}
             state = seeded.state_dict(shapes)
             block.load_state_dict({key.removeprefix("blocks.0.0."): torch.from_numpy(v) for key, v in state.items()})
             with torch.no_grad():
-                found[name] = block(image).numpy().transpose(0, 2, 3, 1)
-            found |= {f"{name}:{key}": np.array(shape, "int64") for key, shape in shapes.items()}
-    return found
+                arrays[name] = block(image).numpy().transpose(0, 2, 3, 1)
+            arrays |= {f"{name}:{key}": np.array(shape, "int64") for key, shape in shapes.items()}
+    return arrays
 
 
 def main():

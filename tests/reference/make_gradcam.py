@@ -1,6 +1,6 @@
-"""Write gradcam.npz: Grad-CAM of timm's models, by PyTorch's hooks and autograd.
+"""Write gradcam.npz: Grad-CAM maps of timm's models, computed with PyTorch's hooks and autograd.
 
-Usage, from the root of the repository and beside an installed timm: `python -m tests.reference.make_gradcam`
+Usage, from the root of the repository and with timm installed: `python -m tests.reference.make_gradcam`
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 from tests import peers, seeded
 
 SIZE = (97, 81)
-MODELS = {  # the class that is explained, of a thousand
+MODELS = {  # {model: index of the class to explain}
     "mobilenetv1_100": 7,
     "mobilenetv2_050": 314,
     "mobilenetv3_small_050": 159,
@@ -20,19 +20,19 @@ MODELS = {  # the class that is explained, of a thousand
 }
 
 
-def grad_cam(model, image, number):
-    """The map and the logits of an image, channels first."""
-    kept = {}
+def grad_cam(model, image, class_index):
+    """Return the Grad-CAM map and the logits for an image in channels-first format."""
+    saved = {}
 
-    def keep(module, inputs):
-        (kept["map"],) = inputs
-        kept["map"].retain_grad()
+    def save(module, inputs):
+        (saved["map"],) = inputs
+        saved["map"].retain_grad()
 
-    handle = model.global_pool.register_forward_pre_hook(keep)
+    handle = model.global_pool.register_forward_pre_hook(save)
     logits = model(image)
     handle.remove()
-    logits[0, number].backward()
-    features, gradients = kept["map"][0], kept["map"].grad[0]
+    logits[0, class_index].backward()
+    features, gradients = saved["map"][0], saved["map"].grad[0]
     weights = gradients.mean((1, 2))
     return torch.einsum("k,kij->ij", weights, features).clamp(min=0).detach().numpy(), logits.detach().numpy()
 
@@ -41,13 +41,13 @@ def main():
     """Compute and write all maps."""
     image = torch.from_numpy(seeded.image(*SIZE).transpose(0, 3, 1, 2).copy())
     results = {}
-    for name, number in MODELS.items():
+    for name, class_index in MODELS.items():
         model = peers.timm().create_model(name).eval()
         shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
         model.load_state_dict({key: torch.from_numpy(value) for key, value in seeded.state_dict(shapes).items()})
-        heat, _ = grad_cam(model, image, number)
-        assert (heat > 0).sum() > 2, name
-        results[name] = heat
+        heat_map, _ = grad_cam(model, image, class_index)
+        assert (heat_map > 0).sum() > 2, name
+        results[name] = heat_map
     np.savez_compressed(Path(__file__).with_name("gradcam.npz"), **results)
 
 

@@ -1,9 +1,9 @@
-"""Write preprocessing.npz: what timm's evaluation transform makes of photographs.
+"""Write preprocessing.npz: outputs of timm's evaluation transform for photographs.
 
     pip install '.[dev,peers]'
     python -m tests.reference.make_preprocessing
 
-The cases are those of tests/runtime/test_transform.py.
+tests/runtime/test_transform.py uses the cases below.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ CASES = {  # image, size, crop, interpolation
 
 
 def transform(timm, size, crop, interpolation, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)):
-    """timm's evaluation transform."""
+    """Return timm's evaluation transform."""
     size = (size, size) if isinstance(size, int) else size
     return timm.data.create_transform(
         input_size=(3, *size), crop_pct=crop, interpolation=interpolation, mean=mean, std=std, is_training=False
@@ -33,22 +33,22 @@ def transform(timm, size, crop, interpolation, mean=(0.485, 0.456, 0.406), std=(
 
 
 def pixels(pipeline, image):
-    """The image after resizing and cropping, as 8-bit numbers."""
+    """Return the image after resizing and cropping, as uint8 values."""
     for step in pipeline.transforms[:2]:
         image = step(image)
     return np.asarray(image)
 
 
 def main():
-    """Write the file."""
+    """Compute and write all outputs."""
     timm = import_timm()
-    found = {}
+    arrays = {}
     for name, (image, *options) in CASES.items():
-        found[name] = pixels(transform(timm, *options), photographs.photograph(image))
+        arrays[name] = pixels(transform(timm, *options), photographs.photograph(image))
     for mode, image in photographs.modes().items():
-        found[f"mode {mode}"] = pixels(transform(timm, 40, 0.875, "bicubic"), image.convert("RGB"))
-    found["normalized"] = transform(timm, 32, 0.875, "bicubic")(photographs.photograph()).numpy()
-    np.savez_compressed(Path(__file__).parent / "preprocessing.npz", **found)
+        arrays[f"mode {mode}"] = pixels(transform(timm, 40, 0.875, "bicubic"), image.convert("RGB"))
+    arrays["normalized"] = transform(timm, 32, 0.875, "bicubic")(photographs.photograph()).numpy()
+    np.savez_compressed(Path(__file__).parent / "preprocessing.npz", **arrays)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the tests of exported files share."""
+"""Fixtures for the tests of exported files."""
 
 import pytest
 
@@ -6,14 +6,14 @@ from tests.runtime import tiny
 
 
 @pytest.fixture(scope="session")
-def written(tmp_path_factory):
-    """A function that gives the path of a tiny file, written when first asked for: `written(kind, **options)`."""
-    made = {}
+def tiny_file(tmp_path_factory):
+    """Return a function that writes a tiny file once and returns its path: `tiny_file(kind, **options)`."""
+    paths = {}
 
-    def give(kind, **options):
+    def get(kind, **options):
         key = (kind, *sorted(options.items()))
-        if key not in made:
-            made[key] = tiny.write(kind, tmp_path_factory.mktemp(kind), **options)
-        return made[key]
+        if key not in paths:
+            paths[key] = tiny.write(kind, tmp_path_factory.mktemp(kind), **options)
+        return paths[key]
 
-    return give
+    return get

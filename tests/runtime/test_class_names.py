@@ -1,4 +1,4 @@
-"""Probabilities get names, the likeliest first."""
+"""`decode_predictions` returns class names in order of probability."""
 
 import keras
 import numpy as np
@@ -7,16 +7,16 @@ import pytest
 import mobilenet_runtime
 
 
-def probabilities(classes=1000, **chances):
+def probabilities(classes=1000, **indices):
     values = np.zeros((2, classes), "float32")
-    for row, index in enumerate(chances.values()):
+    for row, index in enumerate(indices.values()):
         values[row, index] = 0.75
         values[row, (index + 3) % classes] = 0.25
     return values
 
 
-def test_the_names_are_those_of_imagenet_in_the_order_of_keras_applications():
-    """keras.applications has its own list, which is downloaded: these five are known from its documentation."""
+def test_default_names_are_imagenet_in_keras_applications_order():
+    """keras.applications downloads its list of classes, so these entries are copied from its documentation."""
     values = probabilities(first=386, second=0)
     (elephant, next_), (tench, _) = mobilenet_runtime.decode_predictions(keras.ops.convert_to_tensor(values), top=2)
     assert elephant == ("n02504458", "African elephant, Loxodonta africana", 0.75)
@@ -24,19 +24,19 @@ def test_the_names_are_those_of_imagenet_in_the_order_of_keras_applications():
     assert (tench.id, tench.name) == ("n01440764", "tench, Tinca tinca")
 
 
-def test_one_image_without_a_batch():
+def test_single_image_without_batch_axis():
     values = probabilities(first=999, second=0)[0]
-    found = mobilenet_runtime.decode_predictions(values)
-    assert [each.probability for each in found] == [0.75, 0.25, 0, 0, 0]
-    assert found[0].name.startswith("toilet tissue")
+    predictions = mobilenet_runtime.decode_predictions(values)
+    assert [prediction.probability for prediction in predictions] == [0.75, 0.25, 0, 0, 0]
+    assert predictions[0].name.startswith("toilet tissue")
 
 
-def test_own_names_and_no_more_than_there_are():
-    found = mobilenet_runtime.decode_predictions([[0.25, 0.75]], top=5, class_names=("cat", "dog"))
-    assert found == [[("1", "dog", 0.75), ("0", "cat", 0.25)]]
+def test_custom_names_and_top_larger_than_class_count():
+    predictions = mobilenet_runtime.decode_predictions([[0.25, 0.75]], top=5, class_names=("cat", "dog"))
+    assert predictions == [[("1", "dog", 0.75), ("0", "cat", 0.25)]]
 
 
-def test_a_class_for_the_background():
+def test_first_of_1001_classes_is_background():
     values = probabilities(1001, first=1, second=0)
     (first, _), (second, _) = mobilenet_runtime.decode_predictions(values, top=2)
     assert first.name == "tench, Tinca tinca"
@@ -52,6 +52,6 @@ def test_a_class_for_the_background():
         (np.zeros((2, 1000)), {"top": 0}, "top=0"),
     ],
 )
-def test_what_does_not_fit_is_refused(values, options, match):
+def test_wrong_shapes_and_top_raise_value_error(values, options, match):
     with pytest.raises(ValueError, match=match):
         mobilenet_runtime.decode_predictions(values, **options)

@@ -1,4 +1,4 @@
-"""Metadata are what was said, there and back, and damaged ones are refused with the field's name."""
+"""Metadata survives a JSON round trip, and errors about damaged metadata name the field."""
 
 import dataclasses
 import json
@@ -29,24 +29,26 @@ BARE = Metadata("body", None, (32, 32), 1, "NHWC", 1, "bilinear", None, None, "f
 
 
 @pytest.mark.parametrize("metadata", [FULL, BARE], ids=["full", "bare"])
-def test_there_and_back(metadata):
-    back = Metadata.from_json(metadata.as_json())
-    assert back == metadata
-    assert hash(back) == hash(metadata), "its lists are tuples again"
+def test_json_round_trip(metadata):
+    restored = Metadata.from_json(metadata.as_json())
+    assert restored == metadata
+    assert hash(restored) == hash(metadata), "lists are converted back to tuples"
     assert json.loads(metadata.as_json())["generator"].startswith("mobilenet-zoo 0.")
 
 
-def test_the_transform():
-    found = FULL.transform()
-    assert found == Preprocessing((8, 10), 0.875, "bicubic", FULL.mean, FULL.std, 3, "channels_last")
+def test_transform_matches_fields():
+    transform = FULL.transform()
+    assert transform == Preprocessing((8, 10), 0.875, "bicubic", FULL.mean, FULL.std, 3, "channels_last")
     assert BARE.transform()(photographs.photograph()).shape == (32, 32, 1)
     assert BARE.transform()(photographs.photograph()).max() > 100
 
 
-def test_lists_and_numpys_numbers_are_taken():
-    found = dataclasses.replace(FULL, size=[np.int64(8), 10], mean=list(np.float64(FULL.mean)), class_names=["a", "b"])
-    assert (found.size, found.mean, found.class_names) == ((8, 10), FULL.mean, ("a", "b"))
-    assert Metadata.from_json(found.as_json()) == found
+def test_lists_and_numpy_numbers_are_converted():
+    converted = dataclasses.replace(
+        FULL, size=[np.int64(8), 10], mean=list(np.float64(FULL.mean)), class_names=["a", "b"]
+    )
+    assert (converted.size, converted.mean, converted.class_names) == ((8, 10), FULL.mean, ("a", "b"))
+    assert Metadata.from_json(converted.as_json()) == converted
 
 
 @pytest.mark.parametrize(
@@ -82,14 +84,14 @@ def test_lists_and_numpys_numbers_are_taken():
         ("color", "blue"),
     ],
 )
-def test_damaged_fields(field, value):
+def test_damaged_field_raises_value_error(field, value):
     record = json.loads(FULL.as_json()) | {field: value}
     with pytest.raises(ValueError, match=field):
         Metadata.from_json(json.dumps(record))
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Metadata)] + ["format"])
-def test_missing_fields(field):
+def test_missing_field_raises_value_error(field):
     record = json.loads(FULL.as_json())
     del record[field]
     with pytest.raises(ValueError, match=field):
@@ -97,12 +99,12 @@ def test_missing_fields(field):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '"text"', FULL.as_json()[:-20]])
-def test_what_is_no_record(text):
-    with pytest.raises(ValueError, match="metadata are"):
+def test_text_without_json_object_raises_value_error(text):
+    with pytest.raises(ValueError, match="metadata (is not|must be)"):
         Metadata.from_json(text)
 
 
-def test_a_newer_format():
+def test_newer_format_asks_for_update():
     record = json.loads(FULL.as_json()) | {"format": 2}
-    with pytest.raises(ValueError, match="newer mobilenet-zoo: update it"):
+    with pytest.raises(ValueError, match="newer version of mobilenet-zoo: update it"):
         Metadata.from_json(json.dumps(record))

@@ -1,4 +1,4 @@
-"""Which files a folder's images are, and what training and validation have in common."""
+"""Finding the images in folders, and detecting images that the training and validation sets share."""
 
 import os
 import warnings
@@ -33,55 +33,57 @@ def save(path, seed=0):
     return path
 
 
-def inside(folder, paths):
+def relative_paths(folder, paths):
     return [os.path.relpath(path, folder) for path in paths]
 
 
 @pytest.fixture
 def photos(tmp_path):
-    """Two classes of three images each, with copies that systems and tools left at every depth."""
-    folder = tmp_path / ".cache" / "photos"  # only names below the folder that was named count
+    """Two classes of three images each, with files that operating systems and tools leave behind in every folder."""
+    folder = tmp_path / ".cache" / "photos"  # hidden parent folders don't matter, only names below `photos`
     for number, label in enumerate(("cat", "dog")):
         for i in range(3):
             save(folder / label / "inner" / f"{i}.png", 3 * number + i)
-    for place in ("", "cat", "cat/inner", "dog"):
+    for subfolder in ("", "cat", "cat/inner", "dog"):
         for leftover in LEFTOVERS:
-            save(folder / place / leftover, 0)
+            save(folder / subfolder / leftover, 0)
     return folder
 
 
 class TestLeftovers:
-    def test_are_passed_over_at_every_depth(self, photos):
+    def test_leftovers_are_ignored_in_every_folder(self, photos):
         expected = [f"{label}/inner/{i}.png" for label in ("cat", "dog") for i in range(3)]
-        assert inside(photos, find_images([photos])) == expected
+        assert relative_paths(photos, find_images([photos])) == expected
 
-    def test_are_in_neither_part_of_training(self, photos):
+    def test_leftovers_are_in_neither_training_nor_validation_set(self, photos):
         data = read_data(photos, validation_fraction=0.34)
         assert data.train.class_names == ("cat", "dog")
         assert (len(data.train), len(data.validation)) == (4, 2)
 
-    def test_what_is_named_is_taken(self, photos):
-        named = [photos / "cat" / ".hidden.png", photos / "cat" / "Thumbs.db"]
-        assert find_images(named) == list(map(str, named))
-        assert inside(photos, find_images([photos / "cat" / "@eaDir"])) == ["cat/@eaDir/0.png/SYNOPHOTO_THUMB_M.png"]
+    def test_paths_passed_explicitly_are_kept(self, photos):
+        paths = [photos / "cat" / ".hidden.png", photos / "cat" / "Thumbs.db"]
+        assert find_images(paths) == list(map(str, paths))
+        assert relative_paths(photos, find_images([photos / "cat" / "@eaDir"])) == [
+            "cat/@eaDir/0.png/SYNOPHOTO_THUMB_M.png"
+        ]
 
-    def test_patterns(self, photos):
-        assert inside(photos, find_images([f"{photos}/cat/**"])) == [f"cat/inner/{i}.png" for i in range(3)]
-        assert inside(photos, find_images([f"{photos}/*/@eaDir/**/*.png"])) == [
+    def test_patterns_skip_leftovers_unless_they_name_them(self, photos):
+        assert relative_paths(photos, find_images([f"{photos}/cat/**"])) == [f"cat/inner/{i}.png" for i in range(3)]
+        assert relative_paths(photos, find_images([f"{photos}/*/@eaDir/**/*.png"])) == [
             f"{label}/@eaDir/0.png/SYNOPHOTO_THUMB_M.png" for label in ("cat", "dog")
         ]
 
     @pytest.mark.parametrize("name", ["cat", "__background__", "a.b", "eaDir", "thumbs.db.png", "_", "é"])
-    def test_what_is_none(self, name):
+    def test_ordinary_names_are_not_ignored(self, name):
         assert not is_ignored(name)
 
 
 class TestFolders:
-    def test_links_that_lead_in_circles_end(self, photos):
+    def test_circular_links_are_followed_once(self, photos):
         (photos / "cat" / "circle").symlink_to(photos)
         assert len(find_images([photos])) == 6
 
-    def test_links_to_class_folders_and_below_are_the_same_for_training_and_predicting(self, photos, tmp_path):
+    def test_links_are_followed_in_both_training_and_prediction(self, photos, tmp_path):
         photos.rename(tmp_path / "elsewhere")
         photos.mkdir()
         for label in ("cat", "dog"):
@@ -90,23 +92,23 @@ class TestFolders:
         Image.new("RGB", (8, 8)).save(tmp_path / "more" / "deep" / "4.png")
         (tmp_path / "elsewhere" / "dog" / "more").symlink_to(tmp_path / "more")
         (tmp_path / "more" / "back").symlink_to(tmp_path / "elsewhere" / "dog")
-        found = find_images([photos])
-        assert len(found) == 7 and str(photos / "dog" / "more" / "deep" / "4.png") in found
-        assert sorted(map(str, read_examples(photos).images)) == found
+        paths = find_images([photos])
+        assert len(paths) == 7 and str(photos / "dog" / "more" / "deep" / "4.png") in paths
+        assert sorted(map(str, read_examples(photos).images)) == paths
 
-    def test_a_link_that_is_named_is_followed(self, photos, tmp_path):
+    def test_link_passed_explicitly_is_followed(self, photos, tmp_path):
         (tmp_path / "link").symlink_to(photos / "cat")
         assert len(find_images([tmp_path / "link"])) == 3
 
-    def test_one_that_cannot_be_read_is_an_error(self, photos, monkeypatch):
+    def test_unreadable_folder_raises_value_error(self, photos, monkeypatch):
         scan = os.scandir
 
-        def refuse(path):
+        def scan_all_but_dog(path):
             if str(path).endswith("dog"):
                 raise PermissionError(13, "Permission denied", str(path))
             return scan(path)
 
-        monkeypatch.setattr(os, "scandir", refuse)
+        monkeypatch.setattr(os, "scandir", scan_all_but_dog)
         with pytest.raises(ValueError, match="photos/dog can't be read: Permission denied"):
             find_images([photos])
 
@@ -118,51 +120,51 @@ def examples(images):
 class TestSharedImages:
     def test_copies_are_counted_by_content(self, tmp_path):
         train = [save(tmp_path / "train" / f"{i}.png", i) for i in range(5)]
-        others = [save(tmp_path / "val" / f"{i}.png", 10 + i) for i in range(3)]
-        assert shared_images(examples(train), examples(others)) is None
-        assert len({path.stat().st_size for path in train + others}) < 8, "some differ in their content alone"
+        validation = [save(tmp_path / "val" / f"{i}.png", 10 + i) for i in range(3)]
+        assert shared_images(examples(train), examples(validation)) is None
+        assert len({path.stat().st_size for path in train + validation}) < 8, "some files differ only in their content"
         copies = [save(tmp_path / "val" / f"copy{i}.png", i) for i in (4, 1)]
-        said = shared_images(examples(train), examples([*others, *copies, train[2]]))
-        assert said.startswith(f"3 of 6 validation images are in the training set too, for example {copies[0]}")
-        assert str(train[4]) in said
+        message = shared_images(examples(train), examples([*validation, *copies, train[2]]))
+        assert message.startswith(f"3 of 6 validation images are also in the training set, for example {copies[0]}")
+        assert str(train[4]) in message
 
-    def test_files_that_differ_at_the_end_alone(self, tmp_path):
+    def test_files_that_differ_only_at_the_end_are_not_copies(self, tmp_path):
         for name, end in (("a", b"1"), ("b", b"2")):
             (tmp_path / name).write_bytes(bytes(9000) + end)
         assert shared_images(examples([tmp_path / "a"]), examples([tmp_path / "b"])) is None
 
-    def test_only_files_of_one_size_are_read(self, tmp_path, monkeypatch):
+    def test_only_files_of_equal_size_are_read(self, tmp_path, monkeypatch):
         from mobilenet_runtime.examples import duplicates
 
         paths = [tmp_path / str(i) for i in range(6)]
         for i, path in enumerate(paths):
             path.write_bytes(os.urandom(100 + i % 5))
-        read = []
-        monkeypatch.setattr(duplicates, "_read", lambda path, how: read.append(path))
+        read_paths = []
+        monkeypatch.setattr(duplicates, "_read", lambda path, how: read_paths.append(path))
         shared_images(examples(paths[:5]), examples(paths[5:]))
-        assert sorted(read) == [paths[0], paths[5]]
+        assert sorted(read_paths) == [paths[0], paths[5]]
 
-    def test_arrays(self):
+    def test_equal_arrays_are_counted(self):
         images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), "uint8")
         assert shared_images(examples(images[:10]), examples(images[10:])) is None
         assert shared_images(examples(images[:10]), examples(images[8:])).startswith("2 of 12 validation images")
 
-    def test_odd_arrays(self):
-        """What is no image is left to what reads it; slices and long rows are compared as any other."""
+    def test_unusual_arrays(self):
+        """Arrays that aren't images are skipped; strided views and long rows are compared like other arrays."""
         row = np.arange(4096, dtype="uint8").reshape(1, 4096)
         odd = [np.uint8(3)[()] * np.ones((), "uint8"), np.zeros((0, 8, 3), "uint8"), np.array([object()], object)]
         for image in odd:
             assert shared_images(examples([image]), examples([image])) is None
-        found = shared_images(examples([row[:, ::-2], *odd]), examples([row[:, ::-2].copy(), row[:, ::2]]))
-        assert found.startswith("1 of 2 validation images")
+        message = shared_images(examples([row[:, ::-2], *odd]), examples([row[:, ::-2].copy(), row[:, ::2]]))
+        assert message.startswith("1 of 2 validation images")
 
-    def test_missing_files_and_images_in_memory_are_left_to_others(self, tmp_path):
+    def test_missing_files_and_pil_images_are_skipped(self, tmp_path):
         absent = tmp_path / "absent.png"
         assert shared_images(examples([absent]), examples([absent])) is None
         image = Image.new("RGB", (3, 3))
         assert shared_images(examples([image]), examples([image])) is None
 
-    def test_a_large_set_is_sampled(self):
+    def test_large_set_is_sampled(self):
         images = np.zeros((3000, 1, 1), "uint8")
         assert shared_images(examples(images[:1]), examples(images)).startswith("2000 of 2000 compared validation")
 
@@ -173,5 +175,5 @@ class TestSharedImages:
             warnings.simplefilter("always")
             read_data(photos, validation=photos)
         (warning,) = caught
-        assert str(warning.message).startswith("8 of 8 validation images are in the training set too")
+        assert str(warning.message).startswith("8 of 8 validation images are also in the training set")
         assert warning.filename == __file__

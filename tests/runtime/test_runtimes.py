@@ -1,4 +1,4 @@
-"""Exported files answer in their own runtimes as NumPy does, and what can't be run is reported."""
+"""Exported files give NumPy's outputs in their runtimes, and files that can't be run raise clear errors."""
 
 import os
 import shutil
@@ -27,64 +27,64 @@ NAMES = {
 KINDS = pytest.mark.parametrize("kind", tiny.FORMATS)
 
 
-def close(found, expected, tolerance=2e-4):
-    assert found.dtype == np.float32
-    assert found.shape == expected.shape
-    assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
+def assert_close(outputs, expected, tolerance=2e-4):
+    assert outputs.dtype == np.float32
+    assert outputs.shape == expected.shape
+    assert np.abs(outputs - expected).max() <= tolerance * np.abs(expected).max()
 
 
 @KINDS
 class TestEveryFormat:
-    def test_answers(self, kind, written):
-        model = mobilenet_runtime.load(written(kind))
+    def test_outputs_match_numpy(self, kind, tiny_file):
+        model = mobilenet_runtime.load(tiny_file(kind))
         assert model.runtime.startswith(f"{NAMES[kind]} ")
         assert sorted(model.output_names) == sorted(tiny.OUTPUTS)
         images = tiny.images()
-        found = model(images)
-        assert list(found) == model.output_names
+        outputs = model(images)
+        assert list(outputs) == model.output_names
         for name in tiny.OUTPUTS:
-            close(found[name], tiny.expected(images)[name])
+            assert_close(outputs[name], tiny.expected(images)[name])
 
-    def test_one_output_is_an_array(self, kind, written):
-        model = mobilenet_runtime.load(written(kind, outputs=("probabilities",)))
-        close(model(tiny.images(2)), tiny.expected(tiny.images(2))["probabilities"])
+    def test_single_output_is_an_array(self, kind, tiny_file):
+        model = mobilenet_runtime.load(tiny_file(kind, outputs=("probabilities",)))
+        assert_close(model(tiny.images(2)), tiny.expected(tiny.images(2))["probabilities"])
 
-    def test_a_map_alone(self, kind, written):
-        model = mobilenet_runtime.load(written(kind, outputs=("map",)))
-        close(model(tiny.images(2)), tiny.expected(tiny.images(2))["map"])
+    def test_feature_map_can_be_the_only_output(self, kind, tiny_file):
+        model = mobilenet_runtime.load(tiny_file(kind, outputs=("map",)))
+        assert_close(model(tiny.images(2)), tiny.expected(tiny.images(2))["map"])
 
-    def test_any_number_of_images_in_batches_of_two(self, kind, written):
-        model = mobilenet_runtime.load(written(kind, batch=2))
+    def test_fixed_batch_size_takes_any_number_of_images(self, kind, tiny_file):
+        model = mobilenet_runtime.load(tiny_file(kind, batch=2))
         assert model.batch_size == 2
         for count in (1, 2, 5):
             images = tiny.images(count)
-            for name, answers in model(images).items():
-                close(answers, tiny.expected(images)[name])
+            for name, values in model(images).items():
+                assert_close(values, tiny.expected(images)[name])
 
-    def test_a_file_of_any_size_takes_it_from_the_images(self, kind, written):
-        model = mobilenet_runtime.load(written(kind, size=None))
+    def test_dynamic_size_takes_images_of_any_size(self, kind, tiny_file):
+        model = mobilenet_runtime.load(tiny_file(kind, size=None))
         assert model.image_shape == (None, None, tiny.CHANNELS)
         for size in (6, 9):
             images = tiny.images(2, size)
-            close(model(images)["map"], tiny.expected(images)["map"])
+            assert_close(model(images)["map"], tiny.expected(images)["map"])
         with pytest.raises(ValueError, match="images of any size"):
             _ = model.size
 
-    def test_what_it_takes(self, kind, written):
-        model = mobilenet_runtime.load(written(kind))
+    def test_input_shape_and_layout(self, kind, tiny_file):
+        model = mobilenet_runtime.load(tiny_file(kind))
         assert (model.batch_size, model.size) == (None, (tiny.SIZE, tiny.SIZE))
-        last = kind in ("tflite", "saved_model")
-        assert model.data_format == ("channels_last" if last else "channels_first")
-        assert model.input_shape == ((None, 8, 8, 3) if last else (None, 3, 8, 8))
+        is_channels_last = kind in ("tflite", "saved_model")
+        assert model.data_format == ("channels_last" if is_channels_last else "channels_first")
+        assert model.input_shape == ((None, 8, 8, 3) if is_channels_last else (None, 3, 8, 8))
 
     @pytest.mark.parametrize("shape", [(0, 8, 8, 3), (1, 8, 9, 3), (1, 8, 8, 1), (1, 3, 8, 8), (8, 8, 3)])
-    def test_other_images_are_refused(self, shape, kind, written):
-        model = mobilenet_runtime.load(written(kind))
+    def test_wrong_image_shapes_raise_value_error(self, shape, kind, tiny_file):
+        model = mobilenet_runtime.load(tiny_file(kind))
         with pytest.raises(ValueError, match=r"not allowed: .* takes \(batch, 8, 8, 3\)"):
             model(np.zeros(shape))
 
-    def test_operations_and_who_computes_them(self, kind, written):
-        model = mobilenet_runtime.load(written(kind))
+    def test_operations_and_placement(self, kind, tiny_file):
+        model = mobilenet_runtime.load(tiny_file(kind))
         operations = model.operations()
         assert sum("conv" in name.lower() for name in operations) == 1
         assert sum("softmax" in name.lower() for name in operations) == 1
@@ -100,22 +100,22 @@ class TestEveryFormat:
         else:
             assert model.placement() == expected[kind]
 
-    def test_a_damaged_file(self, kind, written, tmp_path):
-        path = tmp_path / written(kind).name
+    def test_damaged_file_raises_runtime_failure(self, kind, tiny_file, tmp_path):
+        path = tmp_path / tiny_file(kind).name
         if kind == "saved_model":
-            shutil.copytree(written(kind), path)
+            shutil.copytree(tiny_file(kind), path)
             damaged = path / "saved_model.pb"
         else:
-            shutil.copy(written(kind), path)
+            shutil.copy(tiny_file(kind), path)
             damaged = path
-        whole = damaged.read_bytes()
-        for content in (b"no model at all", whole[: len(whole) // 2]):
+        original = damaged.read_bytes()
+        for content in (b"no model at all", original[: len(original) // 2]):
             damaged.write_bytes(content)
-            with pytest.raises(RuntimeFailure, match=rf"{NAMES[kind]} [\d.]+ refuses .*{path.name}: [\w\[].*again"):
+            with pytest.raises(RuntimeFailure, match=rf"{NAMES[kind]} [\d.]+ can't load .*{path.name}: [\w\[].*again"):
                 mobilenet_runtime.load(path)
 
-    def test_a_library_that_is_missing(self, kind, written, monkeypatch):
-        path = written(kind)
+    def test_missing_library_raises_runtime_missing(self, kind, tiny_file, monkeypatch):
+        path = tiny_file(kind)
         library = tiny.FORMATS[kind][-1]
         for name in [name for name in sys.modules if name.partition(".")[0] == library]:
             monkeypatch.setitem(sys.modules, name, None)
@@ -123,7 +123,7 @@ class TestEveryFormat:
         with pytest.raises(RuntimeMissing, match=rf"{library}, which is not installed .*install '\.\[(export|\w+)\]\'"):
             mobilenet_runtime.load(path)
 
-    def test_neither_keras_nor_another_backend_is_imported(self, kind, written):
+    def test_neither_keras_nor_another_backend_is_imported(self, kind, tiny_file):
         code = """if True:
             import sys
             import numpy as np
@@ -133,54 +133,54 @@ class TestEveryFormat:
             model.placement()
             print(*{name.partition(".")[0] for name in sys.modules})
         """
-        command = [sys.executable, "-c", code, str(written(kind))]
+        command = [sys.executable, "-c", code, str(tiny_file(kind))]
         paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        own = {"PYTHONPATH": paths, "KERAS_BACKEND": "tensorflow"}
-        result = subprocess.run(command, env=os.environ | own, capture_output=True, text=True)
+        variables = {"PYTHONPATH": paths, "KERAS_BACKEND": "tensorflow"}
+        result = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
-        foreign = {"keras", "tensorflow", "jax", "torch", "mobilenet_zoo"} & set(result.stdout.split())
-        if kind == "saved_model":  # TensorFlow imports Keras by itself, and that its backend
-            foreign &= {"mobilenet_zoo"}
-        assert foreign == ({"torch"} if kind == "pt2" else set())
+        frameworks = {"keras", "tensorflow", "jax", "torch", "mobilenet_zoo"} & set(result.stdout.split())
+        if kind == "saved_model":  # TensorFlow itself imports Keras and its backend
+            frameworks &= {"mobilenet_zoo"}
+        assert frameworks == ({"torch"} if kind == "pt2" else set())
 
 
 class TestLiteRt:
     @pytest.mark.parametrize("integers", ["int8", "uint8"])
-    def test_integers_are_made_and_made_real(self, integers, written):
-        model = mobilenet_runtime.load(written("tflite", integers=integers, outputs=("logits",)))
+    def test_integer_inputs_and_outputs_are_converted(self, integers, tiny_file):
+        model = mobilenet_runtime.load(tiny_file("tflite", integers=integers, outputs=("logits",)))
         images = tiny.images(6)
-        close(model(images), tiny.expected(images)["logits"], tolerance=0.05)
-        beyond, further = (model(np.sign(images) * far) for far in (1e2, 1e4))
-        np.testing.assert_array_equal(beyond, further, "what 8 bits don't hold is cut, and doesn't wrap round")
+        assert_close(model(images), tiny.expected(images)["logits"], tolerance=0.05)
+        large, larger = (model(np.sign(images) * scale) for scale in (1e2, 1e4))
+        np.testing.assert_array_equal(large, larger, "values outside the 8-bit range are clipped")
 
-    def test_pixels_that_are_integers_without_a_scale(self):
+    def test_integer_input_without_scale_is_rounded_and_clipped(self):
         from mobilenet_runtime.runtimes.litert import _quantized
 
-        found = _quantized(np.float32([-3, 0.6, 254.5, 300]), {"dtype": np.uint8, "quantization": (0.0, 0)})
-        np.testing.assert_array_equal(found, [0, 1, 254, 255])
+        quantized = _quantized(np.float32([-3, 0.6, 254.5, 300]), {"dtype": np.uint8, "quantization": (0.0, 0)})
+        np.testing.assert_array_equal(quantized, [0, 1, 254, 255])
 
-    def test_what_xnnpack_leaves_over(self, written):
-        model = mobilenet_runtime.load(written("tflite", unsupported=True, batch=1))
+    def test_unsupported_operation_is_left_to_interpreter(self, tiny_file):
+        model = mobilenet_runtime.load(tiny_file("tflite", unsupported=True, batch=1))
         assert model.left_over() == {"CUMSUM": 1}
         operations = sum(model.operations().values())
         assert operations > 5
         assert model.placement() == {"XNNPACK": operations - 1, "interpreter": 1}
         images = tiny.images()
-        close(model(images)["probabilities"], tiny.expected(images)["probabilities"])
-        assert model.placement() == {"XNNPACK": operations - 1, "interpreter": 1}, "the same after it ran"
+        assert_close(model(images)["probabilities"], tiny.expected(images)["probabilities"])
+        assert model.placement() == {"XNNPACK": operations - 1, "interpreter": 1}, "unchanged after a prediction"
 
-    def test_where_it_runs_can_be_told_for_a_size_only(self, written):
+    def test_placement_requires_fixed_size(self, tiny_file):
         with pytest.raises(ValueError, match="any size"):
-            mobilenet_runtime.load(written("tflite", size=None)).placement()
+            mobilenet_runtime.load(tiny_file("tflite", size=None)).placement()
 
 
-def test_an_onnx_file_with_channels_last(written):
-    model = mobilenet_runtime.load(written("onnx", layout="NHWC"))
+def test_onnx_file_with_channels_last(tiny_file):
+    model = mobilenet_runtime.load(tiny_file("onnx", layout="NHWC"))
     assert model.data_format == "channels_last"
-    close(model(tiny.images())["map"], tiny.expected(tiny.images())["map"])
+    assert_close(model(tiny.images())["map"], tiny.expected(tiny.images())["map"])
 
 
-def test_two_inputs_are_refused(tmp_path):
+def test_two_inputs_raise_runtime_failure(tmp_path):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     axes = [1, 3, 8, 8]
@@ -189,14 +189,14 @@ def test_two_inputs_are_refused(tmp_path):
     graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["a", "b"], ["c"])], "two", inputs, [output])
     opsets = [onnx.helper.make_opsetid("", 17)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "two.onnx")
-    with pytest.raises(RuntimeFailure, match="takes one batch of images"):
+    with pytest.raises(RuntimeFailure, match="one batch of images"):
         mobilenet_runtime.load(tmp_path / "two.onnx")
 
 
 class TestLoad:
-    def test_what_is_no_exported_file(self, tmp_path):
+    def test_paths_that_are_no_exported_files_raise_value_error(self, tmp_path):
         (tmp_path / "weights.pth").write_bytes(b"")
-        with pytest.raises(ValueError, match="unknown ending '.pth'. Known: .tflite, .onnx"):
+        with pytest.raises(ValueError, match="unknown extension '.pth'. Known: .tflite, .onnx"):
             mobilenet_runtime.load(tmp_path / "weights.pth")
         with pytest.raises(ValueError, match="absent.onnx does not exist"):
             mobilenet_runtime.load(tmp_path / "absent.onnx")
@@ -205,7 +205,7 @@ class TestLoad:
         with pytest.raises(ValueError, match="threads=0"):
             mobilenet_runtime.load(tmp_path / "absent.onnx", threads=0)
 
-    def test_what_is_one(self, tmp_path):
+    def test_is_exported(self, tmp_path):
         assert not mobilenet_runtime.is_exported(tmp_path)
         assert not mobilenet_runtime.is_exported(tmp_path / "absent.onnx")
         assert not mobilenet_runtime.is_exported("mobilenetv2_100")
@@ -225,8 +225,8 @@ class TestLoad:
         ("", "KeyError"),
     ],
 )
-def test_the_reason_is_the_first_line_that_says_something(message, reason):
+def test_reason_is_first_informative_line_of_message(message, reason):
     error = KeyError() if not message else RuntimeError(message)
-    with pytest.raises(RuntimeFailure) as caught, base.refusals("a.xml", "OpenVINO 1"):
+    with pytest.raises(RuntimeFailure) as caught, base.opening_errors("a.xml", "OpenVINO 1"):
         raise error
-    assert str(caught.value).startswith(f"OpenVINO 1 refuses a.xml: {reason}. Export")
+    assert str(caught.value).startswith(f"OpenVINO 1 can't load a.xml: {reason}. If")

@@ -1,4 +1,4 @@
-"""Images come in as timm's evaluation transform makes them, whatever they are stored as."""
+"""Preprocessing matches timm's evaluation transform for all image types and file formats."""
 
 import dataclasses
 import io
@@ -24,22 +24,22 @@ CASES, MODES = make_preprocessing.CASES, photographs.modes()
 
 
 @pytest.fixture(scope="module")
-def theirs():
-    """What timm's transform gave."""
+def timm_outputs():
+    """Outputs of timm's transform."""
     with np.load(references.FOLDER / "preprocessing.npz") as file:
         return dict(file)
 
 
 def transform(size=32, crop=0.875, interpolation="bicubic"):
-    """With the mean and deviation of ImageNet's pixels."""
+    """Return preprocessing with ImageNet's mean and standard deviation."""
     size = (size, size) if isinstance(size, int) else size
     return Preprocessing(size, crop, interpolation, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
-def assert_within_one_gray_level(ours, theirs):
-    ours, theirs = np.asarray(ours).astype(int), np.asarray(theirs).astype(int)
-    assert ours.shape == theirs.shape
-    assert np.abs(ours - theirs).max() <= 1
+def assert_within_one_gray_level(actual, expected):
+    actual, expected = np.asarray(actual).astype(int), np.asarray(expected).astype(int)
+    assert actual.shape == expected.shape
+    assert np.abs(actual - expected).max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -60,31 +60,31 @@ def assert_within_one_gray_level(ours, theirs):
         ({"std": (0.2, 1001, 0.2)}, "std=1001"),
     ],
 )
-def test_wrong_arguments_are_refused(change, match):
+def test_wrong_arguments_raise_value_error(change, match):
     with pytest.raises(ValueError, match=match):
         dataclasses.replace(transform(), **change)
 
 
 class TestAgainstTimm:
     @pytest.mark.parametrize("case", CASES)
-    def test_resizing_and_cropping(self, case, theirs, tmp_path):
+    def test_resizing_and_cropping_match_timm(self, case, timm_outputs, tmp_path):
         name, size, crop, interpolation = CASES[case]
         photographs.photograph(name).save(tmp_path / "image.png")
-        found = transform(size, crop, interpolation).pixels(tmp_path / "image.png")
-        assert_within_one_gray_level(found, theirs[case])
+        pixels = transform(size, crop, interpolation).pixels(tmp_path / "image.png")
+        assert_within_one_gray_level(pixels, timm_outputs[case])
 
     @pytest.mark.parametrize("mode", MODES)
-    def test_every_mode(self, mode, theirs):
-        assert_within_one_gray_level(transform(40).pixels(MODES[mode]), theirs[f"mode {mode}"])
+    def test_all_pil_modes_match_timm(self, mode, timm_outputs):
+        assert_within_one_gray_level(transform(40).pixels(MODES[mode]), timm_outputs[f"mode {mode}"])
 
-    def test_normalizing(self, theirs):
-        found = transform(32)(photographs.photograph())
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, theirs["normalized"].transpose(1, 2, 0), atol=1 / 255 / 0.224 + 1e-5)
+    def test_normalization_matches_timm(self, timm_outputs):
+        pixels = transform(32)(photographs.photograph())
+        assert pixels.dtype == np.float32
+        np.testing.assert_allclose(pixels, timm_outputs["normalized"].transpose(1, 2, 0), atol=1 / 255 / 0.224 + 1e-5)
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_images_that_say_how_they_are_turned_are_turned_upright(orientation, tmp_path):
+def test_exif_orientation_is_applied(orientation, tmp_path):
     upright = photographs.photograph()
     path = tmp_path / "turned.png"
     path.write_bytes(photographs.rotated_by_exif(upright, orientation).getvalue())
@@ -94,13 +94,13 @@ def test_images_that_say_how_they_are_turned_are_turned_upright(orientation, tmp
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
-def test_16_bits_become_8(format, tmp_path):
+def test_16_bit_images_are_converted_to_8_bits(format, tmp_path):
     gray = photographs.photograph().convert("L")
     photographs.sixteen_bit(gray).save(tmp_path / "deep", format)
     np.testing.assert_array_equal(transform()(tmp_path / "deep"), transform()(gray))
 
 
-def test_arrays_are_images_too():
+def test_arrays_and_tensors_match_pil_image():
     image = photographs.photograph()
     expected = transform()(image)
     array = np.asarray(image)
@@ -110,7 +110,7 @@ def test_arrays_are_images_too():
     np.testing.assert_array_equal(transform()(array[..., 1]), transform()(Image.fromarray(array[..., 1])))
 
 
-def test_several_images_make_a_batch():
+def test_list_of_images_returns_batch():
     landscape, portrait = photographs.photograph(), photographs.photograph(photographs.PORTRAIT)
     batch = transform()([landscape, np.asarray(portrait)])
     assert batch.shape == (2, 32, 32, 3)
@@ -120,7 +120,7 @@ def test_several_images_make_a_batch():
 
 
 class Spool:
-    """What a server's file of a request is like: it reads, and has nothing else."""
+    """A file object that has nothing but `read`, like the uploads of some web servers."""
 
     def __init__(self, content):
         self.content = content
@@ -130,7 +130,7 @@ class Spool:
 
 
 class TestContentOfFiles:
-    """What a server gets and has no path for; against the same image as a PIL image."""
+    """Bytes and file objects give the same result as the PIL image."""
 
     @pytest.fixture(scope="class")
     def content(self):
@@ -143,7 +143,7 @@ class TestContentOfFiles:
         return transform()(photographs.photograph())
 
     @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, io.BytesIO, Spool])
-    def test_bytes_and_objects(self, kind, content, expected):
+    def test_bytes_and_file_objects(self, kind, content, expected):
         np.testing.assert_array_equal(transform()(kind(content)), expected)
 
     @pytest.mark.parametrize("make", [tempfile.TemporaryFile, tempfile.SpooledTemporaryFile])
@@ -153,7 +153,7 @@ class TestContentOfFiles:
             file.seek(0)
             np.testing.assert_array_equal(transform()(file), expected)
 
-    def test_an_open_file_is_left_as_it_was(self, content, expected, tmp_path):
+    def test_open_file_keeps_its_position(self, content, expected, tmp_path):
         (tmp_path / "two.bin").write_bytes(b"header" + content)
         with open(tmp_path / "two.bin", "rb") as file:
             file.seek(6)
@@ -161,7 +161,7 @@ class TestContentOfFiles:
                 np.testing.assert_array_equal(transform()(file), expected)
                 assert (file.tell(), file.closed) == (6, False)
 
-    def test_a_stream_that_can_not_seek(self, content, expected):
+    def test_stream_that_is_not_seekable(self, content, expected):
         reading, writing = os.pipe()
 
         def send():
@@ -175,41 +175,41 @@ class TestContentOfFiles:
             np.testing.assert_array_equal(transform()(stream), expected)
         thread.join()
 
-    def test_in_a_list_with_others(self, content, expected, tmp_path):
+    def test_list_may_mix_types(self, content, expected, tmp_path):
         (tmp_path / "image.png").write_bytes(content)
         batch = transform()([content, io.BytesIO(content), tmp_path / "image.png", photographs.photograph()])
         np.testing.assert_array_equal(batch, np.stack([expected] * 4))
 
-    def test_turned_ones_are_turned_upright(self, expected):
+    def test_exif_orientation_is_applied_to_bytes(self, expected):
         file = photographs.rotated_by_exif(photographs.photograph(), 6)
         np.testing.assert_array_equal(transform()(file.getvalue()), expected)
 
     @pytest.mark.parametrize(
         ("make", "match"),
         [
-            (lambda content, _: b"", "The bytes given are empty"),
-            (lambda content, _: b"no image", "The image in the bytes given can't be read as an image"),
-            (lambda content, _: content[:500], "The image in the bytes given can't be read.*truncated"),
-            (lambda content, _: io.BytesIO(content[:500]), "The file object given can't be read.*truncated"),
-            (lambda content, _: io.StringIO("text"), "gives str and not bytes.*'rb'"),
-            (lambda content, folder: open(folder / "a.png", encoding="latin1"), "open file .*a.png gives str and not"),
+            (lambda content, _: b"", "The image bytes are empty"),
+            (lambda content, _: b"no image", "The image in the given bytes can't be read as an image"),
+            (lambda content, _: content[:500], "The image in the given bytes can't be read.*truncated"),
+            (lambda content, _: io.BytesIO(content[:500]), "The given file object can't be read.*truncated"),
+            (lambda content, _: io.StringIO("text"), "returns str instead of bytes.*'rb'"),
+            (lambda content, folder: open(folder / "a.png", encoding="latin1"), "file .*a.png returns str instead"),
             (lambda content, folder: open(folder / "a.png", "ab"), "open file .*a.png can't be read"),
-            (lambda content, _: at_its_end(content), r"empty from its position \d+ on: call seek\(0\) first"),
-            (lambda content, _: closed(content), "The file object given can't be read: .*closed"),
-            (lambda content, _: Spool(None), "gives NoneType and not bytes"),
+            (lambda content, _: at_end(content), r"no data after position \d+: call seek\(0\) first"),
+            (lambda content, _: closed(content), "The given file object can't be read: .*closed"),
+            (lambda content, _: Spool(None), "returns NoneType instead of bytes"),
             (lambda content, _: np.frombuffer(content, "uint8"), r"array.tobytes\(\)"),
         ],
     )
-    def test_what_can_not_be_read(self, make, match, content, tmp_path):
+    def test_unreadable_content_raises_image_error(self, make, match, content, tmp_path):
         (tmp_path / "a.png").write_bytes(content)
-        given = make(content, tmp_path)
+        image = make(content, tmp_path)
         with pytest.raises(ImageError, match=match):
-            transform()(given)
-        if hasattr(given, "close"):
-            given.close()
+            transform()(image)
+        if hasattr(image, "close"):
+            image.close()
 
 
-def at_its_end(content):
+def at_end(content):
     file = io.BytesIO()
     file.write(content)
     return file
@@ -222,40 +222,40 @@ def closed(content):
 
 
 class TestFloatsUpToOne:
-    """They are nearly black where 255 is white."""
+    """Floats of at most 1 are nearly black images if 255 is white."""
 
     @pytest.mark.parametrize("kind", ["array", "batch", "PIL image", "TIFF", "tensor"])
-    def test_a_warning(self, kind, tmp_path):
+    def test_floats_up_to_one_warn(self, kind, tmp_path):
         values = (np.asarray(photographs.photograph().convert("L")) / 255).astype("float32")
-        given = {
+        image = {
             "array": lambda: values,
             "batch": lambda: np.stack([np.stack([values] * 3, -1)] * 2),
             "PIL image": lambda: Image.fromarray(values),
             "TIFF": lambda: Image.fromarray(values).save(tmp_path / "a.tiff") or tmp_path / "a.tiff",
             "tensor": lambda: keras.ops.convert_to_tensor(values),
         }[kind]()
-        with pytest.warns(UserWarning, match="at most 1, nearly black, since 255 is white: multiply by 255") as warned:
-            transform()(given)
-        assert warned[0].filename == __file__
+        with pytest.warns(UserWarning, match="at most 1, which is nearly black .*: multiply them by 255") as caught:
+            transform()(image)
+        assert caught[0].filename == __file__
 
     @pytest.mark.parametrize("pixels", [np.zeros((9, 9)), np.ones((9, 9), "uint8"), np.full((9, 9), 1.5)])
-    def test_others_are_pixels(self, pixels, recwarn):
+    def test_other_arrays_do_not_warn(self, pixels, recwarn):
         transform()(pixels)
         assert not recwarn.list
 
-    def test_floats_in_a_pil_image_are_pixels(self):
+    def test_floats_in_pil_image_are_pixels(self):
         gray = photographs.photograph().convert("L")
         floats = Image.fromarray(np.asarray(gray, "float32") + 0.4)
         np.testing.assert_array_equal(transform()(floats), transform()(gray))
 
 
-def test_no_images():
+def test_empty_list_raises_value_error():
     with pytest.raises(ValueError, match="no images"):
         transform()([])
 
 
 def png(width, height, data=b""):
-    """A PNG's bytes with that size in its header, whatever follows."""
+    """Return a PNG file with this size in its header; `data` needn't match it."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -264,34 +264,34 @@ def png(width, height, data=b""):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
-class TestWhatIsNoImage:
-    def refused(self, image, match):
+class TestInvalidImages:
+    def check_error(self, image, match):
         with pytest.raises(ImageError, match=match):
             transform()(image)
 
-    def test_files(self, tmp_path):
-        whole = io.BytesIO()
-        photographs.photograph().save(whole, "JPEG")
+    def test_files_that_are_no_images_raise_image_error(self, tmp_path):
+        jpeg = io.BytesIO()
+        photographs.photograph().save(jpeg, "JPEG")
         contents = {
             "empty.jpg": b"",
             "text.png": b"no image at all",
-            "half.jpg": whole.getvalue()[: len(whole.getvalue()) // 2],
+            "half.jpg": jpeg.getvalue()[: len(jpeg.getvalue()) // 2],
             "header.png": png(10, 10)[:20],
         }
         for name, content in contents.items():
             (tmp_path / name).write_bytes(content)
-            self.refused(tmp_path / name, f"{name} can't be read as an image")
-        self.refused(tmp_path, "can't be read as an image")
-        self.refused(tmp_path / "absent.png", "absent.png can't be read as an image")
+            self.check_error(tmp_path / name, f"{name} can't be read as an image")
+        self.check_error(tmp_path, "can't be read as an image")
+        self.check_error(tmp_path / "absent.png", "absent.png can't be read as an image")
 
     @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-    def test_a_bomb(self, tmp_path):
+    def test_too_large_images_raise_image_error(self, tmp_path):
         side = int(MOST_PIXELS**0.5) + 1
         for name, size in (("bomb", (50_000, 50_000)), ("large", (side, side))):
             path = tmp_path / f"{name}.png"
             path.write_bytes(png(*size, bytes(1 << 20)))
-            self.refused(path, "scale it down first")
-        self.refused(Image.new("1", (side, side)), "scale it down first")
+            self.check_error(path, "scale it down first")
+        self.check_error(Image.new("1", (side, side)), "scale it down first")
 
     @pytest.mark.parametrize(
         "array",
@@ -306,5 +306,5 @@ class TestWhatIsNoImage:
         ],
         ids=["vector", "2 channels", "empty", "256", "-1", "nan", "text"],
     )
-    def test_arrays(self, array):
-        self.refused(array, "no image|0..255")
+    def test_arrays_that_are_no_images_raise_image_error(self, array):
+        self.check_error(array, "no image|0..255")

@@ -1,6 +1,7 @@
-"""Batch norm of a batch that processes or replicas share: `python -m tests.training.batch_norm_worker ORDER`.
+"""Batch norm of a batch split over processes or replicas: `python -m tests.training.batch_norm_worker CONFIG`.
 
-Each leaves its part of the output, the statistics and the gradients of `score` in `folder/part<index>.npz`.
+Each process or replica writes its part of the output, the statistics and the gradients to `folder/part<index>.npz`.
+The gradients are those of the weighted sum of the output.
 """
 
 import json
@@ -19,7 +20,7 @@ SHAPE, FILTERS, EPSILON = (8, 5, 4, 6), 16, 1e-3
 
 def arrays(data_format="channels_last"):
     rng = np.random.default_rng(0)
-    # A mean far from 0 next to the deviation, and parts that differ, are what a careless formula loses digits at.
+    # A mean that is large relative to the deviation, and parts that differ, expose formulas that lose precision.
     x = rng.normal(3.0, 0.5, SHAPE) + np.arange(SHAPE[0])[:, None, None, None]
     kernel, gamma, beta = (
         rng.normal(size=(1, 1, SHAPE[-1], FILTERS)),
@@ -32,50 +33,50 @@ def arrays(data_format="channels_last"):
     return [array.astype("float32") for array in (x, kernel, gamma, beta, weights)]
 
 
-def normalized(x, kernel, gamma, beta, data_format):
-    """A convolution and both operations of the library that normalize by a batch."""
+def apply_batch_norms(x, kernel, gamma, beta, data_format):
+    """Apply a convolution and both operations of the library that normalize with batch statistics."""
     options = (EPSILON, keras.activations.relu, data_format)
     y, mean, variance = ops.pointwise_batch_norm_training(x, kernel, gamma, beta, *options)
     z, *_ = ops.batch_norm_training(y, gamma, beta, EPSILON, keras.activations.hard_silu, data_format)
     return z, mean, variance
 
 
-def by_torch(cluster, order):
+def torch_parts(cluster, config):
     import torch
 
     from mobilenet_common.ops.formulations import shared_torch
 
-    x, kernel, gamma, beta, weights = (torch.tensor(array) for array in arrays(order["data_format"]))
-    cuts = order["cuts"]
-    own = slice(cuts[cluster.process_index], cuts[cluster.process_index + 1])
-    leaves = [array.clone().requires_grad_() for array in (x[own], kernel, gamma, beta)]
+    x, kernel, gamma, beta, weights = (torch.tensor(array) for array in arrays(config["data_format"]))
+    boundaries = config["cuts"]
+    local = slice(boundaries[cluster.process_index], boundaries[cluster.process_index + 1])
+    leaves = [array.clone().requires_grad_() for array in (x[local], kernel, gamma, beta)]
     with batch_shared(shared_torch.normalize_batch):
-        z, mean, variance = normalized(*leaves, order["data_format"])
-    (z * weights[own]).sum().backward()
+        z, mean, variance = apply_batch_norms(*leaves, config["data_format"])
+    (z * weights[local]).sum().backward()
     yield (
         cluster.process_index,
-        [values.detach().numpy() for values in (z, mean, variance, *(leaf.grad for leaf in leaves))],
+        [value.detach().numpy() for value in (z, mean, variance, *(leaf.grad for leaf in leaves))],
     )
 
 
-def by_tensorflow(cluster, order):
+def tensorflow_parts(cluster, config):
     import tensorflow as tf
 
     from mobilenet_common.ops.formulations import shared_tensorflow
 
-    x, kernel, gamma, beta, weights = arrays(order["data_format"])
-    part = len(x) // cluster.devices
+    x, kernel, gamma, beta, weights = arrays(config["data_format"])
+    part_size = len(x) // cluster.devices
 
     @tf.function
     def run():
         def replica():
             i = tf.distribute.get_replica_context().replica_id_in_sync_group
-            own = tf.constant(x)[i * part : (i + 1) * part]
-            leaves = [own, tf.constant(kernel), tf.constant(gamma), tf.constant(beta)]
+            local = tf.constant(x)[i * part_size : (i + 1) * part_size]
+            leaves = [local, tf.constant(kernel), tf.constant(gamma), tf.constant(beta)]
             with tf.GradientTape() as tape:
                 tape.watch(leaves)
-                z, mean, variance = normalized(*leaves, order["data_format"])
-                score = tf.reduce_sum(z * tf.constant(weights)[i * part : (i + 1) * part])
+                z, mean, variance = apply_batch_norms(*leaves, config["data_format"])
+                score = tf.reduce_sum(z * tf.constant(weights)[i * part_size : (i + 1) * part_size])
             return (z, mean, variance, *tape.gradient(score, leaves))
 
         with batch_shared(shared_tensorflow.normalize_batch):
@@ -86,12 +87,12 @@ def by_tensorflow(cluster, order):
         yield i, [value[i].numpy() for value in values]
 
 
-def main(order):
-    with open_cluster(order["devices"]) as cluster:
-        run = by_torch if keras.backend.backend() == "torch" else by_tensorflow
-        for index, values in run(cluster, order):
+def main(config):
+    with open_cluster(config["devices"]) as cluster:
+        run = torch_parts if keras.backend.backend() == "torch" else tensorflow_parts
+        for index, values in run(cluster, config):
             names = ("z", "mean", "variance", "x", "kernel", "gamma", "beta")
-            np.savez(Path(order["folder"], f"part{index}.npz"), **dict(zip(names, values, strict=True)))
+            np.savez(Path(config["folder"], f"part{index}.npz"), **dict(zip(names, values, strict=True)))
 
 
 if __name__ == "__main__":

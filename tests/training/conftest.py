@@ -1,12 +1,12 @@
-"""What every test of training gets."""
+"""Fixtures of the training tests."""
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def ended():
-    """No process that a test has started outlives it."""
-    from tests.training.processes import end_all  # here: under pytest-xdist the controlling process needs no backend
+def end_processes():
+    """End the processes that a failed test left running."""
+    from tests.training.processes import end_all  # imported here: pytest-xdist's controlling process needs no backend
 
     yield
     end_all()

@@ -1,6 +1,6 @@
-"""One process of a run on fixed arrays: `python -m tests.training.devices_worker '{"folder": ..., ...}'`.
+"""One process of a distributed `fit` on fixed arrays: `python -m tests.training.devices_worker '{"folder": ..., ...}'`.
 
-It leaves what it saw in `folder/process<index>.json`. The order's fields are those of `DEFAULTS`.
+It writes its results to `folder/result.process<index>.json`. `DEFAULTS` lists the fields of the configuration.
 """
 
 import json
@@ -26,12 +26,12 @@ DEFAULTS = {
     "batch_size": 16,
     "steps": 3,
     "epochs": 2,
-    "seeds": [0],  # of each process: where they differ, the first one's weights count (PyTorch)
-    "kill": None,  # [process, step]: that process kills itself
-    "wait_at": None,  # the step at which every process waits for SIGTERM, agrees on it and leaves with status 3
+    "seeds": [0],  # one per process; PyTorch copies the first process's initial weights to the others
+    "kill": None,  # [process, step]: the process kills itself after this step
+    "wait_at": None,  # step from which all processes wait for SIGTERM, agree on it and exit with status 3
 }
 CLASSES, SIZE, BATCHES = 5, 32, 4
-# Pointwise convolutions that double their channels, ones that don't, depthwise ones, and a normalization by itself.
+# It has pointwise convolutions with and without doubled channels, depthwise ones, and a standalone batch norm.
 TINY = Architecture(
     name="tiny",
     stem=Conv(8, stride=2),
@@ -41,7 +41,7 @@ TINY = Architecture(
 
 
 def images(batch_size):
-    """`BATCHES` batches, of which the images in the second half are brighter, so that parts differ from the whole."""
+    """Return `BATCHES` batches. The second half of each is brighter, so that parts differ from the whole batch."""
     rng = np.random.default_rng(1)
     x = rng.random((BATCHES, batch_size, SIZE, SIZE, 3)).astype(keras.config.floatx())
     x[:, batch_size // 2 :] *= 3.0
@@ -50,12 +50,12 @@ def images(batch_size):
     return x, np.eye(CLASSES, dtype=keras.config.floatx())[classes]
 
 
-class Watch(keras.callbacks.Callback):
-    """Keeps each step's loss and does what the order says."""
+class Recorder(keras.callbacks.Callback):
+    """Records each step's loss, and kills or stops the process as configured."""
 
-    def __init__(self, order, cluster):
+    def __init__(self, config, cluster):
         super().__init__()
-        self.order, self.cluster, self.losses, self.stopped = order, cluster, [], False
+        self.config, self.cluster, self.losses, self.stopped = config, cluster, [], False
         signal.signal(signal.SIGTERM, self.stop)
 
     def stop(self, *_):
@@ -64,18 +64,18 @@ class Watch(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.losses.append(float(logs["loss"]))
         step = len(self.losses)
-        note(self.order, self.cluster, f"step{step}", {})
-        if self.order["kill"] == [self.cluster.process_index, step]:
+        write_json(self.config, self.cluster, f"step{step}", {})
+        if self.config["kill"] == [self.cluster.process_index, step]:
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.order["wait_at"] is not None and step >= self.order["wait_at"]:
+        if self.config["wait_at"] is not None and step >= self.config["wait_at"]:
             time.sleep(0.2)
             if self.cluster.any(self.stopped):
-                note(self.order, self.cluster, "stopped", {"step": step})
+                write_json(self.config, self.cluster, "stopped", {"step": step})
                 raise Agreed
 
 
 def use_float64():
-    """In float32 rounding decides on which side of ReLU's corner some activation is, and so where training ends."""
+    """Compute in float64: in float32, rounding decides on which side of ReLU's kink some activations are."""
     keras.config.set_floatx("float64")
     if keras.backend.backend() == "jax":
         import jax
@@ -83,48 +83,48 @@ def use_float64():
         jax.config.update("jax_enable_x64", True)
 
 
-def note(order, cluster, name, what):
-    Path(order["folder"], f"{name}.process{cluster.process_index}.json").write_text(json.dumps(what))
+def write_json(config, cluster, name, content):
+    Path(config["folder"], f"{name}.process{cluster.process_index}.json").write_text(json.dumps(content))
 
 
-def main(order):
-    order = DEFAULTS | order
-    options = {name: order[name] for name in ("devices", "hosts", "host_index", "timeout")}
+def main(config):
+    config = DEFAULTS | config
+    options = {name: config[name] for name in ("devices", "hosts", "host_index", "timeout")}
     use_float64()
     with open_cluster(**options) as cluster:
-        keras.utils.set_random_seed(order["seeds"][cluster.process_index % len(order["seeds"])])
+        keras.utils.set_random_seed(config["seeds"][cluster.process_index % len(config["seeds"])])
         with cluster.scope():
             model = create_mobilenetv4(TINY, CLASSES, (SIZE, SIZE, 3), dropout_rate=0.0)
             model.compile(keras.optimizers.SGD(0.1, 0.9), "categorical_crossentropy", metrics=["accuracy"])
         cluster.prepare(model)
-        x, y = images(order["batch_size"])
-        share = cluster.share(order["batch_size"])
-        own = slice(cluster.process_index * share, (cluster.process_index + 1) * share)
-        endless = order["wait_at"] is not None
+        x, y = images(config["batch_size"])
+        local_size = cluster.share(config["batch_size"])
+        local = slice(cluster.process_index * local_size, (cluster.process_index + 1) * local_size)
+        endless = config["wait_at"] is not None
 
         def batches(count):
             for step in range(count):
-                yield x[step % BATCHES, own], y[step % BATCHES, own]
+                yield x[step % BATCHES, local], y[step % BATCHES, local]
 
-        steps = 10**6 if endless else order["steps"]
-        watch = Watch(order, cluster)
+        steps = 10**6 if endless else config["steps"]
+        recorder = Recorder(config, cluster)
         history = model.fit(
-            cluster.feed(batches(order["epochs"] * steps)),
+            cluster.feed(batches(config["epochs"] * steps)),
             steps_per_epoch=steps,
-            epochs=order["epochs"],
-            callbacks=[watch],
+            epochs=config["epochs"],
+            callbacks=[recorder],
             verbose=0,
         )
         evaluated = model.evaluate(cluster.feed(batches(2)), steps=2, verbose=0, return_dict=True)
-        note(
-            order,
+        write_json(
+            config,
             cluster,
             "result",
             {
                 "devices": cluster.devices,
                 "processes": cluster.process_count,
                 "chief": cluster.is_chief,
-                "losses": watch.losses,
+                "losses": recorder.losses,
                 "history": history.history,
                 "evaluated": evaluated,
                 "weights": [float(np.abs(keras.ops.convert_to_numpy(weight)).sum()) for weight in model.weights],

@@ -1,6 +1,6 @@
-"""A run in a process of its own, to be killed: `python -m tests.training.killed_worker FOLDER`.
+"""Training run in a separate process, which a test kills: `python -m tests.training.killed_worker FOLDER`.
 
-It begins the run or goes on with it, and in the end writes the weights, a row of bytes, to FOLDER.weights.
+It starts a new run, or resumes the one in FOLDER. At the end, it writes the bytes of all weights to FOLDER.weights.
 """
 
 import sys
@@ -13,7 +13,7 @@ from tests.training import tiny
 
 
 def main(folder):
-    """Trains, and writes the weights."""
+    """Train, and write the weights."""
     keras.utils.set_random_seed(0)
     run = train(
         tiny.data(),
@@ -26,9 +26,9 @@ def main(folder):
         report=False,
     )
     weights = b"".join(keras.ops.convert_to_numpy(weight).tobytes() for weight in run.model.weights)
-    part = Path(f"{folder}.part")
-    part.write_bytes(weights)
-    part.rename(f"{folder}.weights")
+    partial_file = Path(f"{folder}.part")
+    partial_file.write_bytes(weights)
+    partial_file.rename(f"{folder}.weights")
 
 
 if __name__ == "__main__":

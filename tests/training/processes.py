@@ -1,4 +1,4 @@
-"""Starts runs of `devices_worker` as users start training: a launcher on each host, here all on this machine."""
+"""Start the worker programs as users start training: one launcher per host, here all on this machine."""
 
 import json
 import os
@@ -8,34 +8,44 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from mobilenet_zoo.training.devices import launch
 from mobilenet_zoo.training.devices.hosts import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT = 600  # seconds after which a run counts as hanging
+LIMIT = 600  # seconds after which a run is considered to hang
 
 _started = []
 
 _LAUNCHER = """
 import json, sys
 from mobilenet_zoo.training.devices import launch
-order = json.loads(sys.argv[1])
-options = {name: order[name] for name in ("devices", "hosts", "host_index", "timeout") if name in order}
-sys.exit(launch(["-m", sys.argv[2], sys.argv[1]], **options, grace=20, stopped_status=3))
+config = json.loads(sys.argv[1])
+options = {name: config[name] for name in ("devices", "hosts", "host_index", "timeout") if name in config}
+sys.exit(launch(["-m", *sys.argv[2].split(), sys.argv[1]], **options, grace=20, stopped_status=3))
 """
+FIT = "tests.lean tests.training.devices_worker"
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "NPROC": "1",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+}
 
 
 class Host:
-    """A launcher and what it leaves."""
+    """Launcher of one host, and its log file."""
 
-    def __init__(self, order, module="tests.training.devices_worker"):
-        threads = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "NPROC": "1"}
-        self.log = Path(order["folder"], f"host{order.get('host_index', 0)}.log")
-        command = [sys.executable, "-W", "ignore", "-c", _LAUNCHER, json.dumps(order), module]
+    def __init__(self, config, module=FIT):
+        self.log = Path(config["folder"], f"host{config.get('host_index', 0)}.log")
+        command = [sys.executable, "-W", "ignore", "-c", _LAUNCHER, json.dumps(config), module]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=os.environ | threads | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+                env=os.environ | _ENVIRONMENT,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -43,38 +53,55 @@ class Host:
         _started.append(self.process)
 
     def status(self, limit=LIMIT):
-        """The launcher's exit status; it fails where that doesn't come."""
+        """Return the launcher's exit status; fail if it doesn't end within `limit` seconds."""
         try:
             return self.process.wait(limit)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"no end after {limit} s:\n{self.text()}") from None
+            raise AssertionError(f"the launcher did not end within {limit} s:\n{self.text()}") from None
 
     def text(self):
         return self.log.read_text()
 
 
-def start(folder, devices=1, hosts=1, module="tests.training.devices_worker", **order):
-    """A launcher for each host."""
+def start(folder, devices=1, hosts=1, module=FIT, **config):
+    """Start a launcher for each host, and return the hosts."""
     folder.mkdir(exist_ok=True)
-    order |= {"folder": str(folder), "devices": devices}
+    config |= {"folder": str(folder), "devices": devices}
     if hosts == 1:
-        return [Host(order, module)]
-    names = ",".join(f"127.0.0.1:{free_port()}" for _ in range(hosts))
-    return [Host(order | {"hosts": names, "host_index": i}, module) for i in range(hosts)]
+        return [Host(config, module)]
+    addresses = ",".join(f"127.0.0.1:{free_port()}" for _ in range(hosts))
+    return [Host(config | {"hosts": addresses, "host_index": i}, module) for i in range(hosts)]
 
 
-def results(folder, **order):
-    """What every process of a run saw, in order."""
-    for host in start(folder, **order):
-        assert host.status() == 0, host.text()
+def launch_here(folder, devices=1, module=FIT, **config):
+    """Run a worker on one host with this process as its launcher, which saves importing Keras once more."""
+    folder.mkdir(exist_ok=True)
+    config |= {"folder": str(folder), "devices": devices}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        for name, value in _ENVIRONMENT.items():
+            patch.setenv(name, value)
+        assert launch(["-m", *module.split(), json.dumps(config)], devices=devices, grace=20) == 0
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def results(folder, hosts=1, **config):
+    """Run the worker, and return what each process recorded, ordered by process index."""
+    if hosts == 1:
+        launch_here(folder, **config)
+    else:
+        for host in start(folder, hosts=hosts, **config):
+            assert host.status() == 0, host.text()
     return [json.loads(path.read_text()) for path in sorted(folder.glob("result.process*.json"))]
 
 
 def end_all():
-    """Ends what a failing test left running."""
+    """End the launchers that a failed test left running."""
     for process in _started:
         if process.poll() is None:
-            process.terminate()  # which PyTorch's launcher hands on to its processes, in sessions of their own
+            process.terminate()  # PyTorch's launcher forwards it to its processes, which are in other sessions
             try:
                 process.wait(30)
             except subprocess.TimeoutExpired:
@@ -83,9 +110,9 @@ def end_all():
 
 
 def wait_for(path, host, limit=LIMIT):
-    """Returns when there is a file, and says when it was made."""
-    end = time.monotonic() + limit
+    """Wait until a file exists, and return its modification time."""
+    deadline = time.monotonic() + limit
     while not path.exists():
-        assert host.process.poll() is None and time.monotonic() < end, host.text()
+        assert host.process.poll() is None and time.monotonic() < deadline, host.text()
         time.sleep(0.05)
     return path.stat().st_mtime

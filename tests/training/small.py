@@ -1,4 +1,4 @@
-"""A model that compiles in seconds, and data for it."""
+"""Tiny MobileNetV2 that compiles in seconds, and random data for it."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Augmentation does what its papers say: against definitions by hand, and against decoding all of an image."""
+"""Augmentation compared with the definitions in its papers, and partial decoding compared with full decoding."""
 
 import numpy as np
 import pytest
@@ -16,10 +16,10 @@ pytestmark = pytest.mark.across
 IMAGE = photographs.photograph().resize((48, 32))
 PIXELS = np.asarray(IMAGE).astype(float)
 GRAY = np.asarray(IMAGE.convert("L")).astype(float)
-NOTHING = {"crop_scale": None, "flip": 0.0}
+NO_CROP_OR_FLIP = {"crop_scale": None, "flip": 0.0}
 
 
-def applied(name, strength, image=IMAGE):
+def apply(name, strength, image=IMAGE):
     return np.asarray(OPERATIONS[name](image, strength)).astype(int)
 
 
@@ -27,8 +27,8 @@ def blend(degenerate, factor):
     return np.clip(degenerate + factor * (PIXELS - degenerate), 0, 255)
 
 
-def sampled(dx, dy):
-    """The image read at x + dx, y + dy, in whole pixels, with mid gray outside."""
+def sample(dx, dy):
+    """Return the image sampled at (x + dx, y + dy), in whole pixels, with mid gray outside."""
     rows, columns = np.indices(PIXELS.shape[:2])
     rows, columns = rows + dy, columns + dx
     inside = (rows >= 0) & (rows < 32) & (columns >= 0) & (columns < 48)
@@ -49,99 +49,99 @@ EXPECTED = {
     ("contrast", 0.5): blend(np.full((1, 1, 1), round(GRAY.mean())), 1.45),
     ("sharpness", -1.0): blend(np.asarray(IMAGE.filter(ImageFilter.SMOOTH)).astype(float), 0.1),
     ("rotate", 1.0): np.asarray(IMAGE.rotate(30, Image.Resampling.BILINEAR, fillcolor=(128,) * 3)),
-    ("translate_x", 10 / (0.45 * 48)): sampled(10, 0),
-    ("translate_y", -8 / (0.45 * 32)): sampled(0, -8),
+    ("translate_x", 10 / (0.45 * 48)): sample(10, 0),
+    ("translate_y", -8 / (0.45 * 32)): sample(0, -8),
 }
 
 
 class TestOperations:
     @pytest.mark.parametrize(("name", "strength"), EXPECTED)
-    def test_definition(self, name, strength):
-        assert np.abs(applied(name, strength) - EXPECTED[name, strength]).max() <= 1
+    def test_operation_matches_its_definition(self, name, strength):
+        assert np.abs(apply(name, strength) - EXPECTED[name, strength]).max() <= 1
 
     @pytest.mark.parametrize("name", ["shear_x", "shear_y"])
-    def test_shear(self, name):
-        """A straight edge leans by 0.3 pixels a pixel at full strength."""
+    def test_shear_tilts_edges_by_its_strength(self, name):
+        """At full strength, a straight edge tilts by 0.3 pixels per pixel."""
         ramp = np.indices((32, 48))[1 if name == "shear_x" else 0] * 4 + 10
-        found = applied(name, 1.0, Image.fromarray(ramp.astype("uint8")))
-        slope = np.polyfit(np.arange(8), found[:8, 8] if name == "shear_x" else found[8, :8], 1)[0] / 4
+        sheared = apply(name, 1.0, Image.fromarray(ramp.astype("uint8")))
+        slope = np.polyfit(np.arange(8), sheared[:8, 8] if name == "shear_x" else sheared[8, :8], 1)[0] / 4
         assert slope == pytest.approx(0.3, abs=0.05)
 
-    def test_there_are_fourteen_that_do_nothing_at_no_strength(self):
+    def test_fourteen_operations_exist_and_keep_images_at_zero_strength(self):
         assert len(OPERATIONS) == 14
         for name in OPERATIONS.keys() - {"autocontrast", "equalize"}:
-            np.testing.assert_array_equal(applied(name, 0.0), PIXELS, name)
+            np.testing.assert_array_equal(apply(name, 0.0), PIXELS, name)
 
     @pytest.mark.parametrize("name", OPERATIONS)
-    def test_gray(self, name):
-        assert applied(name, 0.8, IMAGE.convert("L")).shape == (32, 48)
+    def test_operation_supports_gray_images(self, name):
+        assert apply(name, 0.8, IMAGE.convert("L")).shape == (32, 48)
 
 
 class TestRandAugment:
-    def drawn(self, monkeypatch, settings, times=400):
-        """The strengths that the operations are called with."""
-        seen = []
+    def draw_strengths(self, monkeypatch, settings, times=400):
+        """Return the strengths that the operations are called with."""
+        strengths = []
 
-        def note(image, strength):
-            seen.append(strength)
+        def record(image, strength):
+            strengths.append(strength)
             return image
 
-        monkeypatch.setattr("mobilenet_zoo.training.data.randaugment._DRAWN", (note,) * 14)
+        monkeypatch.setattr("mobilenet_zoo.training.data.randaugment._DRAWN", (record,) * 14)
         rng = np.random.default_rng(0)
         for _ in range(times):
             settings(IMAGE, rng)
-        return np.array(seen)
+        return np.array(strengths)
 
-    def test_magnitudes_are_drawn_as_timm_does(self, monkeypatch):
-        strengths = self.drawn(monkeypatch, RandAugment(3, 5.0, 0.5))
+    def test_magnitudes_have_timms_distribution(self, monkeypatch):
+        strengths = self.draw_strengths(monkeypatch, RandAugment(3, 5.0, 0.5))
         assert len(strengths) == 1200
         assert np.abs(strengths).mean() == pytest.approx(0.5, abs=0.01)
         assert np.abs(strengths).std() == pytest.approx(0.05, rel=0.1)
         assert (strengths > 0).mean() == pytest.approx(0.5, abs=0.05)
 
     def test_magnitudes_stay_in_range(self, monkeypatch):
-        strengths = np.abs(self.drawn(monkeypatch, RandAugment(2, 9.0, 3.0)))
+        strengths = np.abs(self.draw_strengths(monkeypatch, RandAugment(2, 9.0, 3.0)))
         assert strengths.max() == 1.0 and (strengths == 1.0).mean() > 0.2
 
-    def test_all_operations_are_drawn(self, monkeypatch):
-        seen = []
-        operations = tuple(lambda image, s, i=i: seen.append(i) or image for i in range(14))
+    def test_operations_are_drawn_uniformly(self, monkeypatch):
+        drawn = []
+        operations = tuple(lambda image, s, i=i: drawn.append(i) or image for i in range(14))
         monkeypatch.setattr("mobilenet_zoo.training.data.randaugment._DRAWN", operations)
         rng = np.random.default_rng(0)
         for _ in range(700):
             RandAugment(2, 9.0, 0.0)(IMAGE, rng)
-        counts = np.bincount(seen, minlength=14)
+        counts = np.bincount(drawn, minlength=14)
         assert counts.sum() == 1400 and counts.min() > 60 and counts.max() < 140
 
 
 class TestCrop:
     @pytest.mark.parametrize("size", [(640, 427), (30, 90)])
-    def test_scale_and_ratio(self, size):
+    def test_crops_have_the_given_scale_and_ratio(self, size):
         settings, rng = Augmentation(crop_scale=(0.1, 0.5), crop_ratio=(0.8, 1.25)), np.random.default_rng(0)
         boxes = np.array([settings.crop(*size, rng) for _ in range(500)])
         assert boxes.min() >= 0 and (boxes[:, 2] <= size[0]).all() and (boxes[:, 3] <= size[1]).all()
         width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-        share = width * height / (size[0] * size[1])
-        fits = share >= 0.1 * 0.9
-        assert fits.mean() > 0.95 and share.max() <= 0.5 * 1.1
+        fraction = width * height / (size[0] * size[1])
+        fits = fraction >= 0.1 * 0.9
+        assert fits.mean() > 0.95 and fraction.max() <= 0.5 * 1.1
         assert (width / height).min() > 0.8 * 0.9 and (width / height).max() < 1.25 * 1.1
         assert boxes[:, 0].std() > 0.05 * size[0]
         if size == (640, 427):
-            assert share.mean() == pytest.approx(0.3, abs=0.02)
+            assert fraction.mean() == pytest.approx(0.3, abs=0.02)
 
-    def test_the_whole_height_where_nothing_fits(self):
+    def test_crop_falls_back_to_the_full_height(self):
         box = Augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0)).crop(100, 40, np.random.default_rng(0))
         assert box == (30, 0, 70, 40)
 
-    def test_is_what_pillow_crops(self, tmp_path):
+    def test_crop_matches_pillow(self, tmp_path):
         photographs.photograph().save(tmp_path / "p.png")
         box = (100, 50, 228, 178)
-        found = open_crop(tmp_path / "p.png", "p", 3, (64, 64), "bicubic", lambda w, h: box)
+        cropped = open_crop(tmp_path / "p.png", "p", 3, (64, 64), "bicubic", lambda w, h: box)
         expected = photographs.photograph().resize((64, 64), Image.Resampling.BICUBIC, box=box)
-        assert np.abs(np.asarray(found).astype(int) - np.asarray(expected)).mean() < 1
+        assert np.abs(np.asarray(cropped).astype(int) - np.asarray(expected)).mean() < 1
 
     @pytest.mark.parametrize("orientation", [3, 6, 8])
-    def test_of_turned_images(self, orientation, tmp_path):
+    def test_crop_applies_exif_orientation(self, orientation, tmp_path):
         (tmp_path / "p.png").write_bytes(photographs.rotated_by_exif(photographs.photograph(), orientation).getvalue())
         sizes = []
 
@@ -149,12 +149,12 @@ class TestCrop:
             sizes.append((width, height))
             return 200, 100, 264, 164
 
-        found = open_crop(str(tmp_path / "p.png"), "p", 3, (64, 64), "nearest", crop)
+        cropped = open_crop(str(tmp_path / "p.png"), "p", 3, (64, 64), "nearest", crop)
         assert sizes == [(640, 427)]
-        np.testing.assert_array_equal(found, np.asarray(photographs.photograph())[100:164, 200:264])
+        np.testing.assert_array_equal(cropped, np.asarray(photographs.photograph())[100:164, 200:264])
 
-    def test_large_jpegs_are_decoded_in_part(self, tmp_path):
-        """To what decoding all gives, within what JPEG itself loses."""
+    def test_large_jpegs_are_decoded_at_reduced_size(self, tmp_path):
+        """The result is as close to full decoding as JPEG compression is to the original."""
         large = photographs.photograph().resize((2560, 1708), Image.Resampling.BICUBIC)
         large.save(tmp_path / "p.jpg", quality=90)
         box = (300, 200, 1900, 1600)
@@ -167,14 +167,14 @@ class TestCrop:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Image.Image, "resize", resize)
-            found = open_crop(str(tmp_path / "p.jpg"), "p", 3, (224, 224), "bicubic", lambda w, h: box)
+            decoded = open_crop(str(tmp_path / "p.jpg"), "p", 3, (224, 224), "bicubic", lambda w, h: box)
         assert sizes == [(1280, 854)]
-        exact = Image.open(tmp_path / "p.jpg").resize((224, 224), Image.Resampling.BICUBIC, box=box)
-        error = np.asarray(found).astype(float) - np.asarray(exact)
+        expected = Image.open(tmp_path / "p.jpg").resize((224, 224), Image.Resampling.BICUBIC, box=box)
+        error = np.asarray(decoded).astype(float) - np.asarray(expected)
         assert 10 * np.log10(255**2 / np.mean(error**2)) > 38  # dB
 
     @pytest.mark.parametrize("content", [b"", b"no image", None])
-    def test_unreadable(self, content, tmp_path):
+    def test_unreadable_file_raises(self, content, tmp_path):
         path = tmp_path / "p.jpg"
         if content is not None:
             path.write_bytes(content)
@@ -183,30 +183,30 @@ class TestCrop:
 
 
 class TestAugmentation:
-    def test_flip(self):
+    def test_flip_mirrors_images(self):
         mirrored = Augmentation(crop_scale=None, flip=1.0)(IMAGE, np.random.default_rng(0))
         np.testing.assert_array_equal(mirrored, PIXELS[:, ::-1])
-        np.testing.assert_array_equal(Augmentation(**NOTHING)(IMAGE, np.random.default_rng(0)), PIXELS)
+        np.testing.assert_array_equal(Augmentation(**NO_CROP_OR_FLIP)(IMAGE, np.random.default_rng(0)), PIXELS)
 
-    def test_jitter_stays_within_its_factors(self):
-        flat, rng = Image.new("RGB", (4, 4), (100, 100, 100)), np.random.default_rng(0)
-        settings = Augmentation(**NOTHING, color_jitter=0.4)
-        found = np.array([settings(flat, rng)[0, 0, 0] for _ in range(300)])  # flat gray knows brightness only
-        assert found.min() >= 60 and found.min() < 65 and found.max() <= 140 and found.max() > 135
+    def test_color_jitter_stays_within_its_range(self):
+        uniform, rng = Image.new("RGB", (4, 4), (100, 100, 100)), np.random.default_rng(0)
+        settings = Augmentation(**NO_CROP_OR_FLIP, color_jitter=0.4)
+        values = np.array([settings(uniform, rng)[0, 0, 0] for _ in range(300)])  # only brightness changes uniform gray
+        assert values.min() >= 60 and values.min() < 65 and values.max() <= 140 and values.max() > 135
 
-    def test_erasing(self):
-        settings, rng = Augmentation(**NOTHING, erasing=1.0), np.random.default_rng(0)
+    def test_erasing_has_the_given_area_and_probability(self):
+        settings, rng = Augmentation(**NO_CROP_OR_FLIP, erasing=1.0), np.random.default_rng(0)
         black = Image.new("RGB", (100, 80))
-        shares = []
+        fractions = []
         for _ in range(200):
             rows, columns = np.nonzero(settings(black, rng).any(-1))
-            shares.append((np.ptp(rows) + 1) * (np.ptp(columns) + 1) / 8000)
-        assert 0.015 < min(shares) < 0.04 and 0.29 < max(shares) < 0.36
-        assert Augmentation(**NOTHING, erasing=1.0)(black.convert("L"), rng).shape == (80, 100, 1)
-        changed = [Augmentation(**NOTHING, erasing=0.3)(black, rng).any() for _ in range(300)]
-        assert np.mean(changed) == pytest.approx(0.3, abs=0.08)
+            fractions.append((np.ptp(rows) + 1) * (np.ptp(columns) + 1) / 8000)
+        assert 0.015 < min(fractions) < 0.04 and 0.29 < max(fractions) < 0.36
+        assert Augmentation(**NO_CROP_OR_FLIP, erasing=1.0)(black.convert("L"), rng).shape == (80, 100, 1)
+        is_changed = [Augmentation(**NO_CROP_OR_FLIP, erasing=0.3)(black, rng).any() for _ in range(300)]
+        assert np.mean(is_changed) == pytest.approx(0.3, abs=0.08)
 
-    def test_of_plain_settings(self):
+    def test_dictionary_is_converted_to_randaugment(self):
         assert Augmentation(randaugment={"operations": 1, "magnitude": 3}).randaugment == RandAugment(1, 3)
 
     @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ class TestAugmentation:
             ({"erasing": -1}, "erasing=-1"),
         ],
     )
-    def test_wrong_settings(self, settings, message):
+    def test_wrong_settings_raise(self, settings, message):
         with pytest.raises(ValueError, match=message):
             Augmentation(**settings)
 
@@ -231,7 +231,7 @@ class TestMixing:
         rng = np.random.default_rng(1)
         return rng.random((n, 8, 6, 3), "float32"), np.eye(n, dtype="float32"), np.arange(1, n + 1, dtype="float32")
 
-    def test_mixup(self):
+    def test_mixup_blends_pairs(self):
         images, targets, weights = self.batch()
         amount = np.random.default_rng(7)
         amount.random()
@@ -240,44 +240,44 @@ class TestMixing:
             assert values is not images
         Mixing(mixup=0.8, cutmix=0.0)(*mixed, np.random.default_rng(7))
         partner = [1, 0, 3, 2, 4]
-        for found, values in zip(mixed, (images, targets, weights), strict=True):
-            np.testing.assert_allclose(found, amount * values + (1 - amount) * values[partner], rtol=1e-5)
+        for actual, values in zip(mixed, (images, targets, weights), strict=True):
+            np.testing.assert_allclose(actual, amount * values + (1 - amount) * values[partner], rtol=1e-5)
 
     @pytest.mark.parametrize("channels_last", [True, False])
-    def test_cutmix(self, channels_last):
+    def test_cutmix_swaps_boxes_within_pairs(self, channels_last):
         images, targets, _ = self.batch()
         settings = Mixing(mixup=0.0, cutmix=1.0)
-        share, (top, bottom, left, right) = settings.draw(8, 6, np.random.default_rng(3))
-        given = (images if channels_last else np.moveaxis(images, -1, 1)).copy()
+        kept_fraction, (top, bottom, left, right) = settings.draw(8, 6, np.random.default_rng(3))
+        mixed_images = (images if channels_last else np.moveaxis(images, -1, 1)).copy()
         mixed_targets = targets.copy()
-        settings(given, mixed_targets, None, np.random.default_rng(3), channels_last)
-        found = given if channels_last else np.moveaxis(given, 1, -1)
+        settings(mixed_images, mixed_targets, None, np.random.default_rng(3), channels_last)
+        actual = mixed_images if channels_last else np.moveaxis(mixed_images, 1, -1)
         expected = images.copy()
         for i, j in ((0, 1), (1, 0), (2, 3), (3, 2)):
             expected[i, top:bottom, left:right] = images[j, top:bottom, left:right]
-        np.testing.assert_array_equal(found, expected)
-        assert not np.array_equal(found, images)
-        assert share == pytest.approx(1 - (bottom - top) * (right - left) / 48)
-        np.testing.assert_allclose(mixed_targets[0], [share, 1 - share, 0, 0, 0], rtol=1e-6)
+        np.testing.assert_array_equal(actual, expected)
+        assert not np.array_equal(actual, images)
+        assert kept_fraction == pytest.approx(1 - (bottom - top) * (right - left) / 48)
+        np.testing.assert_allclose(mixed_targets[0], [kept_fraction, 1 - kept_fraction, 0, 0, 0], rtol=1e-6)
 
-    def test_distribution(self):
+    def test_mixing_has_the_given_probabilities(self):
         rng, settings = np.random.default_rng(0), Mixing(0.3, 1.0, probability=0.8, switch_probability=0.25)
         drawn = [settings.draw(224, 224, rng) for _ in range(4000)]
-        some = [d for d in drawn if d is not None]
-        assert len(some) / len(drawn) == pytest.approx(0.8, abs=0.03)
-        assert np.mean([box is not None for _, box in some]) == pytest.approx(0.25, abs=0.03)
-        amounts = np.array([amount for amount, box in some if box is None])
-        assert amounts.var() == pytest.approx(1 / (4 * (2 * 0.3 + 1)), rel=0.06)  # of Beta(α, α)
+        mixed = [d for d in drawn if d is not None]
+        assert len(mixed) / len(drawn) == pytest.approx(0.8, abs=0.03)
+        assert np.mean([box is not None for _, box in mixed]) == pytest.approx(0.25, abs=0.03)
+        amounts = np.array([amount for amount, box in mixed if box is None])
+        assert amounts.var() == pytest.approx(1 / (4 * (2 * 0.3 + 1)), rel=0.06)  # variance of Beta(α, α)
         assert amounts.mean() == pytest.approx(0.5, abs=0.03)
 
     @pytest.mark.parametrize("settings", [{"mixup": 0, "cutmix": 0}, {"probability": 0}])
-    def test_settings_that_mix_nothing_are_refused_as_in_a_recipe(self, settings):
+    def test_settings_that_mix_nothing_raise(self, settings):
         with pytest.raises(ValueError, match="=0"):
             Mixing(**settings)
         with pytest.raises(ValueError, match="=0"):
             load_recipe("finetune", {f"mixing.{name}": value for name, value in settings.items()})
 
-    def test_wrong_settings(self):
+    def test_wrong_settings_raise(self):
         with pytest.raises(ValueError, match="mixup=-1"):
             Mixing(mixup=-1)
         with pytest.raises(ValueError, match="probability=2"):

@@ -1,4 +1,4 @@
-"""Keras trains on a pipeline, under each backend, and sees the order that the pipeline announces."""
+"""`fit`, `evaluate` and `predict` with a pipeline, whose batches have the order that the pipeline announces."""
 
 import keras
 import numpy as np
@@ -16,65 +16,64 @@ def data(n=21):
 
 
 def linear():
-    net = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")])
-    net.build((None, 4, 4, 1))
-    net.compile(keras.optimizers.SGD(1e-3), "categorical_crossentropy", metrics=["accuracy"])
-    return net
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")])
+    model.build((None, 4, 4, 1))
+    model.compile(keras.optimizers.SGD(1e-3), "categorical_crossentropy", metrics=["accuracy"])
+    return model
 
 
 @pytest.mark.parametrize("balance", [None, "weights"])
-def test_fit_is_training_on_the_announced_batches(balance):
-    """As `train_on_batch` with the images that `indices` names."""
-    made = Pipeline(data(), TRANSFORM, batch_size=4, training=True, seed=3, balance=balance)
-    ours, theirs = linear(), linear()
-    theirs.set_weights(ours.get_weights())
-    ours.fit(made.batches(2), steps_per_epoch=3, epochs=2, shuffle=False, verbose=0)
+def test_fit_matches_train_on_batch_with_the_announced_indices(balance):
+    pipeline = Pipeline(data(), TRANSFORM, batch_size=4, training=True, seed=3, balance=balance)
+    model, reference = linear(), linear()
+    reference.set_weights(model.get_weights())
+    model.fit(pipeline.batches(2), steps_per_epoch=3, epochs=2, shuffle=False, verbose=0)
     counts = data().counts
     for step in range(2, 8):
-        chosen = data().subset(made.indices(step))
+        chosen = data().subset(pipeline.indices(step))
         images = TRANSFORM(list(chosen.images))
         weights = None if balance is None else (21 / 3 / counts)[chosen.labels]
-        theirs.train_on_batch(images, np.eye(3)[chosen.labels], sample_weight=weights)
-    for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
+        reference.train_on_batch(images, np.eye(3)[chosen.labels], sample_weight=weights)
+    for weight, reference_weight in zip(model.get_weights(), reference.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, reference_weight, rtol=1e-4, atol=1e-6)
 
 
-def test_validation_and_prediction_take_every_image_each_time():
-    made = Pipeline(data(), TRANSFORM, batch_size=4, training=True)
-    held_out = Pipeline(data(), TRANSFORM, batch_size=8, training=False)
-    net, batches = linear(), held_out.batches()
+def test_validation_and_prediction_cover_all_images_every_time():
+    pipeline = Pipeline(data(), TRANSFORM, batch_size=4, training=True)
+    validation = Pipeline(data(), TRANSFORM, batch_size=8, training=False)
+    model, batches = linear(), validation.batches()
     expected = TRANSFORM(list(data().images))
-    history = net.fit(
-        made.batches(),
+    history = model.fit(
+        pipeline.batches(),
         steps_per_epoch=2,
         epochs=2,
         validation_data=batches,
-        validation_steps=held_out.steps_per_epoch,
+        validation_steps=validation.steps_per_epoch,
         shuffle=False,
         verbose=0,
     )
-    loss = net.evaluate(expected, np.eye(3)[data().labels], verbose=0)[0]
+    loss = model.evaluate(expected, np.eye(3)[data().labels], verbose=0)[0]
     assert history.history["val_loss"][-1] == pytest.approx(loss, rel=1e-4)
-    found = net.predict(batches, steps=held_out.steps_per_epoch, verbose=0)
-    np.testing.assert_allclose(found, net.predict(expected, verbose=0), rtol=1e-5)
+    predictions = model.predict(batches, steps=validation.steps_per_epoch, verbose=0)
+    np.testing.assert_allclose(predictions, model.predict(expected, verbose=0), rtol=1e-5)
     assert batches.kept.tolist() == list(range(21))
-    assert made.waited_s > 0 and held_out.waited_s > 0
+    assert pipeline.waited_s > 0 and validation.waited_s > 0
 
 
 @pytest.mark.neutral
-def test_fit_from_worker_processes():
-    ours, theirs = linear(), linear()
-    theirs.set_weights(ours.get_weights())
-    for net, workers in ((ours, 2), (theirs, 0)):
-        made = Pipeline(data(), TRANSFORM, batch_size=4, training=True, workers=workers)
-        net.fit(made.batches(), steps_per_epoch=6, shuffle=False, verbose=0)
-    for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
-        np.testing.assert_array_equal(mine, other)
+def test_fit_with_worker_processes_gives_the_same_weights():
+    model, reference = linear(), linear()
+    reference.set_weights(model.get_weights())
+    for network, workers in ((model, 2), (reference, 0)):
+        pipeline = Pipeline(data(), TRANSFORM, batch_size=4, training=True, workers=workers)
+        network.fit(pipeline.batches(), steps_per_epoch=6, shuffle=False, verbose=0)
+    for weight, reference_weight in zip(model.get_weights(), reference.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, reference_weight)
 
 
-def test_too_many_damaged_images_end_fit(tmp_path):
-    broken = Examples([str(tmp_path / f"{i}.jpg") for i in range(30)], np.arange(30) % 3, tuple("abc"))
-    made = Pipeline(broken, TRANSFORM, batch_size=4, training=True)
+def test_too_many_damaged_images_stop_fit(tmp_path):
+    damaged = Examples([str(tmp_path / f"{i}.jpg") for i in range(30)], np.arange(30) % 3, tuple("abc"))
+    pipeline = Pipeline(damaged, TRANSFORM, batch_size=4, training=True)
     with pytest.raises(ImageError, match="11 of 30 images can't be read"):
-        linear().fit(made.batches(), steps_per_epoch=2, shuffle=False, verbose=0)
-    assert len(made.damaged) == 11
+        linear().fit(pipeline.batches(), steps_per_epoch=2, shuffle=False, verbose=0)
+    assert len(pipeline.damaged) == 11

@@ -1,4 +1,4 @@
-"""Batches depend on the seed and the step alone, and damaged images on nothing else."""
+"""Batches depend only on the seed and the step, and damaged images are replaced or skipped."""
 
 import io
 import sys
@@ -24,7 +24,7 @@ FULL = {
 
 
 def examples(n=22, classes=3):
-    """Images of noise, of which the first pixel tells which it is."""
+    """Return noise images whose first pixel encodes the index."""
     images = np.random.default_rng(0).integers(0, 256, (n, 16, 16, 3), "uint8")
     images[:, 0, 0] = np.arange(n)[:, None]
     labels = np.minimum(np.arange(n) % 5, classes - 1)
@@ -35,63 +35,64 @@ def pipeline(data=None, *, preprocessing=TRANSFORM, batch_size=8, training=True,
     return Pipeline(data or examples(), preprocessing, batch_size=batch_size, training=training, **options)
 
 
-def take(made, count, first_step=0):
-    iterator = iter(made.batches(first_step))
+def take(pipe, count, first_step=0):
+    iterator = iter(pipe.batches(first_step))
     try:
         return [next(iterator) for _ in range(count)]
     finally:
         iterator.close()
 
 
-def assert_same(ours, theirs):
-    for mine, other in zip(ours, theirs, strict=True):
-        for x, y in zip(mine, other, strict=True):
+def assert_same_batches(actual, expected):
+    for batch, expected_batch in zip(actual, expected, strict=True):
+        for x, y in zip(batch, expected_batch, strict=True):
             np.testing.assert_array_equal(x, y)
 
 
-def ids(batch):
-    """Which images of `examples` a batch of unchanged ones holds."""
+def image_indices(batch):
+    """Return the indices in `examples` of the images of an unaugmented batch."""
     return (255 * (batch[0][:, 0, 0, 0] * 0.2 + 0.5)).round().astype(int).tolist()
 
 
 class TestDeterminism:
-    def test_workers(self):
-        assert_same(take(pipeline(**FULL), 6), take(pipeline(**FULL, workers=2), 6))
+    def test_worker_count_does_not_change_batches(self):
+        assert_same_batches(take(pipeline(**FULL), 6), take(pipeline(**FULL, workers=2), 6))
 
     @pytest.mark.parametrize("count", [2, 4])
-    def test_processes(self, count):
+    def test_processes_split_the_same_batch(self, count):
         whole = take(pipeline(**FULL), 5)
-        shares = [take(pipeline(**FULL, process_index=i, process_count=count), 5) for i in range(count)]
-        assert_same(whole, [tuple(map(np.concatenate, zip(*step, strict=True))) for step in zip(*shares, strict=True)])
+        parts = [take(pipeline(**FULL, process_index=i, process_count=count), 5) for i in range(count)]
+        joined = [tuple(map(np.concatenate, zip(*step, strict=True))) for step in zip(*parts, strict=True)]
+        assert_same_batches(whole, joined)
 
-    def test_first_step(self):
-        assert_same(take(pipeline(**FULL), 7)[3:], take(pipeline(**FULL), 4, first_step=3))
+    def test_first_step_skips_batches(self):
+        assert_same_batches(take(pipeline(**FULL), 7)[3:], take(pipeline(**FULL), 4, first_step=3))
 
-    def test_going_over_again(self):
+    def test_new_iteration_restarts_at_the_first_step(self):
         batches = pipeline(**FULL).batches(1)
         first, second = iter(batches), None
         early = [next(first), next(first)]
-        second = iter(batches)  # takes over what the first has begun
-        assert_same(early, [next(second), next(second)])
-        assert_same([next(first)], [next(second)])
-        assert_same(early[:1], [next(iter(batches))])
+        second = iter(batches)  # takes over the reader of `first`
+        assert_same_batches(early, [next(second), next(second)])
+        assert_same_batches([next(first)], [next(second)])
+        assert_same_batches(early[:1], [next(iter(batches))])
 
-    def test_seeds_and_epochs_differ(self):
+    def test_order_depends_on_seed_and_epoch(self):
         plain = pipeline()
         epochs = [[i for step in range(2) for i in plain.indices(2 * epoch + step)] for epoch in range(3)]
         assert len({tuple(epoch) for epoch in epochs}) == 3
         assert all(len(set(epoch)) == 16 for epoch in epochs)
         assert pipeline(seed=1).indices(0) != plain.indices(0)
 
-    def test_announced_order_is_given(self):
-        made = pipeline()
-        batches = take(made, 5)
-        assert [ids(batch) for batch in batches] == [made.indices(step) for step in range(5)]
+    def test_batches_have_the_announced_order(self):
+        pipe = pipeline()
+        batches = take(pipe, 5)
+        assert [image_indices(batch) for batch in batches] == [pipe.indices(step) for step in range(5)]
         for batch, step in zip(batches, range(5), strict=True):
-            np.testing.assert_array_equal(batch[1], np.eye(3)[examples().labels[made.indices(step)]])
+            np.testing.assert_array_equal(batch[1], np.eye(3)[examples().labels[pipe.indices(step)]])
 
-    def test_workers_import_no_keras(self):
-        class Images(list):  # local, so that a worker needs nothing of this module
+    def test_workers_do_not_import_keras(self):
+        class Images(list):  # local, so that workers don't import this module
             def __getitem__(self, i):
                 import sys
 
@@ -106,71 +107,70 @@ class TestDeterminism:
 
 
 class TestBatches:
-    def test_training_drops_what_is_left_over(self):
+    def test_training_drops_incomplete_batches(self):
         assert pipeline().steps_per_epoch == 2
         small = pipeline(batch_size=32)
         assert small.steps_per_epoch == 1
         assert sorted(small.indices(0)[:22]) == list(range(22)) and len(small.indices(0)) == 32
 
-    def test_evaluation_is_the_preprocessing(self):
-        made = pipeline(training=False)
-        batches = list(made.batches())
-        assert [len(x) for x, _ in batches] == [8, 8, 6] and made.steps_per_epoch == 3
+    def test_evaluation_applies_only_the_preprocessing(self):
+        pipe = pipeline(training=False)
+        batches = list(pipe.batches())
+        assert [len(x) for x, _ in batches] == [8, 8, 6] and pipe.steps_per_epoch == 3
         np.testing.assert_array_equal(np.concatenate([x for x, _ in batches]), TRANSFORM(list(examples().images)))
         np.testing.assert_array_equal(np.concatenate([y for _, y in batches]).argmax(1), examples().labels)
 
-    def test_evaluation_shared_by_processes(self):
-        shares = [pipeline(training=False, process_index=i, process_count=4) for i in range(4)]
-        found = [index for step in range(3) for share in shares for index in share.indices(step)]
-        assert found == list(range(22))
-        assert [len(x) for x, _ in shares[3].batches()] == [2, 2, 2]
+    def test_evaluation_is_split_over_processes(self):
+        pipes = [pipeline(training=False, process_index=i, process_count=4) for i in range(4)]
+        indices = [index for step in range(3) for pipe in pipes for index in pipe.indices(step)]
+        assert indices == list(range(22))
+        assert [len(x) for x, _ in pipes[3].batches()] == [2, 2, 2]
 
     @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
     @pytest.mark.parametrize("mean", [None, (0.5, 0.4, 0.3)])
-    def test_training_without_augmentation_is_the_preprocessing(self, data_format, mean):
+    def test_training_without_augmentation_applies_only_the_preprocessing(self, data_format, mean):
         transform = Preprocessing((16, 16), 0.875, "bilinear", mean, mean and (0.2, 0.3, 0.4))
-        made = pipeline(preprocessing=transform, data_format=data_format)
-        (batch,) = take(made, 1)
-        expected = transform([examples().images[i] for i in made.indices(0)])
+        pipe = pipeline(preprocessing=transform, data_format=data_format)
+        (batch,) = take(pipe, 1)
+        expected = transform([examples().images[i] for i in pipe.indices(0)])
         expected = expected if data_format == "channels_last" else np.moveaxis(expected, -1, 1)
         assert batch[0].dtype == np.float32
         np.testing.assert_allclose(batch[0], expected, rtol=1e-5, atol=1e-5)
 
-    def test_gray(self):
+    def test_gray_images_have_one_channel(self):
         transform = Preprocessing((16, 16), 0.875, "bilinear", (0.5,), (0.25,), channels=1)
         gray = Examples(examples().images[..., 0], examples().labels, tuple("abc"))
         (batch,) = take(pipeline(gray, preprocessing=transform, **FULL, data_format="channels_first"), 1)
         assert batch[0].shape == (8, 1, 16, 16)
 
-    def test_every_kind_of_image(self, tmp_path):
-        """Each comes out as the same image in RGB or gray does."""
+    def test_every_image_mode_matches_rgb_or_gray(self, tmp_path):
         paths = []
-        for name, opened in photographs.modes().items():
+        for name, mode_image in photographs.modes().items():
             paths.append(tmp_path / f"{name}.{'jpg' if name in ('cmyk', 'ycbcr') else 'png'}")
-            opened.save(paths[-1])
+            mode_image.save(paths[-1])
         photographs.sixteen_bit(photographs.photograph()).save(tmp_path / "16.png")
-        turned = photographs.rotated_by_exif(photographs.photograph(), 6).getvalue()
-        (tmp_path / "turned.png").write_bytes(turned)
+        rotated = photographs.rotated_by_exif(photographs.photograph(), 6).getvalue()
+        (tmp_path / "turned.png").write_bytes(rotated)
         paths = [str(path) for path in (*paths, tmp_path / "16.png", tmp_path / "turned.png")]
         data = Examples(paths, [0, 1] * (len(paths) // 2), ("a", "b"))
         whole = Augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.4, 1.6), flip=0.0)
-        made = pipeline(data, batch_size=len(paths), augmentation=whole)
-        (batch,) = take(made, 1)
-        assert made.damaged == []
-        found = {Path(paths[i]).stem: image for i, image in zip(made.indices(0), batch[0], strict=True)}
+        pipe = pipeline(data, batch_size=len(paths), augmentation=whole)
+        (batch,) = take(pipe, 1)
+        assert pipe.damaged == []
+        images_by_mode = {Path(paths[i]).stem: image for i, image in zip(pipe.indices(0), batch[0], strict=True)}
         for name in ("rgba", "palette", "cmyk", "ycbcr", "turned"):
-            assert np.abs(found[name] - found["rgb"]).mean() < 0.12, name
+            assert np.abs(images_by_mode[name] - images_by_mode["rgb"]).mean() < 0.12, name
         for name in ("gray and alpha", "16"):
-            assert np.abs(found[name] - found["gray"]).mean() < 0.02, name
+            assert np.abs(images_by_mode[name] - images_by_mode["gray"]).mean() < 0.02, name
 
-    def test_waiting_is_counted(self):
-        made = pipeline()
-        take(made, 2)
-        assert 0 < made.waited_s < 60
+    def test_waiting_time_is_measured(self):
+        pipe = pipeline()
+        take(pipe, 2)
+        assert 0 < pipe.waited_s < 60
 
 
 class TestImbalance:
-    def test_weights(self):
+    def test_weights_balance_the_classes(self):
         data = examples()
         counts = np.bincount(data.labels)
         (batch,) = take(pipeline(data, balance="weights", batch_size=22), 1)
@@ -179,26 +179,26 @@ class TestImbalance:
         assert batch[2].mean() == pytest.approx(1)
         np.testing.assert_allclose(class_weights([4, 0, 1]), [5 / 8, 0, 5 / 2])
 
-    def test_sampling(self):
+    def test_sampling_balances_the_classes(self):
         labels = np.repeat([0, 1, 2], [1, 9, 50])
         data = Examples(np.zeros((60, 4, 4), "uint8"), labels, tuple("abc"))
-        made = pipeline(data, balance="sampling", batch_size=20)
-        drawn = np.array([made.indices(step) for step in range(3)]).ravel()
+        pipe = pipeline(data, balance="sampling", batch_size=20)
+        drawn = np.array([pipe.indices(step) for step in range(3)]).ravel()
         assert np.bincount(labels[drawn]).tolist() == [20, 20, 20]
-        assert np.bincount(drawn, minlength=60)[1:10].tolist().count(2) >= 7  # of 9 images 20 times: 2 or 3 of each
-        again = np.array([made.indices(step) for step in range(3, 6)]).ravel()
-        assert set(again[labels[again] == 2]) != set(drawn[labels[drawn] == 2])
+        assert np.bincount(drawn, minlength=60)[1:10].tolist().count(2) >= 7  # 20 draws from 9 images: 2 or 3 each
+        next_epoch = np.array([pipe.indices(step) for step in range(3, 6)]).ravel()
+        assert set(next_epoch[labels[next_epoch] == 2]) != set(drawn[labels[drawn] == 2])
 
 
-def with_damage(folder, damaged, n=24):
-    """Files of images, some of them cut off, empty or gone; the others' shade tells which they are."""
+def damaged_examples(folder, damaged, n=24):
+    """Write images whose shade encodes the index, and truncate, empty or delete the files of the damaged ones."""
     for i in range(n):
         Image.new("RGB", (40, 40), (i * 8,) * 3).save(folder / f"{i}.png")
-    for kind, i in enumerate(damaged):
+    for damage, i in enumerate(damaged):
         path = folder / f"{i}.png"
-        if kind % 3 == 0:
+        if damage % 3 == 0:
             path.write_bytes(path.read_bytes()[:50])
-        elif kind % 3 == 1:
+        elif damage % 3 == 1:
             path.write_bytes(b"")
         else:
             path.unlink()
@@ -210,55 +210,55 @@ RAW = Preprocessing((8, 8), 1.0, "bilinear", None, None)
 
 class TestDamage:
     @pytest.mark.parametrize("workers", [0, 2])
-    def test_replaced_by_the_next_of_the_epoch(self, tmp_path, workers):
-        data = with_damage(tmp_path, [3, 11, 12])
-        made = pipeline(data, preprocessing=RAW, workers=workers, augmentation=Augmentation())
-        order = [i for step in range(3) for i in made.indices(step)]
-        good = [next(i for i in order[k:] + order[:k] if i not in (3, 11, 12)) for k in range(24)]
-        batches = take(made, 3)
-        found = np.concatenate([x[:, 0, 0, 0] for x, _ in batches])
-        assert (found / 8).round().astype(int).tolist() == good
-        np.testing.assert_array_equal(np.concatenate([y for _, y in batches]).argmax(1), np.array(good) % 2)
-        assert [str(error).split(" ")[0] for error in made.damaged] == [data.images[i] for i in (3, 11, 12)]
-        assert all(isinstance(error, ImageError) for error in made.damaged)
+    def test_damaged_image_is_replaced_by_the_next_of_the_epoch(self, tmp_path, workers):
+        data = damaged_examples(tmp_path, [3, 11, 12])
+        pipe = pipeline(data, preprocessing=RAW, workers=workers, augmentation=Augmentation())
+        order = [i for step in range(3) for i in pipe.indices(step)]
+        expected = [next(i for i in order[k:] + order[:k] if i not in (3, 11, 12)) for k in range(24)]
+        batches = take(pipe, 3)
+        shades = np.concatenate([x[:, 0, 0, 0] for x, _ in batches])
+        assert (shades / 8).round().astype(int).tolist() == expected
+        np.testing.assert_array_equal(np.concatenate([y for _, y in batches]).argmax(1), np.array(expected) % 2)
+        assert [str(error).split(" ")[0] for error in pipe.damaged] == [data.images[i] for i in (3, 11, 12)]
+        assert all(isinstance(error, ImageError) for error in pipe.damaged)
 
-    def test_left_out_of_evaluation(self, tmp_path):
-        data = with_damage(tmp_path, [0, 1, 2, 3, 9])
-        made = pipeline(data, preprocessing=RAW, training=False, batch_size=4)
-        batches = made.batches()
+    def test_evaluation_skips_damaged_images(self, tmp_path):
+        data = damaged_examples(tmp_path, [0, 1, 2, 3, 9])
+        pipe = pipeline(data, preprocessing=RAW, training=False, batch_size=4)
+        batches = pipe.batches()
         for _ in range(2):
-            given = list(batches)
-            assert [len(x) for x, _ in given] == [4, 3, 4, 4, 4]
+            yielded = list(batches)
+            assert [len(x) for x, _ in yielded] == [4, 3, 4, 4, 4]
             assert batches.kept.tolist() == [i for i in range(24) if i not in (0, 1, 2, 3, 9)]
-        found = np.concatenate([x[:, 0, 0, 0] for x, _ in given])
-        np.testing.assert_array_equal(found, batches.kept * 8)
-        assert len(made.damaged) == 5
+        shades = np.concatenate([x[:, 0, 0, 0] for x, _ in yielded])
+        np.testing.assert_array_equal(shades, batches.kept * 8)
+        assert len(pipe.damaged) == 5
 
     @pytest.mark.parametrize("training", [True, False])
-    def test_more_than_the_limit(self, tmp_path, training):
-        data = with_damage(tmp_path, [5, 6, 7])
-        made = pipeline(data, preprocessing=RAW, training=training, damaged_limit=2)
-        with pytest.raises(ImageError, match=r"3 of 24 images can't be read, and 2 are skipped .*5.png"):
-            take(made, 3)
+    def test_more_damaged_images_than_the_limit_raise(self, tmp_path, training):
+        data = damaged_examples(tmp_path, [5, 6, 7])
+        pipe = pipeline(data, preprocessing=RAW, training=training, damaged_limit=2)
+        with pytest.raises(ImageError, match=r"3 of 24 images can't be read, but at most 2 may be skipped.*5.png"):
+            take(pipe, 3)
 
-    def test_none_is_good(self, tmp_path):
-        made = pipeline(with_damage(tmp_path, range(4), 4), preprocessing=RAW, batch_size=2)
+    def test_only_damaged_images_raise(self, tmp_path):
+        pipe = pipeline(damaged_examples(tmp_path, range(4), 4), preprocessing=RAW, batch_size=2)
         with pytest.raises(ImageError, match="4 of 4"):
-            take(made, 1)
+            take(pipe, 1)
 
-    def test_limit(self):
+    def test_default_limit_is_one_percent_but_at_least_ten(self):
         assert pipeline().damaged_limit == 10
         many = Examples(np.zeros((2001, 2, 2), "uint8"), np.zeros(2001, int), ("a",))
         assert pipeline(many).damaged_limit == 21
 
-    def test_opened_images(self):
+    def test_truncated_pil_image_is_skipped(self):
         file = io.BytesIO()
         photographs.photograph().save(file, "JPEG")
-        cut = Image.open(io.BytesIO(file.getvalue()[:3000]))
-        data = Examples([cut, photographs.photograph()], [0, 1], ("a", "b"))
-        made = pipeline(data, preprocessing=RAW, batch_size=2, training=False)
-        assert [x.shape[0] for x, _ in made.batches()] == [1]
-        assert "image 0 can't be read" in str(made.damaged[0])
+        truncated = Image.open(io.BytesIO(file.getvalue()[:3000]))
+        data = Examples([truncated, photographs.photograph()], [0, 1], ("a", "b"))
+        pipe = pipeline(data, preprocessing=RAW, batch_size=2, training=False)
+        assert [x.shape[0] for x, _ in pipe.batches()] == [1]
+        assert "image 0 can't be read" in str(pipe.damaged[0])
 
 
 @pytest.mark.parametrize(
@@ -266,17 +266,17 @@ class TestDamage:
     [
         ({"batch_size": 0}, "batch_size=0"),
         ({"batch_size": 10, "process_count": 4}, "batch_size=10 .* multiple of process_count=4"),
-        ({"batch_size": 6, "process_count": 2, "mixing": {}}, "must be even; 3"),
+        ({"batch_size": 6, "process_count": 2, "mixing": {}}, "must be even, got 3"),
         ({"process_index": 2, "process_count": 2}, "process_index=2"),
         ({"balance": "both"}, "balance='both'"),
-        ({"training": False, "balance": "weights"}, "training=True only"),
-        ({"mixing": {"alpha": 1}}, "a name in mixing='alpha'"),
+        ({"training": False, "balance": "weights"}, "only allowed with training=True"),
+        ({"mixing": {"alpha": 1}}, "field name in mixing='alpha'"),
         ({"augmentation": 1}, "augmentation of type int"),
         ({"data_format": "last"}, "data_format='last'"),
         ({"workers": -1}, "workers=-1"),
         ({"seed": -1}, "seed=-1"),
     ],
 )
-def test_wrong_arguments(options, message):
+def test_wrong_arguments_raise(options, message):
     with pytest.raises(ValueError, match=message):
         pipeline(**options)

@@ -1,4 +1,4 @@
-"""Runs that are killed by SIGKILL at random moments, again and again, end with the weights of one that ran through."""
+"""Runs that are killed repeatedly at random times and resumed end with the weights of an uninterrupted run."""
 
 import os
 import random
@@ -18,22 +18,23 @@ KILLS = 20
 
 
 def start(folder, backend):
-    own = {"KERAS_BACKEND": backend, "OMP_NUM_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "NPROC": "1"}
+    variables = {"KERAS_BACKEND": backend, "OMP_NUM_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "NPROC": "1"}
     command = [sys.executable, "-m", "tests.training.killed_worker", str(folder)]
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ | own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    environment = os.environ | variables
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def finish(process):
-    _, said = process.communicate(timeout=600)
-    assert process.returncode == 0, said.decode()[-3000:]
+    _, stderr = process.communicate(timeout=600)
+    assert process.returncode == 0, stderr.decode()[-3000:]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_killed_at_random_moments(backend, tmp_path):
-    began = time.monotonic()
-    finish(start(tmp_path / "through", backend))
-    seconds = time.monotonic() - began
-    expected = (tmp_path / "through.weights").read_bytes()
+def test_randomly_killed_runs_end_with_the_same_weights(backend, tmp_path):
+    start_time = time.monotonic()
+    finish(start(tmp_path / "uninterrupted", backend))
+    seconds = time.monotonic() - start_time
+    expected = (tmp_path / "uninterrupted.weights").read_bytes()
     random.seed(backend)
     kills, runs, resumed = 0, 0, 0
     while kills < KILLS:
@@ -53,4 +54,4 @@ def test_killed_at_random_moments(backend, tmp_path):
     folder = tmp_path / f"run{runs}"
     finish(start(folder, backend))
     assert (tmp_path / f"run{runs}.weights").read_bytes() == expected
-    assert resumed >= KILLS // 4, "most kills came before there was a checkpoint"
+    assert resumed >= KILLS // 4, "most runs were killed before their first checkpoint"

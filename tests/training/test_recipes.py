@@ -1,4 +1,4 @@
-"""Recipes are data that are checked: fields, files, overrides, and the messages when something is wrong."""
+"""Recipes: fields, files, overrides and error messages."""
 
 import dataclasses
 
@@ -45,7 +45,7 @@ PUBLISHED = {
 }
 
 
-def at(recipe, path):
+def field_value(recipe, path):
     value = recipe.as_dict()
     for name in path.split("."):
         value = value[name]
@@ -53,13 +53,13 @@ def at(recipe, path):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_shipped_recipes_have_their_papers_numbers(name):
+def test_built_in_recipe_has_the_published_values(name):
     recipe = load_recipe(name)
     assert recipe.name == name and recipe.summary and recipe.source
-    assert {path: at(recipe, path) for path in PUBLISHED[name]} == PUBLISHED[name]
+    assert {path: field_value(recipe, path) for path in PUBLISHED[name]} == PUBLISHED[name]
 
 
-def test_every_shipped_recipe_is_listed():
+def test_every_built_in_recipe_is_listed():
     assert set(list_recipes()) == set(PUBLISHED)
     assert all(len(summary) <= 120 and summary.endswith(".") for summary in list_recipes().values())
 
@@ -73,15 +73,15 @@ def test_yaml_and_dictionaries_round_trip(name, tmp_path):
     assert difference(recipe, load_recipe(path)) == {}
 
 
-def test_every_field_says_what_it_does_and_allows_its_default():
-    found = dict(parts())
-    assert len(found) > 60
-    for path, field in found.items():
+def test_every_field_has_a_description_and_allowed_values():
+    fields = dict(parts())
+    assert len(fields) > 60
+    for path, field in fields.items():
         assert field.metadata["sentence"].endswith((".", ").")), path
         assert str(field.metadata["allowed"])
 
 
-def test_overrides_of_all_kinds():
+def test_overrides_may_be_text_or_mappings():
     texts = [
         "optimizer.learning_rate=1e-3",
         "ema=null",
@@ -107,11 +107,11 @@ def test_later_overrides_win():
 
 
 @pytest.mark.parametrize("text", ["1e-3", "1E-3", "+1e-3", "1.0e-03", "0.001", ".001", "10e-4"])
-def test_numbers_are_numbers_however_they_are_written(text):
+def test_every_number_format_is_parsed(text):
     assert load_recipe(overrides=[f"optimizer.learning_rate={text}"]).optimizer.learning_rate == pytest.approx(1e-3)
 
 
-def test_a_file_extends_a_shipped_recipe_and_one_beside_it(tmp_path):
+def test_file_extends_a_built_in_recipe_and_another_file(tmp_path):
     (tmp_path / "first.yaml").write_text("extends: finetune\nepochs: 3\nema: {}\n")
     (tmp_path / "second.yaml").write_text("extends: first.yaml\noptimizer:\n  clip_norm: null\n")
     second = load_recipe(tmp_path / "second.yaml")
@@ -152,8 +152,8 @@ def test_a_file_extends_a_shipped_recipe_and_one_beside_it(tmp_path):
         ("name: 3\n", ("line 1", "name=3", "text")),
         ("epochs: [3\n", ("line 2", "not YAML")),
         ("epochs: 3\n\tseed: 1\n", ("line 2", "not YAML")),
-        ("- epochs\n", ("no recipe",)),
-        ("", ("no recipe",)),
+        ("- epochs\n", ("not a recipe",)),
+        ("", ("not a recipe",)),
         ("epochs: !!python/object/apply:os.getcwd []\n", ("line 1", "not YAML")),
         ("optimizer: &a\n  learning_rate: 1\nschedule: *a\n", ("line 3", "alias")),
         ("extends: nothing\n", ("line 1", "nothing", "finetune")),
@@ -161,7 +161,7 @@ def test_a_file_extends_a_shipped_recipe_and_one_beside_it(tmp_path):
         ("extends: wrong.yaml\n", ("line 1", "extends itself")),
     ],
 )
-def test_what_is_wrong_in_a_file_is_said_with_its_line(text, parts_of_message, tmp_path):
+def test_wrong_file_raises_with_the_line_number(text, parts_of_message, tmp_path):
     path = tmp_path / "wrong.yaml"
     path.write_text(text)
     with pytest.raises(ValueError) as caught:
@@ -170,7 +170,7 @@ def test_what_is_wrong_in_a_file_is_said_with_its_line(text, parts_of_message, t
         assert part in str(caught.value)
 
 
-def test_a_file_of_bytes_is_no_recipe(tmp_path):
+def test_binary_file_raises(tmp_path):
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="UTF-8"):
         load_recipe(tmp_path / "bytes.yaml")
@@ -180,7 +180,7 @@ def test_a_file_of_bytes_is_no_recipe(tmp_path):
     ("recipe", "overrides", "message"),
     [
         ("finetun", None, "Did you mean 'finetune'"),
-        ("nowhere/recipe.yaml", None, "not there"),
+        ("nowhere/recipe.yaml", None, "does not exist"),
         (3, None, "type int"),
         ({"epoch": 3}, None, "Did you mean 'epochs'"),
         ("finetune", {"optimizer.lr": 1}, "override optimizer.lr.*'lr'"),
@@ -192,17 +192,17 @@ def test_a_file_of_bytes_is_no_recipe(tmp_path):
         ("finetune", ["optimizer.momentum=0.9"], "with optimizer.momentum: optimizer.momentum=0.9.*adamw takes"),
     ],
 )
-def test_what_is_wrong_elsewhere_is_said(recipe, overrides, message):
+def test_wrong_recipe_or_override_raises(recipe, overrides, message):
     with pytest.raises(ValueError, match=message):
         load_recipe(recipe, overrides)
 
 
-def test_recipes_made_in_python_are_checked_too():
+def test_recipe_objects_are_validated():
     with pytest.raises(ValueError, match="learning_rate=0 "):
         Optimizer(learning_rate=0)
     with pytest.raises(ValueError, match="epochs"):
         dataclasses.replace(Recipe(), epochs=0)
 
 
-def test_the_text_is_plain_yaml():
+def test_to_yaml_returns_plain_yaml():
     assert yaml.safe_load(load_recipe("mobilenetv4").to_yaml()) == load_recipe("mobilenetv4").as_dict()

@@ -1,4 +1,4 @@
-"""What a run is asked to do: arguments go before the record of a resumed run, and the record before the defaults."""
+"""Run requests: arguments override the record of a resumed run, which overrides the defaults."""
 
 import dataclasses
 import json
@@ -35,12 +35,12 @@ def resolve(recorded=None, data=None, **arguments):
 
 @pytest.fixture
 def recorded():
-    """The record, as a resumed run reads it, of a run in which every argument was given."""
+    """Record of a run with every argument passed, as a resumed run reads it."""
     request = resolve(model=MODEL, weights=False, teacher=TEACHER, recipe=tiny.recipe(epochs=7))
     return json.loads(json.dumps(request.record()))
 
 
-def test_defaults_stand_in_for_what_is_not_given():
+def test_missing_arguments_have_defaults():
     data = tiny.data()
     assert resolve(data=data) == RunRequest(
         data=data,
@@ -53,14 +53,14 @@ def test_defaults_stand_in_for_what_is_not_given():
     )
 
 
-def test_an_override_wins_over_the_recipe():
+def test_overrides_take_precedence_over_the_recipe():
     recipe = tiny.recipe(epochs=7)
     assert resolve(recipe=recipe).recipe == recipe
     assert resolve(recipe=recipe, overrides=["epochs=9"]).recipe == dataclasses.replace(recipe, epochs=9)
     assert resolve(overrides={"epochs": 9}).recipe == load_recipe("finetune", {"epochs": 9})
 
 
-def test_a_resumed_run_keeps_what_it_recorded(recorded):
+def test_resumed_run_keeps_the_recorded_arguments(recorded):
     request = resolve(recorded)
     assert (request.model, request.weights, request.teacher) == (MODEL, False, TEACHER)
     assert request.recipe.epochs == 7 and request.recipe.distillation is not None
@@ -78,39 +78,39 @@ def test_a_resumed_run_keeps_what_it_recorded(recorded):
         ({"data": Data(tiny.examples(25), tiny.examples(7))}, "data was '26 + 7 images, "),
     ],
 )
-def test_a_resumed_run_is_refused_where_an_argument_differs(recorded, arguments, message):
-    with pytest.raises(ValueError, match=r"^The run in run can't be resumed as another one: .*Ask for the same") as e:
+def test_resuming_with_other_arguments_raises(recorded, arguments, message):
+    with pytest.raises(ValueError, match=r"^The run in run can't be resumed with other arguments: .*Pass") as error:
         resolve(recorded, **arguments)
-    assert message in str(e.value)
+    assert message in str(error.value)
 
 
-def test_a_resumed_run_takes_the_same_arguments_again(recorded):
+def test_resuming_with_the_same_arguments_is_allowed(recorded):
     assert resolve(recorded, model=Path(MODEL), weights=False, teacher=TEACHER).record() == recorded
 
 
-def test_a_run_without_teacher_can_not_get_one():
-    before = resolve(recipe=tiny.recipe()).record()
+def test_resuming_with_an_added_teacher_raises():
+    record = resolve(recipe=tiny.recipe()).record()
     with pytest.raises(ValueError, match=f"teacher was None and is '{TEACHER}'; recipe.distillation"):
-        resolve(before, teacher=TEACHER)
+        resolve(record, teacher=TEACHER)
 
 
-def test_a_teacher_brings_distillation_and_distillation_needs_one():
+def test_teacher_enables_distillation_which_requires_one():
     assert resolve(recipe=tiny.recipe()).recipe.distillation is None
     assert resolve(recipe=tiny.recipe(), teacher=TEACHER).recipe.distillation.weight == 0.5
     recipe = tiny.recipe(distillation__weight=0.25)
     assert resolve(recipe=recipe, teacher=TEACHER).recipe.distillation.weight == 0.25
-    with pytest.raises(ValueError, match=re.escape("learns from a teacher: name one (teacher=..., --teacher).")):
+    with pytest.raises(ValueError, match=re.escape("needs a teacher: pass one (teacher=..., --teacher).")):
         resolve(recipe=recipe)
 
 
-def test_a_model_is_recorded_by_its_name():
+def test_model_is_recorded_by_its_name():
     model = tiny.model()
-    request = resolve(model=model, teacher=Path("answers.npz"))
+    request = resolve(model=model, teacher=Path("predictions.npz"))
     assert request.model is model
-    assert (request.record()["model"], request.record()["teacher"]) == (model.name, "answers.npz")
+    assert (request.record()["model"], request.record()["teacher"]) == (model.name, "predictions.npz")
 
 
-def test_the_data_are_told_apart_by_names_and_classes():
+def test_fingerprint_depends_on_names_and_classes():
     data = tiny.data()
     assert fingerprint(data) == fingerprint(tiny.data()) != fingerprint(Data(data.validation, data.train))
     moved = dataclasses.replace(data.train, names=[f"elsewhere/{name}" for name in data.train.names])
@@ -118,17 +118,17 @@ def test_the_data_are_told_apart_by_names_and_classes():
 
 
 @pytest.mark.parametrize("changes", [{"keep": 0}, {"keep": 1.5}, {"checkpoint_seconds": -1}])
-def test_options_out_of_range(changes):
+def test_options_out_of_range_raise(changes):
     ((name, value),) = changes.items()
     with pytest.raises(ValueError, match=re.escape(f"{name}={value}")):
         options(**changes)
 
 
-def test_a_request_stays_as_it_is():
+def test_request_is_immutable():
     request = resolve()
-    for part, name in ((request, "model"), (request.options, "keep")):
+    for instance, name in ((request, "model"), (request.options, "keep")):
         with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(part, name, 1)
+            setattr(instance, name, 1)
 
 
 @pytest.mark.parametrize(
@@ -140,25 +140,25 @@ def test_a_request_stays_as_it_is():
     ],
 )
 @pytest.mark.parametrize("is_resumed", [False, True])
-def test_names_are_checked_before_a_request_is_resolved(arguments, message, is_resumed):
-    given = dict.fromkeys(("model", "weights", "recipe", "overrides")) | arguments
+def test_check_names_rejects_unknown_names(arguments, message, is_resumed):
+    names = dict.fromkeys(("model", "weights", "recipe", "overrides")) | arguments
     with pytest.raises(ValueError, match=message):
-        check_names(**given, is_resumed=is_resumed)
+        check_names(**names, is_resumed=is_resumed)
 
 
-def test_what_a_resumed_run_recorded_is_checked_later():
-    """Overrides may be of fields that only its own recipe has room for."""
-    given = {"model": None, "weights": "nosuch", "recipe": None, "overrides": ["epochs=0"]}
-    check_names(**given, is_resumed=True)
+def test_arguments_that_depend_on_the_record_are_checked_later():
+    """Overrides may name fields that exist only in the recorded recipe."""
+    arguments = {"model": None, "weights": "nosuch", "recipe": None, "overrides": ["epochs=0"]}
+    check_names(**arguments, is_resumed=True)
     with pytest.raises(ValueError, match="epochs=0 is not allowed"):
-        check_names(**given, is_resumed=False)
+        check_names(**arguments, is_resumed=False)
 
 
-def test_a_record_is_read_only_to_resume(tmp_path):
+def test_record_is_read_only_when_resuming(tmp_path):
     with RunFolder(tmp_path / "run") as folder:
         assert read_record(folder, resume=True) is read_record(folder, resume=False) is None
         request = resolve(recipe=tiny.recipe())
         folder.begin(request.record(), request.recipe)
         assert resolve(read_record(folder, resume=True)).record() == request.record()
-        with pytest.raises(ValueError, match=r"run has a run already: resume it \(resume=True, --resume\)"):
+        with pytest.raises(ValueError, match=r"run already contains a run: resume it \(resume=True, --resume\)"):
             read_record(folder, resume=False)

@@ -1,4 +1,4 @@
-"""A model, images and a recipe that train within seconds."""
+"""Tiny model, images and recipe for training runs that take seconds."""
 
 import numpy as np
 
@@ -25,16 +25,16 @@ RECIPE = {
     "mixing": {"mixup": 0.2, "cutmix": 0.0, "probability": 0.5},
     "model": {"drop_path_rate": 0.2},
 }
-STEPS = 4  # of an epoch
+STEPS = 4  # steps per epoch
 
 
 def model():
-    """Fresh and always the same: its weights are drawn from the seed that the run sets."""
+    """Build a new model, whose initial weights depend only on the current random seed."""
     return create_mobilenetv4(TINY, len(CLASSES), (SIZE, SIZE, 3), dropout_rate=0.2, drop_path_rate=0.2)
 
 
 def examples(count):
-    """Images whose color says the class, in noise."""
+    """Return noisy images whose brightest color channel gives the class."""
     random = np.random.default_rng(count)
     labels = np.arange(count) % len(CLASSES)
     images = random.integers(0, 120, (count, SIZE, SIZE, 3))
@@ -43,10 +43,10 @@ def examples(count):
 
 
 def data():
-    """26 images to learn from, which are 4 whole batches of 6, and 7 held out."""
+    """Return 26 training images, which make 4 full batches of 6, and 7 validation images."""
     return Data(examples(26), examples(7))
 
 
 def recipe(**changes):
-    """The recipe, with fields that differ."""
+    """Return the recipe with changed fields; `__` in a name stands for a dot."""
     return load_recipe(RECIPE, {key.replace("__", "."): value for key, value in changes.items()})

@@ -1,6 +1,6 @@
-"""One process of a run of `train` over devices: `python -m tests.training.train_worker '{"folder": ..., ...}'`.
+"""One process of a distributed run of `train`: `python -m tests.training.train_worker '{"folder": ..., ...}'`.
 
-The order's fields are those of `DEFAULTS`. What the run comes to is in its folder, `run` in the order's.
+`DEFAULTS` lists the fields of the configuration. The run writes its results to the sub-folder `run` of `folder`.
 """
 
 import json
@@ -18,42 +18,42 @@ DEFAULTS = {
     "hosts": None,
     "host_index": None,
     "run": "run",
-    "signal": None,  # [process, step, number]: that process sends itself this signal when so many steps are trained
+    "signal": None,  # [process, step, number]: the process sends itself signal `number` after `step` steps
 }
 STOPPED = 3
 RECIPE = {"batch_size": 8, "epochs": 3, "mixing__probability": 1.0, "model__drop_path_rate": 0.0}
 
 
-def strike(index, step, number):
-    """Has a process send itself a signal, when what it has saved so far is written."""
-    plain = Saving.on_train_batch_end
+def send_signal_after(index, step, number):
+    """Make a process send itself a signal after a step, once its checkpoints are written."""
+    original = Saving.on_train_batch_end
 
-    def end(self, batch, logs=None):
+    def patched(self, batch, logs=None):
         if self._cluster.process_index == index and self.position.step == step:
             self.checkpoints.wait()
             os.kill(os.getpid(), number)
-        plain(self, batch, logs)
+        original(self, batch, logs)
 
-    Saving.on_train_batch_end = end
+    Saving.on_train_batch_end = patched
 
 
-def main(order):
-    """Trains; returns the exit status."""
-    order = DEFAULTS | order
-    if order["signal"] is not None:
-        strike(*order["signal"])
-    folder = Path(order["folder"])
+def main(config):
+    """Train, and return the exit status."""
+    config = DEFAULTS | config
+    if config["signal"] is not None:
+        send_signal_after(*config["signal"])
+    folder = Path(config["folder"])
     try:
         train(
             Data(tiny.examples(26), tiny.examples(8)),
             folder / "model.keras",
-            folder / order["run"],
+            folder / config["run"],
             recipe=tiny.recipe(**RECIPE),
             resume=True,
             checkpoint_seconds=0,
-            devices=order["devices"],
-            hosts=order["hosts"],
-            host_index=order["host_index"],
+            devices=config["devices"],
+            hosts=config["hosts"],
+            host_index=config["host_index"],
             progress=False,
             report=False,
         )

@@ -1,4 +1,4 @@
-"""A fresh classifier on a body that has learned already."""
+"""`reset_classifier`: a new classifier on a trained body."""
 
 import keras
 import numpy as np
@@ -27,25 +27,27 @@ def array(tensor):
     return ops.convert_to_numpy(tensor)
 
 
-def test_the_body_is_shared_and_the_classifier_is_fresh():
+def test_body_is_shared_and_classifier_is_new():
     model = tiny()
-    fresh = mobilenet_zoo.reset_classifier(model, 3)
-    assert fresh.output_shape == (None, 3)
+    new_model = mobilenet_zoo.reset_classifier(model, 3)
+    assert new_model.output_shape == (None, 3)
     assert model.output_shape == (None, 5)
-    assert fresh.name == model.name
-    assert [layer.name for layer in fresh.layers] == [layer.name for layer in model.layers]
-    for old, new in zip(model.layers, fresh.layers, strict=True):
+    assert new_model.name == model.name
+    assert [layer.name for layer in new_model.layers] == [layer.name for layer in model.layers]
+    for old, new in zip(model.layers, new_model.layers, strict=True):
         assert (old is new) == (old.name not in CLASSIFIER)
-    y = array(fresh(images()))
+    y = array(new_model(images()))
     np.testing.assert_allclose(y.sum(-1), 1, atol=1e-5)
 
 
-def test_what_comes_before_the_classifier_is_the_same():
+def test_features_stay_and_classifier_is_initialized():
     model = tiny()
-    fresh = mobilenet_zoo.reset_classifier(model, 3)
-    ours, theirs = (keras.Model(m.input, m.get_layer("flatten").output)(images()) for m in (fresh, model))
-    np.testing.assert_array_equal(array(ours), array(theirs))
-    weights, bias = fresh.get_layer("classifier").get_weights()
+    new_model = mobilenet_zoo.reset_classifier(model, 3)
+    new_features, old_features = (
+        keras.Model(m.input, m.get_layer("flatten").output)(images()) for m in (new_model, model)
+    )
+    np.testing.assert_array_equal(array(new_features), array(old_features))
+    weights, bias = new_model.get_layer("classifier").get_weights()
     assert weights.shape == (24, 3)
     assert 0.9 / np.sqrt(1000) < np.abs(weights).max() <= 1 / np.sqrt(1000)
     assert not bias.any()
@@ -53,51 +55,51 @@ def test_what_comes_before_the_classifier_is_the_same():
 
 @pytest.mark.across
 @pytest.mark.parametrize("activation", ["softmax", None, "sigmoid"])
-def test_the_activation_stays_what_it_was(activation):
-    fresh = mobilenet_zoo.reset_classifier(tiny(classifier_activation=activation), 3)
-    assert fresh.get_layer("predictions").activation is keras.activations.get(activation or "linear")
+def test_activation_is_kept_by_default(activation):
+    new_model = mobilenet_zoo.reset_classifier(tiny(classifier_activation=activation), 3)
+    assert new_model.get_layer("predictions").activation is keras.activations.get(activation or "linear")
 
 
 @pytest.mark.across
 @pytest.mark.parametrize("activation", ["softmax", None, "sigmoid"])
-def test_or_becomes_another(activation):
-    fresh = mobilenet_zoo.reset_classifier(tiny(classifier_activation="tanh"), 3, activation)
-    assert fresh.get_layer("predictions").activation is keras.activations.get(activation or "linear")
+def test_activation_can_be_replaced(activation):
+    new_model = mobilenet_zoo.reset_classifier(tiny(classifier_activation="tanh"), 3, activation)
+    assert new_model.get_layer("predictions").activation is keras.activations.get(activation or "linear")
 
 
-def test_a_frozen_body_stays_frozen_and_the_classifier_learns():
+def test_frozen_body_stays_frozen_and_classifier_trains():
     model = tiny(dropout_rate=0)
     for layer in model.layers:
         layer.trainable = False
-    fresh = mobilenet_zoo.reset_classifier(model, 3)
-    assert [v.path.split("/")[0] for v in fresh.trainable_variables] == ["classifier", "classifier"]
-    before = {layer.name: layer.get_weights() for layer in fresh.layers}
-    fresh.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", jit_compile=False)
-    fresh.train_on_batch(images(4), np.array([0, 1, 2, 0]))
-    for layer in fresh.layers:
+    new_model = mobilenet_zoo.reset_classifier(model, 3)
+    assert [v.path.split("/")[0] for v in new_model.trainable_variables] == ["classifier", "classifier"]
+    before = {layer.name: layer.get_weights() for layer in new_model.layers}
+    new_model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", jit_compile=False)
+    new_model.train_on_batch(images(4), np.array([0, 1, 2, 0]))
+    for layer in new_model.layers:
         changed = any((old != new).any() for old, new in zip(before[layer.name], layer.get_weights(), strict=True))
         assert changed == (layer.name == "classifier")
 
 
 @pytest.mark.across
 def test_mixed_precision_is_kept():
-    fresh = mobilenet_zoo.reset_classifier(tiny(dtype="mixed_bfloat16"), 3)
-    assert fresh.get_layer("classifier").compute_dtype == "bfloat16"
-    assert fresh.outputs[0].dtype == "float32"
+    new_model = mobilenet_zoo.reset_classifier(tiny(dtype="mixed_bfloat16"), 3)
+    assert new_model.get_layer("classifier").compute_dtype == "bfloat16"
+    assert new_model.outputs[0].dtype == "float32"
 
 
-def test_a_model_that_was_saved_and_loaded(tmp_path):
+def test_loaded_model_can_be_reset_and_saved(tmp_path):
     tiny().save(tmp_path / "model.keras")
-    fresh = mobilenet_zoo.reset_classifier(keras.models.load_model(tmp_path / "model.keras"), 3)
-    assert fresh.output_shape == (None, 3)
-    fresh.save(tmp_path / "fresh.keras")
-    again = keras.models.load_model(tmp_path / "fresh.keras")
-    np.testing.assert_allclose(array(again(images())), array(fresh(images())), rtol=1e-5, atol=1e-6)
+    new_model = mobilenet_zoo.reset_classifier(keras.models.load_model(tmp_path / "model.keras"), 3)
+    assert new_model.output_shape == (None, 3)
+    new_model.save(tmp_path / "fresh.keras")
+    loaded = keras.models.load_model(tmp_path / "fresh.keras")
+    np.testing.assert_allclose(array(loaded(images())), array(new_model(images())), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.across
 @pytest.mark.parametrize("options", [{}, {"pooling": "avg"}, {"pyramid_levels": (1, 2)}])
-def test_a_feature_extractor_has_no_classifier(options):
+def test_feature_extractor_raises(options):
     model = create_mobilenetv4(TINY, input_shape=(32, 32, 3), include_top=False, **options)
     with pytest.raises(ValueError, match="tiny has no classifier to replace"):
         mobilenet_zoo.reset_classifier(model, 3)
@@ -105,12 +107,12 @@ def test_a_feature_extractor_has_no_classifier(options):
 
 @pytest.mark.across
 @pytest.mark.parametrize("num_classes", [0, -1, 2.0, None, True])
-def test_num_classes_is_checked(num_classes):
+def test_wrong_num_classes_raises(num_classes):
     with pytest.raises(ValueError, match=f"num_classes={num_classes!r} .* at least 1"):
         mobilenet_zoo.reset_classifier(tiny(), num_classes)
 
 
 @pytest.mark.across
-def test_the_activation_is_checked():
+def test_unknown_activation_raises():
     with pytest.raises(ValueError, match="classifier_activation='sofmax'"):
         mobilenet_zoo.reset_classifier(tiny(), 3, "sofmax")

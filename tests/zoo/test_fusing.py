@@ -1,4 +1,4 @@
-"""fuse: the same outputs without batch norm, for every variant; what is refused."""
+"""`fuse`: the same outputs without batch norm for every variant, and models that raise."""
 
 import keras
 import numpy as np
@@ -11,8 +11,8 @@ from mobilenet_common.architecture import Attention, Conv, Fused, Universal
 from mobilenet_v4 import create_mobilenetv4
 from tests import seeded
 
-WIDTH_ONE = [name for name in mobilenet_zoo.list_models() if "_large_150d" not in name]
-QUICK = {
+NAMES = [name for name in mobilenet_zoo.list_models() if "_large_150d" not in name]
+FAST_NAMES = {
     "mobilenetv1_025": pytest.mark.neutral,
     "mobilenetv2_035": pytest.mark.neutral,
     "mobilenetv3_small_075": [],
@@ -20,32 +20,32 @@ QUICK = {
 }
 
 
-def image(size=64, channels=3, dtype="float32"):
-    """Two images of waves and noise."""
-    images = [seeded.image(size + extra, size + extra, channels)[:, :size, :size] for extra in (0, 1)]
-    return np.concatenate(images).astype(dtype)
+def images(size=64, channels=3, dtype="float32"):
+    """Return two images of waves and noise."""
+    samples = [seeded.image(size + extra, size + extra, channels)[:, :size, :size] for extra in (0, 1)]
+    return np.concatenate(samples).astype(dtype)
 
 
-def check_same(model, fused, x, tolerance=1e-5):
-    """Assert that both predict the same, relative to the largest output; return the fused model's outputs."""
-    expected, found = (keras.tree.flatten(one.predict(x, verbose=0)) for one in (model, fused))
-    for ours, theirs in zip(found, expected, strict=True):
-        assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
-    return found
+def assert_same_outputs(model, fused, x, tolerance=1e-5):
+    """Assert that both models predict the same, relative to the largest output; return the fused model's outputs."""
+    expected, outputs = (keras.tree.flatten(candidate.predict(x, verbose=0)) for candidate in (model, fused))
+    for output, expected_output in zip(outputs, expected, strict=True):
+        assert np.abs(output - expected_output).max() <= tolerance * np.abs(expected_output).max()
+    return outputs
 
 
 every_name = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=QUICK.get(name, pytest.mark.slow)) for name in WIDTH_ONE]
+    "name", [pytest.param(name, marks=FAST_NAMES.get(name, pytest.mark.slow)) for name in NAMES]
 )
 
 
 @every_name
-def test_outputs_stay_and_batch_norm_goes(name):
+def test_fuse_keeps_outputs_and_removes_batch_norm(name):
     options = {"input_shape": (64, 64, 3), "num_classes": 5, "classifier_activation": None}
     model = seeded.randomized(mobilenet_zoo.create_model(name, **options))
     before = model.get_weights()
     fused = mobilenet_zoo.fuse(model)
-    check_same(model, fused, image())
+    assert_same_outputs(model, fused, images())
     assert not [w.path for w in fused.weights if "moving" in w.path or ("scale" in w.path and "conv" in name)]
     assert [layer.name for layer in fused.layers] == [layer.name for layer in model.layers]
     for old, new in zip(before, model.get_weights(), strict=True):
@@ -53,20 +53,20 @@ def test_outputs_stay_and_batch_norm_goes(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", WIDTH_ONE)
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the only backend whose means are in float64")
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow computes means in float64")
 def test_folding_is_exact(name):
-    """In float64, with the statistics of the images: such a network hangs on its input, and amplifies rounding."""
+    """Use float64: with batch statistics of the images, outputs depend on the input, but rounding is amplified."""
     options = {"input_shape": (64, 64, 3), "num_classes": 5, "classifier_activation": None}
     model = seeded.randomized(mobilenet_zoo.create_model(name, dtype="float64", norm_momentum=0.0, **options))
-    x = image(dtype="float64")
+    x = images(dtype="float64")
     model(x, training=True)
-    found = check_same(model, mobilenet_zoo.fuse(model), x, 1e-9)[0]
-    assert np.ptp(found, axis=0).max() > 0.1 * np.abs(found).max()
+    outputs = assert_same_outputs(model, mobilenet_zoo.fuse(model), x, 1e-9)[0]
+    assert np.ptp(outputs, axis=0).max() > 0.1 * np.abs(outputs).max()
 
 
 @pytest.mark.neutral
-def test_layer_scale_goes_into_the_projection():
+def test_layer_scale_is_folded_into_the_projection():
     options = {"width_multiplier": 0.25, "classifier_activation": None}
     model = seeded.randomized(create_mobilenetv4("hybrid_medium", 3, (64, 64, 3), **options))
     for variable in model.weights:
@@ -75,7 +75,7 @@ def test_layer_scale_goes_into_the_projection():
     fused = mobilenet_zoo.fuse(model)
     assert any("layer_scale" in w.path for w in model.weights)
     assert not any("layer_scale" in w.path for w in fused.weights)
-    check_same(model, fused, image())
+    assert_same_outputs(model, fused, images())
 
 
 @pytest.mark.across
@@ -93,15 +93,15 @@ def test_layer_scale_goes_into_the_projection():
 )
 def test_options_are_kept(options):
     model = seeded.randomized(create_mobilenetv4("conv_small", 3, **{"input_shape": (64, 64, 3)} | options))
-    x = image() if "data_format" not in options else image().transpose(0, 3, 1, 2)
+    x = images() if "data_format" not in options else images().transpose(0, 3, 1, 2)
     fused = mobilenet_zoo.fuse(model)
-    check_same(model, fused, x)
+    assert_same_outputs(model, fused, x)
     assert any("gamma" in w.path for w in fused.weights) == (options.get("normalization") is not None)
 
 
 @pytest.mark.across
-def test_unusual_blocks():
-    """Biases under a batch norm, a depthwise end, an activated projection with layer scale, plain normalizations."""
+def test_unusual_blocks_are_fused():
+    """Biases before batch norm, final depthwise convolutions, activated projections with layer scale, lone norms."""
     architecture = Architecture(
         stem=Conv(8, stride=2),
         stages=(
@@ -114,17 +114,17 @@ def test_unusual_blocks():
         ),
     )
     model = seeded.randomized(create_mobilenetv4(architecture, 3, (64, 64, 3)))
-    check_same(model, mobilenet_zoo.fuse(model), image())
+    assert_same_outputs(model, mobilenet_zoo.fuse(model), images())
     inputs = keras.Input((8, 8, 4))
     y = mobilenet_layers.ConvNormActivation(6, 3, use_bias=True, activation="relu", name="convolution")(inputs)
     model = seeded.randomized(keras.Model(inputs, mobilenet_layers.NormActivation(activation="silu", name="norm")(y)))
     fused = mobilenet_zoo.fuse(model)
-    check_same(model, fused, image(8, 4))
+    assert_same_outputs(model, fused, images(8, 4))
     assert [w.path for w in fused.weights] == ["convolution/kernel", "convolution/bias", "norm/gamma", "norm/beta"]
 
 
 @pytest.mark.across
-def test_models_inside_models():
+def test_nested_model_is_fused():
     body = create_mobilenetv4(
         "conv_small", input_shape=(64, 64, 3), include_top=False, width_multiplier=0.25, pooling="avg"
     )
@@ -132,31 +132,31 @@ def test_models_inside_models():
     outputs = keras.layers.Dense(3)(body(keras.layers.Rescaling(2.0)(inputs)))
     model = seeded.randomized(keras.Model(inputs, outputs))
     fused = mobilenet_zoo.fuse(model)
-    check_same(model, fused, image())
+    assert_same_outputs(model, fused, images())
     assert not any("moving" in w.path for w in fused.weights)
 
 
 @pytest.mark.across
-def test_a_fused_model_saves_and_loads(tmp_path):
+def test_fused_model_saves_and_loads(tmp_path):
     model = seeded.randomized(create_mobilenetv4("hybrid_medium", 3, (64, 64, 3), width_multiplier=0.25))
     fused = mobilenet_zoo.fuse(model)
     fused.save(tmp_path / "fused.keras")
-    check_same(fused, keras.saving.load_model(tmp_path / "fused.keras"), image(), 1e-6)
+    assert_same_outputs(fused, keras.saving.load_model(tmp_path / "fused.keras"), images(), 1e-6)
     assert mobilenet_zoo.profile(fused).macs == mobilenet_zoo.profile(model).macs
 
 
 @pytest.mark.across
-def test_a_model_that_still_trains_is_refused():
+def test_compiled_model_raises_unless_allowed():
     model = seeded.randomized(create_mobilenetv4("conv_small", 3, (64, 64, 3), width_multiplier=0.25))
     model.compile(optimizer="adam", loss="categorical_crossentropy")
-    with pytest.raises(ValueError, match=r"still trains.*model.trainable = False.*allow_training=True"):
+    with pytest.raises(ValueError, match=r"is compiled for training.*model.trainable = False.*allow_training=True"):
         mobilenet_zoo.fuse(model)
-    check_same(model, mobilenet_zoo.fuse(model, allow_training=True), image())
+    assert_same_outputs(model, mobilenet_zoo.fuse(model, allow_training=True), images())
     model.trainable = False
-    check_same(model, mobilenet_zoo.fuse(model), image())
+    assert_same_outputs(model, mobilenet_zoo.fuse(model), images())
 
 
 @pytest.mark.across
-def test_only_functional_models():
+def test_unsupported_model_raises():
     with pytest.raises(ValueError, match=r"functional keras.Model.*not a Dense"):
         mobilenet_zoo.fuse(keras.layers.Dense(1))

@@ -1,4 +1,4 @@
-"""Every model by name: which names there are, and what each builds."""
+"""`list_models` and `create_model`: the names, and the model that each name builds."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.across
 
 TIMM = json.loads((Path(__file__).parents[1] / "reference" / "architectures.json").read_text())
 
-OURS = [
+NOT_IN_TIMM = [
     "mobilenetv1_025",
     "mobilenetv1_050",
     "mobilenetv1_075",
@@ -29,8 +29,8 @@ OURS = [
 TINY = {"width_multiplier": 0.1, "input_shape": (32, 32, 3)}
 
 
-def conventions(model):
-    """Padding and epsilon of a model's layers."""
+def padding_and_epsilon(model):
+    """Return the padding and the epsilon that all normalized layers of a model share."""
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, ConvNormActivation)]
     layers = [layer for layer in layers if layer.normalization]
     paddings, epsilons = {layer.padding for layer in layers}, {layer.norm_epsilon for layer in layers}
@@ -38,8 +38,8 @@ def conventions(model):
     return paddings.pop(), epsilons.pop()
 
 
-def test_the_names_are_timms_and_our_own():
-    assert mobilenet_zoo.list_models() == sorted([*TIMM, *OURS])
+def test_list_models_returns_all_names():
+    assert mobilenet_zoo.list_models() == sorted([*TIMM, *NOT_IN_TIMM])
 
 
 @pytest.mark.parametrize(
@@ -54,22 +54,22 @@ def test_the_names_are_timms_and_our_own():
         ("MOBILENETV1_1?5", ["mobilenetv1_125"]),
     ],
 )
-def test_patterns_are_a_shells(pattern, expected):
+def test_pattern_has_shell_wildcards(pattern, expected):
     assert mobilenet_zoo.list_models(pattern) == expected
 
 
-def test_a_pattern_is_a_string():
+def test_pattern_of_wrong_type_raises():
     with pytest.raises(ValueError, match="pattern=3 is not allowed"):
         mobilenet_zoo.list_models(3)
 
 
-def test_a_generations_models():
+def test_pattern_selects_a_generation():
     assert mobilenet_zoo.list_models("*v4*") == [name for name in mobilenet_zoo.list_models() if "v4" in name]
     assert len(mobilenet_zoo.list_models("tf_*")) == 6
 
 
 @pytest.mark.parametrize("name", TIMM)
-def test_parameters_macs_and_features_are_timms(name):
+def test_parameters_macs_and_features_equal_timm(name):
     model = mobilenet_zoo.create_model(name)
     assert model.name == name.removeprefix("tf_")
     profile = mobilenet_zoo.profile(model)
@@ -82,31 +82,31 @@ def test_parameters_macs_and_features_are_timms(name):
 
 
 @pytest.mark.parametrize("name", TIMM)
-def test_pyramid_levels_are_timms(name):
+def test_pyramid_levels_equal_timm(name):
     model = mobilenet_zoo.create_model(name, include_top=False, pyramid_levels=(1, 2, 3, 4, 5))
     shapes = [model.output[f"P{level}"].shape for level in range(1, 6)]
-    found = [{"channels": shape[-1], "stride": 224 // shape[1]} for shape in shapes]
-    assert found == TIMM[name]["stages"]
+    stages = [{"channels": shape[-1], "stride": 224 // shape[1]} for shape in shapes]
+    assert stages == TIMM[name]["stages"]
 
 
-@pytest.mark.parametrize("name", [*TIMM, *OURS])
-def test_a_name_brings_padding_and_epsilon(name):
-    if name in OURS:
+@pytest.mark.parametrize("name", [*TIMM, *NOT_IN_TIMM])
+def test_name_sets_padding_and_epsilon(name):
+    if name in NOT_IN_TIMM:
         expected = ("symmetric", 1e-5) if "compact" in name else ("same", 1e-3)
     elif name.startswith("tf_"):
         expected = ("same", 1e-3)
     else:
         expected = ("symmetric", 1e-3 if name == "mobilenetv3_rw" else 1e-5)
-    assert conventions(mobilenet_zoo.create_model(name, **TINY)) == expected
+    assert padding_and_epsilon(mobilenet_zoo.create_model(name, **TINY)) == expected
 
 
-def test_arguments_go_before_what_a_name_brings():
+def test_arguments_override_the_settings_of_a_name():
     model = mobilenet_zoo.create_model("mobilenetv2_100", padding="same", norm_epsilon=0.01, num_classes=7, **TINY)
-    assert conventions(model) == ("same", 0.01)
+    assert padding_and_epsilon(model) == ("same", 0.01)
     assert model.output_shape == (None, 7)
 
 
-def test_a_tag_names_weights_that_need_not_be_loaded():
+def test_tagged_name_builds_a_model_without_weights():
     options = {"input_shape": (32, 32, 3), "weights": None}
     tagged = mobilenet_zoo.create_model("mobilenetv4_conv_small_050.e3000_r224_in1k", **options)
     plain = mobilenet_zoo.create_model("mobilenetv4_conv_small_050", **options)
@@ -114,11 +114,12 @@ def test_a_tag_names_weights_that_need_not_be_loaded():
     assert [w.shape for w in tagged.weights] == [w.shape for w in plain.weights]
 
 
-@pytest.mark.parametrize("name", OURS)  # those of timm: above
-def test_a_model_bears_its_name(name):
+# The names of timm are tested above.
+@pytest.mark.parametrize("name", NOT_IN_TIMM)
+def test_model_is_named_after_its_variant(name):
     assert mobilenet_zoo.create_model(name, input_shape=(32, 32, 3), include_top=False).name == name
 
 
-def test_width_multiplier_multiplies_the_names_own_width():
+def test_width_multiplier_multiplies_the_width_of_a_name():
     model = mobilenet_zoo.create_model("mobilenetv4_conv_small_050", width_multiplier=0.5, input_shape=(32, 32, 3))
     assert model.name == "mobilenetv4_conv_small_025"

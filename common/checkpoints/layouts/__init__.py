@@ -1,7 +1,7 @@
-"""How each library names its tensors: rules that turn a model of ours into the names that a checkpoint must hold.
+"""Layouts: the names that each library gives its tensors, derived from the layers of a model of this library.
 
-A rule goes by a layer's kind and place and never lists names, so it serves every variant, width and custom
-architecture. `LAYOUTS` is in the order in which a checkpoint's names are tried.
+The names are derived from a layer's type and position, so a layout works for every variant, width and custom
+architecture. `LAYOUTS` is in the order in which they are tried to detect a checkpoint's layout.
 """
 
 from mobilenet_common.checkpoints.layouts.compact import COMPACT

@@ -1,4 +1,4 @@
-"""What the layouts are made of: units of a model, entries for its variables, and the record that describes a layout."""
+"""Building blocks of the layouts: units of a model, entries for its variables, and the description of a layout."""
 
 import dataclasses
 import re
@@ -13,12 +13,12 @@ BLOCK_NAME = re.compile(r"stage(\d+)_block(\d+)")
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """A layer of ours that holds variables, and what its two halves are called elsewhere.
+    """A layer with variables, and the names of its convolution and normalization in another library.
 
     Attributes:
-        layer: A `ConvNormActivation`, `NormActivation`, `LayerScale` or Keras `Dense`.
-        convolution: Name of the part with kernel and bias; for a `LayerScale` the name of the factors.
-        normalization: Name of the part with scale, shift and statistics.
+        layer: A `ConvNormActivation`, `NormActivation`, `LayerScale` or Keras `Dense` layer.
+        convolution: Name of the module with kernel and bias; for a `LayerScale`, the name of its factors.
+        normalization: Name of the module with scale, offset and statistics.
     """
 
     layer: Any
@@ -28,9 +28,13 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One variable of a model and the name of its tensor in a checkpoint.
+    """A variable of a model and the name of its tensor in a checkpoint.
 
-    `kind` is `"convolution"`, `"depthwise"`, `"dense"` or `"vector"`, which says how its axes are ordered elsewhere.
+    Attributes:
+        variable: The Keras variable.
+        name: Name of the tensor.
+        kind: `"convolution"`, `"depthwise"`, `"dense"` or `"vector"`, which determines the order of the axes in the
+            checkpoint.
     """
 
     variable: Any
@@ -40,24 +44,24 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The naming of one library.
+    """The names and conventions of one library's checkpoints.
 
     Attributes:
-        name: What users call it.
-        entries: Function of a model that lists its `Entry`s.
-        recognizes: Function of a checkpoint's names that tells whether they are this library's.
-        head: Pattern of names that belong to pool and classifier, which a model without top does not need.
+        name: Name of the layout in arguments.
+        entries: Function that returns the list of a model's `Entry` objects.
+        recognizes: Function that returns whether a checkpoint's tensor names belong to this layout.
+        head: Pattern of the names of the head, which a model without top doesn't need.
         classifier: Pattern of the name of the classifier's bias.
-        dropped: Pattern of names that hold nothing to load.
-        torch_axes: Whether kernels are (out, in, rows, columns) and dense ones (out, in).
-        spelled: Function of the tensors that gives them the names which `entries` uses.
-        flat: Pattern of the kernels that are dense ones there and 1×1 convolutions here.
-        normalization: Of that library's models.
-        in_order: Whether files with other names for the layers, but the same layers in the same order, are loaded too.
-        background: Whether classifiers have a class for the background, before all others.
-        split: Function of the tensors that gives those which the library's own models have, and the others.
-        classifier_of: Function of a body's tensors that gives the classifier's name, and the number of features that go
-            into it; None where the body doesn't end in them.
+        dropped: Pattern of the names of tensors that are ignored.
+        torch_axes: Whether convolution kernels are `(out, in, rows, columns)` and dense kernels `(out, in)`.
+        spelled: Function that takes the tensors and returns them with the names that `entries` uses.
+        flat: Pattern of the kernels that are dense in this layout and 1×1 convolutions in this library.
+        normalization: Normalization of the library's models, a value of `choices.NORMALIZATIONS`.
+        in_order: Whether files with other layer names are loaded too, if they have the same layers in the same order.
+        background: Whether the first class of the classifiers is the background.
+        split: Function that takes the tensors and returns `(tensors of the library's models, other tensors)`.
+        classifier_of: Function that takes a body's tensors and returns `(name of the classifier, number of its input
+            features)`. The number, or the whole result, is None if it is unknown.
     """
 
     name: str
@@ -98,13 +102,13 @@ _IN_NORMALIZATION = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 def blocks(model):
-    """Return `(stage, block, layer)` of the model's blocks, counted from 1, in the order in which they run."""
-    found = []
+    """Return the `(stage, block, layer)` of each block in a model, counted from 1, in execution order."""
+    result = []
     for layer in model.layers:
         match = BLOCK_NAME.fullmatch(layer.name)
         if match:
-            found.append((int(match[1]), int(match[2]), layer))
-    return sorted(found, key=lambda block: block[:2])
+            result.append((int(match[1]), int(match[2]), layer))
+    return sorted(result, key=lambda block: block[:2])
 
 
 def part(model, name) -> Any:
@@ -113,26 +117,31 @@ def part(model, name) -> Any:
 
 
 def units_of(pairs):
-    """Return `Unit`s for those `(layer, convolution, normalization)` whose layer is there."""
+    """Return a `Unit` for each tuple `(layer, convolution, normalization)` whose layer is not None."""
     return [Unit(*pair) for pair in pairs if pair[0] is not None]
 
 
 def entries_of(units, suffixes):
-    """Return the entries of a model, made from its `Unit`s and the endings of the variables' names."""
+    """Return a function that lists the entries of a model.
+
+    Args:
+        units: Function that returns the list of a model's `Unit` objects.
+        suffixes: `{name of a variable: suffix of its tensor's name}`.
+    """
 
     def entries(model):
-        found = []
+        result = []
         for unit in units(model):
             if isinstance(unit.layer, LayerScale):
-                found.append(Entry(unit.layer.gamma, unit.convolution, "vector"))
+                result.append(Entry(unit.layer.gamma, unit.convolution, "vector"))
                 continue
             for part_name, variables in ((unit.convolution, _IN_CONVOLUTION), (unit.normalization, _IN_NORMALIZATION)):
                 for name in variables:
                     variable = getattr(unit.layer, name, None)
                     if variable is not None:
                         kind = _kernel_kind(unit.layer) if name == "kernel" else "vector"
-                        found.append(Entry(variable, f"{part_name}{suffixes[name]}", kind))
-        return found
+                        result.append(Entry(variable, f"{part_name}{suffixes[name]}", kind))
+        return result
 
     return entries
 
@@ -144,19 +153,19 @@ def _kernel_kind(layer):
 
 
 def ends_in_convolution(model):
-    """Return whether the stages end in a convolution of their own, as V3's do; V2 has it in the head."""
+    """Return whether the last stage ends with a convolution, as in V3; in V2 this convolution is part of the head."""
     layers = [layer for _, _, layer in blocks(model)]
     return bool(layers) and isinstance(layers[-1], ConvNormActivation)
 
 
 def unnamed(layer, layout):
-    """Return the error for a block that no model in `layout` has."""
+    """Return the error for a block that no model of a layout has."""
     return ArgumentError(
-        f"layout={layout!r} has no name for {layer.name}, a {type(layer).__name__}: no model in that layout has one."
+        f"layout={layout!r} has no name for {layer.name}: no model in that layout has a {type(layer).__name__}."
     )
 
 
 def any_matches(pattern):
-    """Return a function of names that tells whether one of them starts with `pattern`."""
+    """Return a function that takes names and returns whether any of them starts with `pattern`."""
     regex = re.compile(pattern)
     return lambda names: any(regex.match(name) for name in names)

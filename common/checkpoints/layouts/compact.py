@@ -1,4 +1,4 @@
-"""The names of the compact family's own code."""
+"""The tensor names of the compact family's original code."""
 
 import re
 
@@ -39,7 +39,7 @@ def _compact_units(model):
 
 def _compact_block(layer, prefix):
     def sequence(word, steps):
-        """Convolution, normalization and activation take a number each."""
+        """Return the units of a sequential module, in which convolution, normalization and activation are numbered."""
         steps = [step for step in steps if step is not None]
         return [Unit(step, f"{prefix}{word}.{3 * i}", f"{prefix}{word}.{3 * i + 1}") for i, step in enumerate(steps)]
 

@@ -1,6 +1,6 @@
-"""The names of Hugging Face's transformers, V1 and V2, whose weights were converted from TF-Slim's.
+"""The tensor names of V1 and V2 in Hugging Face transformers, whose weights were converted from TF-Slim.
 
-Their classifiers have a background class before ImageNet's thousand.
+Their classifiers have a background class before the 1000 classes of ImageNet.
 """
 
 import re
@@ -27,7 +27,7 @@ def _huggingface_units(model):
 
 
 def _v1_units(model):
-    """Depthwise and pointwise convolutions are layers of their own, counted through."""
+    """Return the units of a V1, whose depthwise and pointwise convolutions are numbered as separate layers."""
     units = _named(part(model, "stem"), "mobilenet_v1.conv_stem")
     for i, (_, _, layer) in enumerate(blocks(model)):
         if not isinstance(layer, DepthwiseSeparable):
@@ -38,7 +38,7 @@ def _v1_units(model):
 
 
 def _v2_units(model):
-    """Return the first block, which doesn't expand, belongs to the stem."""
+    """Return the units of a V2, whose first block, which has no expansion, belongs to the stem."""
     units = _named(part(model, "stem"), "mobilenet_v2.conv_stem.first_conv")
     for i, (_, _, layer) in enumerate(blocks(model)):
         if not isinstance(layer, InvertedResidual) or layer.squeeze_excite is not None:
@@ -55,7 +55,7 @@ def _named(layer, name):
 
 
 def _with_prefix(tensors):
-    """Return the tensors of a model without classifier, as its names are in one that has it."""
+    """Return the tensors with the prefix that a model without classifier lacks."""
     if any(name.startswith("mobilenet_v") for name in tensors):
         return tensors
     prefix = "mobilenet_v2." if "conv_stem.first_conv.convolution.weight" in tensors else "mobilenet_v1."

@@ -1,7 +1,7 @@
-"""The names of keras.applications, V1, V2 and V3; each generation has a scheme of its own.
+"""The tensor names of keras.applications, which differ between V1, V2 and V3.
 
-V3's published files have names from before Keras 3 (`expanded_conv/depthwise/BatchNorm`). The units here are in the
-order in which Keras's models run, so that files with yet other names load by the order of the layers, as in Keras.
+V3's published files have names from before Keras 3 (`expanded_conv/depthwise/BatchNorm`). The units are in the
+execution order of Keras's models, so that files with other names can be loaded by the order of the layers, as in Keras.
 """
 
 import re
@@ -72,7 +72,7 @@ def _keras_inverted(layer, prefix, norm):
 
 
 def _spelled(tensors):
-    """Return the tensors by Keras 3's names, if all names of V3's layers are those from before."""
+    """Return the tensors with Keras 3's names if all layers of a V3 have the older names, else unchanged."""
     if not any("/BatchNorm/" in name for name in tensors):
         return tensors
     names = {}
@@ -81,28 +81,35 @@ def _spelled(tensors):
         if re.match(r"expanded_conv|(Conv(_[12])?|Logits)(/|$)", layer):
             layer = layer.replace("/BatchNorm", "_bn").replace("/", "_")
             layer = layer.replace("Conv", "conv").replace("Logits", "logits")
-            if not _OWN.match(f"{layer}/{index}"):
+            if not _KERAS_NAMES.match(f"{layer}/{index}"):
                 return tensors
         names[name] = f"{layer}/{index}"
     return {names[name]: value for name, value in tensors.items()}
 
 
 def _split(tensors):
-    """Return the layers of Keras's models, and those that users put before or behind them, whatever they are called."""
-    if not any(name in tensors for name in _FIRST_BLOCK):  # named as no model is; loaded by the order
+    """Return the tensors of Keras's model and the tensors of layers that users added before or after it."""
+    if not any(name in tensors for name in _FIRST_BLOCK):  # Unknown names are loaded by the order of the layers.
         return tensors, {}
     head, features = _classifier_of(tensors)
-    others = [name for name in _CLASSIFIERS if name != head or not _takes(tensors.get(f"{name}/0"), features)]
-    own = {name: value for name, value in tensors.items() if _OWN.match(name) and name.rpartition("/")[0] not in others}
-    return own, {name: value for name, value in tensors.items() if name not in own}
+    others = [name for name in _CLASSIFIERS if name != head or not _has_inputs(tensors.get(f"{name}/0"), features)]
+    network = {
+        name: value
+        for name, value in tensors.items()
+        if _KERAS_NAMES.match(name) and name.rpartition("/")[0] not in others
+    }
+    return network, {name: value for name, value in tensors.items() if name not in network}
 
 
-def _takes(kernel, features):
+def _has_inputs(kernel, features):
     return kernel is None or (kernel.ndim > 1 and kernel.shape[-2] == features)
 
 
 def _classifier_of(tensors):
-    """Return the name of the classifier and how many features go into it; None if the layer before it is missing."""
+    """Return `(name of the classifier, number of its input features)`.
+
+    The number is None if the layer before the classifier is missing.
+    """
     if "conv_dw_1/0" in tensors:
         last = tensors.get("conv_pw_13_bn/0")
         return "conv_preds", None if last is None else last.shape[0]
@@ -115,7 +122,7 @@ def _classifier_of(tensors):
 
 _FIRST_BLOCK = ("conv_dw_1/0", "expanded_conv_depthwise/0")
 _CLASSIFIERS = ("conv_preds", "predictions", "logits")
-_OWN = re.compile(
+_KERAS_NAMES = re.compile(
     r"((bn_)?[Cc]onv(_?[12])?(_bn)?|conv_(dw|pw)_\d+(_bn)?|conv_preds|predictions|logits"
     r"|(expanded_conv|block)(_\d+)?_(expand|depthwise|project)(_BN|_bn)?"
     r"|expanded_conv(_\d+)?_squeeze_excite_conv(_1)?)/\d+$"

@@ -1,4 +1,4 @@
-"""The names in this library's own files, which Keras writes."""
+"""The tensor names in this library's own files, which Keras writes."""
 
 import re
 
@@ -6,32 +6,35 @@ import keras
 
 from mobilenet_common.checkpoints.layouts.base import Entry, Layout, any_matches
 
-_OWN = re.compile(r"(stem|stage\d+_block\d+|head_conv|head_dense|classifier)/")
+_NATIVE_NAMES = re.compile(r"(stem|stage\d+_block\d+|head_conv|head_dense|classifier)/")
 
 
 def _native_entries(model):
-    """Return a layer's place and the number of the variable in it, which is how Keras's files keep them."""
-    found, counts, seen = [], {}, set()
+    """Return the entries of a model, named by the path of the layer and the number of the variable in the layer.
+
+    Keras's files use the same names.
+    """
+    entries, counts, seen = [], {}, set()
     for layer in _layers(model):
         for variable in layer.weights:
             if id(variable) in seen:
                 continue
             seen.add(id(variable))
-            # The path itself begins with the model that was being built, which need not be one when it is loaded.
+            # The start of the variable's path depends on how the model was built, so replace it by the layer's name.
             owner = layer.name + variable.path.removeprefix(layer.path).rsplit("/", 1)[0]
             index = counts[owner] = counts.get(owner, -1) + 1
-            found.append(Entry(variable, f"{owner}/{index}", "vector"))
-    return found
+            entries.append(Entry(variable, f"{owner}/{index}", "vector"))
+    return entries
 
 
 def _split(tensors):
-    """Return the layers of this library, and those that users put before or behind them."""
-    own = {name: value for name, value in tensors.items() if _OWN.match(name)}
-    return own, {name: value for name, value in tensors.items() if name not in own}
+    """Return the tensors of this library's model and the tensors of layers that users added before or after it."""
+    network = {name: value for name, value in tensors.items() if _NATIVE_NAMES.match(name)}
+    return network, {name: value for name, value in tensors.items() if name not in network}
 
 
 def _layers(model):
-    """Yield the layers of a model, those of models within it in their place."""
+    """Yield the layers of a model, with nested functional models replaced by their layers."""
     for layer in model.layers:
         if isinstance(layer, keras.Model) and getattr(layer, "outputs", None):
             yield from _layers(layer)

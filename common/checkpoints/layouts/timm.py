@@ -1,4 +1,4 @@
-"""timm's names: one rule for all of its MobileNets, V1 to V4."""
+"""The tensor names of timm, which follow the same rules for V1 to V4."""
 
 import re
 
@@ -31,7 +31,7 @@ def _timm_units(model):
         units += _timm_block(layer, prefix)
     conv, dense = part(model, "head_conv"), part(model, "head_dense")
     stages = max((stage for stage, *_ in blocks(model)), default=0)
-    # With a dense layer behind it, timm's convolution of the head is a stage of its own, as in V3 and V4.
+    # If a dense layer follows, timm puts the convolution of the head into a separate stage, as in V3 and V4.
     before_dense = (f"blocks.{stages}.0.conv", f"blocks.{stages}.0.bn1")
     return units + units_of(
         [

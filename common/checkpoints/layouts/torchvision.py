@@ -1,4 +1,4 @@
-"""torchvision's names, V2 and V3."""
+"""The tensor names of torchvision's V2 and V3."""
 
 import re
 
@@ -19,7 +19,11 @@ from mobilenet_common.layers import ConvNormActivation, InvertedResidual, Squeez
 
 
 def _torchvision_units(model):
-    """V2 numbers a block's steps under `conv`, with the projection flat; V3 under `block`."""
+    """Return the units of a model.
+
+    V2 numbers the steps of a block under `conv`, without a nested module for the projection; V3 numbers them under
+    `block`.
+    """
     units = units_of([(part(model, "stem"), "features.0.0", "features.0.1")])
     index = 0
     version3 = ends_in_convolution(model)

@@ -1,7 +1,8 @@
-"""Which formulation of an operation runs where. This table is the one place that decides.
+"""Table of the fastest formulation of each operation, by backend, platform and data format.
 
-An operation that it does not name runs by Keras's own: on an unknown platform, on a GPU or TPU where the framework's
-compiler is good as it is, in a backend that is not known here. Every entry was measured against that (`benchmarks/`).
+An operation without an entry uses the formulation of `keras_default`. This applies to unknown backends and platforms,
+and to GPUs and TPUs wherever the framework's compiler is already fast. Every entry was measured against `keras_default`
+(see `benchmarks/`).
 """
 
 import contextlib
@@ -62,7 +63,7 @@ elif _BACKEND == "tensorflow":
 elif _BACKEND == "torch":
     native = importlib.import_module("mobilenet_common.ops.formulations.torch_native")
 
-    _EVERYWHERE = {
+    _NATIVE = {
         "dense": native.dense,
         "pointwise": native.pointwise,
         "depthwise": native.depthwise,
@@ -72,12 +73,12 @@ elif _BACKEND == "torch":
         "attend": native.attend,
         "activate": native.activate,
     }
-    _FASTEST = {("any", "channels_last"): _EVERYWHERE, ("any", "channels_first"): _EVERYWHERE}
+    _FASTEST = {("any", "channels_last"): _NATIVE, ("any", "channels_first"): _NATIVE}
 else:
     native, _FASTEST = None, {}
 
-_AT_ONCE = {"mean_over": keras_default.mean_at_once, "moments": keras_default.moments_at_once}
-_EXPORTED = {}  # by what is written
+_SINGLE_OPERATION = {"mean_over": keras_default.single_mean, "moments": keras_default.single_moments}
+_EXPORTED = {}  # {target of `traced_for`: {operation: function}}
 if _BACKEND == "tensorflow":
     exported = importlib.import_module("mobilenet_common.ops.formulations.tensorflow_exported")
 
@@ -85,7 +86,7 @@ if _BACKEND == "tensorflow":
         "dense": exported.dense,
         "pointwise": exported.dense,
         "depthwise": exported.depthwise,
-        "mean_over": keras_default.mean_at_once,  # but not the moments, which would lose two digits
+        "mean_over": keras_default.single_mean,  # `single_moments` would lose two digits in TensorFlow.
     }
     _EXPORTED = {
         "litert": _GRAPH | {"activate": exported.activate},
@@ -95,9 +96,11 @@ if _BACKEND == "tensorflow":
 elif _BACKEND == "torch":
     exported = importlib.import_module("mobilenet_common.ops.formulations.torch_exported")
 
-    _GRAPH = {name: getattr(exported, name) for name in ("dense", "pointwise", "depthwise", "activate")} | _AT_ONCE
+    _GRAPH = {
+        name: getattr(exported, name) for name in ("dense", "pointwise", "depthwise", "activate")
+    } | _SINGLE_OPERATION
     _EXPORTED = {"onnx": _GRAPH | {"attend": exported.attend}, "torch": _GRAPH | {"attend": native.attend}}
-    # What others trace, such as `keras.Model.export`, may become any file, and keeps its batch norm.
+    # Traces by other code, such as `keras.Model.export`, can become files of any format, and keep their batch norm.
     _TRACED = _EXPORTED["onnx"] | {"normalize": exported.normalize}
     _FASTEST |= {("traced", "channels_last"): _TRACED, ("traced", "channels_first"): _TRACED}
 
@@ -107,11 +110,11 @@ _shared: dict[str, Any] = {}
 
 @contextlib.contextmanager
 def traced_for(target: str) -> Iterator[None]:
-    """Let operations take the form that `target`'s converter handles best, for a program traced in this scope.
+    """Use the formulations that the converter of `target` handles best, for a program that is traced in this scope.
 
     Args:
-        target: `"litert"`, `"litert of integers"` or `"saved_model"` under TensorFlow, `"onnx"` or `"torch"` under
-            PyTorch.
+        target: Format to export to: `"litert"`, `"litert of integers"` (8-bit LiteRT) or `"saved_model"` under
+            TensorFlow, `"onnx"` or `"torch"` under PyTorch.
     """
     global _target
     _target, before = _EXPORTED[target], _target
@@ -122,19 +125,20 @@ def traced_for(target: str) -> Iterator[None]:
 
 
 def is_traced_for_export() -> bool:
-    """Return whether the program that is traced now leaves for another runtime."""
+    """Return whether the program that is being traced will be exported to another runtime."""
     return _target is not None or (native is not None and native.platform() == "traced")
 
 
 @contextlib.contextmanager
 def batch_shared(normalize_batch):
-    """Let batch norm in training take its statistics over all devices that share a batch, in this scope.
+    """Compute the batch statistics of batch norm over all devices that share a batch, for training in this scope.
 
-    Inference never asks for them, and so is the same inside and out. JAX, which sees the whole batch, needs no scope.
+    Inference doesn't use batch statistics and is the same inside the scope. JAX needs no such scope, because its
+    program sees the whole batch.
 
     Args:
-        normalize_batch: That of `shared_torch`, where every process enters the scope with a part of the batch, or of
-            `shared_tensorflow`, in the scope of which a strategy runs its replicas.
+        normalize_batch: The function of `shared_torch` if every process enters the scope with its part of the batch,
+            or the function of `shared_tensorflow` if a `tf.distribute.Strategy` runs its replicas inside the scope.
     """
     global _shared
 
@@ -151,7 +155,7 @@ def batch_shared(normalize_batch):
 
 
 def fastest(operation: str, data_format: str) -> Any:
-    """Return the function for `operation`, a name of `keras_default`, on the platform that is traced for."""
+    """Return the fastest function for `operation`, a function name of `keras_default`, on the current platform."""
     if _target is not None:
         return _target.get(operation) or getattr(keras_default, operation)
     if operation in _shared:

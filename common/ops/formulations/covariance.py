@@ -1,9 +1,9 @@
-"""Batch norm of a pointwise convolution's output from the statistics of its input.
+"""Pointwise convolution with batch norm, whose statistics are computed from the convolution's input.
 
-A pointwise convolution is a product `y = x W` for every pixel, so that the mean of `y` is `mean(x) W`, and its variance
-the diagonal of `Wᵀ cov(x) W`. Where the convolution makes many channels of few, as every inverted bottleneck begins,
-the covariance of the few costs much less than reading the many twice. The normalization then goes into the weights, so
-that nothing before it is kept for the backward pass, and the gradients follow by the chain rule, again in terms of `x`.
+A pointwise convolution is a product `y = x W` at every pixel, so the mean of `y` is `mean(x) W`, and its variance is
+the diagonal of `Wᵀ cov(x) W`. If `x` has few channels and `y` has many, as at the start of an inverted bottleneck,
+computing the covariance of `x` costs much less than reading `y` twice. The normalization is folded into the weights, so
+the unnormalized output isn't kept for the backward pass. The gradients follow by the chain rule, also in terms of `x`.
 """
 
 import keras
@@ -11,22 +11,24 @@ from keras import ops
 
 from mobilenet_common.ops.formulations.keras_default import mean_over
 
-_LEAST_EXPANSION = 2
-# With more channels the arithmetic outweighs the memory's traffic; where XLA compiles, later.
-MOST_CHANNELS, MOST_COMPILED = 64, 256
+_MIN_EXPANSION = 2
+# With more input channels, the arithmetic costs more than the memory traffic that is saved. The limit is higher in
+# programs that XLA compiles.
+MAX_CHANNELS, MAX_CHANNELS_XLA = 64, 256
 
 
-def formulation(pointwise, normalize_batch, most):
-    """Return `keras_default.pointwise_normalize_batch` by way of the statistics of the input, where that pays.
+def formulation(pointwise, normalize_batch, max_channels):
+    """Return a `pointwise_normalize_batch` that uses the statistics of the input if that is faster.
 
     Args:
-        pointwise: The convolution as it is fastest here.
-        normalize_batch: Likewise.
-        most: Input channels up to which it pays; 0 for never, as on a GPU, which has no such traffic to save.
+        pointwise: Fastest formulation of `pointwise` on the platform.
+        normalize_batch: Fastest formulation of `normalize_batch` on the platform.
+        max_channels: Number of input channels up to which the statistics of the input are used. 0: never, as on a GPU,
+            which has no such memory traffic to save.
     """
 
     def pointwise_normalize_batch(x, kernel, gamma, beta, epsilon, activation, data_format):
-        if not pays(x, kernel, data_format, most):
+        if not is_faster(x, kernel, data_format, max_channels):
             y = pointwise(x, kernel, None, 1, 1, "same", data_format)
             return normalize_batch(y, gamma, beta, epsilon, activation, data_format)
         kernel, bias, mean, variance = fold(x, kernel, gamma, beta, epsilon)
@@ -35,19 +37,28 @@ def formulation(pointwise, normalize_batch, most):
     return pointwise_normalize_batch
 
 
-def pays(x, kernel, data_format, most):
-    """Return whether to take the statistics from `x`: in float32, for up to `most` channels that at least double."""
+def is_faster(x, kernel, data_format, max_channels):
+    """Return whether using the statistics of `x` is faster.
+
+    This is true in float32 and channels last, with at most `max_channels` input channels and at least `_MIN_EXPANSION`
+    times as many output channels.
+    """
     channels, filters = kernel.shape[2:]
-    single = keras.backend.standardize_dtype(x.dtype) == "float32"
-    return single and data_format == "channels_last" and _LEAST_EXPANSION * channels <= filters and channels <= most
+    is_float32 = keras.backend.standardize_dtype(x.dtype) == "float32"
+    return (
+        is_float32
+        and data_format == "channels_last"
+        and _MIN_EXPANSION * channels <= filters
+        and channels <= max_channels
+    )
 
 
 def fold(x, kernel, gamma, beta, epsilon):
-    """Return what makes the convolution of `x`, channels last, come out normalized.
+    """Fold the batch norm of a pointwise convolution of `x`, channels last, into its kernel.
 
     Returns:
-        `(kernel, bias, mean, variance)`: a pointwise kernel and a bias in place of the convolution and its batch norm,
-        and the mean and biased variance that the convolution alone would give.
+        `(kernel, bias, mean, variance)`: the kernel and bias of a pointwise convolution whose output is normalized, and
+        the mean and biased variance of the output of the original convolution.
     """
     weight = ops.convert_to_tensor(kernel)[0, 0]
     center = ops.reshape(mean_over(x, (0, 1, 2)), (-1,))

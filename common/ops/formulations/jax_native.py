@@ -1,4 +1,4 @@
-"""JAX: XLA compiles it all, so what counts is the form in which a sum is handed over."""
+"""Formulations for JAX. XLA compiles every operation, so only the form in which a sum is written matters."""
 
 import functools
 
@@ -15,13 +15,13 @@ _LAYOUTS = {"channels_last": ("NHWC", "HWIO", "NHWC"), "channels_first": ("NCHW"
 
 
 def platform():
-    """Return `"cpu"`, `"gpu"` or `"tpu"`: where JAX puts what no device is named for."""
+    """Return JAX's default platform: `"cpu"`, `"gpu"` or `"tpu"`."""
     device = getattr(jax.config, "jax_default_device", None)
     return getattr(device, "platform", device) or jax.default_backend()
 
 
 def dense(x, kernel, bias, stride, dilation, padding, data_format):
-    """Return a full convolution with its padding inside."""
+    """Return a full convolution, with the padding done by the convolution itself."""
     if padding == "same" or stride == 1:
         widths = "SAME"
     else:
@@ -47,7 +47,7 @@ def pointwise(x, kernel, bias, stride, dilation, padding, data_format):
     return add_bias(y, bias, data_format)
 
 
-pointwise_normalize_batch = covariance.formulation(pointwise, normalize_batch, covariance.MOST_COMPILED)
+pointwise_normalize_batch = covariance.formulation(pointwise, normalize_batch, covariance.MAX_CHANNELS_XLA)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
@@ -69,11 +69,11 @@ def _backward(stride, dilation, padding, data_format, saved, g):
 
 
 _shifted_depthwise.defvjp(_forward, _backward)
-# Inlined, jit changes nothing in a program that it is traced into; called eagerly, all the slices are one program.
-_one_program = jax.jit(_shifted_depthwise, static_argnums=(2, 3, 4, 5), inline=True)
+# An eager call runs all slices as one program. `inline=True` leaves programs that trace this function unchanged.
+_jitted_shifted_depthwise = jax.jit(_shifted_depthwise, static_argnums=(2, 3, 4, 5), inline=True)
 
 
 def shifted_depthwise(x, kernel, bias, stride, dilation, padding, data_format):
-    """Return a depthwise convolution in the form that XLA's CPU back end makes one loop of."""
-    y = _one_program(x, jnp.asarray(kernel, x.dtype), stride, dilation, padding, data_format)
+    """Return a depthwise convolution, in a form that XLA's CPU backend compiles to a single loop."""
+    y = _jitted_shifted_depthwise(x, jnp.asarray(kernel, x.dtype), stride, dilation, padding, data_format)
     return add_bias(y, bias, data_format)

@@ -1,4 +1,4 @@
-"""PyTorch: batch norm over a batch of which each process has a part."""
+"""PyTorch's batch norm over a batch that several processes share."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ _AXES = (0, 2, 3)
 
 
 def normalize_batch(x, gamma, beta, epsilon, activation, data_format):
-    """Return `torch_native.normalize_batch` with the statistics of all processes; their numbers of images may differ.
+    """Return `torch_native.normalize_batch` with the statistics of all processes, whose numbers of images can differ.
 
-    One collective forward (of each process's mean, variance and count) and one backward; the arithmetic is that of
-    PyTorch's SyncBatchNorm, which runs on CUDA alone.
+    The forward pass has one collective operation, which gathers each process's mean, variance and count; the backward
+    pass has one too. The arithmetic is the same as in PyTorch's SyncBatchNorm, which runs only on CUDA.
     """
     gamma, beta = getattr(gamma, "value", gamma), getattr(beta, "value", beta)
     channels_last = data_format == "channels_last"
@@ -38,31 +38,31 @@ class _SharedBatchNorm(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         g = grad_outputs[0]
         x, gamma, mean, variance, count = ctx.saved_tensors
-        wanted = (True, True, True)
-        # As if the statistics were constants; what they add depends on the two sums over all processes.
+        output_mask = (True, True, True)
+        # This call treats the statistics as constants. Their contribution depends on the two sums over all processes.
         x_gradient, gamma_gradient, beta_gradient = torch.ops.aten.native_batch_norm_backward(
-            g, x, gamma, mean, variance, None, None, False, ctx.epsilon, wanted
+            g, x, gamma, mean, variance, None, None, False, ctx.epsilon, output_mask
         )
         sums = torch.cat([gamma_gradient, beta_gradient])
         distributed.all_reduce(sums)
-        along_g_x, along_g = (sums / count).chunk(2)
+        mean_g_x, mean_g = (sums / count).chunk(2)
         inverse = torch.rsqrt(variance + ctx.epsilon)
-        slope = (gamma * inverse**2 * along_g_x)[:, None, None]
-        offset = (gamma * inverse * along_g)[:, None, None] - slope * mean[:, None, None]
+        slope = (gamma * inverse**2 * mean_g_x)[:, None, None]
+        offset = (gamma * inverse * mean_g)[:, None, None] - slope * mean[:, None, None]
         x_gradient = x_gradient - (offset + slope * x).to(x.dtype)
         return x_gradient, gamma_gradient, beta_gradient, None
 
 
 def _statistics(x):
-    """Return mean, biased variance and number of the values of each channel, over all processes."""
-    single = x if x.dtype == torch.float64 else x.float()
-    variance, mean = torch.var_mean(single, _AXES, correction=0)
+    """Return the mean, biased variance and number of values of each channel, over all processes."""
+    x_float = x if x.dtype == torch.float64 else x.float()
+    variance, mean = torch.var_mean(x_float, _AXES, correction=0)
     count = mean.new_full((1,), x.numel() // x.shape[1])
-    own = torch.cat([mean, variance, count])
-    every = own.new_empty(distributed.get_world_size(), own.numel())
-    distributed.all_gather(list(every), own)
-    means, variances = every[:, :-1].chunk(2, 1)
-    count = every[:, -1].sum()
-    shares = every[:, -1:] / count
-    mean = (shares * means).sum(0)
-    return mean, (shares * (variances + (means - mean) ** 2)).sum(0), count
+    local = torch.cat([mean, variance, count])
+    gathered = local.new_empty(distributed.get_world_size(), local.numel())
+    distributed.all_gather(list(gathered), local)
+    means, variances = gathered[:, :-1].chunk(2, 1)
+    count = gathered[:, -1].sum()
+    fractions = gathered[:, -1:] / count
+    mean = (fractions * means).sum(0)
+    return mean, (fractions * (variances + (means - mean) ** 2)).sum(0), count

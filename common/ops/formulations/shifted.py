@@ -1,8 +1,9 @@
-"""Depthwise convolution as a sum of shifted images, and its two gradients, for compilers that fuse the sum.
+"""Depthwise convolution and its two gradients as sums of shifted images, for compilers that fuse such sums.
 
-XLA's CPU back end runs a grouped convolution one group after the other. The same sum written as k × k shifted slices
-times a weight per channel becomes one vector loop. Everything here is Keras's operations on tensors of any backend;
-sums are taken in float32. Sizes must be known when the program is compiled, not when it is traced.
+XLA's CPU backend runs a grouped convolution one group after the other. Written as a sum of k × k shifted slices, each
+multiplied by one weight per channel, the convolution becomes a single vectorized loop. All functions use Keras
+operations on tensors of any backend, and compute their sums in float32. The image size must be known when the program
+is compiled, but not when it is traced.
 """
 
 from keras import ops
@@ -12,16 +13,16 @@ from mobilenet_common.ops.geometry import output_size, padding_widths
 from mobilenet_common.ops.layout import along_channels, join_shape, spatial_axes, split_shape
 
 
-def as_is(x):
-    """Return `x`, in place of an operation that makes the compiler write a tensor to memory."""
+def identity(x):
+    """Return `x`. Pass this as `materialize` if the compiler has no operation that writes a tensor to memory."""
     return x
 
 
-def forward(x, kernel, stride, dilation, padding, data_format, materialize=as_is):
-    """Return the convolution; arguments and result as in `keras_default.depthwise`.
+def forward(x, kernel, stride, dilation, padding, data_format, materialize=identity):
+    """Return the depthwise convolution; apart from `materialize`, as `keras_default.depthwise` without a bias.
 
-    `materialize` is applied to the padded image: where the compiler has one, an operation that keeps the padding out
-    of the sum's loop, which would else test for the edge at every tap.
+    `materialize` is applied to the padded image. If the compiler has an operation that writes a tensor to memory, pass
+    it: otherwise the padding is fused into the loop of the sum, which then checks for the image's edge at every tap.
     """
     _, height, width, _ = split_shape(ops.shape(x), data_format)
     padded = materialize(_padded(as_float32(x), kernel.shape[:2], stride, dilation, padding, data_format))
@@ -35,22 +36,22 @@ def forward(x, kernel, stride, dilation, padding, data_format, materialize=as_is
     return ops.cast(y, x.dtype)
 
 
-def input_gradient(g, kernel, size, stride, dilation, padding, data_format, materialize=as_is):
-    """Return the gradient of an input of `size = (height, width)`, from the output's gradient `g`.
+def input_gradient(g, kernel, size, stride, dilation, padding, data_format, materialize=identity):
+    """Return the gradient of an input of `size = (height, width)`, given the output's gradient `g`.
 
-    At stride 2 the input's even and odd rows and columns each get the taps that reach them, and are then interleaved:
-    nothing is multiplied by the zeros between the strides.
+    At stride 2, the gradients of even and odd rows and columns are computed separately, each from the taps that reach
+    them, and then interleaved. This avoids products with the zeros between strided values.
     """
     kernel32, g32 = as_float32(kernel), as_float32(g)
     widths = [padding_widths(n, k, stride, dilation, padding) for n, k in zip(size, kernel.shape[:2], strict=True)]
     counts = [output_size(n + before, stride) for n, (before, _) in zip(size, widths, strict=True)]
     reach = [dilation * (k - 1) // stride for k in kernel.shape[:2]]
     edges = [(0, 0)] * 4
-    for axis, before in zip(spatial_axes(data_format), reach, strict=True):
-        edges[axis] = (before, before + 1)
-    padded = materialize(ops.pad(g32, edges))
+    for axis, margin in zip(spatial_axes(data_format), reach, strict=True):
+        edges[axis] = (margin, margin + 1)
+    padded_g = materialize(ops.pad(g32, edges))
     phases = [
-        [_phase(padded, kernel32, (p, q), counts, reach, stride, dilation, data_format) for q in range(stride)]
+        [_phase(padded_g, kernel32, (p, q), counts, reach, stride, dilation, data_format) for q in range(stride)]
         for p in range(stride)
     ]
     row_axis, column_axis = spatial_axes(data_format)
@@ -63,32 +64,32 @@ def input_gradient(g, kernel, size, stride, dilation, padding, data_format, mate
         full = ops.reshape(ops.stack(lines, row_axis + 1), shape)
     else:
         full = phases[0][0]
-    cut = [slice(None)] * 4
+    slices = [slice(None)] * 4
     for axis, (before, _), n in zip((row_axis, column_axis), widths, size, strict=True):
-        cut[axis] = slice(before, before + n)
-    return ops.cast(full[tuple(cut)], g.dtype)
+        slices[axis] = slice(before, before + n)
+    return ops.cast(full[tuple(slices)], g.dtype)
 
 
-def _phase(padded, kernel, phase, counts, reach, stride, dilation, data_format):
-    """Return every `stride`-th row and column of the padded input's gradient, from row and column `phase` on."""
+def _phase(padded_g, kernel, phase, counts, reach, stride, dilation, data_format):
+    """Return every `stride`-th row and column of the padded input's gradient, starting at `phase = (row, column)`."""
     total = None
     for i, j in _taps(kernel.shape):
         offsets = [tap * dilation - p for tap, p in zip((i, j), phase, strict=True)]
-        if any(offset % stride for offset in offsets):
+        if any(offset % stride for offset in offsets):  # This tap never reads these rows and columns.
             continue
         start = [r - offset // stride for r, offset in zip(reach, offsets, strict=True)]
-        term = _window(padded, start, counts, 1, data_format) * along_channels(kernel[i, j, :, 0], data_format)
+        term = _window(padded_g, start, counts, 1, data_format) * along_channels(kernel[i, j, :, 0], data_format)
         total = term if total is None else total + term
-    if total is None:  # a 1×1 kernel at stride 2 never reads the odd rows
-        total = ops.zeros_like(_window(padded, (0, 0), counts, 1, data_format))
+    if total is None:  # A 1×1 kernel at stride 2 never reads the odd rows and columns.
+        total = ops.zeros_like(_window(padded_g, (0, 0), counts, 1, data_format))
     return total
 
 
-def kernel_gradient(x, g, kernel_size, stride, dilation, padding, data_format, materialize=as_is):
-    """Return the gradient of a kernel of `kernel_size = (rows, columns)`, in float32; float64 stays.
+def kernel_gradient(x, g, kernel_size, stride, dilation, padding, data_format, materialize=identity):
+    """Return the gradient of a kernel of `kernel_size = (rows, columns)`, in float32, or float64 for float64 inputs.
 
-    A loop over the output's rows, in which every tap adds up its products. The batch stays an axis until the loop is
-    over: a sum that runs over images would need all of them on one device.
+    A loop over the output's rows adds up the products of each tap. The batch axis is reduced only after the loop:
+    a sum over images inside the loop would need all of them on one device.
     """
     x, g = as_float32(x), as_float32(g)
     batch, rows, columns, channels = split_shape(ops.shape(g), data_format)
@@ -129,8 +130,8 @@ def _taps(kernel_size):
 
 
 def _window(x, start, counts, stride, data_format):
-    """Return `counts` rows and columns of `x`, from `start` on, each `stride` further."""
-    cut = [slice(None)] * 4
+    """Return `counts` rows and columns of `x`, beginning at `start`, in steps of `stride`."""
+    slices = [slice(None)] * 4
     for axis, first, count in zip(spatial_axes(data_format), start, counts, strict=True):
-        cut[axis] = slice(first, first + (count - 1) * stride + 1, stride)
-    return x[tuple(cut)]
+        slices[axis] = slice(first, first + (count - 1) * stride + 1, stride)
+    return x[tuple(slices)]

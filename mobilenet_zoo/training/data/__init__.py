@@ -1,4 +1,4 @@
-"""Images with labels, from what users have to batches that a model trains on."""
+"""Labeled images for training, from the user's files to the batches that a model trains on."""
 
 from mobilenet_runtime.examples.examples import Data, Examples
 from mobilenet_runtime.examples.sources import read_data, read_examples

@@ -1,4 +1,4 @@
-"""Random changes of one image, in Pillow and NumPy."""
+"""Random augmentation of an image, in Pillow and NumPy."""
 
 import dataclasses
 import math
@@ -12,15 +12,16 @@ from mobilenet_common.errors import ArgumentError
 from mobilenet_zoo.training.data.randaugment import RandAugment
 from mobilenet_zoo.training.recipes import recipe
 
-_TRIES = 10
-_ERASED_SHARE, _ERASED_RATIO = (0.02, 1 / 3), (0.3, 10 / 3)
+_CROP_ATTEMPTS = 10
+_ERASED_AREA, _ERASED_RATIO = (0.02, 1 / 3), (0.3, 10 / 3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation(recipe.Augmentation):
-    """How images are changed at random for training.
+    """Random augmentation of training images.
 
-    The fields are those of a recipe, which also says what each may hold; `randaugment` may be a mapping of its fields.
+    The fields and their allowed values are those of the recipe section `augmentation`; `randaugment` may also be a
+    mapping of its fields.
     """
 
     def __post_init__(self):
@@ -36,12 +37,12 @@ class Augmentation(recipe.Augmentation):
         super().__post_init__()
 
     def crop(self, width, height, rng):
-        """Return the crop `(left, top, right, bottom)` of an image, in pixels; the center where no drawn one fits."""
-        low, high = map(math.log, self.crop_ratio)
-        for _ in range(_TRIES):
-            smallest, largest = self.crop_scale or (1.0, 1.0)
-            area = width * height * rng.uniform(smallest, largest)
-            ratio = math.exp(rng.uniform(low, high))
+        """Return a random crop `(left, top, right, bottom)` in pixels; if none fits, return the largest center crop."""
+        min_log_ratio, max_log_ratio = map(math.log, self.crop_ratio)
+        for _ in range(_CROP_ATTEMPTS):
+            min_fraction, max_fraction = self.crop_scale or (1.0, 1.0)
+            area = width * height * rng.uniform(min_fraction, max_fraction)
+            ratio = math.exp(rng.uniform(min_log_ratio, max_log_ratio))
             columns, rows = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < columns <= width and 0 < rows <= height:
                 left, top = int(rng.integers(width - columns + 1)), int(rng.integers(height - rows + 1))
@@ -52,27 +53,27 @@ class Augmentation(recipe.Augmentation):
         return left, top, left + columns, top + rows
 
     def __call__(self, image, rng):
-        """Return pixels `(height, width, channels)` uint8 of a cropped PIL image in mode L or RGB, changed."""
+        """Augment a cropped PIL image in mode L or RGB, and return uint8 pixels `(height, width, channels)`."""
         if rng.random() < self.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.color_jitter:
-            image = self._jittered(image, rng)
+            image = self._jitter_colors(image, rng)
         if self.randaugment:
-            apply: Any = self.randaugment
-            image = apply(image, rng)
+            randaugment: Any = self.randaugment
+            image = randaugment(image, rng)
         pixels = np.asarray(image).reshape(image.height, image.width, -1)
-        return self._erased(pixels, rng) if rng.random() < self.erasing else pixels
+        return self._erase_rectangle(pixels, rng) if rng.random() < self.erasing else pixels
 
-    def _jittered(self, image, rng):
-        kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-        for i in rng.permutation(len(kinds)):
-            image = kinds[i](image).enhance(rng.uniform(1 - self.color_jitter, 1 + self.color_jitter))
+    def _jitter_colors(self, image, rng):
+        enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+        for i in rng.permutation(len(enhancers)):
+            image = enhancers[i](image).enhance(rng.uniform(1 - self.color_jitter, 1 + self.color_jitter))
         return image
 
     @staticmethod
-    def _erased(pixels, rng):
+    def _erase_rectangle(pixels, rng):
         height, width, channels = pixels.shape
-        box = Augmentation(_ERASED_SHARE, _ERASED_RATIO).crop(width, height, rng)
+        box = Augmentation(_ERASED_AREA, _ERASED_RATIO).crop(width, height, rng)
         left, top, right, bottom = box
         pixels = pixels.copy()
         noise = rng.integers(0, 256, (bottom - top, right - left, channels), "uint8")

@@ -1,4 +1,4 @@
-"""A crop of an image at the size that is wanted, decoding no more of a JPEG than it takes."""
+"""Cropping an image at a target size, decoding JPEGs at the smallest sufficient scale."""
 
 import contextlib
 import math
@@ -6,65 +6,66 @@ import os
 
 from mobilenet_runtime.images import ORIENTATION, ImageError, open_image, pillow
 
-# A crop is decoded at no less than this many times its final size: for Pillow hard to tell from one of the whole.
-_GAP = 2.0
-_ON_ITS_SIDE = (5, 6, 7, 8)  # values of EXIF's orientation
+# Decode a crop at no less than this multiple of its final size. The result is hard to tell from that of full decoding.
+_REDUCING_GAP = 2.0
+_ROTATED_ORIENTATIONS = (5, 6, 7, 8)  # Values of the EXIF orientation that swap width and height.
 
 
 def open_crop(image, name, channels, size, interpolation, crop):
-    """Return part of an image, upright, as a PIL image in mode RGB or L.
+    """Return a resized crop of an upright image, as a PIL image in mode RGB or L.
 
     Args:
-        image: A path, a PIL image or an array, as `open_image` takes it.
-        name: What messages call it.
-        channels: 1 for gray, 3 for RGB.
+        image: A path, a PIL image or an array, as in `open_image`.
+        name: Name of the image in error messages.
+        channels: Number of channels: 1 for grayscale, 3 for RGB.
         size: Height and width of the result.
         interpolation: `"nearest"`, `"bilinear"`, `"bicubic"` or `"lanczos"`.
-        crop: Gives `(left, top, right, bottom)` for the upright image's width and height.
+        crop: Function that takes the width and height of the upright image and returns the crop `(left, top, right,
+            bottom)`.
 
     Raises:
         ImageError: The image can't be read.
     """
     if isinstance(image, (str, os.PathLike)):
         with contextlib.ExitStack() as files:
-            with _unreadable(name):
+            with _name_in_errors(name):
                 file = files.enter_context(pillow("Image").open(image))
-                turned = file.getexif().get(ORIENTATION) in _ON_ITS_SIDE
-            whole = file.size[::-1] if turned else file.size
-            box = crop(*whole)
-            _draft(file, min((box[2] - box[0]) / size[1], (box[3] - box[1]) / size[0]) / _GAP)
-            part = open_whole(file, name, channels)
+                is_rotated = file.getexif().get(ORIENTATION) in _ROTATED_ORIENTATIONS
+            full_size = file.size[::-1] if is_rotated else file.size
+            box = crop(*full_size)
+            _draft(file, min((box[2] - box[0]) / size[1], (box[3] - box[1]) / size[0]) / _REDUCING_GAP)
+            decoded = open_whole(file, name, channels)
     else:
-        part = open_whole(image, name, channels)
-        whole = part.size
-        box = crop(*whole)
-    across, down = part.width / whole[0], part.height / whole[1]
-    box = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+        decoded = open_whole(image, name, channels)
+        full_size = decoded.size
+        box = crop(*full_size)
+    x_scale, y_scale = decoded.width / full_size[0], decoded.height / full_size[1]
+    box = (box[0] * x_scale, box[1] * y_scale, box[2] * x_scale, box[3] * y_scale)
     resampling = getattr(pillow("Image").Resampling, interpolation.upper())
-    return part.resize(size[::-1], resampling, box=box, reducing_gap=_GAP)
+    return decoded.resize(size[::-1], resampling, box=box, reducing_gap=_REDUCING_GAP)
 
 
 def open_whole(image, name, channels):
-    """Return what `open_image` does, with the image's name in every error, also for a PIL image decoded only now."""
-    with _unreadable(name), contextlib.ExitStack() as files:
+    """Return the result of `open_image`; every error contains the image's name, even if decoding fails only here."""
+    with _name_in_errors(name), contextlib.ExitStack() as files:
         if isinstance(image, (str, os.PathLike)):
             image = files.enter_context(pillow("Image").open(image))
         return open_image(image, channels)
 
 
-def _draft(file, shrinking):
-    """Let a JPEG be decoded at a half, quarter or eighth of its size, by no more than `shrinking`."""
-    if file.format == "JPEG" and shrinking >= 2:
-        file.draft(None, tuple(math.ceil(n / shrinking) for n in file.size))
+def _draft(file, reduction):
+    """Let Pillow decode a JPEG at a half, a quarter or an eighth of its size, reducing it at most by `reduction`."""
+    if file.format == "JPEG" and reduction >= 2:
+        file.draft(None, tuple(math.ceil(n / reduction) for n in file.size))
 
 
 @contextlib.contextmanager
-def _unreadable(name):
+def _name_in_errors(name):
     try:
         yield
     except ImageError as error:
         if name in str(error):
             raise
         raise ImageError(f"{name}: {error}") from None
-    except Exception as error:  # Pillow's formats raise whatever their decoders do
+    except Exception as error:  # The decoders of Pillow's formats raise various types of exceptions.
         raise ImageError(f"{name} can't be read as an image: {str(error) or type(error).__name__}.") from None

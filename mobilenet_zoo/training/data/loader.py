@@ -1,4 +1,4 @@
-"""The batch of a step, from the number of the step alone: what threads and worker processes run."""
+"""Loading the batch of a step from the step number alone; runs in threads and worker processes."""
 
 import dataclasses
 
@@ -12,20 +12,20 @@ from mobilenet_zoo.training.data.decoding import open_crop, open_whole
 from mobilenet_zoo.training.data.mixing import Mixing
 from mobilenet_zoo.training.data.orders import Order
 
-_IMAGE, _BATCH = 2, 3  # keep the draws for images and batches apart from each other and from the order's
+_IMAGE, _BATCH = 2, 3  # Separate the random streams of images and batches from each other and from the order's.
 
 
 @dataclasses.dataclass
 class Loader:
-    """Gives this process's share of the batch of any step.
+    """Loads this process's part of the batch of any step.
 
     Attributes:
         examples, preprocessing, batch_size, process_index, process_count, seed: As in `Pipeline`.
-        order: Of training; None for evaluation, which takes the images as they come.
+        order: `Order` of training; None for evaluation, which takes the images in their given order.
         augmentation, mixing: As in `Pipeline`; for training only.
-        weights: `(classes,)` float32, or None.
+        weights: Sample weight of each class, float32 `(classes,)`, or None.
         soft_targets: As in `Pipeline`.
-        damaged_limit: With more damaged images than this in one batch it gives up.
+        damaged_limit: Maximum number of damaged images in a batch; with more, loading the batch fails.
     """
 
     examples: Examples
@@ -42,40 +42,41 @@ class Loader:
     damaged_limit: int
 
     def __post_init__(self):
-        shape = self.preprocessing
-        ones = np.ones((1 if shape.data_format == "channels_first" else shape.size[1], shape.channels))
-        mean, std = (0.0, 1 / 255) if shape.mean is None else (np.array(shape.mean), np.array(shape.std))
+        transform = self.preprocessing
+        ones = np.ones((1 if transform.data_format == "channels_first" else transform.size[1], transform.channels))
+        mean, std = (0.0, 1 / 255) if transform.mean is None else (np.array(transform.mean), np.array(transform.std))
         self._factor = (ones / (255 * std)).astype("float32").ravel()
         self._offset = (-ones * mean / std).astype("float32").ravel()
 
     def positions(self, step):
-        """Return where this process's share lies in the global batch of a step: contiguous, equal for whole batches."""
+        """Return the range of this process's positions in the global batch; whole batches are split equally."""
         size = self.batch_size
         if self.order is None:
             size = min(size, len(self.examples) - step * size)
-        first, last = (size * i // self.process_count for i in (self.process_index, self.process_index + 1))
-        return range(first, last)
+        first, end = (size * i // self.process_count for i in (self.process_index, self.process_index + 1))
+        return range(first, end)
 
     def __call__(self, step):
-        """Return `{"batch", "indices", "damaged"}` of a step.
+        """Load the batch of a step.
 
         Returns:
-            The batch `(images, targets[, weights])`, or None where nothing could be read; the indices of its
-            examples; and `(index, message)` of each image that is damaged.
+            A dictionary with "batch", a tuple `(images, targets[, weights])`, or None if nothing could be loaded;
+            "indices", the indices of the batch's examples, or None; and "damaged", a tuple of `(index, message)` of
+            each damaged image.
         """
         damaged = {}
         positions = self.positions(step)
-        taken, images = [], np.empty((len(positions), *self._shape), "float32")
+        indices, images = [], np.empty((len(positions), *self._shape), "float32")
         for position in positions:
-            index = self._read(step, position, images[len(taken)], damaged)
+            index = self._read_image(step, position, images[len(indices)], damaged)
             if index is not None:
-                taken.append(index)
+                indices.append(index)
             if len(damaged) > self.damaged_limit:
                 break
-        failed = len(damaged) > self.damaged_limit or not taken
+        is_failed = len(damaged) > self.damaged_limit or not indices
         return {
-            "batch": None if failed else self._batch(step, images[: len(taken)], taken),
-            "indices": None if failed else np.array(taken, "int64"),
+            "batch": None if is_failed else self._make_batch(step, images[: len(indices)], indices),
+            "indices": None if is_failed else np.array(indices, "int64"),
             "damaged": tuple(damaged.items()),
         }
 
@@ -83,20 +84,20 @@ class Loader:
     def _shape(self):
         height, width = self.preprocessing.size
         channels = self.preprocessing.channels
-        last = self.preprocessing.data_format == "channels_last"
-        return (height, width, channels) if last else (channels, height, width)
+        is_channels_last = self.preprocessing.data_format == "channels_last"
+        return (height, width, channels) if is_channels_last else (channels, height, width)
 
-    def _read(self, step, position, out, damaged):
-        """Put an image into `out` and return its index, or None where there is no good one."""
+    def _read_image(self, step, position, out, damaged):
+        """Load an image into `out` and return its index, or None if no image can be loaded."""
         if self.order is None:
             candidates = [step * self.batch_size + position]
-        else:  # in place of a damaged one the next of the epoch, so that it depends on nothing else
-            candidates = (self.order(step, position, further) for further in range(len(self.examples)))
+        else:  # Replace a damaged image by the next one in the epoch's order, which depends only on the seed.
+            candidates = (self.order(step, position, offset) for offset in range(len(self.examples)))
         for index in candidates:
             if index in damaged:
                 continue
             try:
-                self._fill(index, np.random.default_rng((self.seed, _IMAGE, step, position)), out)
+                self._load_image(index, np.random.default_rng((self.seed, _IMAGE, step, position)), out)
                 return index
             except ImageError as error:
                 damaged[index] = str(error)
@@ -104,7 +105,7 @@ class Loader:
                     break
         return None
 
-    def _fill(self, index, rng, out):
+    def _load_image(self, index, rng, out):
         image, name = self.examples.images[index], self.examples.name_of(index)
         transform, augmentation = self.preprocessing, self.augmentation
         if self.order is None:
@@ -125,7 +126,7 @@ class Loader:
         self._normalize(pixels.reshape(*transform.size, -1), out)
 
     def _normalize(self, pixels, out):
-        """Normalize uint8 into float32 by one product and one sum over long rows: NumPy is slow at rows of three."""
+        """Normalize uint8 pixels into float32, in two operations on long rows: NumPy is slow on rows of 3 elements."""
         if self.preprocessing.data_format == "channels_first":
             for c, plane in enumerate(out):
                 np.multiply(pixels[:, :, c], self._factor[c], out=plane)
@@ -135,13 +136,13 @@ class Loader:
         np.multiply(pixels.reshape(rows.shape), self._factor, out=rows)
         rows += self._offset
 
-    def _batch(self, step, images, taken):
-        labels = self.examples.labels[taken]
+    def _make_batch(self, step, images, indices):
+        labels = self.examples.labels[indices]
         if self.soft_targets is None:
-            targets = np.zeros((len(taken), len(self.examples.class_names)), "float32")
-            targets[np.arange(len(taken)), labels] = 1
+            targets = np.zeros((len(indices), len(self.examples.class_names)), "float32")
+            targets[np.arange(len(indices)), labels] = 1
         else:
-            targets = self.soft_targets[taken]  # a copy, which mixing may change
+            targets = self.soft_targets[indices]  # Indexing copies, so mixing can modify the targets.
         weights = None if self.weights is None else self.weights[labels]
         if self.mixing is not None:
             rng = np.random.default_rng((self.seed, _BATCH, step))

@@ -1,4 +1,4 @@
-"""Batches for `fit` and `evaluate`, made ready by Grain's threads or processes."""
+"""Batches for `fit` and `evaluate`, loaded by Grain's threads or processes."""
 
 import dataclasses
 import math
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from absl import flags  # Grain's own need
+from absl import flags  # Grain depends on it.
 
 from mobilenet_common.errors import ArgumentError, integer, one_of
 from mobilenet_runtime.examples.examples import Examples
@@ -21,44 +21,47 @@ from mobilenet_zoo.training.data.mixing import Mixing
 from mobilenet_zoo.training.data.orders import Order, class_weights
 
 BALANCES = (None, "weights", "sampling")
-_ENDLESS = 2**40  # steps
-_MOST_THREADS = 8  # each holds a batch
-_SHOWN = 3
+_MANY_STEPS = 2**40  # Training is endless, but a Grain range needs an end.
+_MAX_THREADS = 8  # Each thread holds a batch in memory.
+_SHOWN = 3  # the largest number of damaged images that a message lists
 
 
 class Pipeline:
     """Batches of images and targets, the same on every backend.
 
-    In training every epoch has an order of its own. What the batch of step k holds depends on the seed, on k and on
-    the place in the global batch alone: not on workers, on processes, or on the step that one started from.
+    In training, every epoch has a different order. An example in the batch of step k depends only on the seed, on k and
+    on its position in the global batch. It doesn't depend on the workers, on the number of processes, or on the step at
+    which an iteration starts.
 
     Args:
-        examples: `Examples`.
-        preprocessing: A `Preprocessing`, as `mobilenet_zoo.preprocessing(model)` gives it: size, normalization,
-            channels, and in evaluation the whole transform.
-        batch_size: Of the global batch; a process gets an equal, contiguous share of it. The last batch of an
-            evaluation is what remains.
-        training: Whether to shuffle, to augment, and to go on without end.
-        seed: At least 0.
-        augmentation: `Augmentation`, a mapping of its fields, or None for images as in evaluation. For training.
-        mixing: `Mixing`, a mapping of its fields, or None. For training.
-        balance: `"weights"` gives sample weights inversely proportional to how many images the class has, of mean 1;
-            `"sampling"` draws all classes equally often; None does neither. For training.
-        process_index: Which process of `process_count` this is.
-        process_count: How many share a batch.
-        workers: Processes that read; 0 for threads of this one, as many as cores (8 at most). Processes are started
-            as `multiprocessing`'s "spawn" does: a program needs `if __name__ == "__main__":`.
-        soft_targets: What is learned in place of the labels, `(len(examples), classes)`, such as `blend_targets` makes
-            of a teacher's predictions; or None. For training.
-        damaged_limit: How many damaged images are skipped; None for 1% of the images, but at least 10.
-        data_format: `"channels_last"` or `"channels_first"`; None for that of `preprocessing`.
+        examples: `Examples` with at least one image.
+        preprocessing: A `Preprocessing`, as `mobilenet_zoo.preprocessing(model)` returns it. Training uses its size,
+            interpolation, channels and normalization; evaluation uses the complete transform.
+        batch_size: Number of images in a global batch. Each process gets an equal, contiguous part of it. The last
+            batch of an evaluation contains the remaining images.
+        training: Whether the batches are for training: shuffled, augmented and endless.
+        seed: Random seed, at least 0.
+        augmentation: `Augmentation`, a mapping of its fields, or None to crop as in evaluation. Only for training.
+        mixing: `Mixing`, a mapping of its fields, or None. Only for training.
+        balance: `"weights"` adds sample weights that are inversely proportional to the number of images of the class,
+            with a mean of 1; `"sampling"` draws all classes equally often; None does neither. Only for training.
+        process_index: Index of this process, from 0 to `process_count - 1`.
+        process_count: Number of processes that share a batch.
+        workers: Number of processes that read images; 0 for threads of this process, one per core, at most 8.
+            Processes are started with `multiprocessing`'s "spawn" method, so a program needs
+            `if __name__ == "__main__":`.
+        soft_targets: Targets that replace the labels, `(len(examples), classes)`, for example from `blend_targets`; or
+            None. Only for training.
+        damaged_limit: Maximum number of damaged images to skip; None for 1% of the images, but at least 10.
+        data_format: `"channels_last"` or `"channels_first"`; None for the format of `preprocessing`.
 
     Attributes:
-        steps_per_epoch: Whole batches in training (one at least, in which images repeat), all in evaluation.
-        waited_s: Seconds that were spent waiting for batches, over all iterations.
+        steps_per_epoch: Number of batches per epoch. In training, an incomplete last batch is dropped. If there are
+            fewer images than `batch_size`, an epoch is one batch in which images repeat.
+        waited_s: Seconds spent waiting for batches, over all iterations.
 
     Raises:
-        ValueError: An argument is wrong.
+        ValueError: An argument is invalid.
     """
 
     def __init__(
@@ -80,10 +83,10 @@ class Pipeline:
         data_format: str | None = None,
     ):
         if not len(examples):
-            raise ArgumentError("There are no images in examples: give at least one.")
+            raise ArgumentError("examples is empty: pass at least one image.")
         batch_size, process_count = integer("batch_size", batch_size, 1), integer("process_count", process_count, 1)
-        seed, mixing = integer("seed", seed, 0), _settings("mixing", Mixing, mixing)
-        augmentation = _settings("augmentation", Augmentation, augmentation)
+        seed, mixing = integer("seed", seed, 0), _as_settings("mixing", Mixing, mixing)
+        augmentation = _as_settings("augmentation", Augmentation, augmentation)
         process_index = integer("process_index", process_index, 0)
         if process_index >= process_count:
             raise ArgumentError(
@@ -93,23 +96,23 @@ class Pipeline:
         if batch_size % process_count:
             raise ArgumentError(
                 f"batch_size={batch_size} is not allowed: it must be a multiple of process_count={process_count}, so "
-                "that every process gets an equal share."
+                "that every process gets an equal part."
             )
         if mixing and process_count > 1 and batch_size // process_count % 2:
             raise ArgumentError(
-                f"batch_size={batch_size} is not allowed: with mixing, the share of each of {process_count} processes "
-                f"must be even; {batch_size // process_count} is not."
+                f"batch_size={batch_size} is not allowed: with mixing, the number of images in each of the "
+                f"{process_count} processes must be even, got {batch_size // process_count}."
             )
         one_of("balance", balance, BALANCES)
         if not training and (augmentation or mixing or balance or soft_targets is not None):
             raise ArgumentError(
-                "augmentation, mixing, balance and soft_targets are for training=True only: leave them out."
+                "augmentation, mixing, balance and soft_targets are only allowed with training=True: leave them out."
             )
         if soft_targets is not None:
-            soft_targets, wanted = np.asarray(soft_targets, "float32"), (len(examples), len(examples.class_names))
-            if soft_targets.shape != wanted:
+            soft_targets, expected = np.asarray(soft_targets, "float32"), (len(examples), len(examples.class_names))
+            if soft_targets.shape != expected:
                 raise ArgumentError(
-                    f"soft_targets of shape {soft_targets.shape} are not allowed: they must be {wanted}."
+                    f"soft_targets of shape {soft_targets.shape} are not allowed: the shape must be {expected}."
                 )
         if data_format is not None:
             one_of("data_format", data_format, ("channels_last", "channels_first"))
@@ -141,11 +144,12 @@ class Pipeline:
     def batches(self, first_step: int = 0) -> Any:
         """Return batches for `keras.Model.fit`, `evaluate`, `predict` and `for` loops.
 
-        Gives `(images, targets)` or `(images, targets, weights)`: float32 `(n, height, width, channels)`, or
-        channels first, `(n, classes)` and `(n,)`. In training it has no end: give `fit` `steps_per_epoch`.
+        A batch is `(images, targets)` or `(images, targets, weights)` in float32. The images have the shape
+        `(n, height, width, channels)` or `(n, channels, height, width)`, the targets `(n, classes)`, and the weights
+        `(n,)`. Training batches never end, so `fit` needs `steps_per_epoch`.
 
         Args:
-            first_step: Number of the step to begin with, counted over all epochs. None before it is made.
+            first_step: Step to start with, counted from 0 over all epochs. Earlier steps are not loaded.
 
         Returns:
             `Batches`.
@@ -153,68 +157,76 @@ class Pipeline:
         return Batches(self, integer("first_step", first_step, 0))
 
     def dataset(self, first_step: int) -> Any:
-        """Return the `grain.IterDataset` of what the loader gives for each step."""
-        last = first_step + _ENDLESS if self.training else max(first_step, self.steps_per_epoch)
-        threads = 1 if self.workers else min(_cores(), _MOST_THREADS)
+        """Return a `grain.IterDataset` of the loader's results, one per step."""
+        end_step = first_step + _MANY_STEPS if self.training else max(first_step, self.steps_per_epoch)
+        threads = 1 if self.workers else min(_core_count(), _MAX_THREADS)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
-        made = grain.MapDataset.range(first_step, last).map(self._loader).to_iter_dataset(options)
+        dataset = grain.MapDataset.range(first_step, end_step).map(self._loader).to_iter_dataset(options)
         if not self.workers:
-            return made
-        if not flags.FLAGS.is_parsed():  # Grain asks for one when it starts processes, and few programs parse them
+            return dataset
+        if not flags.FLAGS.is_parsed():  # Starting processes reads an absl flag, and few programs parse them.
             flags.FLAGS.mark_as_parsed()
         processes = grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=1)
-        return made.mp_prefetch(processes, worker_init_fn=_light_start())
+        return dataset.mp_prefetch(processes, worker_init_fn=_lightweight_worker_init())
 
     def indices(self, step: int) -> list[int]:
-        """Return the examples that this process's share of a step's batch is made of, where no image is damaged."""
-        order, first = self._loader.order, step * self._loader.batch_size
-        return [order(step, i) if order else first + i for i in self._loader.positions(step)]
+        """Return the indices of the examples in this process's part of a step's batch, ignoring damaged images."""
+        order, first_index = self._loader.order, step * self._loader.batch_size
+        return [order(step, i) if order else first_index + i for i in self._loader.positions(step)]
 
     @property
     def damaged(self) -> list[ImageError]:
-        """An `ImageError` for each damaged image that was met so far, in the order of the images."""
+        """An `ImageError` for each damaged image found so far, in the order of the examples."""
         return [ImageError(message) for _, message in sorted(self._damaged.items())]
 
     def note(self, damaged: Iterable[tuple[int, str]]) -> None:
-        """Take down the `(index, message)` of damaged images.
+        """Record damaged images.
+
+        Args:
+            damaged: `(index, message)` of each damaged image.
 
         Raises:
-            ImageError: They are more than the limit, or all there are.
+            ImageError: More images than the limit are damaged, or all images are.
         """
         self._damaged.update(damaged)
         count, total = len(self._damaged), len(self.examples)
         if count > self.damaged_limit or count == total:
-            first = " ".join(str(error) for error in self.damaged[:_SHOWN])
+            first_messages = " ".join(str(error) for error in self.damaged[:_SHOWN])
+            limit, remedy = "", ""
+            if count > self.damaged_limit:
+                limit = f", but at most {self.damaged_limit} may be skipped"
+                remedy = ", or allow more with damaged_limit"
             raise ImageError(
-                f"{count} of {total} images can't be read, and {self.damaged_limit} are skipped at most. The first: "
-                f"{first} Fix or remove them, or allow more with damaged_limit."
+                f"{count} of {total} images can't be read{limit}. The first: {first_messages} Fix or remove "
+                f"them{remedy}."
             )
 
 
-def _settings(argument, kind, value):
-    if value is None or isinstance(value, kind):
+def _as_settings(argument, settings_class, value):
+    if value is None or isinstance(value, settings_class):
         return value
     if isinstance(value, Mapping):
-        names = [field.name for field in dataclasses.fields(kind)]
+        names = [field.name for field in dataclasses.fields(settings_class)]
         for name in value:
-            one_of(f"a name in {argument}", name, names)
-        return kind(**value)
+            one_of(f"field name in {argument}", name, names)
+        return settings_class(**value)
     raise ArgumentError(
-        f"{argument} of type {type(value).__name__} is not allowed: give {kind.__name__}, a mapping of its fields, or "
-        "None."
+        f"{argument} of type {type(value).__name__} is not allowed: pass {settings_class.__name__}, a mapping of its "
+        "fields, or None."
     )
 
 
-def _cores():
+def _core_count():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _light_start():
-    """Return what a worker process runs first, so that it reads images without Keras and its backend.
+def _lightweight_worker_init():
+    """Return the function that a worker process runs first, so that it reads images without importing Keras.
 
-    These packages import both when they are imported, and unpickling what is in them would. Where the main program
-    has not imported them in the worker already, they become empty ones with the same modules below them. The function
-    is nested, so that it is pickled whole rather than by name.
+    Importing `mobilenet_zoo` or `mobilenet_zoo.training` imports Keras and its backend, and unpickling an object from
+    one of these packages imports the package. Unless the main program has already imported them in the worker, `start`
+    replaces them with empty packages that have the same submodules. `start` is nested so that it is pickled by value
+    rather than by name.
     """
     packages = {name: list(sys.modules[name].__path__) for name in ("mobilenet_zoo", "mobilenet_zoo.training")}
 

@@ -1,4 +1,4 @@
-"""Several devices and hosts, by what each backend has for them."""
+"""Training on several devices and hosts, with the mechanism of each backend."""
 
 from mobilenet_zoo.training.devices.cluster import Agreed, Cluster
 from mobilenet_zoo.training.devices.joining import open_cluster

@@ -1,4 +1,4 @@
-"""One process of a run, and what it asks of the others."""
+"""A process of a training run, and its communication with the other processes."""
 
 import contextlib
 import json
@@ -9,17 +9,17 @@ from mobilenet_common.errors import ArgumentError, integer
 
 
 class Agreed(Exception):
-    """Ends a run in all of its processes at the same step: they wait for each other on the way out."""
+    """Raised in all processes of a run at the same step to end it; the processes then wait for each other to exit."""
 
 
 class Cluster:
-    """One process of a run, on one device; each backend has a subclass for several.
+    """A process of a training run on one device. Each backend has a subclass for several devices.
 
     Attributes:
-        process_index: Of this process, from 0.
-        process_count: Processes of the run, on all hosts.
-        devices: Devices of the run, in all processes.
-        computes_alone: Whether a process may use the model while the others don't.
+        process_index: Index of this process, from 0.
+        process_count: Number of processes of the run, on all hosts.
+        devices: Number of devices of the run, in all processes.
+        computes_alone: Whether a process can use the model without the other processes.
     """
 
     computes_alone = True
@@ -31,80 +31,84 @@ class Cluster:
 
     @property
     def is_chief(self):
-        """Whether this is the process that writes files and prints."""
+        """Whether this process writes files and prints."""
         return self.process_index == 0
 
     def share(self, batch_size):
-        """Return how many images of each global batch this process feeds.
+        """Return the number of images that this process contributes to each global batch.
 
         Args:
-            batch_size: Images of a global batch.
+            batch_size: Number of images in a global batch.
 
         Raises:
-            ValueError: The devices can't have equal parts of it.
+            ValueError: The devices can't split the batch equally.
         """
         if integer("batch_size", batch_size, 1) % self.devices:
             below = batch_size - batch_size % self.devices
             allowed = f"{below} or {below + self.devices}" if below else str(self.devices)
             raise ArgumentError(
-                f"batch_size={batch_size} can't be divided among {self.devices} devices: take a multiple, "
-                f"such as {allowed}."
+                f"batch_size={batch_size} is not allowed: it must be a multiple of the number of devices "
+                f"({self.devices}), such as {allowed}."
             )
         return batch_size // self.process_count
 
     def scope(self):
-        """Return where a model is made and compiled."""
+        """Return the context in which a model is created and compiled."""
         return contextlib.nullcontext()
 
     def prepare(self, model):
-        """Make `fit` and `evaluate` of a compiled model work together with the other devices.
+        """Prepare a compiled model so that `fit` and `evaluate` run across all devices.
 
-        Every process calls it, after compiling (again after compiling anew) and after weights were restored: the first
-        process's weights, optimizer and random state go to all.
+        Every process must call it after `compile` (each time) and after restoring weights. The weights, the optimizer
+        state and the random state of the first process are copied to all processes.
         """
 
     def feed(self, batches):
-        """Return what `fit` and `evaluate` take in place of this process's `batches`, tuples of NumPy arrays.
+        """Return the data for `fit` and `evaluate`, made from the batches of this process.
 
-        They are read once, so that a run goes on where they stand. `fit` needs `steps_per_epoch`.
+        The batches are read once, so a resumed run continues at their current position. `fit` needs `steps_per_epoch`.
+
+        Args:
+            batches: Iterable of tuples of NumPy arrays.
         """
         return batches
 
     def gather(self, value):
-        """Return the `value` of every process, in order; what JSON can hold. Every process has to call it."""
+        """Return the JSON-serializable `value` of every process, in the order of the processes. All must call it."""
         return [value]
 
     def barrier(self):
-        """Return when every process has called it."""
+        """Wait until every process has called this method."""
         self.gather(None)
 
     def broadcast_value(self, value=None):
-        """Return the first process's `value`, on every process."""
+        """Return the `value` of the first process in every process."""
         return self.gather(value)[0]
 
     def any(self, flag):
-        """Return whether `flag` is true on any process: to stop all of them at the same step."""
+        """Return whether `flag` is true in any process, for example to stop all processes at the same step."""
         return any(self.gather(bool(flag)))
 
     def all_equal(self, value):
-        """Return whether every process has the same `value`."""
+        """Return whether `value` is the same in every process."""
         values = self.gather(value)
         return all(other == values[0] for other in values)
 
     def close(self, failed=False):
-        """Leave the run, without waiting for the others where this process `failed`."""
+        """Leave the run; a process that `failed` doesn't wait for the others."""
 
 
 def exchange(value, gather_rows):
-    """Return `Cluster.gather` by a collective of arrays.
+    """Return the values of all processes, using a collective operation on arrays; implements `Cluster.gather`.
 
     Args:
-        value: What JSON can hold.
-        gather_rows: Takes an int32 array `(n,)`, as long on every process, and gives `(processes, n)`.
+        value: JSON-serializable value of this process.
+        gather_rows: Function that takes an int32 array `(n,)`, with the same n in every process, and returns the arrays
+            of all processes, `(processes, n)`.
     """
-    own = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
-    lengths = np.asarray(gather_rows(np.array([own.size], np.int32)))[:, 0]
-    rows = np.asarray(gather_rows(np.pad(own, (0, lengths.max() - own.size))))
+    encoded = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
+    lengths = np.asarray(gather_rows(np.array([encoded.size], np.int32)))[:, 0]
+    rows = np.asarray(gather_rows(np.pad(encoded, (0, lengths.max() - encoded.size))))
     return [
         json.loads(row[:length].astype(np.uint8).tobytes().decode()) for row, length in zip(rows, lengths, strict=True)
     ]

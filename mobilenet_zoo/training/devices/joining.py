@@ -1,4 +1,4 @@
-"""The way into a run of several devices: what each backend has for them."""
+"""Joining a training run on several devices, with the mechanism of each backend."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -19,37 +19,38 @@ def open_cluster(
     *,
     timeout: int = 300,
 ) -> Iterator[Cluster]:
-    """Join the devices of a run, by what the running backend has for them.
+    """Join a training run on several devices, with the mechanism of the current backend.
 
-    It comes before anything is computed: a backend fixes its devices when it is first used. Where a host doesn't answer
-    in time the process prints their names and leaves with status 75, since JAX and TensorFlow wait where nothing
-    can be raised; under PyTorch `launch` does the waiting.
+    Enter this context before anything is computed, because a backend fixes its devices when it is first used. If a host
+    doesn't respond in time, the process prints the names of the hosts and exits with status 75: JAX and TensorFlow wait
+    in code that can't be interrupted by an exception. Under PyTorch, `launch` waits for the hosts.
 
     Args:
-        devices: Devices of this host. On CPUs they are virtual ones (JAX, TensorFlow) or processes (PyTorch), which is
-            for tests. None: all accelerators, or one CPU.
-        hosts: None for this host alone; `"name:port,name:port"` or a list of those, the same on every host;
-            `"slurm"`; under JAX also `"tpu"` for the hosts of a TPU slice.
-        host_index: Which of `hosts` this is, from 0, where they are named.
+        devices: Number of devices of this host; None for all accelerators, or one CPU. On CPUs, they are virtual
+            devices (JAX, TensorFlow) or processes (PyTorch), which are meant for tests.
+        hosts: None for this host alone; `"name:port,name:port"` or a list of such addresses, the same on every host;
+            `"slurm"` for the hosts of a SLURM step; under JAX, also `"tpu"` for the hosts of a TPU slice.
+        host_index: Index of this host in `hosts`, from 0; only with addresses.
         timeout: Seconds to wait for the other hosts.
 
     Yields:
         A `Cluster`.
 
     Raises:
-        ValueError: More devices than there are, hosts that can't be read, or PyTorch without a process for each device.
+        ValueError: There are fewer devices than requested, `hosts` is invalid, or PyTorch doesn't have one process per
+            device.
     """
     if devices is not None:
         devices = integer("devices", devices, 1)
     timeout = integer("timeout", timeout, 1)
     backend = keras.backend.backend()
-    found: Any = hosts
+    resolved_hosts: Any = hosts
     if hosts == "tpu":
         if backend != "jax":
-            raise ArgumentError(f"hosts='tpu' is not offered by {backend}: set KERAS_BACKEND=jax.")
+            raise ArgumentError(f"hosts='tpu' is not allowed with {backend}: set KERAS_BACKEND=jax.")
     else:
-        found = read_hosts(hosts, host_index)
-    cluster = _joined(backend, devices, found, timeout)
+        resolved_hosts = read_hosts(hosts, host_index)
+    cluster = _join(backend, devices, resolved_hosts, timeout)
     try:
         yield cluster
     except BaseException as error:
@@ -58,7 +59,7 @@ def open_cluster(
     cluster.close()
 
 
-def _joined(backend, devices, hosts, timeout):
+def _join(backend, devices, hosts, timeout):
     if backend == "jax":
         from mobilenet_zoo.training.devices.jax_cluster import join
     elif backend == "torch":
@@ -66,5 +67,5 @@ def _joined(backend, devices, hosts, timeout):
     elif backend == "tensorflow":
         from mobilenet_zoo.training.devices.tensorflow_cluster import join
     else:
-        raise ArgumentError(f"KERAS_BACKEND={backend} can't train. Allowed: jax, tensorflow, torch.")
+        raise ArgumentError(f"KERAS_BACKEND={backend} doesn't support training. Allowed: jax, tensorflow, torch.")
     return join(devices, hosts, timeout)

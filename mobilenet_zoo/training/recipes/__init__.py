@@ -1,4 +1,4 @@
-"""Recipes as data: what decides a training run, field by field."""
+"""Recipes: configurations of training runs, as data."""
 
 from mobilenet_zoo.training.recipes.loading import list_recipes, load_recipe
 from mobilenet_zoo.training.recipes.recipe import Recipe, difference

@@ -1,4 +1,4 @@
-"""Fields that say what they are for and what they may hold, and the groups that check them."""
+"""Recipe fields with a description and allowed values, and sections that validate their fields."""
 
 import dataclasses
 import math
@@ -11,14 +11,14 @@ _ANY = math.inf
 
 @dataclasses.dataclass(frozen=True)
 class Allowed:
-    """What a field may hold.
+    """Allowed values of a field.
 
     Attributes:
-        kind: "integer", "number", "pair" (two numbers, the smaller first), "text", "boolean", "choice", or a class of
-            fields.
-        low, high: Of numbers, included unless `low_open` or `high_open`.
-        choices: Of a choice.
-        null: Whether null is allowed too.
+        kind: "integer", "number", "pair" (two numbers, the smaller one first), "text", "boolean", "choice", or a
+            subclass of `Part`.
+        low, high: Bounds of integers and numbers. They are allowed values unless `low_open` or `high_open` is True.
+        choices: Allowed values of a "choice".
+        null: Whether null (None) is allowed too.
     """
 
     kind: Any
@@ -30,7 +30,7 @@ class Allowed:
     null: bool = False
 
     def check(self, name, value):
-        """Return `value` in its type, else raises a `ValueError` that says what `name` may be."""
+        """Return `value` converted to the field's type, or raise a `ValueError` with the allowed values of `name`."""
         if value is None and self.null:
             return None
         try:
@@ -54,40 +54,40 @@ class Allowed:
                 raise ArgumentError(f"{name}={list(value)} is not allowed: the smaller number comes first.")
             return pair
         kinds: dict[Any, tuple[type, str]] = {"text": (str, "text"), "boolean": (bool, "true or false")}
-        kind, words = kinds.get(self.kind) or (self.kind, "a mapping of fields")
+        kind, description = kinds.get(self.kind) or (self.kind, "a mapping of fields")
         value = plain_value(value)
         if not isinstance(value, kind):
-            raise ArgumentError(f"{name}={value!r} is not allowed: it must be {words}.")
+            raise ArgumentError(f"{name}={value!r} is not allowed: it must be {description}.")
         return value
 
     def __str__(self) -> str:
         if isinstance(self.kind, type):
-            words = "fields"
+            description = "fields"
         elif self.kind == "choice":
-            words = ", ".join(self.choices)
+            description = ", ".join(self.choices)
         elif self.kind == "boolean":
-            words = "true, false"
+            description = "true, false"
         elif self.kind == "integer":
-            words = f"integer ≥ {self.low}"
+            description = f"integer ≥ {self.low}"
         elif self.kind in ("number", "pair"):
             low = f"> {self.low}" if self.low_open or self.kind == "pair" else f"≥ {self.low}"
             high = "" if self.high == _ANY else f", {'<' if self.high_open else '≤'} {self.high}"
-            words = f"{'number' if self.kind == 'number' else 'two numbers'} {low}{high}"
+            description = f"{'number' if self.kind == 'number' else 'two numbers'} {low}{high}"
         else:
-            words = str(self.kind)
-        return f"{words}, or null" if self.null else words
+            description = str(self.kind)
+        return f"{description}, or null" if self.null else description
 
 
-def described(sentence, kind, default, **limits) -> Any:
-    """Return a field of a part: its purpose, the values it may hold (see `Allowed`), and its default."""
+def recipe_field(sentence, kind, default, **limits) -> Any:
+    """Return a dataclass field with a one-sentence description, its allowed values (see `Allowed`) and a default."""
     allowed = Allowed(kind, **limits)
-    how: dict[str, Any] = {"default_factory": default} if isinstance(default, type) else {"default": default}
-    return dataclasses.field(metadata={"sentence": sentence, "allowed": allowed}, **how)
+    default_option: dict[str, Any] = {"default_factory": default} if isinstance(default, type) else {"default": default}
+    return dataclasses.field(metadata={"sentence": sentence, "allowed": allowed}, **default_option)
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A group of fields: checks each when it is made."""
+    """Section of a recipe. Its fields are validated when it is created."""
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

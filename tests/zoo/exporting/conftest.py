@@ -1,21 +1,21 @@
-"""What the tests of `export` share."""
+"""Fixtures of the tests of `export`."""
 
 import pytest
 
-from tests.zoo.exporting.shared import left, tiny
+from tests.zoo.exporting.shared import names_in, tiny
 
 
 @pytest.fixture(scope="module")
 def model():
-    """A model of four blocks."""
+    """Return a model of four blocks."""
     return tiny()
 
 
 @pytest.fixture
-def old(tmp_path):
-    """A file that is there already, and which stays if the export fails."""
+def existing_file(tmp_path):
+    """Return the path of an existing file, which must be unchanged after the export has failed."""
     path = tmp_path / "a.onnx"
     path.write_bytes(b"old")
     yield path
     assert path.read_bytes() == b"old"
-    assert left(tmp_path) == ["a.onnx"], "nothing half-written, and no folder of the export"
+    assert names_in(tmp_path) == ["a.onnx"], "no partial file and no temporary folder is left"

@@ -1,4 +1,4 @@
-"""What the tests of `export` share: small models, images, and writing without a process of its own."""
+"""Helpers of the tests of `export`: small models, images, and replacements of `process.run`."""
 
 import shutil
 from pathlib import Path
@@ -18,9 +18,9 @@ from tests import seeded
 from tests.references import infer
 from tests.seeded import randomized
 
-CHILD = process.run
+ORIGINAL_RUN = process.run
 SIZE, CLASSES = 32, 5
-PLACES = {"litert": "a.tflite", "onnx": "a.onnx", "openvino": "a.xml", "torch": "a.pt2", "saved_model": "folder"}
+FILE_NAMES = {"litert": "a.tflite", "onnx": "a.onnx", "openvino": "a.xml", "torch": "a.pt2", "saved_model": "folder"}
 NAMES = ("ant", "bee", "cat", "dog", "eel")
 TINY = Architecture(
     name="tiny",
@@ -34,29 +34,29 @@ TINY = Architecture(
 
 
 def tiny(**options):
-    """A model of four blocks."""
+    """Return a model of four blocks."""
     shape = options.pop("input_shape", (SIZE, SIZE, 3))
     return randomized(create_mobilenetv4(TINY, CLASSES, shape, **options))
 
 
 def small_v3():
-    """A narrow MobileNetV3."""
+    """Return a narrow MobileNetV3."""
     options = {"width_multiplier": 0.35, "norm_momentum": 0.0}
-    return learned(create_mobilenetv3("small", CLASSES, (SIZE, SIZE, 3), **options), images(8))
+    return with_batch_statistics(create_mobilenetv3("small", CLASSES, (SIZE, SIZE, 3), **options), images(8))
 
 
-def learned(model, x):
-    """The model with seeded weights, and with the statistics of images, so that answers hang on them.
+def with_batch_statistics(model, x):
+    """Give `model` seeded weights and the batch statistics of the images `x`, so that its outputs depend on images.
 
-    Its momentum is 0, so that one batch is enough.
+    The momentum of its normalization must be 0, so that one batch is enough.
     """
     randomized(model)
     model(x, training=True)
     return model
 
 
-def with_a_head(*layers, **options):
-    """A body with somebody's own layers after it."""
+def with_head(*layers, **options):
+    """Return a body followed by `layers`, which are not part of this library."""
     body = tiny(include_top=False, **options)
     y = body.output
     for layer in layers:
@@ -64,60 +64,60 @@ def with_a_head(*layers, **options):
     return randomized(keras.Model(body.input, y, name="own"))
 
 
-def known(model):
-    """The model as if it had come from published weights."""
+def with_facts(model):
+    """Give `model` image facts, class names and the name of published weights."""
     base = "mobilenetv4_conv_small.e2400_r224_in1k"
     facts = Facts((SIZE, SIZE), 0.9, "bilinear", (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), NAMES, base)
     return remember(model, facts)
 
 
-def prepared(model, size=(SIZE, SIZE), data_format="channels_last", **options):
-    """The copy that is exported, for batches of any size."""
+def prepared_copy(model, size=(SIZE, SIZE), data_format="channels_last", **options):
+    """Return the copy of `model` that is exported, for batches of any size."""
     return prepare(model, batch_size=None, image_size=size, data_format=data_format, **options)
 
 
 def images(count=3, height=SIZE, width=SIZE, channels=3):
-    """Different ones, `(count, height, width, channels)`."""
+    """Return `count` different images of shape `(count, height, width, channels)`."""
     return np.concatenate([seeded.image(height + i, width, channels)[:, :height] for i in range(count)])
 
 
-def answers(model, x):
-    """What a model of either data format answers to images that are channels last, channels last too."""
-    first = first_axis_is_channels(model, x)
-    outputs = infer(model, np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if first else x)
-    turn = lambda y: y.transpose(0, 2, 3, 1) if first and y.ndim == 4 else y  # noqa: E731
-    return keras.tree.map_structure(lambda y: turn(y).astype("float32"), outputs)
+def predict(model, x):
+    """Return the outputs of a model of any data format; both the images and the outputs are channels last."""
+    channels_first = is_channels_first(model, x)
+    outputs = infer(model, np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if channels_first else x)
+    to_channels_last = lambda y: y.transpose(0, 2, 3, 1) if channels_first and y.ndim == 4 else y  # noqa: E731
+    return keras.tree.map_structure(lambda y: to_channels_last(y).astype("float32"), outputs)
 
 
-def first_axis_is_channels(model, x):
+def is_channels_first(model, x):
     return model.inputs[0].shape[1] == x.shape[-1]
 
 
-def relative(found, expected):
-    """The largest difference as a fraction of the largest value expected."""
-    assert found.shape == expected.shape
-    return np.abs(found - expected).max() / np.abs(expected).max()
+def relative_deviation(outputs, expected):
+    """Return the largest difference as a fraction of the largest expected value."""
+    assert outputs.shape == expected.shape
+    return np.abs(outputs - expected).max() / np.abs(expected).max()
 
 
-def here(backend, model_file, modules, jobs, folder):
-    """In place of `process.run`: writes in this process what its backend can write, and in a child what it can't."""
+def run_here(backend, model_file, modules, jobs, folder):
+    """Replace `process.run`: write in this process if `backend` is its backend, else in a child process."""
     if backend != keras.backend.backend():
-        return CHILD(backend, model_file, modules, jobs, folder)
+        return ORIGINAL_RUN(backend, model_file, modules, jobs, folder)
     model = keras.saving.load_model(model_file, compile=False)
     return [worker.write(model, job) for job in jobs]
 
 
-def nothing(backend, model_file, modules, jobs, folder):
-    """In place of `process.run`: writes files with a few bytes in them."""
+def write_dummy_files(backend, model_file, modules, jobs, folder):
+    """Replace `process.run`: write files that contain only a few bytes."""
     for job in jobs:
         path = Path(job.path)
-        for each in [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]:
-            each.write_bytes(b"new")
+        for file in [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]:
+            file.write_bytes(b"new")
     return [Result("NCHW", 3) for _ in jobs]
 
 
-def copying(source):
-    """In place of `process.run`: "writes" the file `source`."""
+def run_that_copies(source):
+    """Return a replacement of `process.run` that copies the file `source`."""
 
     def run(backend, model_file, modules, jobs, folder):
         for job in jobs:
@@ -127,11 +127,11 @@ def copying(source):
     return run
 
 
-def left(folder):
-    """The names of all that is in a folder."""
+def names_in(folder):
+    """Return the sorted names of everything in a folder."""
     return sorted(path.name for path in folder.iterdir())
 
 
-def no_process(*args):
-    """In place of `process.run`, where it must not come so far."""
-    raise AssertionError("a wrong argument is found before anything is written")
+def fail_if_called(*args):
+    """Replace a function that must not be called."""
+    raise AssertionError("this function must not be called")

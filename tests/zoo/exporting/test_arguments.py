@@ -1,4 +1,4 @@
-"""export: wrong arguments are found before anything is written."""
+"""`export`: wrong arguments raise before anything is written."""
 
 import importlib.util
 
@@ -10,14 +10,14 @@ import mobilenet_zoo
 from mobilenet_common.errors import ExportError
 from mobilenet_zoo.exporting import process
 from tests.zoo.exporting import shared
-from tests.zoo.exporting.shared import PLACES, SIZE, images, left, no_process, tiny, with_a_head
+from tests.zoo.exporting.shared import FILE_NAMES, SIZE, fail_if_called, images, names_in, tiny, with_head
 
 pytestmark = pytest.mark.across
 
 
-BAD = [
-    ({"quantization": "int4"}, r"quantization='int4' is not offered.*'float16', 'dynamic', 'int8'"),
-    ({"quantization": "int8"}, r"needs calibration: a folder or an array"),
+WRONG_ARGUMENTS = [
+    ({"quantization": "int4"}, r"quantization='int4' is not supported.*'float16', 'dynamic', 'int8'"),
+    ({"quantization": "int8"}, r"needs calibration: pass a folder or an array"),
     ({"batch_size": 0}, r"batch_size=0 is not allowed"),
     ({"batch_size": 1.5}, r"batch_size=1.5 is not allowed"),
     ({"image_size": (32, 32, 3)}, r"image_size=\(32, 32, 3\) is not allowed.*pair"),
@@ -34,83 +34,85 @@ BAD = [
         {"quantization": "dynamic", "float_blocks": ["stage2_block3"]},
         r"float_blocks='stage2_block3' is not known. Did you mean 'stage2_block",
     ),
-    ({"float_blocks": ["stem"]}, r"float_blocks is for quantization"),
+    ({"float_blocks": ["stem"]}, r"float_blocks needs quantization"),
 ]
 
 
-@pytest.mark.parametrize(("options", "message"), BAD, ids=lambda value: str(value) if isinstance(value, dict) else "")
-def test_a_wrong_argument(options, message, model, old, monkeypatch):
-    monkeypatch.setattr(process, "run", no_process)
+@pytest.mark.parametrize(
+    ("options", "message"), WRONG_ARGUMENTS, ids=lambda value: str(value) if isinstance(value, dict) else ""
+)
+def test_wrong_argument_raises(options, message, model, existing_file, monkeypatch):
+    monkeypatch.setattr(process, "run", fail_if_called)
     with pytest.raises(ValueError, match=message):
-        mobilenet_zoo.export(model, old, **options)
+        mobilenet_zoo.export(model, existing_file, **options)
 
 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("a.h5", r"a.h5' ends with '.h5', which is no format.*\.tflite, \.onnx, \.xml, \.pt2, or no ending"),
-        ("folder.onnx", r"is a folder: name a file in it that ends with .onnx"),
-        ("file", r"is a file, and a SavedModel is a folder"),
-        ("folder", r"a folder with something else in it"),
+        ("a.h5", r"a.h5' ends with '.h5', which is not a known format.*\.tflite, \.onnx, \.xml, \.pt2, or no ending"),
+        ("folder.onnx", r"is a folder: pass the path of a file that ends with .onnx"),
+        ("file", r"is a file, but a SavedModel is a folder"),
+        ("folder", r"a folder that contains other files"),
     ],
 )
-def test_a_wrong_path(path, message, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "run", no_process)
+def test_wrong_path_raises(path, message, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "run", fail_if_called)
     (tmp_path / "folder.onnx").mkdir()
     (tmp_path / "file").write_bytes(b"old")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.txt").write_text("old")
     with pytest.raises(ValueError, match=message):
         mobilenet_zoo.export(model, tmp_path / path)
-    assert left(tmp_path) == ["file", "folder", "folder.onnx"]
+    assert names_in(tmp_path) == ["file", "folder", "folder.onnx"]
     assert (tmp_path / "folder" / "thesis.txt").read_text() == "old"
 
 
 @pytest.mark.parametrize(
     ("format", "options", "message"),
     [
-        ("torch", {"quantization": "float16"}, r"'float16' is not offered for torch.export. Offered: none"),
-        ("saved_model", {"quantization": "dynamic"}, r"'dynamic' is not offered for SavedModel"),
-        ("openvino", {"quantization": "dynamic"}, r"not offered for OpenVINO. Offered: 'float16', 'int8'"),
+        ("torch", {"quantization": "float16"}, r"'float16' is not supported for torch.export. Supported: none"),
+        ("saved_model", {"quantization": "dynamic"}, r"'dynamic' is not supported for SavedModel"),
+        ("openvino", {"quantization": "dynamic"}, r"not supported for OpenVINO. Supported: 'float16', 'int8'"),
         ("litert", {"batch_size": None}, r"batch_size=None is not allowed for LiteRT.*a number"),
     ],
 )
-def test_what_a_format_can_not_hold(format, options, message, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "run", no_process)
+def test_option_that_the_format_does_not_support_raises(format, options, message, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "run", fail_if_called)
     with pytest.raises(ValueError, match=message):
-        mobilenet_zoo.export(model, tmp_path / PLACES[format], **options)
-    assert left(tmp_path) == []
+        mobilenet_zoo.export(model, tmp_path / FILE_NAMES[format], **options)
+    assert names_in(tmp_path) == []
 
 
-def test_free_height_and_width_need_a_size(old):
+def test_free_height_and_width_need_image_size(existing_file):
     with pytest.raises(ValueError, match=r"takes images of any size.*image_size=224"):
-        mobilenet_zoo.export(tiny(input_shape=(None, None, 3)), old)
+        mobilenet_zoo.export(tiny(input_shape=(None, None, 3)), existing_file)
 
 
-def test_a_size_that_the_model_can_not_take(old, monkeypatch):
-    """One whose own head was made for its own size."""
-    monkeypatch.setattr(process, "run", shared.nothing)
-    model = with_a_head(keras.layers.Flatten(), keras.layers.Dense(3))
-    with pytest.raises(ExportError, match=r"own can't be built for images of \(64, 48\)"):
-        mobilenet_zoo.export(model, old, image_size=(64, 48))
+def test_image_size_that_does_not_fit_the_model_raises(existing_file, monkeypatch):
+    """The dense layer on the flattened feature map fits only one image size."""
+    monkeypatch.setattr(process, "run", shared.write_dummy_files)
+    model = with_head(keras.layers.Flatten(), keras.layers.Dense(3))
+    with pytest.raises(ExportError, match=r"own can't be built for images of size \(64, 48\)"):
+        mobilenet_zoo.export(model, existing_file, image_size=(64, 48))
 
 
-def test_softmax_is_for_classifiers(old):
+def test_include_softmax_without_classifier_raises(existing_file):
     for body in (tiny(include_top=False), tiny(include_top=False, pyramid_levels=(1, 2))):
-        with pytest.raises(ValueError, match=r"include_softmax=True is for classifiers.*gives features"):
-            mobilenet_zoo.export(body, old, include_softmax=True)
+        with pytest.raises(ValueError, match=r"include_softmax=True is for classifiers.*returns features"):
+            mobilenet_zoo.export(body, existing_file, include_softmax=True)
 
 
-def test_only_functional_models(old):
-    two = [keras.Input((4, 4, 3)), keras.Input((4, 4, 3))]
-    for other, message in (
-        (keras.Sequential(), "takes models that are built: start sequential"),  # a built one is exported
-        (keras.layers.Dense(1), "functional keras.Model, such as the create functions build, not a Dense"),
-        (None, "functional keras.Model, such as the create functions build, not a NoneType"),
-        (keras.Model(two, keras.layers.Add()(two)), "functional keras.Model with one input, and .* has 2"),
+def test_unsupported_model_raises(existing_file):
+    inputs = [keras.Input((4, 4, 3)), keras.Input((4, 4, 3))]
+    for model, message in (
+        (keras.Sequential(), "needs a built model: start sequential"),  # built ones are exported
+        (keras.layers.Dense(1), "functional keras.Model, such as a create function returns, not a Dense"),
+        (None, "functional keras.Model, such as a create function returns, not a NoneType"),
+        (keras.Model(inputs, keras.layers.Add()(inputs)), "functional keras.Model with one input, but .* has 2 inputs"),
     ):
         with pytest.raises(ValueError, match=message):
-            mobilenet_zoo.export(other, old)
+            mobilenet_zoo.export(model, existing_file)
 
 
 class OwnLayer(keras.layers.Layer):
@@ -118,23 +120,23 @@ class OwnLayer(keras.layers.Layer):
         return 2 * x
 
 
-def test_a_layer_that_only_the_program_knows(old, monkeypatch):
+def test_layer_defined_in_the_running_program_raises(existing_file, monkeypatch):
     monkeypatch.setattr(OwnLayer, "__module__", "__main__")
-    with pytest.raises(ExportError, match=r"own has layers that only the running program knows \(OwnLayer\)"):
-        mobilenet_zoo.export(with_a_head(OwnLayer()), old)
+    with pytest.raises(ExportError, match=r"own has layers that are defined in the running program \(OwnLayer\)"):
+        mobilenet_zoo.export(with_head(OwnLayer()), existing_file)
 
 
-def test_a_layer_of_a_module_is_announced(model, old, monkeypatch):
-    announced = []
+def test_modules_of_custom_layers_are_passed_to_the_process(model, existing_file, monkeypatch):
+    passed_modules = []
 
     def run(backend, model_file, modules, jobs, folder):
-        announced.extend(modules)
+        passed_modules.extend(modules)
         raise ExportError("enough")
 
     monkeypatch.setattr(process, "run", run)
     with pytest.raises(ExportError, match="enough"):
-        mobilenet_zoo.export(with_a_head(OwnLayer()), old)
-    assert announced == [OwnLayer.__module__]
+        mobilenet_zoo.export(with_head(OwnLayer()), existing_file)
+    assert passed_modules == [OwnLayer.__module__]
 
 
 @pytest.mark.parametrize(
@@ -148,29 +150,31 @@ def test_a_layer_of_a_module_is_announced(model, old, monkeypatch):
         ("nncf", "openvino", {"quantization": "int8", "calibration": np.zeros((16, SIZE, SIZE, 3))}),
     ],
 )
-def test_a_missing_library(library, format, options, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "run", no_process)
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == library else find(name, *rest))
+def test_missing_library_raises(library, format, options, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "run", fail_if_called)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == library else find_spec(name, *rest)
+    )
     with pytest.raises(ExportError, match=rf"needs {library}, which is not installed: pip install '.\[export\]'"):
-        mobilenet_zoo.export(model, tmp_path / PLACES[format], **options)
-    assert left(tmp_path) == []
+        mobilenet_zoo.export(model, tmp_path / FILE_NAMES[format], **options)
+    assert names_in(tmp_path) == []
 
 
-# Images to calibrate with
+# Calibration images
 
 
-def numbers(count=20, **changes):
+def calibration_images(count=20, **changes):
     return images(count, **changes)
 
 
-def not_finite():
-    x = numbers()
+def images_with_nan():
+    x = calibration_images()
     x[3, 4, 5, 1] = np.nan
     return x
 
 
-def folder_of(folder, count, names="{}.png", content=None):
+def image_folder(folder, count, names="{}.png", content=None):
     from PIL import Image
 
     folder.mkdir()
@@ -186,24 +190,30 @@ def folder_of(folder, count, names="{}.png", content=None):
 @pytest.mark.parametrize(
     ("calibration", "message"),
     [
-        (lambda _: numbers(15), r"holds 15 images that can be read, and at least 16 are needed"),
-        (lambda _: numbers(20, width=24), r"shape \(32, 24, 3\), but the file will take \(32, 32, 3\)"),
-        (lambda _: numbers(20, channels=1), r"shape \(32, 32, 1\), but the file will take \(32, 32, 3\)"),
-        (lambda _: numbers()[0], r"images of shape \(32, 3\), but the file"),
-        (lambda _: not_finite(), "numbers that are not finite"),
-        (lambda _: (numbers(20), [1] * 19), r"20 images and labels of shape \(19,\): one each"),
-        (lambda folder: folder_of(folder / "few", 5), r"holds 5 images that can be read"),
-        (lambda folder: folder_of(folder / "none", 0), "no image that can be read"),
-        (lambda folder: str(folder_of(folder / "bad", 20, content=b"no")), r"no image that can be read: .*0\.png"),
-        (lambda folder: (folder_of(folder / "labels", 20), [1] * 21), r"20 images and labels of shape \(21,\)"),
+        (lambda _: calibration_images(15), r"has 15 readable images, but at least 16 are required"),
+        (lambda _: calibration_images(20, width=24), r"shape \(32, 24, 3\), but the exported file takes \(32, 32, 3\)"),
+        (
+            lambda _: calibration_images(20, channels=1),
+            r"shape \(32, 32, 1\), but the exported file takes \(32, 32, 3\)",
+        ),
+        (lambda _: calibration_images()[0], r"images of shape \(32, 3\), but the exported file"),
+        (lambda _: images_with_nan(), "contains NaN or infinity"),
+        (
+            lambda _: (calibration_images(20), [1] * 19),
+            r"20 images, but labels of shape \(19,\): pass one label per image",
+        ),
+        (lambda folder: image_folder(folder / "few", 5), r"has 5 readable images"),
+        (lambda folder: image_folder(folder / "none", 0), "no readable images"),
+        (lambda folder: str(image_folder(folder / "bad", 20, content=b"no")), r"no readable images: .*0\.png"),
+        (lambda folder: (image_folder(folder / "labels", 20), [1] * 21), r"20 images, but labels of shape \(21,\)"),
     ],
 )
-def test_images_that_do_not_do(calibration, message, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "run", no_process)
-    place = tmp_path / "place"
-    place.mkdir()
-    (place / "a.onnx").write_bytes(b"old")
+def test_wrong_calibration_images_raise(calibration, message, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "run", fail_if_called)
+    target = tmp_path / "place"
+    target.mkdir()
+    (target / "a.onnx").write_bytes(b"old")
     with pytest.raises(ExportError, match=message):
-        mobilenet_zoo.export(model, place / "a.onnx", quantization="int8", calibration=calibration(tmp_path))
-    assert (place / "a.onnx").read_bytes() == b"old"
-    assert left(place) == ["a.onnx"]
+        mobilenet_zoo.export(model, target / "a.onnx", quantization="int8", calibration=calibration(tmp_path))
+    assert (target / "a.onnx").read_bytes() == b"old"
+    assert names_in(target) == ["a.onnx"]

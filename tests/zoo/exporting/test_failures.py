@@ -1,4 +1,4 @@
-"""export: processes that die and disks that fill cost nothing that was there."""
+"""`export`: failing processes and full disks leave existing files unchanged."""
 
 import errno
 import os
@@ -17,92 +17,92 @@ from mobilenet_zoo.exporting import process
 from mobilenet_zoo.exporting.formats import FORMATS, find_format
 from tests.zoo.exporting import shared
 from tests.zoo.exporting.shared import (
-    PLACES,
-    no_process,
+    FILE_NAMES,
+    fail_if_called,
 )
 
 pytestmark = pytest.mark.across
 
 
-def test_a_process_that_is_killed(model, old, monkeypatch):
+def test_killed_process_raises_export_error(model, existing_file, monkeypatch):
     kill = f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"
-    monkeypatch.setattr(process.subprocess, "Popen", instead(["-c", kill]))
-    with pytest.raises(ExportError, match=r"exports under torch was ended by SIGKILL, as when memory is short"):
-        mobilenet_zoo.export(model, old)
+    monkeypatch.setattr(process.subprocess, "Popen", popen_of(["-c", kill]))
+    with pytest.raises(ExportError, match=r"exports under torch was terminated by SIGKILL, probably because memory"):
+        mobilenet_zoo.export(model, existing_file)
 
 
-def test_a_process_that_fails(model, old, monkeypatch):
-    monkeypatch.setattr(process.subprocess, "Popen", instead(["-c", "raise RuntimeError('out of luck')"]))
-    with pytest.raises(ExportError, match=r"exports under torch ended with status 1: RuntimeError: out of luck"):
-        mobilenet_zoo.export(model, old)
+def test_failed_process_raises_export_error(model, existing_file, monkeypatch):
+    monkeypatch.setattr(process.subprocess, "Popen", popen_of(["-c", "raise RuntimeError('out of luck')"]))
+    with pytest.raises(ExportError, match=r"exports under torch exited with status 1: RuntimeError: out of luck"):
+        mobilenet_zoo.export(model, existing_file)
 
 
-def test_a_process_that_hangs(model, old, monkeypatch):
+def test_process_that_times_out_raises_export_error(model, existing_file, monkeypatch):
     monkeypatch.setattr(process, "_TIMEOUT", 0.5)
-    monkeypatch.setattr(process.subprocess, "Popen", instead(["-c", "import time; time.sleep(60)"]))
-    with pytest.raises(ExportError, match=r"exports under torch did not end within 0.5 s"):
-        mobilenet_zoo.export(model, old)
+    monkeypatch.setattr(process.subprocess, "Popen", popen_of(["-c", "import time; time.sleep(60)"]))
+    with pytest.raises(ExportError, match=r"exports under torch did not finish within 0.5 s"):
+        mobilenet_zoo.export(model, existing_file)
 
 
-def test_what_the_process_has_to_say(model, old, monkeypatch):
-    """A refusal is reported in its own words, also if other lines follow in what it prints."""
-    say = (
+def test_error_of_the_process_is_raised(model, existing_file, monkeypatch):
+    """The error is raised as the process reports it, whatever else the process prints."""
+    program = (
         "import json, pathlib, sys; print('noise');"
-        "pathlib.Path(sys.argv[-1]).with_name('answer.json').write_text(json.dumps({'error': 'cannot do it'}))"
+        "pathlib.Path(sys.argv[-1]).with_name('results.json').write_text(json.dumps({'error': 'cannot do it'}))"
     )
-    monkeypatch.setattr(process.subprocess, "Popen", instead(["-c", say], keeps=1))
+    monkeypatch.setattr(process.subprocess, "Popen", popen_of(["-c", program], kept_arguments=1))
     with pytest.raises(ExportError, match=r"^cannot do it$"):
-        mobilenet_zoo.export(model, old)
+        mobilenet_zoo.export(model, existing_file)
 
 
-def instead(arguments, keeps=0):
-    """`subprocess.Popen` of another program than the one asked for, with the last arguments of that."""
+def popen_of(arguments, kept_arguments=0):
+    """Return a `subprocess.Popen` that runs Python with `arguments` and the last arguments of the original command."""
     start = process.subprocess.Popen
 
-    def other(command, **options):
+    def popen(command, **options):
         assert command[1:3] == ["-m", "mobilenet_zoo.exporting.worker"]
-        return start([sys.executable, *arguments, *command[len(command) - keeps :]], **options)
+        return start([sys.executable, *arguments, *command[len(command) - kept_arguments :]], **options)
 
-    return other
+    return popen
 
 
-def full(*args, **kwargs):
+def raise_disk_full(*args, **kwargs):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_disk_that_is_full_when_the_model_is_saved(model, old, monkeypatch):
-    monkeypatch.setattr(process, "run", no_process)
-    monkeypatch.setattr(keras.Model, "save", full)
-    with pytest.raises(ExportError, match=r"a.onnx can't be written: No space left.*What was there is there still"):
-        mobilenet_zoo.export(model, old)
+def test_full_disk_while_saving_the_model_raises(model, existing_file, monkeypatch):
+    monkeypatch.setattr(process, "run", fail_if_called)
+    monkeypatch.setattr(keras.Model, "save", raise_disk_full)
+    with pytest.raises(ExportError, match=r"a.onnx can't be written: No space left.*Existing files are unchanged"):
+        mobilenet_zoo.export(model, existing_file)
 
 
-def test_a_disk_that_is_full_when_the_file_is_written(model, old, monkeypatch):
+def test_full_disk_while_writing_the_file_raises(model, existing_file, monkeypatch):
     def run(backend, model_file, modules, jobs, folder):
         Path(jobs[0].path).write_bytes(b"ha")
-        full()
+        raise_disk_full()
 
     monkeypatch.setattr(process, "run", run)
     with pytest.raises(ExportError, match=r"a.onnx can't be written: No space left"):
-        mobilenet_zoo.export(model, old)
+        mobilenet_zoo.export(model, existing_file)
 
 
-def test_a_folder_that_can_not_be_written(model, old, monkeypatch):
-    def forbidden(*args, **kwargs):
+def test_folder_that_is_not_writable_raises(model, existing_file, monkeypatch):
+    def raise_permission_error(*args, **kwargs):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(process, "run", no_process)
-    with pytest.raises(ExportError, match=r"b.onnx can't be written: a file is where its folder"):
-        mobilenet_zoo.export(model, old / "b.onnx")
-    monkeypatch.setattr(writing.tempfile, "mkdtemp", forbidden)
+    monkeypatch.setattr(process, "run", fail_if_called)
+    with pytest.raises(ExportError, match=r"b.onnx can't be written: a file exists where its parent folder"):
+        mobilenet_zoo.export(model, existing_file / "b.onnx")
+    monkeypatch.setattr(writing.tempfile, "mkdtemp", raise_permission_error)
     with pytest.raises(ExportError, match=r"a.onnx can't be written: Permission denied"):
-        mobilenet_zoo.export(model, old)
+        mobilenet_zoo.export(model, existing_file)
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_file_that_can_not_take_its_place(format, model, tmp_path, monkeypatch):
-    """All that was there stays, also of a file of two parts and of a folder."""
-    path = tmp_path / PLACES[format]
+def test_failed_replacement_restores_existing_files(format, model, tmp_path, monkeypatch):
+    """Existing files are restored, also those of a folder and of a format with two files."""
+    path = tmp_path / FILE_NAMES[format]
     if format == "saved_model":
         path.mkdir()
         (path / "saved_model.pb").write_bytes(b"old")
@@ -112,13 +112,13 @@ def test_a_file_that_can_not_take_its_place(format, model, tmp_path, monkeypatch
     before = contents(tmp_path)
     replace = os.replace
 
-    def fails_in_the_end(source, target):
+    def replace_or_fail(source, target):
         if Path(target) == path and not Path(source).name.startswith("old_"):
-            full()
+            raise_disk_full()
         replace(source, target)
 
-    monkeypatch.setattr(process, "run", shared.nothing)
-    monkeypatch.setattr(writing.os, "replace", fails_in_the_end)
+    monkeypatch.setattr(process, "run", shared.write_dummy_files)
+    monkeypatch.setattr(writing.os, "replace", replace_or_fail)
     with pytest.raises(ExportError, match="can't be written: No space left"):
         mobilenet_zoo.export(model, path, verify=False)
     assert contents(tmp_path) == before
@@ -128,7 +128,7 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_files_and_folders_take_their_place(tmp_path):
+def test_replace_all_replaces_files_and_folders(tmp_path):
     for name in ("new", "old"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.xml").write_bytes(name.encode())

@@ -1,4 +1,4 @@
-"""The graphs of exported files: which operations they hold, and what else must not be in them."""
+"""The graphs of exported files: their operations, and contents that must be absent."""
 
 import collections
 import warnings
@@ -11,7 +11,7 @@ import mobilenet_zoo
 from mobilenet_zoo.exporting import export_all, process
 from tests import peers
 from tests.zoo.exporting import shared
-from tests.zoo.exporting.shared import PLACES, images
+from tests.zoo.exporting.shared import FILE_NAMES, images
 
 pytestmark = pytest.mark.across
 
@@ -25,74 +25,84 @@ CONVOLUTIONAL = {
 TIMM = ("mobilenetv2_100", "mobilenetv3_large_100", "mobilenetv4_conv_medium", "mobilenetv4_hybrid_medium")
 
 
-def small(name):
-    """With Keras's own padding, which is the default of the create functions, and of 64 pixels."""
+def small_model(name):
+    """Return a model for images of 64×64, with Keras's padding, which is the default of the create functions."""
     return mobilenet_zoo.create_model(name, num_classes=7, input_shape=(64, 64, 3), padding="same")
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """`{model: {format: file}}`, written without a look at their answers, which other tests have."""
-    made = {}
+    """Return a function that exports a model to every format, without verification, and returns `{format: path}`."""
+    cache = {}
 
-    def give(name):
-        if name not in made:
+    def export(name):
+        if name not in cache:
             folder = tmp_path_factory.mktemp(name)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(process, "run", shared.here)
-                reports = export_all(small(name), {folder / place: None for place in PLACES.values()}, verify=False)
-                made[name] = {report.format: Path(report.path) for report in reports}
-        return made[name]
+                patch.setattr(process, "run", shared.run_here)
+                reports = export_all(
+                    small_model(name), {folder / file_name: None for file_name in FILE_NAMES.values()}, verify=False
+                )
+                cache[name] = {report.format: Path(report.path) for report in reports}
+        return cache[name]
 
-    return give
+    return export
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 class TestOperations:
-    """Of convolutional models, by the numbers in the papers' tables."""
+    """Operations of convolutional models, compared with the numbers of layers in the papers' tables."""
 
-    def test_litert(self, name, files):
-        found = mobilenet_runtime.load(files(name)["litert"]).operations()
-        wanted = CONVOLUTIONAL[name]
-        assert not {"TRANSPOSE", "PAD", "PADV2", "MIRROR_PAD", "RESHAPE"} & found.keys()
-        assert found.get("HARD_SWISH", 0) == wanted["hard_swishes"]
-        assert found["MEAN"] == wanted["gates"] + 1
-        dense = found.get("FULLY_CONNECTED", 0)
-        assert found["CONV_2D"] + found["DEPTHWISE_CONV_2D"] + dense >= wanted["convolutions"] + 1
+    def test_litert_operations(self, name, files):
+        operations = mobilenet_runtime.load(files(name)["litert"]).operations()
+        expected = CONVOLUTIONAL[name]
+        assert not {"TRANSPOSE", "PAD", "PADV2", "MIRROR_PAD", "RESHAPE"} & operations.keys()
+        assert operations.get("HARD_SWISH", 0) == expected["hard_swishes"]
+        assert operations["MEAN"] == expected["gates"] + 1
+        dense = operations.get("FULLY_CONNECTED", 0)
+        assert operations["CONV_2D"] + operations["DEPTHWISE_CONV_2D"] + dense >= expected["convolutions"] + 1
 
-    def test_litert_is_computed_by_its_fast_kernels(self, name, files):
+    def test_litert_runs_on_xnnpack(self, name, files):
         assert mobilenet_runtime.load(files(name)["litert"]).placement().keys() == {"XNNPACK"}
 
-    def test_onnx(self, name, files):
-        found = mobilenet_runtime.load(files(name)["onnx"]).operations()
-        wanted = CONVOLUTIONAL[name]
-        assert not {"Transpose", "BatchNormalization", "Div"} & found.keys()
-        assert found.get("HardSwish", 0) == wanted["hard_swishes"]
-        assert found["ReduceMean"] == wanted["gates"] + 1
-        assert found.get("Reshape", 0) <= 1
+    def test_onnx_operations(self, name, files):
+        operations = mobilenet_runtime.load(files(name)["onnx"]).operations()
+        expected = CONVOLUTIONAL[name]
+        assert not {"Transpose", "BatchNormalization", "Div"} & operations.keys()
+        assert operations.get("HardSwish", 0) == expected["hard_swishes"]
+        assert operations["ReduceMean"] == expected["gates"] + 1
+        assert operations.get("Reshape", 0) <= 1
 
-    def test_openvino(self, name, files):
-        found = mobilenet_runtime.load(files(name)["openvino"]).operations()
-        wanted = CONVOLUTIONAL[name]
-        assert not {"Transpose", "BatchNormInference", "Pad"} & found.keys()
-        assert found.get("HSwish", 0) == wanted["hard_swishes"]
-        assert found["ReduceMean"] == wanted["gates"] + 1
+    def test_openvino_operations(self, name, files):
+        operations = mobilenet_runtime.load(files(name)["openvino"]).operations()
+        expected = CONVOLUTIONAL[name]
+        assert not {"Transpose", "BatchNormInference", "Pad"} & operations.keys()
+        assert operations.get("HSwish", 0) == expected["hard_swishes"]
+        assert operations["ReduceMean"] == expected["gates"] + 1
 
-    def test_torch(self, name, files):
-        found = mobilenet_runtime.load(files(name)["torch"]).operations()
-        wanted = CONVOLUTIONAL[name]
-        assert not [each for each in found if "norm" in each or "permute" in each or "assert" in each]
-        assert found["aten.conv2d.default"] >= wanted["convolutions"]
-        assert found.get("aten.hardswish.default", 0) == wanted["hard_swishes"]
+    def test_torch_operations(self, name, files):
+        operations = mobilenet_runtime.load(files(name)["torch"]).operations()
+        expected = CONVOLUTIONAL[name]
+        assert not [
+            operation
+            for operation in operations
+            if "norm" in operation or "permute" in operation or "assert" in operation
+        ]
+        assert operations["aten.conv2d.default"] >= expected["convolutions"]
+        assert operations.get("aten.hardswish.default", 0) == expected["hard_swishes"]
 
-    def test_saved_model(self, name, files):
-        found = mobilenet_runtime.load(files(name)["saved_model"]).operations()
-        wanted = CONVOLUTIONAL[name]
-        assert not [each for each in found if "Norm" in each or "Variable" in each or each == "Transpose"]
-        assert found["Conv2D"] + found["DepthwiseConv2dNative"] >= wanted["convolutions"]
+    def test_saved_model_operations(self, name, files):
+        operations = mobilenet_runtime.load(files(name)["saved_model"]).operations()
+        expected = CONVOLUTIONAL[name]
+        assert not [
+            operation
+            for operation in operations
+            if "Norm" in operation or "Variable" in operation or operation == "Transpose"
+        ]
+        assert operations["Conv2D"] + operations["DepthwiseConv2dNative"] >= expected["convolutions"]
 
-    def test_no_file_says_where_it_was_made(self, name, files):
+    def test_files_contain_no_paths_of_the_exporting_machine(self, name, files):
         words = [str(ROOT).encode(), b"site-packages", b".writing-"]
         for path in files(name).values():
             parts = (
@@ -103,8 +113,8 @@ class TestOperations:
                 assert not [word for word in words if word in content], part
 
 
-def test_integers_leave_nothing_to_the_interpreter_but_the_softmax(tmp_path):
-    model = shared.learned(shared.tiny(norm_momentum=0.0), images(8))
+def test_xnnpack_runs_all_int8_operations_but_the_softmax(tmp_path):
+    model = shared.with_batch_statistics(shared.tiny(norm_momentum=0.0), images(8))
     mobilenet_zoo.export(
         model, tmp_path / "a.tflite", quantization="int8", calibration=images(20), verify=10, float_blocks=()
     )
@@ -113,8 +123,8 @@ def test_integers_leave_nothing_to_the_interpreter_but_the_softmax(tmp_path):
     assert loaded.placement()["XNNPACK"] > 15
 
 
-def theirs(name, path):
-    """`{operation: how many}` of the file that timm's own model becomes by PyTorch's exporter."""
+def timm_operations(name, path):
+    """Return `{operation: count}` of the ONNX file that PyTorch exports from timm's model."""
     import onnx
     import torch
 
@@ -127,14 +137,14 @@ def theirs(name, path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TIMM)
-def test_onnx_next_to_timms(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "run", shared.here)
+def test_onnx_has_no_more_operations_than_timm(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "run", shared.run_here)
     mobilenet_zoo.export(mobilenet_zoo.create_model(name, input_shape=(224, 224, 3)), tmp_path / "a.onnx", verify=False)
-    ours = collections.Counter(mobilenet_runtime.load(tmp_path / "a.onnx").operations())
-    other = theirs(name, tmp_path / "timm.onnx")
-    assert ours["Conv"] == other["Conv"]
-    assert ours["HardSwish"] == other["HardSwish"]
+    operations = collections.Counter(mobilenet_runtime.load(tmp_path / "a.onnx").operations())
+    expected = timm_operations(name, tmp_path / "timm.onnx")
+    assert operations["Conv"] == expected["Conv"]
+    assert operations["HardSwish"] == expected["HardSwish"]
     for kind in ("Transpose", "Reshape", "Pad"):
-        assert ours[kind] <= other[kind], kind
-    # timm's model ends in logits.
-    assert ours.total() - ours["Softmax"] <= other.total() - other["Softmax"], (ours, other)
+        assert operations[kind] <= expected[kind], kind
+    # timm's model returns logits, without a softmax.
+    assert operations.total() - operations["Softmax"] <= expected.total() - expected["Softmax"], (operations, expected)

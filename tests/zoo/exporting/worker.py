@@ -1,7 +1,7 @@
-"""One backend's part of the tests of `export`: `python -m tests.zoo.exporting.worker MODEL FOLDER`.
+"""Export a model under one backend, for the tests of `export`: `python -m tests.zoo.exporting.worker MODEL FOLDER`.
 
-Exports the saved model to every format and writes what the reports say to FOLDER/reports.json. The backend is that of
-KERAS_BACKEND.
+The program exports the saved model to every format and writes the reports to FOLDER/reports.json. The environment
+variable KERAS_BACKEND sets the backend.
 """
 
 import json
@@ -11,14 +11,14 @@ from pathlib import Path
 import keras
 
 from mobilenet_zoo.exporting import export_all
-from tests.zoo.exporting.shared import PLACES
+from tests.zoo.exporting.shared import FILE_NAMES
 
 
 def main(model_file, folder):
-    """Exports the model of a file."""
+    """Export the model in `model_file` to every format, into `folder`."""
     model = keras.saving.load_model(model_file, compile=False)
     folder = Path(folder)
-    reports = [report.as_dict() for report in export_all(model, {folder / name: None for name in PLACES.values()})]
+    reports = [report.as_dict() for report in export_all(model, {folder / name: None for name in FILE_NAMES.values()})]
     (folder / "reports.json").write_text(json.dumps(reports), encoding="utf-8")
 
 
