@@ -1,4 +1,4 @@
-"""What every test gets: a fixed seed, and a clean Keras session after it."""
+"""Configuration and fixtures of all tests: a fixed seed for each test, and a clean Keras session after it."""
 
 import gc
 import os
@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.deviations import Deviations, tables
 
-# Keras is imported inside the functions: under pytest-xdist the controlling process needs no backend.
+# Keras is imported inside the functions, because the controlling process of pytest-xdist needs no backend.
 
 settings.register_profile(
     "suite", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
@@ -16,9 +16,9 @@ settings.register_profile(
 settings.load_profile("suite")
 
 
-@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+@pytest.hookimpl(tryfirst=True)  # Before `-m` selects the tests.
 def pytest_collection_modifyitems(items):
-    """Leave neutral tests to the run under PyTorch, which starts and compiles fastest, unless slow ones run too."""
+    """Mark neutral tests as slow, except under PyTorch, which starts and compiles fastest."""
     if os.environ.get("KERAS_BACKEND") == "torch":
         return
     for item in items:
@@ -27,19 +27,19 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish(session):
-    """Freeze the frameworks' objects: with them the garbage collection after each test takes up to 0.5 s."""
+    """Exclude the frameworks' objects from garbage collection, which otherwise takes up to 0.5 s after each test."""
     if not session.items:
         return
     import keras
 
-    keras.utils.set_random_seed(0)  # this and the next load parts of the frameworks when first called
+    keras.utils.set_random_seed(0)  # The first call of this function and the next loads parts of the frameworks.
     keras.utils.clear_session()
     gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def backend():
-    """Name of the backend that runs the tests: "tensorflow", "jax" or "torch"."""
+    """Return the name of the backend that runs the tests: "tensorflow", "jax" or "torch"."""
     import keras
 
     return keras.backend.backend()
@@ -47,12 +47,12 @@ def backend():
 
 @pytest.fixture
 def deviation(request, record_property):
-    """Compares numbers with others', for a table named by the first line of the test's module."""
+    """Return `Deviations` for a table, titled with the first line of the module's docstring."""
     return Deviations(request.module.__doc__.partition("\n")[0], record_property)
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """Show the tables of deviations where everything ran."""
+    """Print the tables of deviations if the slow tests ran."""
     if "not slow" in config.option.markexpr:
         return
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
@@ -63,9 +63,16 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.line(line)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def frozen_modules():
+    """Exclude all that earlier modules imported from the garbage collection after each test."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def fresh_session():
-    """Seed every generator before a test; drop Keras's global state, and with it the models, after it."""
+    """Seed every generator before a test, and clear Keras's global state, with the models, after it."""
     import keras
 
     keras.utils.set_random_seed(0)
@@ -75,7 +82,7 @@ def fresh_session():
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A running hub, which the hub's client in this process asks, with an empty cache."""
+    """Start a hub server, and use it with an empty cache as the hub of this process."""
     import huggingface_hub.constants as constants
 
     from tests import hub_server
@@ -86,13 +93,13 @@ def hub(monkeypatch, tmp_path):
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # a protocol of its own, which the server lacks
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # The server lacks this protocol.
         yield server
 
 
 @pytest.fixture
 def quick_retries(monkeypatch):
-    """The hub's client waits up to half a minute between its tries; here it doesn't."""
+    """Let the hub's client retry at once; otherwise it waits up to half a minute."""
     import huggingface_hub.utils._http as http
 
     monkeypatch.setattr(http.time, "sleep", lambda _: None)

@@ -1,8 +1,8 @@
-"""Run the tests under each backend, then those that compare backends, and sum up in a line each.
+"""Run the tests under each backend and those that compare backends, and print a summary.
 
-Usage: python tests/run_all.py [--slow] [--part=NAME] [pytest's arguments]
+Usage: python tests/run_all.py [--slow] [--part=NAME] [arguments of pytest]
 
-`--part` runs one of the parts: tensorflow, jax, torch, across (which compares backends or depends on none).
+`--part` runs one of the parts: tensorflow, jax, torch, or across (tests that compare backends or depend on none).
 """
 
 import os
@@ -22,7 +22,7 @@ WORKERS = 2
 
 
 def quick_compilation_flags():
-    """Return flags with which XLA compiles in less than half the time; none where a version may refuse one of them."""
+    """Return flags that halve XLA's compile time, or none if an installed version may not know all of them."""
     for name, first in (("jaxlib", (0, 8)), ("tensorflow-cpu", (2, 21))):
         try:
             installed = metadata.version(name)
@@ -39,7 +39,7 @@ def quick_compilation_flags():
 
 
 def environment(backend, slow):
-    """Return a run's environment, in which the workers share the machine; what the caller has set stays."""
+    """Return the environment of a run whose workers share the cores; variables that are already set are kept."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = str(max(1, cores // WORKERS))
     defaults = {
@@ -47,16 +47,16 @@ def environment(backend, slow):
         "TF_NUM_INTRAOP_THREADS": threads,
         "TF_NUM_INTEROP_THREADS": threads,
         "NPROC": threads,  # XLA on a CPU
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # on a GPU no worker takes all of the memory
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # so that no worker takes all of a GPU's memory
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        # NVIDIA's GPUs round the factors of products in float32 to 10 bits unless told not to.
+        # By default, NVIDIA's GPUs round the factors of float32 products to 10 bits.
         "NVIDIA_TF32_OVERRIDE": "0",
         "JAX_DEFAULT_MATMUL_PRECISION": "highest",
         "TF_CPP_MIN_LOG_LEVEL": "2",
-        # What one JAX process has compiled, the others need not compile again.
+        # JAX's processes share their compiled programs.
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        # Most of the tests' time under JAX is compiling. The whole run compiles as users do.
+        # Compiling takes most of the time under JAX. With the slow tests, compile as users do.
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "0" if slow else "1",
         "XLA_FLAGS": "" if slow else " ".join(quick_compilation_flags()),
     }
@@ -64,7 +64,7 @@ def environment(backend, slow):
 
 
 def count_outcomes(report):
-    """Count passed, failed, skipped ... tests in pytest's JUnit report; nothing where pytest left none."""
+    """Count the outcomes in pytest's JUnit report; a missing report has none."""
     if not report.exists():
         return Counter()
     outcomes = Counter()
@@ -80,8 +80,8 @@ def count_outcomes(report):
 
 
 def run(title, backend, markers, arguments, slow):
-    """Run pytest once; return whether all is well, and the line that says so."""
-    markers += "" if slow else " and not slow"
+    """Run pytest once; return whether all tests passed, and a summary line."""
+    markers = " and ".join(filter(None, [markers, "" if slow else "not slow"]))
     print(f"\n=== {title}: pytest -m '{markers}' ===", flush=True)
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -93,28 +93,28 @@ def run(title, backend, markers, arguments, slow):
 
     counts = [f"{outcomes[name]} {name}" for name in ("failed", "passed", "skipped") if outcomes[name]]
     line = f"{title}: {', '.join(counts) or 'no test ran'} in {seconds:.0f} s"
-    if status not in (0, 1, 5):  # neither passed, failed nor empty: interrupted, crashed, or called wrongly
-        line += f" (pytest ended with status {status})"
-    # Nothing passed, for instance because everything was skipped or deselected, is no success.
+    if status not in (0, 1, 5):  # Not passed, failed or empty, but interrupted, crashed or called incorrectly.
+        line += f" (pytest exited with status {status})"
+    # A run in which every test was skipped or deselected is not a success.
     return status == 0 and outcomes["passed"] > 0, line
 
 
 def main(arguments):
-    """Run the parts, whatever the outcome of each; return the exit status."""
+    """Run all parts, even if one fails, and return the exit status."""
     slow = "--slow" in arguments
     chosen = [argument.removeprefix("--part=") for argument in arguments if argument.startswith("--part=")]
     if unknown := set(chosen) - set(PARTS):
-        sys.exit(f"--part={unknown.pop()} is not known. Allowed: {', '.join(PARTS)}.")
+        sys.exit(f"--part={unknown.pop()} is unknown. Allowed: {', '.join(PARTS)}.")
     arguments = [argument for argument in arguments if argument != "--slow" and not argument.startswith("--part=")]
 
-    results = [
-        run(backend, backend, "not across", arguments, slow) for backend in BACKENDS if backend in (chosen or PARTS)
-    ]
-    # One file stays on one worker, so that what its tests share is made once; in the files' own order, since few tests
-    # may be long, and would keep one worker busy in the end.
-    together = ["--dist=loadfile", "--no-loadscope-reorder"]
-    if "across" in (chosen or PARTS):
-        results.append(run("across backends", "torch", "across", [*together, *arguments], slow))
+    # The tests of a file run on one worker, so that it creates their shared fixtures once. The files run in their own
+    # order, because xdist's order, by number of tests, can leave a file with few long tests for the end.
+    by_file = ["--dist=loadfile", "--no-loadscope-reorder"]
+    parts = {backend: (backend, backend, "not across", arguments) for backend in BACKENDS}
+    parts["across"] = ("across backends", "torch", "across", [*by_file, *arguments])
+    if not chosen and not slow:  # One run of pytest instead of two, because starting it takes long.
+        parts["torch"] = ("torch and across backends", "torch", "", parts.pop("across")[3])
+    results = [run(*part, slow) for name, part in parts.items() if not chosen or name in chosen]
 
     print("\n" + "\n".join(line for _, line in results))
     return 0 if all(good for good, _ in results) else 1
