@@ -62,8 +62,8 @@ def create_mobilenetv1(
         pooling: Pooling if `include_top` is False: None for the feature map, `"avg"` or `"max"` for a vector.
         pyramid_levels: Levels to return if `include_top` is False, such as `(2, 3, 4, 5)`. The model then returns a
             dict with the last feature map at each published stride, from `"P2"` at stride 4 to `"P5"` at stride 32.
-        output_stride: 32 for the published strides; 16 or 8 replaces later strides with dilation. Pyramid levels stay at
-            the same stages.
+        output_stride: 32 for the published strides; 16 or 8 replaces later strides with dilation. Pyramid levels stay
+            at the same stages.
         classifier_activation: Any activation that Keras knows; None for logits. Used only if `include_top` is True.
         dropout_rate: Dropout rate before the classifier, in [0, 1). None: the published rate. Used only if
             `include_top` is True.
