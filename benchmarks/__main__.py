@@ -35,7 +35,7 @@ def main(
     batch: Annotated[list[int] | None, typer.Option(help="Batch size of inference; may be repeated.")] = None,
     training_batch: Annotated[int, typer.Option(help="Batch size of training; 0 skips training.")] = 16,
     precision: Annotated[str, typer.Option(help=f"Precision: {' or '.join(PRECISIONS)}.")] = "float32",
-    seconds: Annotated[float, typer.Option(help="Seconds per measure, in which its contenders take turns.")] = 8.0,
+    seconds: Annotated[float, typer.Option(help="Seconds per measurement, in which the contenders take turns.")] = 8.0,
     growth: Annotated[bool, typer.Option(help="Also measure how time and memory grow.")] = True,
     output: Annotated[Path, typer.Option(help="Folder for results.json, tables and plots.")] = Path("bench_output"),
 ) -> None:

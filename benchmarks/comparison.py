@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class ContenderFailed(RuntimeError):
-    """Raised if a contender's process ends; the message is the last line of its error output."""
+    """Raised if a contender's process ends unexpectedly. The message is the last line of its error output."""
 
 
 class Process:
@@ -66,7 +66,7 @@ def compare(backend, job):
         `backend`, `mode`, `precision`, `measure`, `batch` and `contenders`.
 
     Raises:
-        ContenderFailed: If a contender's process ends.
+        ContenderFailed: If a contender's process ends unexpectedly.
     """
     model = contenders.find(job["model"])
     measures = [("inference", size) for size in job["batches"]]
@@ -101,7 +101,7 @@ def grow(backend, job):
         The same as `compare`, with the additional keys `axis`, `value` and `macs` in each row.
     """
     measurements, rates = [], []
-    for value in job["values"]:  # In a shared process, the memory left by one value would hide the next one's.
+    for value in job["values"]:  # Memory that a shared process still holds would hide what the next value needs.
         process = Process(backend)
         try:
             measurements += process.ask(grow=job | {"values": [value]})["rows"]

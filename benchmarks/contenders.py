@@ -51,7 +51,7 @@ MODELS = (
 OURS, FUSED, OURS_PADDED = "ours", "ours, fused", "ours, padded as timm"
 KERAS, ZEROMODELS, TIMM = "keras.applications", "zeromodels", "timm"
 
-# timm's time is compared with our model with timm's padding, because both compute the same.
+# timm's time is divided by that of our model with timm's padding, because both compute the same function.
 REFERENCES = {TIMM: OURS_PADDED}
 
 
@@ -123,8 +123,8 @@ def is_installed(library):
 def import_timm():
     """Return timm, even with a CPU build of PyTorch.
 
-    timm imports torchvision, whose wheel refers to operators that it can only load with PyTorch's CUDA build. It is
-    enough to declare each missing operator by name, because no classification model calls one.
+    timm imports torchvision, whose wheel refers to operators that only load with PyTorch's CUDA build. Declaring each
+    missing operator by name is enough, because no classification model calls one.
     """
     import torch
 

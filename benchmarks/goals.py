@@ -50,7 +50,7 @@ GOALS = (
     Goal("PyTorch, timm", "torch", "eager", "timm", _ALL, (0.8, 1.0, 1.2)),
     Goal("PyTorch compiled, timm compiled", "torch", "compiled", "timm", _ALL, (1.0, 1.0, None)),
     Goal(f"TensorFlow graph, {_KERAS}", "tensorflow", "graph", _KERAS, _APPLICATIONS, (1.2, 1.3, 1.6)),
-    Goal(f"TensorFlow by XLA, {_KERAS}", "tensorflow", "jit_compile", _KERAS, _APPLICATIONS, (6, 7, 5)),
+    Goal(f"TensorFlow with XLA, {_KERAS}", "tensorflow", "jit_compile", _KERAS, _APPLICATIONS, (6, 7, 5)),
     Goal("fused, plain: PyTorch", "torch", "eager", FUSED, _ALL, (1.1, 1.1, None)),
     Goal("fused, plain: TensorFlow", "tensorflow", "graph", FUSED, _ALL, (1.1, 1.1, None)),
     Goal("fused, plain: JAX", "jax", "jit", FUSED, _ALL, (1.0, 1.0, None)),

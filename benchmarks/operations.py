@@ -24,7 +24,10 @@ def main(
     backend: Annotated[str, typer.Argument(help=f"Backend: {', '.join(MODES)}.")],
     model: Annotated[str, typer.Argument(help=f"Model: {', '.join(entry.name for entry in MODELS)}.")],
     mode: Annotated[
-        str | None, typer.Option(help="Execution mode, such as compiled under torch. Default: the usual mode.")
+        str | None,
+        typer.Option(
+            help="Execution mode: eager or compiled (torch), graph or jit_compile (tensorflow). Default: the first."
+        ),
     ] = None,
     training: Annotated[bool, typer.Option(help="Measure a training step instead of inference.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 16,

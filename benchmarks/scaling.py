@@ -8,7 +8,8 @@ The model has n devices, each of which computes a step on b images in C seconds:
 - The gradients take a ring all-reduce (Patarasuk & Yuan, 2009): 2 (n - 1) latency + 2 (n - 1) / n bytes / bandwidth.
 - The few bytes of each batch norm's statistics go up and down a tree, in the forward and in the backward pass:
   4 log2(n) latency.
-- Without overlap, a step takes C plus both. With overlap, the gradients are sent during the backward pass (2/3 of C).
+- Without overlap, a step takes C plus both of these times. With overlap, the gradients are sent during the backward
+  pass (2/3 of C).
 """
 
 import json

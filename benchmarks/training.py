@@ -166,7 +166,7 @@ def options(order, rounds, only):
 
 
 def overhead(order, rounds):
-    """Print the speed of `train` and `fit` between checkpoints, and the time that a checkpoint stops training."""
+    """Print the speed of `train` and `fit` between checkpoints, and how long a checkpoint pauses training."""
     names = ["fit", "train"]
     all_rates = {name: [] for name in names}
     for i in range(rounds):
@@ -182,7 +182,7 @@ def overhead(order, rounds):
         print(f"{name}: {middle:.1f} images/s, middle half of {len(all_rates[name])} epochs {low:.1f} to {high:.1f}")
     print(f"time of train relative to fit: {medians['fit'] / medians['train'] - 1:+.1%}")
     blocked_text = ", ".join(f"{number:.3f}" for number in blocked)
-    print(f"checkpoints stop training for {blocked_text} s: at most {max(blocked) / 30:.2%} of 30 s")
+    print(f"checkpoints pause training for {blocked_text} s: at most {max(blocked) / 30:.2%} of 30 s")
 
 
 def main():

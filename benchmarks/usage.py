@@ -1,4 +1,4 @@
-"""Waiting times besides the model: importing the library, loading weights, reading images.
+"""Time spent outside the model: importing the library, loading weights, reading images.
 
     python -m benchmarks.usage [--photographs 200]
 

@@ -69,8 +69,7 @@ class Architecture:
         head: The layers before the classifier; None for a network without a classifier.
         width: Width of this variant.
         rounding: `"divisible"` rounds widths to multiples of a divisor, `"truncate"` rounds them down (V1).
-        divisor: Divisor of a row's filters under `"divisible"`; expanded and squeezed widths are rounded to multiples
-            of 8.
+        divisor: Divisor of a row's filters under `"divisible"`; expanded widths are rounded to multiples of 8.
         activation: Activation of every row that doesn't set its own.
         squeeze_activation: Activation inside squeeze-and-excitation; None for the activation of the block.
         squeeze_divisor: Divisor of the squeezed width; 1 rounds to the nearest integer.

@@ -202,7 +202,7 @@ def _universal(out, hidden, has_start, start, has_middle, middle, stride):
 def _attention(out, channels, heads, query_stride, has_down, kv_kernel, kv_stride, stride):
     if stride != 1:
         raise ArgumentError(
-            f"stride={stride!r} is not allowed: it must be 1, because an attention row keeps the size of its map."
+            f"stride={stride!r} is not allowed: it must be 1, because attention keeps the size of the feature map."
         )
     if channels % integer("heads", heads, 1):
         raise ArgumentError(f"heads={heads} is not allowed: it must divide the {channels} attention channels.")

@@ -166,7 +166,7 @@ def keras_application(name, variant, *evaluations, folder, file, no_top_file, sc
 
 
 def torchvision(name, variant, *evaluations, file, **facts):
-    """Return the `Checkpoint` of weights from torchvision; the name `file` ends with the start of its SHA-256 hash."""
+    """Return the `Checkpoint` of weights from torchvision; `file` contains the start of the file's SHA-256 hash."""
     return Checkpoint(
         **{
             "name": name,

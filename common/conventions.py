@@ -26,7 +26,7 @@ TENSORFLOW = Convention("same", 1e-3)
 PYTORCH = Convention("symmetric", 1e-5)
 PYTORCH_V3 = Convention("symmetric", 1e-3)  # PyTorch's padding with the epsilon of TensorFlow's V3
 
-# The conventions that a library's models use whatever their names, by the layout of its checkpoints.
+# All conventions that the models of a layout use. Those of timm's models depend on the name; see `of_timm`.
 BY_LAYOUT = {
     "torchvision": (PYTORCH, PYTORCH_V3),
     "keras": (TENSORFLOW,),

@@ -107,7 +107,7 @@ def build_model(
         x = resize(x, (resized[0], resized[1]), facts, data_format, dtype)
     if include_preprocessing:
         x = preprocess(x, facts, data_format, dtype)
-    # All kernels come from the file, unless it lacks the head.
+    # Skip random initialization if the file has all kernels; it may lack those of the head.
     with blank_kernels(state is not None and (state.num_classes is not None or not include_top)):
         x, maps = builder.body(x)
         if levels is not None:
@@ -132,8 +132,9 @@ def _warn_of_assumed_convention(state, padding, norm_epsilon):
     """Warn that padding and epsilon are assumed, because the file doesn't record them."""
     warn(
         f"{state.source} does not record the padding and the epsilon of its model: padding={padding!r} and "
-        f"norm_epsilon={norm_epsilon:g} are assumed. If the model had other values, pass them; models with timm's "
-        f'names have padding="{PYTORCH.padding}", norm_epsilon={PYTORCH.norm_epsilon:g}.'
+        f"norm_epsilon={norm_epsilon:g} are assumed. If the model had other values, pass them, such as "
+        f'padding="{PYTORCH.padding}", norm_epsilon={PYTORCH.norm_epsilon:g} for most models from '
+        "mobilenet_zoo.create_model."
     )
 
 

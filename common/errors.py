@@ -125,7 +125,7 @@ def unknown_name(argument, value, names, see=None):
         argument: Name of the argument.
         value: Value of the argument.
         names: Allowed values. The message lists them if there are at most 40.
-        see: Call that lists all names if there are more, such as `"mobilenet_zoo.list_models()"`.
+        see: Call that lists all names, for a message that doesn't list them, such as `"mobilenet_zoo.list_models()"`.
     """
     names = [str(name) for name in names]
     hint = did_you_mean(value, names)
@@ -258,6 +258,6 @@ def plain_value(value):
 
 
 def either(words: Iterable[str]) -> str:
-    """Join words with commas and "or", such as `"a, b or c"`."""
+    """Join words with commas and "or", as in `"a, b or c"`."""
     *words, last = words
     return f"{', '.join(words)} or {last}" if words else last

@@ -85,7 +85,7 @@ class Facts:
             raise ArgumentError(f"{config!r} does not describe how images are prepared ({error!r}).") from error
 
 
-_CLASS_NAMES = weakref.WeakKeyDictionary()  # stored by model, because models that share a stem can have other classes
+_CLASS_NAMES = weakref.WeakKeyDictionary()  # by model, because models that share a stem can have different classes
 
 
 def remember(model, facts):
@@ -105,7 +105,8 @@ def remember(model, facts):
 def facts_of(model):
     """Return the `Facts` of a model, or None if the model has no record.
 
-    If an older file has no record in its stem, the facts follow from the model's name if it names published weights.
+    If the stem has no record, as in older files, and the model has the name of published weights, the result is the
+    facts of those weights.
     """
     facts = getattr(stem_of(model), "image_facts", None)
     if facts is None:

@@ -19,9 +19,10 @@ def _same(name):
 def _without_classifier(value):
     if value in ("avg", "max"):
         return (
-            f"pass include_top=False, pooling={value!r} for a vector; with a classifier, the pool is always the average"
+            f"pass include_top=False, pooling={value!r} for a vector; "
+            "models with a classifier always use average pooling"
         )
-    return "pass include_top=False for the feature map; with a classifier, the pool is always the average"
+    return "pass include_top=False for the feature map; models with a classifier always use average pooling"
 
 
 def _levels(value):
@@ -55,7 +56,10 @@ ARGUMENTS = {
     "exportable": ("timm", lambda value: "leave it out, and export with mobilenet_zoo.export"),
     "act_layer": ("timm", lambda value: f"pass activation={value!r}" if isinstance(value, str) else "pass activation="),
     "bn_eps": ("timm", _same("norm_epsilon")),
-    "bn_momentum": ("timm", lambda value: f"pass norm_momentum={1 - value:g}, the fraction that is kept"),
+    "bn_momentum": (
+        "timm",
+        lambda value: f"pass norm_momentum={1 - value:g}, the fraction of the old value that is kept",
+    ),
     "pad_type": ("timm", _padding),
     "alpha": ("keras.applications", _same("width_multiplier")),
     "depth_multiplier": ("keras.applications", lambda value: "leave it out: only 1 is supported"),

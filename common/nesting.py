@@ -35,7 +35,8 @@ def as_functional(model, caller):
         raise ArgumentError(f"{caller} needs a built model: start {model.name} with a keras.Input.")
     if not isinstance(model, keras.Model):
         raise ArgumentError(
-            f"{caller} takes a functional keras.Model, such as a create function returns, not a {type(model).__name__}."
+            f"{caller} takes a functional keras.Model, such as one from a create function, "
+            f"not a {type(model).__name__}."
         )
     raise ArgumentError(
         f"{caller} takes functional and Sequential models, but {model.name} is a {type(model).__name__}."

@@ -1,6 +1,6 @@
 """The rows of an architecture: one frozen dataclass for each kind of block, and one instance for each block.
 
-The widths in a row are those at width 1. `activation` and `layer_scale` of None stand for the architecture's setting.
+The widths in a row are those at width 1. If `activation` or `layer_scale` is None, the architecture's setting applies.
 `layer_scale` is the initial value of the learned factors; False turns layer scale off even if the architecture has it.
 """
 
@@ -98,7 +98,7 @@ class Universal(Row):
         super().__post_init__()
         if self.stride > 1 and not (self.start or self.middle or self.end):
             raise ArgumentError(
-                f"stride={self.stride} needs a depthwise convolution that can stride: set start, middle or end."
+                f"stride={self.stride} needs a depthwise convolution to apply the stride: set start, middle or end."
             )
 
 
@@ -128,7 +128,9 @@ class Attention(Row):
     def __post_init__(self):
         super().__post_init__()
         if self.kv_stride > 1 and not self.kv_kernel:
-            raise ArgumentError(f"kv_stride={self.kv_stride} needs kv_kernel, the kernel size of its convolution.")
+            raise ArgumentError(
+                f"kv_stride={self.kv_stride} needs kv_kernel, the kernel size of the strided convolutions."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

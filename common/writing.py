@@ -61,7 +61,7 @@ def remove_unfinished(folder: PathLike) -> None:
 def replace_all(sources, targets):
     """Move files or folders to `targets`, replacing existing ones; if one move fails, undo all of them.
 
-    The last one is moved first.
+    They are moved in reverse order.
 
     Args:
         sources: Paths of the files or folders, all in one folder from `folder_beside`.

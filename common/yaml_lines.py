@@ -1,4 +1,4 @@
-"""YAML loaded as nodes by PyYAML's safe loader; nodes know their lines, so errors can name the wrong line."""
+"""YAML loaded as nodes by PyYAML's safe loader; nodes know their lines, so errors can name the line of a mistake."""
 
 import re
 from typing import Any
@@ -36,6 +36,6 @@ def line_of(node: yaml.Node) -> int:
 
 
 def problem_of(error: yaml.YAMLError) -> tuple[int | None, Any]:
-    """Return the number of the line that PyYAML rejects, or None if the error has no line, and the reason."""
+    """Return `(line, reason)` for an error of PyYAML, with the number of the line, or None if the error has no line."""
     mark = getattr(error, "problem_mark", None)
     return mark and mark.line + 1, getattr(error, "problem", None) or error

@@ -1,4 +1,4 @@
-"""Fine-tune a model on few images: first the classifier, then all layers, with lower learning rates toward the stem.
+"""Fine-tune a model on a few images: first the classifier, then all layers, with lower rates toward the stem.
 
     KERAS_BACKEND=jax python examples/finetune.py --output finetune_output
 

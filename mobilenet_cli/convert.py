@@ -47,10 +47,10 @@ def convert(
         ),
     ],
     from_: Annotated[
-        Source, typer.Option("--from", help="Library whose tensor names IN has. Default: detected from the file.")
+        Source, typer.Option("--from", help="Library whose tensor names IN uses. Default: detected from the file.")
     ] = Source.AUTO,
     to: Annotated[
-        Target, typer.Option("--to", help="Library whose tensor names OUT gets; native: this library.")
+        Target, typer.Option("--to", help="Library whose tensor names OUT uses; native for this library.")
     ] = Target.NATIVE,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Name of the model; required unless IN is a .keras file.")

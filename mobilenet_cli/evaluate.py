@@ -36,13 +36,15 @@ def evaluate(
     model: Annotated[
         str,
         typer.Argument(
-            help="Model to evaluate: a name of published weights, a .keras file, a folder of save_pretrained, a "
-            "repository on the Hugging Face Hub, or an exported file."
+            help="Model to evaluate: a name of published weights, a .keras file, a folder written by save_pretrained, "
+            "a repository on the Hugging Face Hub, or an exported file."
         ),
     ],
     data: Annotated[
         str,
-        typer.Argument(help="Labeled images: an image folder (one sub-folder per class), or other DATA of `train`."),
+        typer.Argument(
+            help="Labeled images: an image folder (one sub-folder per class), or any other DATA that `train` accepts."
+        ),
     ],
     split: Annotated[
         str | None, typer.Option(help="Part of DATA to use: train, validation or test. Default: all of DATA.")

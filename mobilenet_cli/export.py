@@ -43,7 +43,7 @@ def export(
         typer.Argument(
             metavar="NAME_OR_FILE",
             help="Name of published weights (see `list`), a model's name for its best weights, a .keras file, a "
-            "folder of save_pretrained, or a repository on the Hugging Face Hub (user/name).",
+            "folder written by save_pretrained, or a repository on the Hugging Face Hub (user/name).",
         ),
     ],
     outputs: Annotated[

@@ -33,9 +33,9 @@ ModelName = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Name of published weights (see `list`), a model's name for its best weights, a .keras file, a folder of "
-        "save_pretrained, or a repository on the Hugging Face Hub (user/name). `predict` also takes an exported file: "
-        f"{', '.join(ENDINGS)} or the folder of a SavedModel.",
+        help="Name of published weights (see `list`), a model's name for its best weights, a .keras file, a folder "
+        "written by save_pretrained, or a repository on the Hugging Face Hub (user/name). `predict` also takes an "
+        f"exported file: {', '.join(ENDINGS)} or the folder of a SavedModel.",
     ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", "-b", help="Number of images per batch.")]
@@ -107,9 +107,7 @@ def features(
     if output.suffix != ".npz":
         raise ArgumentError(f"--output={output} is not allowed: the file must end with .npz.")
     if is_exported_name(model):
-        raise ArgumentError(
-            f"{model} is an exported file, which has only the outputs of its export: name a Keras model."
-        )
+        raise ArgumentError(f"{model} is an exported file, whose outputs are fixed: name a Keras model.")
     integer("--batch-size", batch_size, 1)
     check_name("--model", model)
     image_paths, missing_count = find_images(images)

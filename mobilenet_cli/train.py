@@ -28,8 +28,8 @@ class TrainCommand(typer.core.TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
-            # Click's `NoSuchOption` has this attribute. Typer may bundle Click, so the class can't be imported safely.
-            option = getattr(error, "option_name", None)
+            # Compare the name of Click's exception: some Typer versions bundle Click, so there are two such classes.
+            option = getattr(error, "option_name", None) if type(error).__name__ == "NoSuchOption" else None
             field = option and _field(option.lstrip("-"))
             if field:
                 message = f"No such option: {option}. It is a recipe field: use {_setting(option, field, arguments)}."

@@ -40,7 +40,10 @@ def _is_installed(name):
 
 
 def fix_operation_order() -> None:
-    """Make TensorFlow run operations in a fixed order, so that runs are bit-identical. Call this before it starts."""
+    """Make TensorFlow run operations in a fixed order, so that runs are bit-identical.
+
+    Call this before TensorFlow starts.
+    """
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 

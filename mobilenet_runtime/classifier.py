@@ -28,9 +28,9 @@ class ExportedClassifier:
         name: Name of the model, or the path of a file without metadata.
         runtime: Name and version of the library that runs the file.
         transform: `Preprocessing` for the model's images.
-        class_names: Names of the classes, or None if the file has no names or has those of ImageNet, whose classes
-            are also known by their synsets.
-        assumed: Sentence that says what is assumed about a file without metadata, or None.
+        class_names: Names of the classes. None if the file has no names, or if they are those of ImageNet, so that data
+            can refer to the classes by synset too.
+        assumed: Sentence that says what is assumed about a file without metadata; None for a file with metadata.
 
     Raises:
         ValueError: If the file can't be run, or is not a classifier.
@@ -77,7 +77,7 @@ class ExportedClassifier:
         """
         if self._metadata is not None:
             return softmax(values) if self._metadata.gives == "logits" else values
-        # The probabilities of an int8 model may miss a sum of 1 by a few hundredths.
+        # The sum of an int8 model's probabilities may differ from 1 by a few hundredths.
         are_probabilities = values.min() >= 0 and np.abs(values.sum(-1) - 1).max() < 0.1
         return values if are_probabilities else softmax(values)
 

@@ -90,7 +90,7 @@ def _litert_outputs(model):
 
 
 def _aligned(schema, buffer):
-    """Return the buffer with its data aligned to 16 bytes, as the schema requires and its Python code omits."""
+    """Return the buffer with its data aligned to 16 bytes. The schema requires it, but its Python code omits it."""
 
     class Aligned(schema.BufferT):
         def Pack(self, builder):

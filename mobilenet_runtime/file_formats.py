@@ -18,8 +18,8 @@ class FileFormat:
         ending: File name extension with its dot, or "" for a folder.
         library: Name of the library that reads and writes the format, for messages.
         runtime: Module of `mobilenet_runtime.runtimes` and the class in it that runs the format.
-        companions: Extensions of further files that belong to a model, which replace `ending`.
-        external: Extensions of files in which other exporters store weights, which are appended to the file name.
+        companions: Extensions of further files that belong to a model. Each replaces `ending` in the path.
+        external: Extensions of files in which other exporters store weights. Each is appended to the file name.
     """
 
     name: str

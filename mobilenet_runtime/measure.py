@@ -36,8 +36,8 @@ def measure(path, images=None, threads=None, runs=10, timeout=600):
 
     Args:
         path: Path of an exported file, or of the folder of a SavedModel, as for `mobilenet_runtime.load`.
-        images: Images to predict as well, of shape `(batch, height, width, channels)`: floats in the range that the
-            model expects, or integers in 0..255. None predicts nothing.
+        images: Images whose outputs to return, of shape `(batch, height, width, channels)`: floats in the range that
+            the model expects, or integers in 0..255. None returns no outputs.
         threads: Number of threads that the runtime may use; None for the runtime's default.
         runs: Number of runs of one batch whose median is the latency, at least 1.
         timeout: Seconds after which the child process is stopped.
@@ -74,7 +74,7 @@ def _run(command, path, timeout):
     """Run the command in a child process and return the record that it prints."""
     # The child process imports this package from the same place as this process.
     paths = [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # TensorFlow imports Keras, and Keras its backend. PyTorch with Triton crashes a process that also has TensorFlow.
+    # TensorFlow imports Keras, and Keras its backend. If that were PyTorch with Triton, the process would crash.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "KERAS_BACKEND": "tensorflow"}
     try:
         child = subprocess.run(command, env=environment, capture_output=True, timeout=timeout)

@@ -39,8 +39,8 @@ def is_ignored(name: str) -> bool:
 def find_images(patterns):
     """Return the paths of images in files, folders and glob patterns, without duplicates.
 
-    Folders are searched recursively for files with the extension of an image format, without names for which
-    `is_ignored` is true. Symbolic links are followed, unless they point to a folder that contains them. Paths of files
+    Folders are searched recursively for files with the extension of an image format. Names for which `is_ignored` is
+    true are skipped. Symbolic links are followed, unless they point to a folder that contains them. Paths of files
     are returned unchanged, even if they don't exist, so that reading them reports the error.
 
     Args:

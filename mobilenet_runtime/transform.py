@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from mobilenet_common.choices import INTERPOLATIONS
 from mobilenet_common.errors import ArgumentError, integer, mean_and_std, number, one_of, pair
 from mobilenet_common.types import ImageLike
 from mobilenet_runtime.images import open_image, pillow
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Preprocessing:
         mean, std = (np.asarray(values, "float32").reshape(axes) for values in (self.mean, self.std))
         return normalize(pixels, mean, std)
 
-    def pixels(self, image: ImageLike) -> np.ndarray:
+    def pixels(self, image: ImageLike) -> "Image.Image":
         """Return the resized and cropped PIL image that the model sees, before normalization."""
         opened = open_image(image, self.channels)
         resized = _resized(opened, self.size, self.crop, self.interpolation)

@@ -16,8 +16,8 @@ _TIMM = (
     _timm("mobilenetv1_125.ra4_e3600_r224_in1k", "1.25", At(224, 0.9, 76.92, 93.232), At(256, 1.0, 77.612, 93.754)),
 )
 
-# {(width, image size): (top-1, top-5 accuracy)} of keras.applications' checkpoints, from the table of their source,
-# TF-Slim.
+# {(width, image size): (top-1, top-5 accuracy)} of keras.applications' checkpoints. They were converted from TF-Slim's
+# checkpoints, and the accuracies are from TF-Slim's table.
 _SCORES = {
     ("1.0", 224): (70.9, 89.9),
     ("1.0", 192): (70.0, 89.2),

@@ -22,8 +22,8 @@ _TORCHVISION = (
     _torchvision("mobilenetv2_100.tv_v2_in1k", "1.0", At(224, 0.965, 72.154, 90.822), file="mobilenet_v2-7ebf99e0.pth"),
 )
 
-# {(width, image size): (top-1, top-5 accuracy)} of keras.applications' checkpoints, from the table of their source,
-# TF-Slim.
+# {(width, image size): (top-1, top-5 accuracy)} of keras.applications' checkpoints. They were converted from TF-Slim's
+# checkpoints, and the accuracies are from TF-Slim's table.
 _SCORES = {
     ("1.4", 224): (75.0, 92.5),
     ("1.3", 224): (74.4, 92.1),

@@ -58,13 +58,13 @@ def create_mobilenetv3(
             accuracy for this variant and width. Or a name or tag of `WEIGHTS`; append `@revision` to load another
             revision of its repository. Or the path of a safetensors, PyTorch or Keras file in the layout of this
             library, timm, torchvision, keras.applications, transformers or the compact family's own code. A file with
-            a published name is treated as those published weights. If the weights have another number of classes than
-            `num_classes`, or no classifier, the classifier is newly initialized. If the model doesn't have 3 input
-            channels, the stem's kernel is adapted: summed over the 3 channels for 1 channel, else repeated and
+            a published name is treated as the published weights of that name. If the weights have no classifier, or
+            their number of classes isn't `num_classes`, the classifier is newly initialized. If the model doesn't have
+            3 input channels, the stem's kernel is adapted: summed over the 3 channels for 1 channel, else repeated and
             rescaled.
         pooling: Pooling if `include_top` is False: None for the feature map, `"avg"` or `"max"` for a vector.
         pyramid_levels: Levels to return if `include_top` is False, such as `(2, 3, 4, 5)`. The model then returns a
-            dict with the last feature map at each published stride, from `"P2"` at stride 4 to `"P5"` at stride 32.
+            dict with one feature map per level: `"P2"` is the last one at the published stride 4, `"P5"` at 32.
         output_stride: 32 for the published strides; 16 or 8 replaces later strides with dilation. Pyramid levels stay
             at the same stages.
         classifier_activation: Any activation that Keras knows; None for logits. Used only if `include_top` is True.
@@ -73,7 +73,7 @@ def create_mobilenetv3(
         drop_path_rate: Rate of stochastic depth at the last block, in [0, 1): the fraction of images that skip the
             block's residual path in training. It grows linearly from 0 at the first block.
         include_preprocessing: Whether the model takes pixels in 0..255 and normalizes them itself, as `weights`
-            require, or else to -1..1. An integer or `(height, width)` also resizes the images to that size inside the
+            require, else to -1..1. An integer or `(height, width)` also resizes the images to that size inside the
             model; `input_shape` is then the shape before resizing, by default of any height and width. Each
             framework resizes differently: if exact pixels matter, resize with `mobilenet_zoo.preprocessing` instead.
         padding: `"same"` for TensorFlow's padding, `"symmetric"` for PyTorch's. None: the padding of `weights`, else of
@@ -98,9 +98,9 @@ def create_mobilenetv3(
         CheckpointError: If `weights` can't be downloaded, can't be read, or don't fit the model.
 
     Warns:
-        MobileNetWarning: If the classifier is newly initialized because `weights` have another number of classes or no
-            classifier, if a file holds several networks, of which one was loaded, if tensors outside the network were
-            left out, if a file doesn't record its padding and epsilon, or if the images that `weights` need are unknown
-            and `include_preprocessing` had to assume a normalization.
+        MobileNetWarning: If the classifier is newly initialized because `weights` have a different number of classes or
+            no classifier, if a file holds several networks, of which one was loaded, if tensors outside the network
+            were left out, if a file doesn't record its padding and epsilon, or if the normalization that `weights` need
+            is unknown and `include_preprocessing` had to assume one.
     """
     return build_model(VARIANTS, WEIGHTS, **locals())

@@ -5,6 +5,7 @@ import json
 from mobilenet_zoo.classifiers import is_classifier
 from mobilenet_zoo.registry import WEIGHTS
 
+# Hub task, by whether the model has classes
 _TASKS = {True: "image-classification", False: "image-feature-extraction"}
 
 

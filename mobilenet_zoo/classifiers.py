@@ -14,7 +14,7 @@ from mobilenet_common.nesting import last_layer, where_inside
 
 
 def is_classifier(model: keras.Model) -> bool:
-    """Return whether a model has a classifier layer or class names, or ends in softmax or sigmoid."""
+    """Return whether a model has one 2D output, and a classifier layer, class names, or a final softmax or sigmoid."""
     outputs = getattr(model, "outputs", None) or ()
     if len(outputs) != 1 or len(outputs[0].shape) != 2:
         return False

@@ -41,11 +41,11 @@ def export_checkpoint(model: keras.Model, path: PathLike, layout: str = "timm") 
         empty.
 
     Raises:
-        ValueError: The other library has no such model, or the path has a different file extension.
+        ValueError: The other library has no such model, or the path has an unsupported file extension.
 
     Warns:
-        MobileNetWarning: `layout` is not `"timm"`, and the models of that library use another padding or epsilon, so
-            their outputs will differ.
+        MobileNetWarning: `layout` is not `"timm"`, and the models of that library use a different padding or epsilon,
+            so their outputs will differ.
     """
     tensors = state_dict(model, layout)
     stem = part(model, "stem")

@@ -80,8 +80,8 @@ def preprocessing(
     )
 
 
-def set_preprocessing(model: keras.Model, transform: Preprocessing) -> None:
-    """Set the preprocessing of a model, if its weights don't record it or were trained with another one.
+def set_preprocessing(model: keras.Model, transform: Preprocessing | str) -> keras.Model:
+    """Set the preprocessing of a model whose weights don't record it, or were trained with a different one.
 
     Afterwards, `preprocessing` returns it, and export, evaluation, training and the command line use it. The setting is
     stored in files that the model is saved to, and applies to all models that share the model's layers.
@@ -161,7 +161,8 @@ def _of_model(model):
     """
     if not isinstance(model, keras.Model):
         raise ArgumentError(
-            f"model_or_name of type {type(model).__name__} is not allowed: pass a model of this library or its name."
+            f"model of type {type(model).__name__} is not allowed: pass a keras.Model of this library, or, to "
+            "preprocessing, its name."
         )
     stem = stem_of(model)
     if stem is None:

@@ -86,7 +86,10 @@ def _timm_options(name):
 
 
 def matching(names, pattern):
-    """Return the names that match a shell pattern, sorted; without `*`, `?` and `[`, it matches anywhere in a name."""
+    """Return the names that match a shell pattern, sorted.
+
+    A pattern without `*`, `?` and `[` matches anywhere in a name.
+    """
     pattern = without_hub(pattern).lower()
     if not any(character in pattern for character in "*?["):
         pattern = f"*{pattern}*"
@@ -98,11 +101,11 @@ def check_model(argument: str, name: PathLike) -> None:
 
     Args:
         argument: Name of the argument that is checked, for the error message.
-        name: A name from `list_models`, with or without tag, a `.keras` file, a folder, or a repository on the Hugging
-            Face Hub.
+        name: A name from `list_models`, with or without a tag, a `.keras` file, a folder, or a repository on the
+            Hugging Face Hub.
 
     Raises:
-        ValueError: `name` is none of these.
+        ValueError: `name` can't refer to a model.
     """
     name, path = os.fspath(name), Path(name)
     if path.is_dir() or (path.is_file() and path.suffix == ".keras"):

@@ -157,7 +157,7 @@ def push_to_hub(
 def from_pretrained(
     name_or_folder: PathLike, *, revision: str | None = None, token: str | bool | None = None, **options: Any
 ) -> keras.Model:
-    """Load a model that `save_pretrained` or `push_to_hub` saved, that Keras saved to the Hub, or published weights.
+    """Load published weights, or a model saved with `save_pretrained`, with `push_to_hub`, or by Keras to the Hub.
 
     The hashes of files from the Hub are checked, as for published weights. No code from the files is executed.
 
@@ -224,7 +224,7 @@ def class_names_of(model: keras.Model) -> list[str] | None:
 
 
 def _load(source, find):
-    """Return the model with the files whose paths `find(file name)` returns; error messages name `source`."""
+    """Load a model from the files whose paths `find(file_name)` returns. Error messages name `source`."""
     facts = _optional(find, FACTS)
     record = _read_json(facts) if facts else None
     config = _read_json(find(CONFIG))
@@ -264,7 +264,7 @@ def _optional(find, file):
 
 
 def _tensors(model):
-    """Return the name of the first layout that covers all variables of the model, and the tensors with its names."""
+    """Return the name of the first layout that covers all variables, and the tensors under that layout's names."""
     for layout in ("timm", "compact"):
         try:
             return layout, state_dict(model, layout)

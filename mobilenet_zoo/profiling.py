@@ -23,8 +23,8 @@ class ProfileRow:
         output_shape: Shape of the layer's output, without the batch dimension.
         parameters: Number of parameters, without the moving statistics of batch norm.
         statistics: Number of values in the moving statistics.
-        macs: Multiply-accumulates of convolutions and dense layers for one image. As in published tables, the matrix
-            products of attention and anti-aliasing filters are not counted.
+        macs: Multiply-accumulates of convolutions and dense layers for one image. As in published tables, neither the
+            matrix products of attention nor anti-aliasing filters are counted.
         peak_activation_bytes: Largest total size in bytes of the tensors that are in memory at the same time while the
             layer runs on one image.
     """
@@ -204,7 +204,7 @@ def _row(layer, prefix, input_shapes, output_shapes, other_elements, counted, un
             uncounted.append(f"{prefix}{layer.name} ({type(layer).__name__})")
         costs = [Cost(0, sum(map(elements, input_shapes)) + sum(map(elements, output_shapes)))]
     element_size = keras.ops.convert_to_numpy(keras.ops.zeros((1,), getattr(layer, "compute_dtype", None))).itemsize
-    sizes = {True: 0, False: 0}
+    sizes = {True: 0, False: 0}  # by whether the variables are moving statistics
     for variable in layer.weights if is_layer else ():
         if id(variable) not in counted:
             counted.add(id(variable))

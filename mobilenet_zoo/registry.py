@@ -36,7 +36,7 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
     Args:
         pattern: A shell pattern, such as `"*v4*"` or `"mobilenetv2_???"`. A pattern without `*`, `?` and `[` matches
             anywhere in a name. Case is ignored.
-        pretrained: Whether to return the names of published weights instead, by model and tag, such as
+        pretrained: Whether to return the names of published weights (`model.tag`) instead, such as
             `"mobilenetv4_conv_small.e2400_r224_in1k"`.
 
     >>> list_models("mobilenetv4_hybrid*")  # doctest: +NORMALIZE_WHITESPACE
@@ -83,7 +83,7 @@ def create_model(name: str, **kwargs: Any) -> keras.Model:
             weights unless you pass `weights`. The prefixes `timm/` and `hf-hub:timm/` are allowed, as in timm.
         **kwargs: Arguments of the create functions, such as `num_classes`, `input_shape`, `include_top` and `weights`.
             They override the settings of the name, except `width_multiplier`, which multiplies the width of the name.
-            `weights="imagenet"` and tags prefer weights with this name to other weights that fit.
+            With `weights="imagenet"` or a tag, weights of the model `name` are preferred to other weights that fit.
 
     Returns:
         A functional `keras.Model`; see `create_mobilenetv1` to `create_mobilenetv4`.

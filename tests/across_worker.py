@@ -114,7 +114,7 @@ def write_gradients(folder, names):
 
 
 def write_models(folder, cases):
-    """Save models in data formats, and their predictions."""
+    """Save a model and its predictions for each case `(name, data format)`."""
     for name, data_format in cases:
         create, variant = SAVED[name]
         x, shape = _formatted(data_format)
@@ -126,7 +126,7 @@ def write_models(folder, cases):
 
 
 def exchange(folder):
-    """Write the training step of one model and another model; then predict with the models of all backends."""
+    """Write one model's training step and save another model; then predict with the saved models of all backends."""
     write_gradients(folder, QUICK_TRAINED)
     write_models(folder, quick_saved(keras.backend.backend()))
     wait_for_others(folder)

@@ -72,7 +72,7 @@ def frozen_modules():
 
 @pytest.fixture(autouse=True)
 def fresh_session():
-    """Seed every generator before a test, and clear Keras's global state, with the models, after it."""
+    """Seed every generator before a test, and clear Keras's global state, including the models, after it."""
     import keras
 
     keras.utils.set_random_seed(0)

@@ -81,7 +81,7 @@ def layers_of(model):
 
 
 def randomize(model, seed=1):
-    """Assign random weights that let no layer's output vanish, and return the model."""
+    """Assign random weights that keep every layer's output from vanishing, and return the model."""
     generator = np.random.default_rng(seed)
     for variable in model.weights:
         shape = tuple(variable.shape)

@@ -1,8 +1,8 @@
 """Run a worker module without libraries that it doesn't need: `python -m tests.lean MODULE [ARGUMENTS]`.
 
 Keras imports other backends, matplotlib, pandas and scikit-learn if they are installed. It works without them, and
-importing them takes half of a worker's start-up time. KERAS_BACKEND is tensorflow, jax or torch; scipy, which the
-OpenVINO backend uses, needs to import the other backends.
+importing them takes half of a worker's start-up time. KERAS_BACKEND must be tensorflow, jax or torch. It can't be
+openvino, because that backend uses scipy, which fails if the other backends are blocked.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Reference models: builds the library's model for each one and reads the recorded reference outputs."""
+"""Reference models of other implementations: the library's counterparts, and the recorded outputs."""
 
 import functools
 import gzip

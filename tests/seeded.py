@@ -1,4 +1,4 @@
-"""Random tensors and images of the reference outputs, generated from names alone.
+"""Random tensors and images for the reference outputs, generated from names alone.
 
 The same name gives the same values on every machine: its SHA-256 hash seeds NumPy's Philox generator.
 """

@@ -61,7 +61,7 @@ def to_channels_first(feature_map):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_feature_maps_equal_timms(name, deviation):
+def test_feature_maps_match_timm(name, deviation):
     """Compare the last feature map before the classifier's layers, and the five levels of the pyramid."""
     x, timm_x = image_pair()
     classifier, pyramid = timm_model(name), timm_model(name, features_only=True)
@@ -77,7 +77,7 @@ def test_feature_maps_equal_timms(name, deviation):
 
 @pytest.mark.parametrize("output_stride", [8, 16])
 @pytest.mark.parametrize("name", DILATED)
-def test_dilated_feature_maps_equal_timms(name, output_stride, deviation):
+def test_dilated_feature_maps_match_timm(name, output_stride, deviation):
     """Compare the five levels of the pyramid, with dilation in place of later strides."""
     x, timm_x = image_pair()
     options = {"output_stride": output_stride}
@@ -91,7 +91,7 @@ def test_dilated_feature_maps_equal_timms(name, output_stride, deviation):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_logits_and_gradients_equal_timms(name, deviation):
+def test_logits_and_gradients_match_timm(name, deviation):
     """Compare the gradients of a weighted sum of the logits with respect to the image and every parameter."""
     import torch
 
@@ -114,7 +114,7 @@ def test_logits_and_gradients_equal_timms(name, deviation):
     parameters = dict(reference.named_parameters())
     for entry in LAYOUTS["timm"].entries(model):
         if entry.name in parameters:
-            # Assigned to its variable, a gradient is converted to timm's layout by `state_dict` below.
+            # Assign each gradient to its variable, so that `state_dict` below converts it to timm's layout.
             entry.variable.assign(entry.variable.value.grad.clone())
     gradients = state_dict(model, "timm")
     # Vanishing gradients, such as those of a kernel before a saturated gate, are only rounding errors.

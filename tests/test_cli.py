@@ -222,7 +222,7 @@ class TestPredict:
         assert [row["image"] for row in deduplicated] == [str(photos / "a.jpg")]
 
     def test_table_and_csv_formats(self, photos, flowers, tmp_path):
-        table = run("predict", str(photos), "-m", str(flowers)).stdout
+        table = run("predict", str(photos), "-m", str(flowers), columns=200).stdout
         assert re.search(r"a\.jpg\s+(daisy|rose|tulip)\s+[\d.]+%", table)
         path = tmp_path / "new" / "predictions.csv"
         run("predict", str(photos), "-m", str(flowers), "-f", "csv", "-o", str(path))
@@ -365,7 +365,7 @@ class TestPredictWithExportedFile:
         assert row["predictions"][0]["id"] == ids[expected]
         assert row["predictions"][0]["name"] == names[expected]
 
-    def test_files_that_are_no_classifiers_exit_with_2(self, photos, tmp_path):
+    def test_files_that_are_not_classifiers_exit_with_2(self, photos, tmp_path):
         def message_of(path):
             return plain(run("predict", str(photos), "-m", str(path), code=2).stderr)
 

@@ -199,7 +199,7 @@ class TestArguments:
             (("SAVED", "a.onnx", "--size", "0"), "--size=0 is not allowed"),
             (("SAVED", "a.onnx", "--size", ""), "--size= is not allowed: it must be one whole number"),
             (("SAVED", "a.onnx", "--size", "large"), "--size=large is not allowed"),
-            (("SAVED", "a.gguf"), "'.gguf', which is not a known format"),
+            (("SAVED", "a.gguf"), "has the unknown extension '.gguf'"),
             (("SAVED", "a.tflite", "--batch-size", "any"), "is not allowed for LiteRT"),
             (("SAVED", "a.pt2", "--quantize", "dynamic"), "is not supported for torch.export"),
             (("SAVED", "a.onnx", "--quantize", "dynamic", "--keep-float", "stm"), "Did you mean 'stem'"),

@@ -178,7 +178,7 @@ class TestFrameworkMessages:
         _, errors = self.run_logging_program("unexpected", code=1)
         assert errors[2:7] == FRAMEWORK_MESSAGES and errors[-1] == "KeyError: 'a bug'"
 
-    @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+    @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
     def test_aborted_process_shows_messages(self):
         _, errors = self.run_logging_program("died", code=-6)
         assert set(FRAMEWORK_MESSAGES) <= set(errors)

@@ -91,7 +91,7 @@ class TestModelNames:
         assert len(message) < 500
 
     @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "convert"])
-    def test_files_that_are_no_models_exit_with_2(self, command):
+    def test_files_that_are_not_models_exit_with_2(self, command):
         message = plain(run(*with_model(command, "absent.keras"), code=2).stderr)
         assert "'absent.keras' does not exist." in message
         open("w.safetensors", "w").close()
@@ -176,7 +176,7 @@ def test_help_shows_complete_texts(command):
 
 @pytest.mark.usefixtures("working_folder")
 class TestMissingImages:
-    def test_missing_images_alone_load_and_write_nothing(self, no_framework):
+    def test_nothing_is_loaded_or_written_if_all_images_are_missing(self, no_framework):
         open("predictions.csv", "w").write("kept")
         for arguments in (
             ("predict", "nosuch.jpg"),
@@ -239,6 +239,11 @@ class TestTrain:
     def test_recipe_field_as_option_suggests_set(self, options, match):
         message = plain(run("train", "data.npz", *options, code=2, columns=200).stderr)
         assert match in message and options[0].partition("=")[0] in message
+
+    @pytest.mark.parametrize("option", ["--model", "--teacher"])
+    def test_option_without_value_is_reported(self, option):
+        message = plain(run("train", "data.npz", option, code=2, columns=200).stderr)
+        assert f"Option '{option}' requires an argument" in message and "recipe field" not in message
 
     @pytest.mark.parametrize(
         "options, match",

@@ -48,7 +48,7 @@ def create_small(**options):
 
 @pytest.mark.parametrize("theirs, ours", ROWS, ids=[next(iter(theirs)) for theirs, _ in ROWS])
 def test_foreign_argument_behaves_as_the_page_says(theirs, ours):
-    """An argument of both libraries is accepted. For others, the error says what to pass or to leave it out."""
+    """An argument of both libraries is accepted. For others, the error says what to pass instead or to omit it."""
     if theirs == ours:
         assert create_small(**theirs)
         return
@@ -159,7 +159,7 @@ def test_names_with_a_hub_prefix_are_accepted(prefix):
 @pytest.mark.parametrize(
     "name", ["mobilenetv1_100", "mobilenetv2_050", "mobilenetv3_small_100", "mobilenetv4_conv_small"]
 )
-def test_features_before_the_classifier_equal_timms(name):
+def test_features_before_the_classifier_match_timm(name):
     """The page's replacements for `forward_features`, `num_classes=0` and `forward_head(pre_logits=True)` agree."""
     import torch
 

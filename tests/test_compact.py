@@ -82,7 +82,7 @@ def test_downsampling_attention_agrees_with_numpy(output_stride, data_format, de
 
 @pytest.mark.across
 def test_output_stride_changes_the_numpy_logits():
-    """Without a change, the comparison under output strides would show nothing."""
+    """If the logits did not change, comparing them under output strides would prove nothing."""
     state, image = seeded_state(CUSTOM), seeded.image(64, 64)
     stride_32, stride_16, stride_8 = (compact_numpy.logits(state, image, 2, stride) for stride in (None, 16, 8))
     for first, second in ((stride_32, stride_16), (stride_16, stride_8)):
@@ -100,7 +100,7 @@ def test_fused_model_agrees_with_numpy():
 
 @pytest.mark.across
 def test_only_hybrid_large_downsamples_in_attention():
-    """The numbers of heads in `HEADS` also equal those of the variants."""
+    """The test also checks that `HEADS` has the numbers of heads of the variants."""
     for name, heads in HEADS.items():
         attention = VARIANTS[f"compact_{name}"].stages[-1][-1]
         assert (attention.heads, attention.stride) == (heads, 2 if name == "hybrid_large" else 1)

@@ -86,7 +86,7 @@ def test_full_width_variant_may_be_a_number_or_a_string(variant):
 
 
 @pytest.mark.across
-def test_width_multiplier_scales_the_variants_width():
+def test_width_multiplier_scales_the_width_of_the_variant():
     model = create_mobilenetv1("0.5", 3, (SIZE, SIZE, 3), 0.5)
     assert model.name == "mobilenetv1_025"
     assert [w.shape for w in model.weights] == [w.shape for w in create_mobilenetv1(0.25, 3, (SIZE, SIZE, 3)).weights]

@@ -68,7 +68,7 @@ def test_weights_argument_loads_a_saved_model(generation, name, tmp_path):
         np.testing.assert_array_equal(array(keras_variable), array(expected))
 
 
-def test_num_classes_none_uses_the_number_of_the_weights(tmp_path):
+def test_num_classes_none_uses_the_class_count_of_the_weights(tmp_path):
     path = str(tmp_path / "model.keras")
     randomize(tiny(7)).save(path)
     assert tiny(None, weights=path).output_shape == (None, 7)

@@ -155,7 +155,7 @@ def test_output_stride_dilates_the_key_and_value_convolutions_of_attention():
 
 
 def test_dilated_model_contains_the_feature_map_of_the_strided_model():
-    """With stride 1 and dilation, every other pixel of the feature map equals a pixel of the strided model's."""
+    """With stride 1 and dilation, every other pixel equals a pixel of the strided model's feature map."""
     strided = randomize(create("v1", include_top=False, input_shape=(64, 64, 3), padding="symmetric"))
     dilated = create("v1", include_top=False, input_shape=(64, 64, 3), padding="symmetric", output_stride=16)
     dilated.set_weights(strided.get_weights())

@@ -224,7 +224,8 @@ class TestFaults:
         small.faults = hub_server.Faults(cut=450_000, cuts=2)
         check_loaded(create())
         ranges = [range_header for method, _, range_header in small.requests if method == "GET"]
-        assert ranges == [None, "bytes=400000-", "bytes=800000-"]
+        # The hub's client before 2.4 begins with two requests without a range.
+        assert ranges[0] is None and list(filter(None, ranges)) == ["bytes=400000-", "bytes=800000-"]
 
     def test_file_with_wrong_hash_is_downloaded_again(self, small):
         small.faults = hub_server.Faults(broken=1)

@@ -89,21 +89,21 @@ def spatial(shape, options):
     return shape[1:3] if options["data_format"] == "channels_last" else shape[2:4]
 
 
-def assert_outputs_have_announced_shapes(keras_model, options):
-    """Assert that predictions have the shapes that the model announces."""
+def assert_predictions_have_symbolic_shapes(keras_model, options):
+    """Assert that predictions have the shapes of the model's symbolic outputs."""
     x = np.zeros((2, *options["input_shape"]), "float32")
     predictions = keras_model.predict(x, verbose=0)
-    announced = keras_model.output
-    if not isinstance(announced, dict):
-        predictions, announced = {"": predictions}, {"": announced}
+    symbolic = keras_model.output
+    if not isinstance(symbolic, dict):
+        predictions, symbolic = {"": predictions}, {"": symbolic}
     assert {name: value.shape[1:] for name, value in predictions.items()} == {
-        name: level.shape[1:] for name, level in announced.items()
+        name: level.shape[1:] for name, level in symbolic.items()
     }
     assert all(value.shape[0] == 2 and np.isfinite(value).all() for value in predictions.values())
 
 
-def assert_announced_shapes(keras_model, model, options, size):
-    """Assert that a model announces the shapes that follow from its options and its image size."""
+def assert_symbolic_shapes(keras_model, model, options, size):
+    """Assert that a model's symbolic outputs have the shapes that follow from its options and its image size."""
     if options["include_top"]:
         assert keras_model.output_shape == (None, options["num_classes"])
     elif options["pooling"]:
@@ -120,32 +120,32 @@ def assert_announced_shapes(keras_model, model, options, size):
 @pytest.mark.across
 @settings(max_examples=40)
 @given(models(MODELS))
-def test_announced_shapes_follow_from_size_and_stride(drawn):
+def test_symbolic_shapes_follow_from_size_and_stride(drawn):
     model, options, (*size, count) = drawn
     keras_model = create(model, **options)
     assert keras_model.input_shape == (None, *options["input_shape"])
     assert keras_model.get_layer("stem").kernel.shape[2] == count
-    assert_announced_shapes(keras_model, model, options, size)
+    assert_symbolic_shapes(keras_model, model, options, size)
     keras.utils.clear_session()
 
 
 @pytest.mark.neutral
 @settings(max_examples=6)
 @given(models(SMALL))
-def test_outputs_of_small_models_have_the_announced_shapes(drawn):
+def test_predictions_of_small_models_have_the_symbolic_shapes(drawn):
     model, options, _ = drawn
-    assert_outputs_have_announced_shapes(create(model, **options), options)
+    assert_predictions_have_symbolic_shapes(create(model, **options), options)
     keras.utils.clear_session()
 
 
 @pytest.mark.slow
 @settings(max_examples=150)
 @given(models(MODELS))
-def test_outputs_of_all_models_have_the_announced_shapes(drawn):
+def test_predictions_of_all_models_have_the_symbolic_shapes(drawn):
     model, options, (*size, _) = drawn
     keras_model = create(model, **options)
-    assert_announced_shapes(keras_model, model, options, size)
-    assert_outputs_have_announced_shapes(keras_model, options)
+    assert_symbolic_shapes(keras_model, model, options, size)
+    assert_predictions_have_symbolic_shapes(keras_model, options)
     keras.utils.clear_session()
 
 

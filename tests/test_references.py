@@ -13,8 +13,8 @@ FORMATS = ("channels_last", "channels_first")
 def cases():
     """Yield every combination of a reference with recorded outputs, an image size and a data format.
 
-    One combination per reference is fast: alternately the first size channels last and the second, odd size channels
-    first. The others are slow.
+    One combination per reference is fast, alternately the first size in channels-last format and the second, odd size
+    in channels-first format. The others are slow.
     """
     for turn, key in enumerate(references.keys_with_outputs()):
         for i, size in enumerate(references.checkpoints()[key]["sizes"]):
@@ -55,7 +55,7 @@ def test_every_tensor_has_one_variable_of_its_shape(key):
 @pytest.mark.across
 @pytest.mark.parametrize("key", ["timm/mobilenetv2_050", "timm/mobilenetv3_small_075", "timm/mobilenetv4_conv_small"])
 @pytest.mark.parametrize("options", [{}, {"pyramid_levels": (2, 5)}], ids=["features", "pyramid"])
-def test_model_without_top_ignores_the_classifiers_tensors(key, options):
+def test_model_without_top_ignores_the_tensors_of_the_classifier(key, options):
     state = seeded.state_dict(references.checkpoints()[key]["shapes"])
     model = references.build(key, include_top=False, **options)
     mobilenet_zoo.load_checkpoint(model, state, layout="timm")

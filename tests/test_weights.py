@@ -33,7 +33,7 @@ def test_all_checkpoints_of_timm_are_listed():
 
 
 @pytest.mark.parametrize("name", TIMM)
-def test_facts_equal_timms(name):
+def test_facts_match_timm(name):
     ours, theirs = WEIGHTS[name], TIMM[name]
     assert (ours.repository, ours.file) == (theirs["hub_repository"], theirs["file"])
     assert (ours.mean, ours.std) == (tuple(theirs["mean"]), tuple(theirs["std"]))
@@ -108,7 +108,7 @@ def test_all_checkpoints_of_keras_are_listed():
 
 
 def keras_names():
-    """Return the names as parameters: slow if another one has the same width, and another one the same size."""
+    """Return the names as parameters, slow if earlier names of the generation have the same width and the same size."""
     parameters, seen = [], set()
     for name in names_of("keras"):
         generation, (_, (width, size)) = generation_of(name), keras_applications()[name]
@@ -147,7 +147,7 @@ def test_pretrained_models_are_listed_with_their_tags():
 @pytest.mark.parametrize(
     "name", ["mobilenetv2_100.ra_in1k", "mobilenetv3_large_100.miil_in21k", "mobilenetv2_100.keras_r224"]
 )
-def test_pixels_are_normalized_with_the_checkpoints_mean_and_std(name, channels, data_format):
+def test_pixels_are_normalized_with_mean_and_std_of_the_checkpoint(name, channels, data_format):
     checkpoint = WEIGHTS[name]
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 5, 4, channels)).astype("float32")
     mean, std = (np.array(values) for values in (checkpoint.mean, checkpoint.std))

@@ -18,7 +18,7 @@ def download(checkpoint, include_top=True, revision=None):
 
     timm's weights are downloaded from the Hugging Face Hub with huggingface_hub, its cache, its settings (`HF_HOME`,
     `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`) and its progress bar. Weights of keras.applications and torchvision are
-    downloaded in the same way and to the same folder as by these libraries.
+    downloaded the way these libraries download them, into the same folder.
 
     Args:
         checkpoint: A `Checkpoint`.
@@ -27,7 +27,7 @@ def download(checkpoint, include_top=True, revision=None):
 
     Raises:
         ValueError: If a revision is given for weights that aren't on the hub.
-        DownloadError: If the file can't be downloaded or is corrupt after two attempts; the message gives the reason
+        DownloadError: If the file can't be downloaded, or if the download is corrupt; the message gives the reason
             and says what to do.
     """
     if checkpoint.source == TIMM:
@@ -45,7 +45,7 @@ def download(checkpoint, include_top=True, revision=None):
 def download_from_hub(repository, file, revision=None, token=None):
     """Return the local path of `file` from a repository on the Hugging Face Hub, after verifying its hash.
 
-    The hub's client only compares file sizes. This function therefore hashes a cached file at every use; a corrupt file
+    The hub's client only compares file sizes. This function therefore hashes a cached file on every use; a corrupt file
     is removed and downloaded once more.
     """
     hub = hub_client()
@@ -82,7 +82,7 @@ def discard(path: Path) -> None:
 
 
 def _announced_hash(hub, path, address, token):
-    """Return the hash of a file on the hub, or None if it is unknown (offline, with a cache without links)."""
+    """Return the hash of a file on the hub, or None if it is unknown (offline, in a cache without symbolic links)."""
     blob = path.resolve()
     if blob.parent.name == "blobs":
         return blob.name
@@ -198,7 +198,7 @@ def _from_keras(checkpoint, include_top):
 
 
 def _from_torchvision(checkpoint):
-    """Download to the folder in which torchvision keeps its files; the file name ends with the start of the SHA-256."""
+    """Download to the folder in which torchvision keeps its files; the file name contains the start of its hash."""
     torch_hub = _library("torch.hub", "torch")
     prefix = checkpoint.file.rpartition("-")[2].partition(".")[0]
     target = Path(torch_hub.get_dir()) / "checkpoints" / checkpoint.file

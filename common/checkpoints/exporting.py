@@ -13,7 +13,7 @@ TORCH_LAYOUTS = tuple(name for name, layout in LAYOUTS.items() if layout.torch_a
 
 
 def state_dict(model, layout):
-    """Return the state dict of the other library's model, `{name: array}`, with its `num_batches_tracked` counters.
+    """Return a state dict for another library's model, `{name: array}`, with its `num_batches_tracked` counters.
 
     Args:
         model: A model with top that a `create_mobilenet…` function built.

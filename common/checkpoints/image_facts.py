@@ -29,15 +29,15 @@ _DEFAULTS = {
 def identify(state, published=PUBLISHED):
     """Return the published `Checkpoint` that `state` was read from, identified by file and folder names, or None.
 
-    Files of torchvision and keras.applications have unique names. timm's weights are identified by the name of the
-    repository, as the name of the file, of its folder, or of a folder in the Hugging Face Hub's cache.
+    Files of torchvision and keras.applications have unique names. timm's weights are identified by the name of their
+    repository: the file, its folder, or a folder in the Hugging Face Hub's cache must have this name.
     """
     path = Path(state.source)
     folders = [path.parent.name] if path.name in _HUB_FILES else []
     folders += [part.removeprefix(_HUB_CACHE) for part in path.parts if part.startswith(_HUB_CACHE)]
     for checkpoint in published.values():
         if checkpoint.source != state.layout.name or state.num_classes not in (None, checkpoint.num_classes):
-            continue  # The file has a published name but contains other weights.
+            continue  # Whatever the file is called, it doesn't contain these weights.
         if checkpoint.source == TIMM:
             is_match = checkpoint.name in (path.stem, *folders)
         else:
@@ -83,7 +83,7 @@ def header_of(model):
 
 
 def note_image_facts(model, state):
-    """Attach the facts about the images of `state` to a model that it was loaded into.
+    """Attach the facts about the training images of `state` to the model that `state` was loaded into.
 
     Assumed facts don't replace known ones, and the class names stay. If the model contains a normalization of images,
     it doesn't change; a warning is issued if the weights need a different one.

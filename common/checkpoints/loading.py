@@ -62,7 +62,7 @@ def load_checkpoint(model: keras.Model, source: PathLike | Mapping[str, Any], la
 
 
 def load_into(model, checkpoint, adapt=False):
-    """Load a `StateDict` like `load_checkpoint`.
+    """Load a `StateDict` into a model, as `load_checkpoint` does.
 
     Args:
         model: The model.
@@ -153,7 +153,7 @@ def _in_order(tensors, entries, with_top):
 
 
 def _adapted(checkpoint, entries):
-    """Return the tensors and entries adapted to the model's classes and channels, and the layers to leave untrained."""
+    """Return the adapted tensors and entries, and the names of the layers that keep their initial weights."""
     tensors = dict(checkpoint.tensors)
     bias = next((entry for entry in entries if entry.variable.path == "classifier/bias"), None)
     fresh = []

@@ -1,4 +1,4 @@
-"""The tensors of an opened checkpoint, the layout of their names, and the conventions of that library's models."""
+"""The tensors of an opened checkpoint, the layout of their names, and the padding and epsilon of their model."""
 
 import dataclasses
 import functools
@@ -35,7 +35,7 @@ class StateDict:
         layout: The `Layout` of the names.
         source: Path of the checkpoint, for messages.
         checkpoint: The published `Checkpoint` that the tensors come from, or None.
-        left: `{name: NumPy array}` of the tensors that no model of that library has, such as those of a user's layers.
+        left: `{name: NumPy array}` of the tensors that no model of the layout has, such as those of a user's layers.
         adopted: Name of the user's layer that serves as the classifier in `tensors`, or None.
     """
 
@@ -81,7 +81,7 @@ class StateDict:
         tensors, left = network.tensors, network.left
         if detected.name == "keras":
             tensors, left = ({_numbered(key): value for key, value in part.items()} for part in (tensors, left))
-        tensors, others = detected.split(detected.spelled(tensors))
+        tensors, others = detected.split(detected.rename(tensors))
         state = cls(tensors, detected, name, left=left | others)
         return state if _may_pool_differently(source) else state._with_adopted_classifier()
 
@@ -107,7 +107,7 @@ class StateDict:
         return None
 
     def for_classes(self, num_classes):
-        """Return a copy without the background class if it has one class more than `num_classes`; else `self`."""
+        """Return a copy without the background class if the classifier has `num_classes + 1` outputs; else `self`."""
         if not self.layout.background or self.num_classes != num_classes + 1:
             return self
         tensors = {
@@ -149,8 +149,8 @@ def _layout_of(names, layouts):
 
 def _warn_of_choice(source, network):
     if network.others:
-        is_averaged = any(word in AVERAGED for word in network.place.split("."))
-        loaded = f"{network.place} (averaged weights)" if is_averaged else network.place
+        is_averaged = any(word in AVERAGED for word in network.path.split("."))
+        loaded = f"{network.path} (averaged weights)" if is_averaged else network.path
         warn(f"{source} holds several networks: loaded {loaded}, not {', '.join(network.others)}.")
 
 

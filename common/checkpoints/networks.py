@@ -25,13 +25,13 @@ class Network:
     Attributes:
         tensors: `{name: NumPy array}` of the network, without the prefixes of wrappers.
         left: `{name: NumPy array}` of the tensors that belong to no network, with the names in the checkpoint.
-        place: Path of the network in the checkpoint, such as `"state_dict_ema"`; empty if the network isn't wrapped.
+        path: Path of the network in the checkpoint, such as `"state_dict_ema"`; empty if the network isn't wrapped.
         others: Paths of the other networks in the checkpoint, such as `"state_dict"`.
     """
 
     tensors: dict
     left: dict = dataclasses.field(default_factory=dict)
-    place: str = ""
+    path: str = ""
     others: tuple = ()
 
 
@@ -44,7 +44,7 @@ def find_network(contents, source, recognizes):
         recognizes: Function that takes tensor names and returns whether they are those of a network.
 
     Raises:
-        CheckpointError: If the checkpoint holds objects other than tensors, or several networks of equal rank.
+        CheckpointError: If the checkpoint doesn't map names to tensors, or contains several networks of equal rank.
     """
     if isinstance(contents, NotRead):
         raise _not_a_state_dict(source, "it is an object of another kind")
@@ -59,17 +59,17 @@ def find_network(contents, source, recognizes):
     best = candidates[0]
     rivals = [network for network in candidates if network.rank == best.rank]
     if len(rivals) > 1:
-        places = ", ".join(rival.place for rival in rivals)
-        raise CheckpointError(f"{source} holds {len(rivals)} networks ({places}): save only the one you want.")
+        paths = ", ".join(rival.path for rival in rivals)
+        raise CheckpointError(f"{source} holds {len(rivals)} networks ({paths}): save only the one you want.")
     tensors, left = _arrays(best.tensors, source), _arrays(best.left, source)
-    return Network(tensors, left, best.place, tuple(network.place for network in candidates[1:]))
+    return Network(tensors, left, best.path, tuple(network.path for network in candidates[1:]))
 
 
 @dataclasses.dataclass
 class _Candidate:
     tensors: dict
     left: dict
-    place: str = ""
+    path: str = ""
     rank: tuple = ()
 
 
@@ -86,7 +86,7 @@ def _search(contents, recognizes, seen, depth=0):
         seen[id(inner)] = inner
         nested = _search(_with_string_keys(inner), recognizes, seen, depth + 1)
         for network in nested:
-            network.place = f"{start}{separator if network.place else ''}{network.place}"
+            network.path = f"{start}{separator if network.path else ''}{network.path}"
             network.rank = (rank, *network.rank)
         candidates += nested
         if nested and start not in contents:

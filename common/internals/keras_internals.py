@@ -135,7 +135,7 @@ def build_before_fit(model: keras.Model, build: Callable) -> None:
 
 
 def wrap_method(owner: Any, name: str, wrap: Callable) -> None:
-    """Replace the method `name` of a single object by `wrap(method)`; repeated calls do nothing.
+    """Replace the method `name` of a single object with `wrap(method)`; repeated calls do nothing.
 
     Missing public API: hooks around `Optimizer.apply` and `Model.make_train_function`, which are public methods, but
     which only a subclass can change.
@@ -245,7 +245,7 @@ class OptimizerHooks(_Base):
         return gradients
 
     def update_variables(self, update: Callable, gradients: Any, variables: Any, learning_rate: float) -> None:
-        """Call `update(gradients, variables, learning_rate)` for all variables, in as many groups as needed."""
+        """Call `update(gradients, variables, learning_rate)` once for all variables, or once per group of variables."""
         update(gradients, variables, learning_rate)
 
     def update_averages(self, update, variables_and_averages):

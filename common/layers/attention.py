@@ -96,7 +96,7 @@ class MobileAttention(Block):
     def _norm(self, name):
         options = self._options()
         del options["padding"], options["antialias"], options["use_bias"]
-        # In a fused model, no convolution precedes this batch norm to absorb it: its scale and offset remain.
+        # A fused model keeps this batch norm's scale and offset: there is no preceding convolution to absorb them.
         if self.normalization is None and self.use_bias:
             options["normalization"] = "affine"
         return NormActivation(name=name, **options)
@@ -109,7 +109,7 @@ class MobileAttention(Block):
     def _down(self, name):
         if self.kv_kernel_size is None:
             return None
-        # Anti-aliasing is only for strides that make the block's output smaller, which this stride doesn't.
+        # This stride doesn't make the block's output smaller, so it needs no anti-aliasing.
         return self._convolution(
             name,
             None,
@@ -202,7 +202,7 @@ class MobileAttention(Block):
         return join_shape(batch, height, width, self.filters, self.data_format)
 
     def costs(self, input_shape: Shape) -> list[Cost]:
-        """Return the same as `Block.costs`; as in published tables, the attention products count no MACs."""
+        """Return the `Cost` of each step. As in published tables, the MACs of the attention products aren't counted."""
         batch, height, width, channels = split_shape(input_shape, self.data_format)
         size = elements(input_shape)
         shortcut = size if self.adds_shortcut else 0
@@ -261,7 +261,7 @@ class ChannelAttention(DirectCallLayer):
         strides: 1, or 2 to halve the height and width.
         downsample: Whether to apply the 3×3 convolutions. None: only if `strides` is 2. A model with a smaller
             `output_stride` keeps these convolutions, but with stride 1 and dilated.
-        dilation_rate: Distance between the taps of the 3×3 convolutions, in pixels.
+        dilation_rate: Spacing between the kernel elements of the 3×3 convolutions, in pixels.
         padding: Padding of the 3×3 convolutions, `"same"` or `"symmetric"`.
         data_format: `"channels_last"`, `"channels_first"`, or None for `keras.config.image_data_format()`.
     """
@@ -336,14 +336,14 @@ class ChannelAttention(DirectCallLayer):
         return join_shape(batch, height, width, channels, self.data_format)
 
     def costs(self, input_shape: Shape) -> list[Cost]:
-        """Return the same as `Block.costs`; as in published tables, the attention products count no MACs."""
+        """Return the `Cost` of each step. As in published tables, the MACs of the attention products aren't counted."""
         shape = self.compute_output_shape(input_shape)
         size, channels = elements(shape), shape[channel_axis(self.data_format)]
         steps, held = [], 0
         query, key, value = (path_costs(path, input_shape)[0] for path in self._paths())
         for costs, input_size in ((query, elements(input_shape)), (key, elements(input_shape)), (value, 0)):
-            # The first step of a path counts the input, which it reads. During the second step, the input stays in
-            # memory for the paths that follow.
+            # The cost of a path's first step already includes the input, which the step reads. During the second step,
+            # the input stays in memory for the paths that follow.
             steps += [cost.with_held(held + input_size * (i > 0)) for i, cost in enumerate(costs)]
             held += size
         return [*steps, Cost(0, 4 * size + channels * channels // self.heads)]

@@ -27,7 +27,7 @@ class Block(DirectCallLayer):
     Args:
         filters: Number of output channels.
         strides: Stride of the whole block, 1 or 2.
-        dilation_rate: Distance between the taps of the spatial convolutions, in pixels.
+        dilation_rate: Spacing between the kernel elements of the spatial convolutions, in pixels.
         activation: Activation of the inner convolutions of the path; anything that `keras.activations.get` takes.
         padding, normalization, norm_epsilon, norm_momentum, antialias: Options of every convolution; see
             `ConvNormActivation`.

@@ -28,15 +28,15 @@ class ConvNormActivation(NormActivation):
         filters: Number of output channels. None makes the convolution depthwise, with one kernel per channel.
         kernel_size: Number of rows and columns of the kernel, odd.
         strides: Stride of the convolution, 1 or 2.
-        dilation_rate: Distance between the kernel's taps, in pixels.
+        dilation_rate: Spacing between the kernel elements, in pixels.
         padding: `"same"` for TensorFlow's padding, `"symmetric"` for PyTorch's; see `ops.convolution`.
         use_bias: Whether to add a bias before the normalization.
         antialias: Anti-aliasing if `strides` is 2: the convolution has stride 1, and after the activation, the map is
             halved by an unpadded 2×2 mean (`"average"`) or a 3×3 binomial filter (`"blur"`; Zhang, 2019). None: the
             convolution itself has the stride.
-        kernel_initializer: Initializer of the kernel. None: He's normal initializer by fan-out.
-        image_facts: For the stem of a model: how the images that its weights were trained on were prepared, as a
-            dict from `Facts.as_config`. None: unknown.
+        kernel_initializer: Initializer of the kernel. None: He's normal initializer, scaled by fan-out.
+        image_facts: How the training images of the model's weights were prepared, as a dict from `Facts.as_config`.
+            Used only in the stem of a model. None: unknown.
         normalization, norm_epsilon, norm_momentum, activation, data_format: See `NormActivation`.
         norm_trainable: See `NormActivation`. False freezes only the normalization; the kernel is still trained.
             `mobilenet_zoo.freeze_batch_norm` sets it for a whole model.

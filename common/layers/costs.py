@@ -37,5 +37,8 @@ def path_costs(path, shape):
 
 
 def with_held_elements(costs, held):
-    """Return `costs` with `held` elements in memory for a later step; the first step reads and counts them itself."""
+    """Return `costs` plus `held` elements that stay in memory for a later step.
+
+    The first cost doesn't change: the first step reads these elements, so its cost already includes them.
+    """
     return costs[:1] + [cost.with_held(held) for cost in costs[1:]]

@@ -8,7 +8,7 @@ from mobilenet_common.internals.keras_internals import HAS_DIRECT_CALLS, is_dire
 
 
 class DirectCallLayer(keras.layers.Layer):
-    """Layer with `call(x, training)` on one tensor, which PyTorch can call thousands of times per second.
+    """Layer with `call(x, training)` for a single tensor, with little overhead per call under PyTorch.
 
     Keras's `__call__` converts and checks arguments, opens scopes and looks for masks. This takes about 0.1 ms, as long
     as a small convolution. Under PyTorch, this class skips it if the layer is built, has one dtype for computation and
@@ -16,7 +16,7 @@ class DirectCallLayer(keras.layers.Layer):
     """
 
     def _propagate_trainable(self):
-        """Freeze the sublayers that `build` created if the layer is frozen, such as one loaded from a file.
+        """Freeze the sublayers that `build` created if the layer itself is frozen, as a layer from a file can be.
 
         Setting `trainable` on a layer sets it on the existing sublayers, but not on those that are created later.
         """

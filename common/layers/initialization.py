@@ -15,10 +15,10 @@ _BLANK = contextvars.ContextVar("blank kernels", default=False)
 def blank_kernels(blank: bool = True) -> Iterator[None]:
     """Initialize kernels with zeros in this scope, for a model whose weights are loaded from a file.
 
-    Drawing random values would take a tenth of the time that loading such a model takes.
+    Drawing random values would account for a tenth of the time that it takes to load such a model.
 
     Args:
-        blank: False leaves the initializers as they are.
+        blank: Whether to use zeros. False leaves the initializers unchanged.
     """
     token = _BLANK.set(blank)
     try:
@@ -27,7 +27,7 @@ def blank_kernels(blank: bool = True) -> Iterator[None]:
         _BLANK.reset(token)
 
 
-# The initializer of each kind of layer. Published implementations disagree, so each choice names its source:
+# The initializer of each kind of layer. Published implementations disagree, so each entry names its source:
 #
 # - Convolutions, including those of squeeze-and-excitation: timm's rule, which Google's code for MnasNet and
 #   EfficientNet uses too. A normalization follows nearly all convolutions, so the scale of their kernels doesn't change
@@ -38,7 +38,7 @@ def blank_kernels(blank: bool = True) -> Iterator[None]:
 #   defaults, and timm chose the same. For multi-head attention, which no published model has, timm uses its rule for
 #   convolutions.
 # - The compact family's attention: PyTorch's default, which the original code uses too. The attention scores aren't
-#   scaled, so larger kernels would start the softmax closer to one-hot.
+#   scaled, so with larger kernels, the initial softmax would be closer to one-hot.
 # - The classifier: timm's rule, but with a range no wider than for 1000 classes. With few classes, timm's rule makes
 #   the initial loss large: 7.6 for 10 classes on the features of a MobileNetV2 trained on ImageNet. Chance is 2.3, and
 #   this rule gives 2.4.
@@ -47,7 +47,7 @@ def blank_kernels(blank: bool = True) -> Iterator[None]:
 
 
 def he_fan_out():
-    """Return He's normal initializer by fan-out (He et al., 2015), for convolutions.
+    """Return He's normal initializer, scaled by fan-out (He et al., 2015), for convolutions.
 
     The fan-out of a depthwise kernel is `rows * columns`, since a depthwise convolution doesn't mix channels.
     """
@@ -74,7 +74,7 @@ def effective_initializer(initializer):
     """Return the initializer to create a kernel with: zeros inside `blank_kernels`, else `initializer`.
 
     Under JAX, a seeded normal or uniform `VarianceScaling` is replaced by a function that draws from the same
-    distribution with NumPy. JAX would compile a program for each shape, which takes longer than everything else in
+    distribution with NumPy. JAX would compile a program for each shape, which takes longer than all other steps of
     creating a model.
     """
     if _BLANK.get():

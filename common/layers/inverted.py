@@ -12,7 +12,7 @@ from mobilenet_common.types import Activation
 
 @keras.saving.register_keras_serializable(package="mobilenet")
 class DepthwiseSeparable(Block):
-    """Depthwise and pointwise convolution, both normalized and activated (Howard et al., 2017, section 3.1).
+    """Depthwise and pointwise convolution, each with normalization and activation (Howard et al., 2017, section 3.1).
 
     V1 has no shortcuts, so `shortcut` is False by default.
 

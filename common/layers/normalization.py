@@ -30,8 +30,8 @@ class NormActivation(DirectCallLayer):
 
     Args:
         normalization: `"batch"` (Ioffe & Szegedy, 2015), `"group"` (Wu & He, 2018; 8 channels per group, or the largest
-            smaller number that divides the channels), `"layer"` (over the channels of each position), `"affine"` (only
-            scale and offset, which a fused model keeps of a batch norm that follows no convolution), or None.
+            smaller divisor of the number of channels), `"layer"` (over the channels of each position), `"affine"` (only
+            scale and offset, for a batch norm of a fused model that no convolution could absorb), or None.
         norm_epsilon: Number added to the variance, in (0, 1].
         norm_momentum: Fraction of the moving statistics that batch norm keeps in a training step, in [0, 1).
         activation: Anything that `keras.activations.get` takes; None for no activation.
@@ -62,7 +62,7 @@ class NormActivation(DirectCallLayer):
 
     @property
     def norm_trainable(self) -> bool:
-        """Whether training the layer trains its normalization. After setting it, `compile` the model again."""
+        """Whether training the layer trains its normalization. After changing this, compile the model again."""
         return self._norm_trainable
 
     @norm_trainable.setter
@@ -125,11 +125,11 @@ class NormActivation(DirectCallLayer):
             self.moving_variance = self.add_weight(
                 name="moving_variance", initializer="ones", trainable=False, **variable
             )
-        if not self._norm_trainable:  # Freezing after the creation keeps the order of the layer's weights.
+        if not self._norm_trainable:  # Freezing the variables only now keeps the order of the layer's weights.
             self._set_norm_variables()
 
     def _normalize_and_activate(self, x, training, overwrite=False):
-        """Return `x` normalized and activated, in place if `overwrite` allows it."""
+        """Return `x` after normalization and activation, computed in place if `overwrite` allows it."""
         if self.normalization == "batch":
             return self._batch_norm(x, training, overwrite)
         if self.normalization is not None:

@@ -19,14 +19,14 @@ def save_conventions(layer, store):
 
 
 def check_conventions(layer, store):
-    """Warn if the weights in `store` were saved from a model with another padding or epsilon than `layer` has."""
+    """Warn if the weights in `store` were saved from a model whose padding or epsilon differs from that of `layer`."""
     attributes = group_attributes(store)
     if attributes is not None and set(_NAMES) <= attributes.keys():
         warn_if_different(layer, "The file", str(attributes["padding"]), float(attributes["norm_epsilon"]))
 
 
 def warn_if_different(layer, source, padding, norm_epsilon):
-    """Warn if a stem `layer` has another padding or epsilon than the weights from `source` need."""
+    """Warn if the padding or epsilon of a stem `layer` differs from what the weights from `source` need."""
     has_other_epsilon = layer.normalization not in (None, "affine") and layer.norm_epsilon != norm_epsilon
     if layer.padding != padding or has_other_epsilon:
         warn(

@@ -17,7 +17,7 @@ from mobilenet_common.types import Activation, Shape, Tensor
 class SqueezeExcite(DirectCallLayer):
     """Multiplies each channel by a gate, computed from the means of all channels (Hu et al., 2018).
 
-    mean over space → 1×1 convolution to `squeeze_filters` → `activation` → 1×1 convolution back → `gate` → product
+    global average pool → 1×1 convolution to `squeeze_filters` → `activation` → 1×1 convolution back → `gate` → product
     with the input. Both convolutions have a bias. Input and output have the same shape.
 
     Args:

@@ -36,8 +36,8 @@ class UniversalInvertedBottleneck(Block):
         middle_kernel_size: Kernel size of the depthwise convolution after the expansion, odd. 0 or None: no such
             convolution.
         strides: Stride of the block, 1 or 2.
-        end_kernel_size: Kernel size of a depthwise convolution after the projection, which the published variants don't
-            use, odd. 0 or None: no such convolution.
+        end_kernel_size: Kernel size of the depthwise convolution after the projection, odd. 0 or None: no such
+            convolution, as in all published variants.
         linear: Whether start, projection and end have no activation, as in the paper. The compact family uses False.
         **kwargs: Arguments of `Block`.
 

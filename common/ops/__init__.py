@@ -1,7 +1,8 @@
 """Operations of the layers, each with the same signature on every backend.
 
-Layers compute only through these functions, which run Keras's own operations by default. `formulations/` contains
-faster implementations and the table that selects one by backend, platform and data format.
+The layers call these functions for convolutions, normalization, attention and pooling. By default, they run Keras's
+own operations. `formulations/` contains faster implementations and the table that selects one by backend, platform and
+data format.
 """
 
 from mobilenet_common.choices import PADDINGS

@@ -6,7 +6,7 @@ from keras import ops
 from mobilenet_common.ops.formulations import fastest, is_traced_for_export
 from mobilenet_common.ops.layout import channel_axis
 
-_PRODUCTS_PER_SUM = 148
+_MIN_PRODUCTS_PER_SUM = 148
 
 
 def convolution(x, kernel, bias=None, *, stride=1, dilation=1, padding="same", data_format="channels_last"):
@@ -17,7 +17,7 @@ def convolution(x, kernel, bias=None, *, stride=1, dilation=1, padding="same", d
         kernel: Kernel of shape `(rows, columns, in, out)`, where `rows` and `columns` are odd.
         bias: Vector of shape `(out,)` to add to every pixel, or None.
         stride: Stride in both directions, 1 or 2.
-        dilation: Distance between the taps, in pixels.
+        dilation: Spacing between the kernel elements, in pixels.
         padding: `"same"` for TensorFlow's padding: at stride 2, more of it goes below and to the right of the image.
             `"symmetric"` for PyTorch's padding: `dilation * (rows - 1) / 2` pixels on every side.
         data_format: `"channels_last"` or `"channels_first"`.
@@ -47,7 +47,7 @@ def _num_parts(kernel):
     rows, columns, channels, _ = kernel.shape
     if rows == 1 or is_traced_for_export() or keras.backend.standardize_dtype(kernel.dtype) != "float32":
         return 1
-    max_parts = max(1, rows * columns * channels // _PRODUCTS_PER_SUM)
+    max_parts = max(1, rows * columns * channels // _MIN_PRODUCTS_PER_SUM)
     return next(parts for parts in (6, 4, 3, 2, 1) if channels % parts == 0 and parts <= max_parts)
 
 

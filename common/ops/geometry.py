@@ -16,14 +16,14 @@ def padding_widths(size, kernel_size, stride, dilation, padding):
     """Return the widths `(before, after)` of the zero padding of an image's rows or columns, for an odd kernel.
 
     `"same"` is TensorFlow's padding: no wider than needed, with the larger half after the image. `"symmetric"` is
-    PyTorch's padding: the same width on both sides, of which the last row may stay unused. At stride 1, the two are
-    identical.
+    PyTorch's padding: the same width on both sides; the last padded row or column may remain unused. At stride 1, the
+    two are identical.
 
     Args:
         size: Number of rows or columns; a tensor if it isn't known yet.
         kernel_size: Number of rows or columns of the kernel, odd.
         stride: 1 or 2.
-        dilation: Distance between the taps, in pixels.
+        dilation: Spacing between the kernel elements, in pixels.
         padding: `"same"` or `"symmetric"`.
     """
     reach = dilation * (kernel_size - 1)

@@ -27,7 +27,8 @@ def match_classes(data_names, model_names, outputs):
         `(len(data_names),)` with the model's class number for each class of the data.
 
     Raises:
-        ValueError: If the model doesn't have a class of the data, or if it has no names and another number of classes.
+        ValueError: If the model doesn't have a class of the data, or if it has no names and a different number of
+            classes.
     """
     data_names = tuple(map(str, data_names))
     synsets = {}

@@ -33,7 +33,7 @@ def save_predictions(
     if len(set(texts)) != len(texts) or len(texts) != len(probabilities):
         raise ArgumentError(
             f"names must be unique, one for each of the {len(probabilities)} rows of probabilities, got {len(texts)} "
-            f"names, {len(set(texts))} of them different."
+            f"names, {len(set(texts))} of them distinct."
         )
     arrays: dict[str, Any] = {"probabilities": np.asarray(probabilities, "float32"), "names": np.asarray(texts)}
     if class_names is not None:
@@ -60,7 +60,7 @@ def read_predictions(path: PathLike, names: Sequence[str], class_names: Sequence
         Probabilities as an array of shape `(n, classes)`, in the order of `names`.
 
     Raises:
-        ValueError: If the file can't be read, holds no probabilities, lacks an example, or has other classes.
+        ValueError: If the file can't be read, holds no probabilities, lacks an example, or has different classes.
     """
     try:
         with np.load(Path(path), allow_pickle=False) as file:
@@ -73,8 +73,8 @@ def read_predictions(path: PathLike, names: Sequence[str], class_names: Sequence
     sums = probabilities.sum(axis=-1) if probabilities.ndim == 2 else np.zeros(1)
     if not np.all(np.abs(sums - 1) < 1e-2) or len(saved) != len(probabilities) or (probabilities < 0).any():
         raise ArgumentError(
-            f"predictions={str(path)!r} contains no probabilities: it must have one row per example, and each row must "
-            "sum to 1."
+            f"predictions={str(path)!r} contains invalid probabilities: it must have one row per example, and each row "
+            "must be non-negative and sum to 1."
         )
     rows_by_name = {str(name): row for row, name in enumerate(saved)}
     missing = [str(name) for name in names if str(name) not in rows_by_name]

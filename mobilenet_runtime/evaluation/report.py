@@ -47,7 +47,7 @@ def write_report(
         overlays: Heatmaps to show next to the mistakes, `{row of the evaluation: PIL image}`, as
             `mobilenet_zoo.evaluation.heat_on_mistakes` returns them. None for models without gradients, such as
             exported files.
-        facts: Facts for the head of the report, `{name: text}`, such as the date, the data or the command.
+        facts: Facts for the top of the report, `{name: text}`, such as the date, the data or the command.
         mistakes: Number of the most confident mistakes to show, at least 0.
 
     Returns:
@@ -121,7 +121,7 @@ def _confusion(evaluation):
     pairs = confused_pairs(matrix, _PAIRS)
     if pairs:
         rows = [(_text(names[a]), _text(names[b]), count, f"{fractions[a, b]:.1%}") for a, b, count in pairs]
-        heads = ("true class", "predicted", "images", "of the class")
+        heads = ("true class", "predicted class", "images", "of the true class")
         drawn += "<h3>Most frequent mistakes</h3>" + _table(heads, rows, words=2)
     return _section("Confusions", note + drawn)
 

@@ -76,8 +76,8 @@ def _reason(error):
 class Exported(abc.ABC):
     """Base class of exported models, which run in the runtime of their format.
 
-    Objects are thread-safe: any number of threads may call one object, `operations()` and `placement()` at the same
-    time. How many calls run in parallel depends on the runtime; see the subclasses.
+    Instances are thread-safe: any number of threads may call an instance and its methods `operations()` and
+    `placement()` at the same time. How many calls run in parallel depends on the runtime; see the subclasses.
 
     Args:
         path: Path of the file or folder.

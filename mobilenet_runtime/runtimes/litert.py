@@ -87,7 +87,7 @@ class LiteRtModel(Exported):
         return dict(collections.Counter(node["op_name"] for node in nodes if node["index"] not in delegated))
 
     def _prepared(self):
-        """Return `(nodes, delegates)` of an interpreter with allocated tensors: before, there are no delegates."""
+        """Return `(nodes, delegates)` of an interpreter with allocated tensors: allocation creates the delegates."""
         with self._pool.borrow(_Instance.is_allocated) as instance:
             if not instance.is_allocated():
                 shape = self._example_shape()

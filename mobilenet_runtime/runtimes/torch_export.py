@@ -16,7 +16,7 @@ _LOADING = threading.Lock()  # the environment variable is shared by all threads
 class TorchProgram(Exported):
     """A model in a `.pt2` file, which any number of threads may call.
 
-    `threads` is a process-wide setting of PyTorch: the file loaded last with it takes effect.
+    `threads` is a process-wide setting of PyTorch: the value passed last applies to all loaded files.
     """
 
     def __init__(self, path, threads=None):

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -19,6 +19,9 @@ from mobilenet_runtime.transform import Preprocessing
 from mobilenet_zoo.locks import lock_of
 from mobilenet_zoo.model_preprocessing import preprocessing
 from mobilenet_zoo.pretrained import class_names_of
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _POOLS = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
 
@@ -40,13 +43,17 @@ class Explanation:
     class_index: int
     probability: float
     heat: np.ndarray
-    image: object
-    overlay: object
+    image: "Image.Image"
+    overlay: "Image.Image"
 
 
 def explain(
-    model: keras.Model, image: ImageLike, class_index: int | None = None, *, transform: Preprocessing | None = None
-) -> Any:
+    model: keras.Model,
+    image: ImageLike,
+    class_index: int | str | None = None,
+    *,
+    transform: Preprocessing | None = None,
+) -> Explanation:
     """Return a Grad-CAM heatmap of the parts of an image that support a class.
 
     Args:
@@ -162,6 +169,7 @@ def _jax_gradients(model, pool, images, score):
         for variables in (model.trainable_variables, model.non_trainable_variables)
     ]
 
+    # The gradient with respect to zeros that are added to the pool's input is the gradient with respect to that input.
     def run(added, images, state):
         with _tapped(pool, lambda x: x if added is None else x + added) as seen:
             logits, _ = model.stateless_call(*state, images, training=False)
@@ -188,7 +196,7 @@ _GRADIENTS = {"tensorflow": _tensorflow_gradients, "jax": _jax_gradients, "torch
 
 @contextlib.contextmanager
 def _tapped(pool, tap):
-    """Apply `tap` to the input of the pool while the context is active; yield the list of its outputs."""
+    """Apply `tap` to the pool's input while the context is active; yield the list of values that `tap` returns."""
     seen, call = [], pool.call
 
     def tapped(x, *args, **kwargs):
@@ -212,7 +220,8 @@ def _logits_of(layer):
 def _replaced(layer, name, replacement, original):
     """Replace a layer's attribute `name`, in this thread and while the context is active.
 
-    Keras has no hooks for the inputs and outputs of a layer, so the attribute is set without Keras's tracking.
+    Keras has no hooks for the inputs and outputs of a layer, so this sets the attribute itself, in `vars(layer)`, to
+    bypass Keras's tracking.
 
     Args:
         layer: A Keras layer.

@@ -40,7 +40,7 @@ def evaluate(model: Any, examples: Examples, **options: Any) -> Evaluation:
         An `Evaluation`. It lists the images that can't be read, which are skipped.
 
     Raises:
-        ValueError: An argument is wrong, the model doesn't have a class of the data, or no image can be read.
+        ValueError: An argument is wrong, the data has a class that the model doesn't have, or no image can be read.
     """
     return evaluation.evaluate(KerasClassifier(model) if isinstance(model, keras.Model) else model, examples, **options)
 
@@ -63,7 +63,7 @@ class KerasClassifier:
         probabilities: Function that converts outputs of `predict` to probabilities.
 
     Raises:
-        ValueError: The model has another output shape.
+        ValueError: The model's output has a different shape.
     """
 
     def __init__(self, model: keras.Model):

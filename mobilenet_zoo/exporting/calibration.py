@@ -41,7 +41,7 @@ def generate_images(shape, scaling, batch_size):
         shape: Shape of an image, `(height, width, channels)`.
         scaling: `(mean, std)` per channel by which the images are normalized, for pixels in 0..1. With None, the images
             stay pixels in 0..255.
-        batch_size: Batch size of the file, or None. At least as many images are generated.
+        batch_size: Batch size of the file, or None. At least this many images are generated.
 
     Returns:
         `Images` without calibration images and labels.
@@ -63,7 +63,7 @@ def read_calibration(calibration, transform, model):
     Args:
         calibration: A folder, paths or patterns; an array `(n, height, width, channels)`, either of floats that are
             passed to the model unchanged or of integers, which are pixels in 0..255; a list of PIL images, bytes or
-            open files; or a pair of one of these and the class of each image.
+            open files; or a tuple of one of these and the class of each image.
         transform: The model's `Preprocessing`, channels last.
         model: Model that is exported.
 

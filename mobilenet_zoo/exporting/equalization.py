@@ -71,7 +71,7 @@ def _is_scalable(layer):
     )
 
 
-def _steps(layer):
+def _sublayers(layer):
     """Return the layers that a block runs one after the other, or an empty list if it doesn't run them in sequence."""
     return layer._steps() if isinstance(layer, Block) and type(layer)._steps is not Block._steps else []
 
@@ -79,8 +79,8 @@ def _steps(layer):
 def _pairs(model):
     """Yield a `Tie` for every two consecutive convolutions inside a block."""
     for layer in model.layers:
-        steps = _steps(layer)
-        for first, second in zip(steps, steps[1:], strict=False):
+        sublayers = _sublayers(layer)
+        for first, second in zip(sublayers, sublayers[1:], strict=False):
             if _is_scalable(first) and isinstance(second, ConvNormActivation):
                 yield Tie((first,), (second,), (first,))
 
@@ -94,19 +94,19 @@ def _streams(model):
             tensor = parents[tensor]
         return tensor
 
-    ends = []  # (tensor, role, layers)
+    ends = []  # (tensor, role, layers); the channels of a tensor with the role "fixed" can't be scaled
     for layer in model.layers:
         inputs, outputs = ([id(t) for t in keras.tree.flatten(tensors)] for tensors in (layer.input, layer.output))
-        steps = _steps(layer) if isinstance(layer, Block) else [layer]
-        reads = bool(steps) and isinstance(steps[0], ConvNormActivation) and len(inputs) == 1
-        writes = bool(steps) and _is_scalable(steps[-1]) and len(outputs) == 1
+        sublayers = _sublayers(layer) if isinstance(layer, Block) else [layer]
+        reads = bool(sublayers) and isinstance(sublayers[0], ConvNormActivation) and len(inputs) == 1
+        writes = bool(sublayers) and _is_scalable(sublayers[-1]) and len(outputs) == 1
         is_block = isinstance(layer, Block)
-        if is_block and not (reads and writes and steps[-1].activation is _LINEAR):
+        if is_block and not (reads and writes and sublayers[-1].activation is _LINEAR):
             reads = writes = False
         if isinstance(layer, keras.layers.InputLayer):
             inputs = []
-        ends += [(tensor, "consumers", (steps[0],)) if reads else (tensor, "fixed", ()) for tensor in inputs]
-        tensors = (steps[-1], layer) if is_block and writes else (layer,)
+        ends += [(tensor, "consumers", (sublayers[0],)) if reads else (tensor, "fixed", ()) for tensor in inputs]
+        tensors = (sublayers[-1], layer) if is_block and writes else (layer,)
         ends += [(tensor, "producers", tensors) if writes else (tensor, "fixed", ()) for tensor in outputs]
         if is_block and reads and writes and layer.adds_shortcut:
             parents[root(inputs[0])] = root(outputs[0])
@@ -169,9 +169,9 @@ def _noise(consumers, factors, widest, squares, levels):
     for layer in consumers:
         if layer.filters is not None:
             kernel = kernel_of(layer) / factors[:, None]
-            steps = np.abs(kernel).max((0, 1, 2)) / levels
+            step_sizes = np.abs(kernel).max((0, 1, 2)) / levels
             noise += (widest / _STEPS) ** 2 * (kernel**2).sum()
-            noise += (steps**2).sum() * kernel.shape[0] * kernel.shape[1] * (squares * factors**2).sum()
+            noise += (step_sizes**2).sum() * kernel.shape[0] * kernel.shape[1] * (squares * factors**2).sum()
     return noise
 
 

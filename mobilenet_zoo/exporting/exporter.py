@@ -40,12 +40,12 @@ def export(
     into the convolutions. TensorFlow's formats are written channels last, the others channels first.
 
     Args:
-        model: Functional model of this library. It may be in training.
-        path: Path to write. Its ending is `.tflite` (LiteRT), `.onnx`, `.xml` (OpenVINO, with a `.bin` file next to
-            it) or `.pt2` (torch.export); a path without an ending is the folder of a SavedModel. An existing file is
+        model: Functional model of this library. It may be compiled for training.
+        path: Path to write. Its extension is `.tflite` (LiteRT), `.onnx`, `.xml` (OpenVINO, with a `.bin` file next to
+            it) or `.pt2` (torch.export); a path without an extension is the folder of a SavedModel. An existing file is
             replaced only after the new file is complete and verified.
-        format: `"litert"`, `"onnx"`, `"openvino"`, `"torch"` or `"saved_model"`. With None, the ending of the path
-            determines the format.
+        format: `"litert"`, `"onnx"`, `"openvino"`, `"torch"` or `"saved_model"`. With None, the extension of
+            the path determines the format.
         batch_size: Number of images per batch. None allows any number; LiteRT doesn't support this.
         image_size: Height and width of the images, as one integer or a pair. None for the model's own size.
         quantization: None for float32. `"float16"` stores the weights in float16, which halves the size (LiteRT, ONNX,
@@ -54,7 +54,7 @@ def export(
             of the size, and fast (LiteRT, ONNX, OpenVINO).
         calibration: Images like those that the model will see, at least 16; required for `"int8"`. A fifth of them is
             the validation set for the comparison. A folder, paths, an array `(n, height, width, channels)`, a list of
-            PIL images, bytes or open files, or a pair of one of these and the class of each image. Integer arrays
+            PIL images, bytes or open files, or a tuple of one of these and the class of each image. Integer arrays
             contain pixels in 0..255; float arrays are passed to the model unchanged.
         include_preprocessing: Whether the file takes pixels in 0..255 and normalizes them. A model that already
             normalizes its input keeps doing so.
@@ -68,7 +68,7 @@ def export(
             three points of agreement), a search finds the layers that lose the most, and they fall back to float32.
             `()` quantizes all layers without a search.
         reduce_range: Whether kernels use only 7 bits, for `"int8"` in ONNX and OpenVINO. Pass True for a file that will
-            run on x86 processors without VNNI (before about 2019), where 8-bit kernels can overflow the 16-bit sums.
+            run on x86 processors without VNNI (before about 2019), where 8-bit weights can overflow the 16-bit sums.
             ARM processors, newer x86 processors and LiteRT don't need it, and would only lose accuracy.
         progress: Function that is called with an `ExportStep` at the start of each step, or None. Without it, only a
             search for float32 layers is reported, as a `MobileNetWarning`.
@@ -80,7 +80,8 @@ def export(
         ValueError: An argument is wrong.
         ExportError: A library is missing, the calibration images can't be used, the file can't be written, or its
             outputs differ from the model's. In the last case, the file is kept next to `path`, with `.rejected`
-            appended to its name, and the message names the first layer that deviates.
+            appended to its name, and the message names the first layer that deviates (not for 8-bit files, in which
+            every layer deviates a little).
     """
     options = locals()
     del options["model"], options["path"], options["format"]
@@ -112,7 +113,7 @@ def export_all(model, paths, **options):
         check_destination(path, format)
     if plan.quantization == "int8":
         _ = plan.images  # Read the images now, so that an error is raised before a process starts.
-    _ = plan.reference
+    _ = plan.reference  # Build the reference model now, for the same reason.
     total = sum(len(steps_of(format, plan.quantization, plan.verify)) for format in formats.values())
     progress = Progress(plan.progress, total)
     by_backend = {}

@@ -103,10 +103,10 @@ FORMATS = {
 
 
 def find_format(path, name=None):
-    """Return the `Format` with this name or, without a name, the format that the ending of the path stands for.
+    """Return the `Format` with this name or, without a name, the format that the extension of the path stands for.
 
     Raises:
-        ValueError: The name or the ending is unknown, or the ending doesn't match the name.
+        ValueError: The name or the extension is unknown, or the extension doesn't match the name.
     """
     path = Path(path)
     if name is not None and name not in FORMATS:
@@ -121,7 +121,7 @@ def find_format(path, name=None):
         return format
     if by_ending is None:
         raise ArgumentError(
-            f"path={str(path)!r} ends with {path.suffix!r}, which is not a known format. Allowed: "
-            f"{', '.join(ENDINGS)}, or no ending for the folder of a SavedModel."
+            f"path={str(path)!r} has the unknown extension {path.suffix!r}. Allowed: {', '.join(ENDINGS)}, or no "
+            "extension for the folder of a SavedModel."
         )
     return by_ending

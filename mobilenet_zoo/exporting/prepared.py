@@ -9,7 +9,7 @@ from mobilenet_common.nesting import all_layers, as_functional, calls, last_laye
 from mobilenet_common.ops.layout import channel_axis, join_shape, split_shape
 from mobilenet_zoo.fusing import fuse
 
-# Keras layers that compute the same in both data formats, if `data_format` or `axis` in their config is adapted.
+# Keras layers that support both data formats, if `data_format` or `axis` in their config is adapted.
 _CONVERTIBLE = frozenset(
     "Activation Add AveragePooling2D Conv2D Dense DepthwiseConv2D Dropout Flatten GlobalAveragePooling2D "
     "GlobalMaxPooling2D InputLayer MaxPooling2D Multiply Normalization ReLU Rescaling SeparableConv2D Softmax "
@@ -52,7 +52,7 @@ def prepare(model, *, batch_size, image_size, data_format, scaling=None, softmax
         args = [normalized if arg is image else arg for arg in args]
         return layer(*args, **kwargs)
 
-    softmax_layer = _last_activation(fused) if softmax is False else None
+    softmax_layer = _final_softmax(fused) if softmax is False else None
     copy = keras.models.clone_model(
         fused,
         image,
@@ -86,7 +86,7 @@ def block_outputs(model):
 
 def without_softmax(model):
     """Return a copy of a functional `model` with the same weights that returns logits instead of probabilities."""
-    last = _last_activation(model)
+    last = _final_softmax(model)
 
     def copy_layer(layer):
         if isinstance(layer, keras.Model):
@@ -119,10 +119,10 @@ def data_format_of(model):
 
 def ends_in_softmax(model: keras.Model) -> bool:
     """Return whether the model's last layer, or the last layer of a nested model, is a softmax."""
-    return _last_activation(model) is not None
+    return _final_softmax(model) is not None
 
 
-def _last_activation(model):
+def _final_softmax(model):
     """Return the model's last layer if it computes a softmax, else None."""
     last = last_layer(model)
     is_softmax = isinstance(last, keras.layers.Softmax) or getattr(last, "activation", 0) is keras.activations.softmax

@@ -30,7 +30,7 @@ def run(backend, model_file, modules, jobs, folder, progress=None):
         model_file: Path of the saved model.
         modules: Names of the modules to import before the model is loaded.
         jobs: List of `Job`s.
-        folder: Folder for the messages between the two processes and for the tools' temporary files.
+        folder: Folder for the messages between the two processes and for the child's temporary files.
         progress: Function that is called with `(job_number, text)` at the start of each step, or None.
 
     Returns:
@@ -49,7 +49,7 @@ def run(backend, model_file, modules, jobs, folder, progress=None):
     steps.write_text("", encoding="utf-8")
     command = [sys.executable, "-m", "mobilenet_zoo.exporting.worker", str(job_file)]
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    # The parent process removes `folder` even if the child is killed, so the tools put their temporary files there.
+    # The parent process removes `folder` even if the child is killed, so temporary files go there.
     environment = {**os.environ, **_ENVIRONMENT, "KERAS_BACKEND": backend, "PYTHONPATH": path, "TMPDIR": str(folder)}
     log = job_file.with_name("log.txt")
     with open(log, "wb") as stream:

@@ -61,7 +61,7 @@ def quantize_litert(source, path, quantization, images, float_blocks, reduce_ran
 def quantize_onnx(source, path, quantization, images, float_blocks, reduce_range=False):
     """Write a quantized ONNX file.
 
-    `"float16"` and `"dynamic"` store weights in float16 or 8 bits. `"int8"` inserts pairs of QuantizeLinear and
+    `"float16"` stores weights in float16, and `"dynamic"` in 8 bits. `"int8"` inserts pairs of QuantizeLinear and
     DequantizeLinear nodes.
 
     Args:
@@ -174,7 +174,8 @@ def _litert_ranges(source, calibrated, images):
     }
     interpreter = Interpreter(str(source), experimental_preserve_all_tensors=True)
     (input_details,) = interpreter.get_input_details()
-    interpreter.resize_tensor_input(input_details["index"], (1, *images.shape[1:]))  # The file can have larger batches.
+    # The file can have a larger batch size.
+    interpreter.resize_tensor_input(input_details["index"], (1, *images.shape[1:]))
     interpreter.allocate_tensors()
     shapes = [tuple(detail["shape"]) for detail in interpreter.get_output_details() if len(detail["shape"]) == 2]
     tensors = {

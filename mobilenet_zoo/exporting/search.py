@@ -12,7 +12,7 @@ _TRIALS = sum(map(len, _COUNTS))
 # If a file violates one of these limits, layers fall back to float32.
 _MAX_ACCURACY_LOSS = 0.01
 _MAX_DISAGREEMENT = 0.03  # fraction of changed predictions, without labels
-_MAX_LABELED_DISAGREEMENT = 0.1  # fraction of changed predictions, with labels, if the accuracy loss is allowed
+_MAX_LABELED_DISAGREEMENT = 0.1  # fraction of changed predictions, with labels, even if accuracy is kept
 _MIN_COSINE_SIMILARITY = 0.98  # for features
 _START_SECONDS = 15  # time that a process takes to load its framework
 _IMPROVEMENT_PASSES = 6  # `improve` takes as long as this many passes over the ranking images
@@ -30,7 +30,7 @@ def search(session, part, format, result, comparison, report):
         part: Temporary path of this file. The best file of the search replaces it.
         format: `Format` of the file.
         result: `Result` of the job that wrote the file.
-        comparison: `Comparison` of the file, in which no layer is in float32, with the model.
+        comparison: `Comparison` of this file, which has no layer in float32, with the model.
         report: `ExportReport` of the same file.
 
     Returns:

@@ -19,7 +19,7 @@ from mobilenet_zoo.exporting.report import ExportReport
 from mobilenet_zoo.exporting.search import loses, search
 from mobilenet_zoo.exporting.verification import TOLERANCES, compare, first_deviation
 
-_MAX_RATIO = 20  # largest allowed ratio of the file's deviation to the effect of rounding the images
+_MAX_RATIO = 20  # largest allowed ratio of the file's deviation to `Plan.sensitivity`
 
 
 def write(plan, backend, targets, progress):
@@ -53,7 +53,7 @@ def write(plan, backend, targets, progress):
 
 
 class Session:
-    """A saved model, and the jobs that a child process runs with it."""
+    """Export session: runs jobs on a saved model in child processes, and verifies the files that they write."""
 
     def __init__(self, plan, backend, model_file, folder, calibration, progress):
         self.plan = plan
@@ -208,7 +208,7 @@ def _notes(plan, format):
             "int8 weights reduce the size but not the latency: every call converts weights to float, or inputs to int8"
         )
     if plan.quantization == "float16":
-        notes.append("weights are stored in float16, but computed in float32 unless a GPU supports float16")
+        notes.append("weights are stored in float16, but the file computes in float32 unless a GPU supports float16")
     if plan.quantization == "int8" and format.reduces_range and not plan.reduce_range and processor_overflows():
         notes.append(
             "this machine's processor has no VNNI, so sums of 8-bit products can overflow on it (but not on ARM and "

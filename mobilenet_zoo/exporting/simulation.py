@@ -92,12 +92,13 @@ class Simulation:
     def correct_biases(self) -> None:
         """Correct the bias of every convolution for the shift that rounding causes in its sums.
 
-        Rounding shifts the sums of a convolution (Nagel et al., 2019, section 4.2). The shift is estimated by the mean
-        or the median of the differences. The mean depends on a few large values that are clipped, and correcting it
-        shifts all other values; the median is determined by a background that fills most of the image. Both are tried,
-        and the biases with the smallest output error are kept, which can be the original ones.
+        The sums of a convolution are its outputs before the activation; see Nagel et al., 2019, section 4.2. The shift
+        is estimated by the mean or the median of the differences between exact and rounded sums. The mean depends on a
+        few large values that are clipped, and correcting it shifts all other values; the median is determined by a
+        background that fills most of the image. Both are tried, and the biases with the smallest output error are kept,
+        which can be the original ones.
         """
-        layers = [layer for layer in convolutions(self.model) if _has_sums(layer)]
+        layers = [layer for layer in convolutions(self.model) if _can_correct_bias(layer)]
         best, least_error = [_to_float64(layer.bias) for layer in layers], self.error()
         original = best
         for center in (np.median, np.mean):
@@ -122,11 +123,11 @@ class Simulation:
 
         def convolution(layer, x, call):
             kernel = kernel_of(layer)
-            exact = _sums(layer, x[:count], call) if _has_sums(layer) else call(x[:count])
+            exact = _sums(layer, x[:count], call) if _can_correct_bias(layer) else call(x[:count])
             layer.kernel.assign(rounded(kernel, layer.filters is None, self.levels))
-            y = _sums(layer, x[count:], call) if _has_sums(layer) else call(x[count:])
+            y = _sums(layer, x[count:], call) if _can_correct_bias(layer) else call(x[count:])
             layer.kernel.assign(kernel)
-            if _has_sums(layer):
+            if _can_correct_bias(layer):
                 shift = _shift(exact - y, layer, center)
                 biases[id(layer)] = _to_float64(layer.bias) + shift.ravel()
                 y = y + keras_ops.convert_to_tensor(shift.astype("float32"))
@@ -158,6 +159,7 @@ class Simulation:
         return sum(float(((y - expected) ** 2).mean() / max((expected**2).mean(), 1e-30)) for y, expected in pairs)
 
     def _observe(self):
+        """Run the float model, and record its outputs and the range of every activation."""
         with _hooked(lambda layer, x, call: self._update_range(layer, call(x)), self._update_range):
             self.outputs = _run(self.model, self.images)
 
@@ -201,8 +203,8 @@ class Simulation:
         return (keras_ops.clip(keras_ops.round(x / scale) + zero, 0, _STEPS) - zero) * scale
 
 
-def _has_sums(layer):
-    """Return whether a convolution has a bias that can be corrected: only its activation follows the sums."""
+def _can_correct_bias(layer):
+    """Return whether a convolution has a bias that can be corrected: nothing but the activation follows it."""
     return layer.use_bias and layer.normalization is None and not layer.halves
 
 

@@ -66,7 +66,7 @@ def program(model, target):
 
 
 class _Program(torch.nn.Module):
-    """PyTorch module that runs a functional Keras model, with a submodule per layer for the layer names in traces."""
+    """PyTorch module that runs a functional Keras model, with a submodule per layer so that traces name the layers."""
 
     def __init__(self, model):
         super().__init__()
@@ -74,7 +74,7 @@ class _Program(torch.nn.Module):
         self.layer = torch.nn.ModuleDict({layer.name: _Layer(layer) for layer in blocks(model)})
 
     def forward(self, image):
-        layers = dict(self.layer.items())  # It doesn't contain the operations of keras.ops between layers.
+        layers = dict(self.layer.items())  # Operations of keras.ops between layers are not in this dict.
         outputs = run_graph(self.model, image, lambda operation: layers.get(operation.name, operation))
         if isinstance(outputs, dict):  # Keras returns the outputs sorted by name.
             return {name: outputs[name] for name in output_names(self.model)}

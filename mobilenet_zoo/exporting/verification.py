@@ -15,7 +15,7 @@ class Comparison:
 
     Attributes:
         deviation: Largest difference, as a fraction of the largest value; the largest over all outputs.
-        cosine_similarity: Mean cosine similarity per image; the smallest over all outputs.
+        cosine_similarity: Cosine similarity, averaged over the images; the smallest over all outputs.
         agreement: Fraction of the images with the same predicted class, or None for features.
         accuracy, expected_accuracy: Accuracy of the file and of the model, or None without labels.
         images: Number of images that were compared.

@@ -83,10 +83,10 @@ def write(model: keras.Model, job: Job, report: Callable[[str], Any] = lambda te
         if is_new:
             report(next(steps))
             start = time.monotonic()
-            any_batch = _prepared(model, job, None)
-            improve(any_batch, images, levels)
-            np.savez(weights, *any_batch.get_weights())
-            prepared.set_weights(any_batch.get_weights())
+            any_batch_model = _prepared(model, job, None)
+            improve(any_batch_model, images, levels)
+            np.savez(weights, *any_batch_model.get_weights())
+            prepared.set_weights(any_batch_model.get_weights())
             improving_seconds = time.monotonic() - start
     if is_new:
         report(next(steps))
@@ -121,7 +121,7 @@ def _rank(model, weights, images, levels, names):
 
 def _write_float(model, path, format, quantization):
     module, function = format.writer
-    target = "litert of integers" if (format.name, quantization) == ("litert", "int8") else format.target
+    target = "litert_int8" if (format.name, quantization) == ("litert", "int8") else format.target
     # The writer module imports a framework, so import it only when it is needed.
     getattr(importlib.import_module(f"mobilenet_zoo.exporting.{module}"), function)(model, path, target)
 

@@ -100,9 +100,9 @@ class Saving(keras.callbacks.Callback):
         """
         self.phase = phase
         if checkpoint is not None:
-            same = checkpoint.facts["phase"] == phase
-            restore(model, checkpoint.arrays, _WITHOUT_RANDOM if same else ("model", "seeds"))
-            self._metrics = checkpoint.arrays if same and self.position.is_within_an_epoch() else None
+            is_same_phase = checkpoint.facts["phase"] == phase
+            restore(model, checkpoint.arrays, _WITHOUT_RANDOM if is_same_phase else ("model", "seeds"))
+            self._metrics = checkpoint.arrays if is_same_phase and self.position.is_within_an_epoch() else None
             self._random = checkpoint.arrays if self._writes else None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

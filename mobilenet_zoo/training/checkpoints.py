@@ -144,5 +144,5 @@ def _system_error(error):
     """Return an `OSError` with errno and strerror; safetensors reports the system's error only in its message."""
     if isinstance(error, OSError) and error.errno is not None:
         return error
-    number = re.search(r"(?:os error |code: )(\d+)", str(error))  # The wordings of safetensors' releases.
+    number = re.search(r"(?:os error |code: )(\d+)", str(error))  # The wording depends on the safetensors version.
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(0, str(error))

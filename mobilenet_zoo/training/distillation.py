@@ -158,7 +158,7 @@ def _integer_normalizer(student):
 def _teacher_image_converter(student, teacher):
     """Return a function that converts images from the student's to the teacher's normalization, channels and size."""
     try:
-        ours, theirs = preprocessing(student), preprocessing(teacher)
+        source, target = preprocessing(student), preprocessing(teacher)
     except ArgumentError:  # One of them isn't a model of this library, so its preprocessing is unknown.
         if student.input_shape[1:] != teacher.input_shape[1:]:
             raise ArgumentError(
@@ -166,28 +166,28 @@ def _teacher_image_converter(student, teacher):
                 f"student {student.input_shape[1:]}. Images can be converted only between models of this library."
             ) from None
         return lambda x: x
-    if ours.channels != theirs.channels and 1 not in (ours.channels, theirs.channels):
+    if source.channels != target.channels and 1 not in (source.channels, target.channels):
         raise ArgumentError(
-            f"teacher={teacher.name!r} is not allowed: it takes {theirs.channels} channels, not {ours.channels}."
+            f"teacher={teacher.name!r} is not allowed: it takes {target.channels} channels, not {source.channels}."
         )
-    if dataclasses.replace(ours, crop=theirs.crop, interpolation=theirs.interpolation) == theirs:
+    if dataclasses.replace(source, crop=target.crop, interpolation=target.interpolation) == target:
         return lambda x: x
     # pixels / 255 = x · std + mean, or x / 255 if the model normalizes inside. The teacher needs the inverse of this.
-    mean, std = (0.0, 1 / 255) if ours.mean is None else _arrays(ours.mean, ours.std)
-    their_mean, their_std = (0.0, 1 / 255) if theirs.mean is None else _arrays(theirs.mean, theirs.std)
-    to_channels_last = {"channels_first": (0, 2, 3, 1), "channels_last": (0, 1, 2, 3)}[ours.data_format]
+    source_mean, source_std = (0.0, 1 / 255) if source.mean is None else _arrays(source.mean, source.std)
+    target_mean, target_std = (0.0, 1 / 255) if target.mean is None else _arrays(target.mean, target.std)
+    to_channels_last = {"channels_first": (0, 2, 3, 1), "channels_last": (0, 1, 2, 3)}[source.data_format]
 
     def convert(x):
         x = ops.transpose(ops.cast(x, "float32"), to_channels_last)
-        x = x * ops.convert_to_tensor(std, "float32") + ops.convert_to_tensor(mean, "float32")
-        if theirs.channels > ours.channels:
-            x = ops.repeat(x, theirs.channels, axis=-1)
-        elif theirs.channels < ours.channels:
+        x = x * ops.convert_to_tensor(source_std, "float32") + ops.convert_to_tensor(source_mean, "float32")
+        if target.channels > source.channels:
+            x = ops.repeat(x, target.channels, axis=-1)
+        elif target.channels < source.channels:
             x = ops.mean(x, axis=-1, keepdims=True)
-        if tuple(x.shape[1:3]) != theirs.size:
-            x = ops.image.resize(x, theirs.size, interpolation="bilinear", antialias=True, data_format="channels_last")
-        x = (x - ops.convert_to_tensor(their_mean, "float32")) / ops.convert_to_tensor(their_std, "float32")
-        return x if theirs.data_format == "channels_last" else ops.transpose(x, (0, 3, 1, 2))
+        if tuple(x.shape[1:3]) != target.size:
+            x = ops.image.resize(x, target.size, interpolation="bilinear", antialias=True, data_format="channels_last")
+        x = (x - ops.convert_to_tensor(target_mean, "float32")) / ops.convert_to_tensor(target_std, "float32")
+        return x if target.data_format == "channels_last" else ops.transpose(x, (0, 3, 1, 2))
 
     return convert
 

@@ -62,7 +62,7 @@ class RunFolder:
                 (self.path / _LOCK).unlink(missing_ok=True)
                 for folder in self._created_folders:
                     folder.rmdir()
-        except OSError:  # The folder isn't empty, or Windows keeps open files. No user files are lost.
+        except OSError:  # The folder isn't empty, or Windows can't delete the open lock. No user files are lost.
             pass
         finally:
             self._lock.release()

@@ -31,7 +31,7 @@ from mobilenet_zoo.training.state import make_variables, restore
 
 
 class TrainingLoop:
-    """Training of a run in one of its processes.
+    """The training of a run, as carried out by one of its processes.
 
     Args:
         request: A `RunRequest`.

@@ -53,7 +53,7 @@ def build(model, class_names, recipe, weights):
 
 
 def set_head_alone(model, alone):
-    """Make only the head trainable if `alone`; otherwise, make everything trainable again that was so before.
+    """Make only the head trainable if `alone`; otherwise, restore which layers were trainable before.
 
     The head consists of the layers whose names start with one of `_HEAD`. If the model contains a MobileNet as a layer,
     all layers around the MobileNet belong to the head as well.
@@ -71,7 +71,7 @@ def set_head_alone(model, alone):
 
 @contextlib.contextmanager
 def norms_restored(model: keras.Model) -> Iterator[None]:
-    """Restore, at the end of this context, which batch norms are frozen, so that the run's model trains as before."""
+    """When this context ends, restore which batch norms are frozen, so that the trained model isn't left frozen."""
     previous = []
     for layer in [model, *all_layers(model)]:  # A block comes before its inner layers.
         name = "trainable" if isinstance(layer, keras.layers.BatchNormalization) else "norm_trainable"
@@ -86,7 +86,7 @@ def norms_restored(model: keras.Model) -> Iterator[None]:
 
 def _create_named(model, class_names, recipe, weights):
     is_published = model.partition("@")[0] in WEIGHTS
-    default_weights = model if is_published else "imagenet"  # A tag's weights may not be the best ones.
+    default_weights = model if is_published else "imagenet"  # "imagenet" would ignore the tag.
     if recipe is None:
         return create_model(model, weights=default_weights)
     settings = recipe.model
@@ -105,8 +105,8 @@ def _create_named(model, class_names, recipe, weights):
 
 
 def _shape(size):
-    first = keras.config.image_data_format() == "channels_first"
-    return (3, size, size) if first else (size, size, 3)
+    is_channels_first = keras.config.image_data_format() == "channels_first"
+    return (3, size, size) if is_channels_first else (size, size, 3)
 
 
 def _fits(model, class_names):

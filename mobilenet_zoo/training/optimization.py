@@ -1,10 +1,10 @@
-"""Keras's optimizers with what recipes need: selective decay, learning rates by layer, averages, accumulation.
+"""Keras's optimizers with what recipes need: selective decay, layer-wise learning rates, averages, accumulation.
 
 Keras's own optimizers do the arithmetic. This module adds what they lack or do differently from the papers:
 
 - Weight decay applies to kernels but not to norms, biases and layer scales. The rule belongs to the class, so a saved
   model keeps it.
-- `l2` is a term of the loss, so the optimizer scales its gradient, as in the papers of V1 to V3. Keras's
+- `l2` acts like a term of the loss: its gradient passes through the optimizer, as in the papers of V1 to V3. Keras's
   `weight_decay` is decoupled for every optimizer (Loshchilov and Hutter, 2019), like AdamW's in the paper of V4.
 - With gradient accumulation, the averages of the weights are updated once per optimizer step; Keras updates them once
   per batch.
@@ -66,7 +66,7 @@ class _RecipeOptimizer(RatesByLayer, OptimizerHooks):
     def update_averages(self, update, variables_and_averages):
         batches, accumulation_steps = batches_seen(self), self.gradient_accumulation_steps or 1
         steps = ops.cast(ops.floor_divide(batches, accumulation_steps) + 1, "float32")  # Includes the current step.
-        momentum = ops.where(steps > 1, self.ema_momentum, 0.0)  # The average starts as the weights of the first step.
+        momentum = ops.where(steps > 1, self.ema_momentum, 0.0)  # Starts with the weights after the first step.
         if self.ema_warmup:
             momentum = ops.minimum(momentum, (1.0 + steps) / (10.0 + steps))
         momentum = ops.where(ops.equal((batches + 1) % accumulation_steps, 0), momentum, 1.0)
@@ -116,10 +116,10 @@ def make_optimizer(
 
     Args:
         recipe: A `Recipe`.
-        model: The model to train. Learning rates by layer follow its stages.
+        model: The model to train. Layer-wise learning rates follow its stages.
         steps_per_epoch: Number of batches per epoch.
-        epochs: Number of epochs that the schedule spans; None for the recipe's. The phase that trains the head alone
-            has `recipe.head_epochs`.
+        epochs: Number of epochs that the schedule spans, such as `recipe.head_epochs` for the phase that trains the
+            head alone; None for `recipe.epochs`.
         learning_rate: Learning rate that replaces the recipe's, such as `recipe.head_learning_rate`; None for the
             recipe's.
 
@@ -128,7 +128,7 @@ def make_optimizer(
         `import mobilenet_zoo.training`.
 
     Raises:
-        ValueError: An argument is out of range, or the recipe has learning rates by layer but the model has no stages.
+        ValueError: An argument is out of range, or `layer_decay` is not 1 but the model has no stages.
     """
     settings = recipe.optimizer
     rates = layer_rates(model, settings.layer_decay) if settings.layer_decay != 1 else {}

@@ -81,7 +81,10 @@ class RunRequest:
         return self.data.train.class_names
 
     def record(self) -> dict[str, Any]:
-        """Return the JSON-serializable record that `run.json` stores; a resumed run must have the same record."""
+        """Return the JSON-serializable record that `run.json` stores.
+
+        A resumed run must have the same record, except for the recipe's summary and source.
+        """
         return {
             "model": _name(self.model),
             "weights": self.weights,
@@ -159,9 +162,9 @@ def resolve_request(
     """
     record = {} if recorded is None else recorded
     recipe = load_recipe(record.get("recipe", DEFAULT_RECIPE) if recipe is None else recipe, overrides)
+    teacher = record.get("teacher") if teacher is None else teacher
     if teacher is not None and recipe.distillation is None:
         recipe = dataclasses.replace(recipe, distillation=Distillation())
-    teacher = record.get("teacher") if teacher is None else teacher
     if teacher is None and recipe.distillation is not None:
         raise ArgumentError(f"The recipe {recipe.name} needs a teacher: pass one (teacher=..., --teacher).")
     request = RunRequest(
@@ -174,7 +177,7 @@ def resolve_request(
         options=options,
     )
     if recorded is not None:
-        check_same(options.output, _flat(recorded), _flat(request.record()))
+        check_same(options.output, _settings(recorded), _settings(request.record()))
     return request
 
 
@@ -189,6 +192,11 @@ def fingerprint(data: Data) -> str:
 
 def _name(model):
     return getattr(model, "name", None) if isinstance(model, keras.Model) else model and str(model)
+
+
+def _settings(record):
+    """Return the values of a record that must stay the same, as a dictionary with dotted names."""
+    return {name: value for name, value in _flat(record).items() if name not in ("recipe.summary", "recipe.source")}
 
 
 def _flat(values, prefix=""):

@@ -27,7 +27,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         warmup_learning_rate: Learning rate at step 0 if there is a warm-up, at least 0.
         final_learning_rate: Learning rate at the end of "cosine", and the lower bound of "exponential" and "step".
         decay_rate: Factor of "exponential" and "step", in (0, 1].
-        decay_steps: Number of optimizer steps per factor, a positive number.
+        decay_steps: Number of optimizer steps after which the rate is multiplied by `decay_rate` once, a positive
+            number.
         accumulation_steps: Number of batches per optimizer step, at least 1.
 
     Raises:

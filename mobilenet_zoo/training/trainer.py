@@ -1,4 +1,4 @@
-"""`train`: runs a training from its arguments to the saved model and the report."""
+"""`train`: carries out a training run, from its arguments to the saved model and the report."""
 
 import contextlib
 import dataclasses
@@ -76,21 +76,21 @@ def train(
     Args:
         data: An image folder (one sub-folder per class), a manifest, an `.npz` file, a Hugging Face dataset, `Examples`
             or `Data`; see `read_data`.
-        model: A model name, a `.keras` file, a folder written by `save_pretrained`, a repository, or a functional model
-            of this library with one output per class; None for the model of the resumed run, or for
-            "mobilenetv4_conv_small" in a new run.
+        model: A model name, a `.keras` file, a folder written by `save_pretrained`, a repository on the Hugging Face
+            Hub, or a functional model of this library with one output per class; None for the model of the resumed
+            run, or for "mobilenetv4_conv_small" in a new run.
         output: Folder of the run.
         recipe: A name from `list_recipes()`, a YAML file, a dictionary or a `Recipe`; None for the recipe of the
             resumed run, or for "finetune" in a new run.
         overrides: Fields that replace the recipe's, such as `{"optimizer.learning_rate": 1e-3}` or
             `["optimizer.learning_rate=1e-3"]`.
-        weights: Weights that a named model starts from: "imagenet", a tag, or False for none. None uses "imagenet" if
-            the recipe first trains the head alone.
+        weights: Weights that a named model starts from: "imagenet", a tag, or False for none. None uses the weights
+            that `model` names, or else "imagenet" if the recipe first trains the head alone, or else none.
         validation: Validation data in any format that `data` accepts; None for the validation set that `data`
             contains, or else a fraction of `data`.
         validation_fraction: Fraction of each class for the validation set, if it is split from `data`.
         teacher: A teacher model, or a name or path as for `model`, whose predictions the model also learns; see
-            `Distiller`. Or an `.npz` file of the teacher's predictions, written by `save_predictions` or by
+            `Distiller`. Alternatively, an `.npz` file of the teacher's predictions, written by `save_predictions` or by
             `mobilenet-zoo evaluate --predictions`; see `blend_targets`.
         resume: Whether to resume the run in the folder. If there is no run yet, a new one is started, so a job that is
             restarted repeatedly can always use the same command.
@@ -148,7 +148,7 @@ def train(
         history, best = loop.run(folder)
         run = Run(options.output, loop.model, history, best, request.class_names)
         if cluster.is_chief or not cluster.computes_alone:
-            # If only all processes together can read the model, the others write their copy to a temporary folder.
+            # If reading the weights takes all processes, each of them saves the model; only the chief's copy is kept.
             path = run.folder if cluster.is_chief else Path(stack.enter_context(tempfile.TemporaryDirectory()))
             has_report = options.report and cluster.computes_alone
             _write_results(run, path, request, has_report, loop.pipelines[0].damaged)

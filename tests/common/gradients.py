@@ -12,7 +12,7 @@ def weighted_sum(y):
 
 
 def gradients(function, *arrays, compiled=False):
-    """Return the gradients of `weighted_sum(function(*arrays))` by the arrays, as float32 NumPy arrays.
+    """Return the gradients of `weighted_sum(function(*arrays))` with respect to the arrays, as float32 NumPy arrays.
 
     With `compiled`, TensorFlow compiles the function and its gradient with XLA.
     """

@@ -34,7 +34,7 @@ ROWS = {
 SYMMETRIC, SAME = {"padding": "symmetric"}, {"padding": "same"}
 SE = {"squeeze_filters": 6}
 SIZES = (3, 8, 12)
-# Rows of an architecture have no padding and dilation, so these are tested on layers.
+# Rows of an architecture have no padding or dilation, so these are tested on layers.
 LAYERS = {
     "separable_same": lambda **o: DepthwiseSeparable(24, 5, 2, **SAME, **o),
     "separable_shortcut": lambda **o: DepthwiseSeparable(16, shortcut=True, activation="silu", **o),
@@ -79,12 +79,12 @@ LAYERS = {
 
 
 def scaled(*arguments, **options):
-    """A universal bottleneck with timm's default layer scale."""
+    """Return a universal bottleneck with timm's default layer scale."""
     return UniversalInvertedBottleneck(*arguments, layer_scale=1e-5, **options)
 
 
 def attention(*arguments, **options):
-    """Multi-query attention that halves key and value, with timm's default layer scale."""
+    """Return multi-query attention with key and value at stride 2 and timm's default layer scale."""
     return MobileAttention(*arguments, kv_strides=2, layer_scale=1e-5, **options)
 
 
@@ -138,7 +138,7 @@ def test_block_matches_timm(name, data_format, timm_outputs, deviation):
 
 @pytest.mark.parametrize(
     ("name", "data_format"),
-    # The fast data format alternates; the other one is slow.
+    # Each layer runs in one data format by default, in alternation; the other one is marked slow.
     [
         pytest.param(name, data_format, marks=[pytest.mark.slow] if (i + j) % 2 else [])
         for i, name in enumerate(LAYERS)

@@ -143,7 +143,7 @@ def test_averaged_weights_are_preferred_with_a_warning(key, state, tmp_path):
     )
 
 
-def test_order_of_preference_is_that_of_timm(state, tmp_path):
+def test_order_of_preference_matches_timm(state, tmp_path):
     names = ("model", "state_dict", "model_ema", "state_dict_ema")
     contents = {name: {key: torch.full_like(value, i) for key, value in state.items()} for i, name in enumerate(names)}
     for i in (3, 2, 1, 0):
@@ -408,7 +408,7 @@ class UserClass:
 
 
 class CountingNamespace(argparse.Namespace):
-    """Counts how often loading a file calls the class."""
+    """Counts how often loading a file restores the state of an instance."""
 
     called = 0
 
@@ -562,7 +562,7 @@ def test_load_checkpoint_explains_how_to_load_without_classifier(state):
 
 @pytest.mark.parametrize("part", ["classifier.bias", "blocks.1.1.conv_dw.weight", "conv_head.bias"])
 def test_file_that_lacks_part_of_a_layer_is_rejected(part, state):
-    """Create functions too reject a file that lacks only part of a layer."""
+    """Create functions also reject a file that lacks only part of a layer."""
     rest = {name: value for name, value in state.items() if name != part}
     with pytest.raises(CheckpointError, match="Missing") as caught:
         create_mobilenetv3("small", 5, SHAPE, 0.5, weights=StateDict.open(rest))

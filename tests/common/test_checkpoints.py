@@ -97,7 +97,7 @@ def test_create_function_adopts_classes_and_conventions_of_a_file(state, tmp_pat
     assert (overridden.get_layer("stem").padding, overridden.get_layer("stem").norm_epsilon) == ("same", 0.01)
 
 
-def test_saved_keras_files_load_through_weights(tmp_path):
+def test_saved_keras_files_load_with_the_weights_argument(tmp_path):
     options = {"variant": "conv_small", "num_classes": 3, "input_shape": SHAPE, "width_multiplier": 0.35}
     model = create_mobilenetv4(drop_path_rate=0.1, **options)
     for i, variable in enumerate(model.weights):

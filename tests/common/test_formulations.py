@@ -199,7 +199,7 @@ def test_batch_norm_and_activation_match_keras(shape, data_format, activation, c
     rest = (1e-3, function, data_format)
     results = run(lambda *a: common_ops.batch_norm_training(*a, *rest), x, gamma, beta, compiled=compiled)
     assert_all_close(results, run(lambda *a: keras_default.normalize_batch(*a, *rest), x, gamma, beta), 1e-5)
-    if shape[0] * shape[1] * shape[2] > 3:  # with fewer values per channel, one can be normalized to a kink of ReLU6
+    if shape[0] * shape[1] * shape[2] > 3:  # with fewer values per channel, one can land on a kink of ReLU6
         # Square the outputs, so that no second derivative is zero.
         squared = lambda f: lambda *a: ops.square(f(*a, *rest)[0])  # noqa: E731
         fast, default = squared(common_ops.batch_norm_training), squared(keras_default.normalize_batch)
@@ -226,14 +226,14 @@ def test_pointwise_batch_norm_matches_keras(shape_and_filters, data_format, acti
     arrays = (x, kernel, gamma, beta)
     results = run(lambda *a: common_ops.pointwise_batch_norm_training(*a, *rest), *arrays, compiled=compiled)
     assert_all_close(results, run(lambda *a: keras_default.pointwise_normalize_batch(*a, *rest), *arrays), 2e-5)
-    if shape[0] > 1:  # a single value per channel normalizes to zero, a kink of ReLU
+    if shape[0] > 1:  # a single value per channel normalizes to zero, the kink of ReLU
         squared = lambda f: lambda *a: ops.square(f(*a, *rest)[0])  # noqa: E731
         fast, default = (
             squared(common_ops.pointwise_batch_norm_training),
             squared(keras_default.pointwise_normalize_batch),
         )
-        only_first = shape[1] > 5 or data_format == "channels_first"
-        for derivatives in (gradients,) if only_first else (gradients, second_gradients):
+        first_order_only = shape[1] > 5 or data_format == "channels_first"
+        for derivatives in (gradients,) if first_order_only else (gradients, second_gradients):
             results = derivatives(fast, *arrays, compiled=compiled)
             assert_all_close(results, derivatives(default, *arrays), 1e-4)
 

@@ -1,4 +1,4 @@
-"""Initial values have the distributions of timm, or of the source of a layer."""
+"""Initial values have the distributions of timm, or of the paper or code that a layer comes from."""
 
 import gzip
 import json
@@ -86,7 +86,7 @@ def test_stored_distributions_match_the_installed_timm(name):
 
 
 def expected_distribution(layer, shape):
-    """Return `[kind, standard deviation]` of a kernel by the formula of its source."""
+    """Return `[kind, standard deviation]` of a kernel by the formula of the paper or code that the layer comes from."""
     window, (inputs, outputs) = shape[0] * shape[1], shape[2:]
     if isinstance(layer, ChannelAttention):  # PyTorch's default: uniform, up to 1 / sqrt(fan-in)
         return ["uniform", 1 / np.sqrt(3 * window * inputs)]
@@ -142,7 +142,7 @@ def test_channel_attention_initialization_matches_pytorch():
 
 @pytest.mark.neutral
 @pytest.mark.parametrize("num_classes", [2, 10, 1000, 3000])
-def test_classifier_initialization_is_that_of_at_least_1000_classes(num_classes):
+def test_classifier_initialization_assumes_at_least_1000_classes(num_classes):
     model = create_mobilenetv4("conv_small", num_classes, (32, 32, 3), width_multiplier=0.1)
     kernel, bias = model.get_layer("classifier").get_weights()
     limit = 1 / np.sqrt(max(num_classes, 1000))

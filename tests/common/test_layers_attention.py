@@ -131,7 +131,7 @@ def test_attention_projections_use_glorot_initialization():
 
 
 def numpy_channel_attention(layer, x, *downs):
-    """Compute channel attention in NumPy, with the layers `downs` applied to query, key and value before."""
+    """Compute channel attention in NumPy, after applying the layers `downs` to query, key and value."""
     parts = [to_numpy(part(x)) for part in (layer.query, layer.key, layer.value)]
     if downs:
         parts = [to_numpy(down(part)) for down, part in zip(downs, parts, strict=True)]

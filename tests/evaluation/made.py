@@ -24,7 +24,7 @@ def examples(names=NAMES, count=12, **options):
 
 
 def folder(path, names=NAMES, count=12):
-    """Write the same images to an image folder; return their paths in the order of `read_examples`."""
+    """Write the images of `images()` to an image folder; return their paths in the order of `read_examples`."""
     for i, pixels in enumerate(images(count)):
         file = path / names[i % len(names)] / f"{i:02}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def folder(path, names=NAMES, count=12):
 
 
 def exported(kind, directory, **changes):
-    """Write a tiny exported classifier with these classes, and return its path."""
+    """Write a tiny exported classifier with the classes `NAMES`, and return its path."""
     path = tiny.write(kind, directory, outputs=("probabilities",))
     embed(path, metadata(kind, **changes))
     return path

@@ -66,7 +66,7 @@ def test_matches_pytorch_hooks_on_timm_models(name):
 
 
 def finite_differences(model, images, classes, step):
-    """Compute Grad-CAM, taking each channel's mean gradient from the logits' change when the whole channel changes."""
+    """Compute Grad-CAM with central differences: shift a whole channel to estimate its mean gradient."""
     pool = model.get_layer("pool")
     maps = keras.Model(model.input, pool.input).predict_on_batch(images)
     head = keras.Model(pool.input, model.get_layer("classifier").output)

@@ -48,7 +48,7 @@ LAYER = partial(layers.LayerNormAct2d, eps=1e-5)
 # Attention blocks take a normalization layer without an activation, and timm adds the activation.
 GROUP_ALONE = partial(layers.GroupNorm, num_groups=2, eps=1e-5)
 LAYER_ALONE = partial(layers.LayerNorm2d, eps=1e-5)
-SAME, BARE, ZEROS = {"pad_type": "same"}, {"layer_scale_init_value": None}, "blurpc"
+SAME, BARE, BLUR = {"pad_type": "same"}, {"layer_scale_init_value": None}, "blurpc"
 # Height and width are odd, so that TensorFlow and PyTorch pad strided convolutions differently.
 ODD = (9, 7)
 ODD_BLOCKS = {
@@ -59,7 +59,7 @@ ODD_BLOCKS = {
     "separable_group": (DS, dict(out_chs=24, stride=2, pw_act=True, norm_layer=GROUP)),
     "inverted_same": (IR, dict(out_chs=24, dw_kernel_size=5, stride=2, exp_ratio=2, se_layer=SE, **SAME)),
     "inverted_average": (IR, dict(out_chs=24, stride=2, exp_ratio=2, se_layer=SE, aa_layer="avg")),
-    "inverted_blur": (IR, dict(out_chs=24, stride=2, exp_ratio=2, se_layer=SE, aa_layer=ZEROS, act_layer=nn.SiLU)),
+    "inverted_blur": (IR, dict(out_chs=24, stride=2, exp_ratio=2, se_layer=SE, aa_layer=BLUR, act_layer=nn.SiLU)),
     "inverted_dilated": (IR, dict(out_chs=16, dw_kernel_size=5, dilation=2, exp_ratio=2, se_layer=SE)),
     "inverted_without_shortcut": (IR, dict(out_chs=16, exp_ratio=2, noskip=True, act_layer=nn.Hardswish)),
     "inverted_layer": (IR, dict(out_chs=16, exp_ratio=2, se_layer=SE, norm_layer=LAYER)),
@@ -69,7 +69,7 @@ ODD_BLOCKS = {
     "fused_shortcut": (ER, dict(out_chs=16, exp_ratio=2, act_layer=nn.GELU)),
     "fused_same": (ER, dict(out_chs=24, exp_kernel_size=5, stride=2, exp_ratio=2, **SAME)),
     "fused_average": (ER, dict(out_chs=24, stride=2, exp_ratio=2, aa_layer="avg")),
-    "fused_blur": (ER, dict(out_chs=24, exp_kernel_size=5, stride=2, exp_ratio=2, aa_layer=ZEROS)),
+    "fused_blur": (ER, dict(out_chs=24, exp_kernel_size=5, stride=2, exp_ratio=2, aa_layer=BLUR)),
     "fused_dilated": (ER, dict(out_chs=16, dilation=2, exp_ratio=2, noskip=True)),
     "fused_group": (ER, dict(out_chs=16, exp_ratio=2, norm_layer=GROUP)),
     "universal_same_start": (
@@ -84,7 +84,7 @@ ODD_BLOCKS = {
     "universal_average": (UIB, dict(out_chs=24, dw_kernel_size_start=3, stride=2, exp_ratio=2, aa_layer="avg")),
     "universal_blur": (
         UIB,
-        dict(out_chs=24, dw_kernel_size_start=5, dw_kernel_size_mid=0, stride=2, exp_ratio=2, aa_layer=ZEROS),
+        dict(out_chs=24, dw_kernel_size_start=5, dw_kernel_size_mid=0, stride=2, exp_ratio=2, aa_layer=BLUR),
     ),
     "universal_dilated": (
         UIB,

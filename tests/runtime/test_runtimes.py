@@ -1,4 +1,4 @@
-"""Exported files give NumPy's outputs in their runtimes, and files that can't be run raise clear errors."""
+"""Outputs of exported files match NumPy in every runtime, and files that can't be run raise clear errors."""
 
 import os
 import shutil
@@ -194,7 +194,7 @@ def test_two_inputs_raise_runtime_failure(tmp_path):
 
 
 class TestLoad:
-    def test_paths_that_are_no_exported_files_raise_value_error(self, tmp_path):
+    def test_paths_that_are_not_exported_files_raise_value_error(self, tmp_path):
         (tmp_path / "weights.pth").write_bytes(b"")
         with pytest.raises(ValueError, match="unknown extension '.pth'. Known: .tflite, .onnx"):
             mobilenet_runtime.load(tmp_path / "weights.pth")

@@ -163,7 +163,7 @@ def test_system_error_does_not_suggest_another_export(error):
     assert "export it again" not in str(caught.value)
 
 
-def test_pt2_files_are_loaded_weights_only_in_all_threads(tiny_file, monkeypatch):
+def test_pt2_files_load_with_weights_only_in_all_threads(tiny_file, monkeypatch):
     torch = pytest.importorskip("torch")
     from mobilenet_runtime.runtimes.torch_export import load_program
 

@@ -269,7 +269,7 @@ class TestInvalidImages:
         with pytest.raises(ImageError, match=match):
             transform()(image)
 
-    def test_files_that_are_no_images_raise_image_error(self, tmp_path):
+    def test_files_that_are_not_images_raise_image_error(self, tmp_path):
         jpeg = io.BytesIO()
         photographs.photograph().save(jpeg, "JPEG")
         contents = {
@@ -306,5 +306,5 @@ class TestInvalidImages:
         ],
         ids=["vector", "2 channels", "empty", "256", "-1", "nan", "text"],
     )
-    def test_arrays_that_are_no_images_raise_image_error(self, array):
+    def test_arrays_that_are_not_images_raise_image_error(self, array):
         self.check_error(array, "no image|0..255")

@@ -20,7 +20,7 @@ SHAPE, FILTERS, EPSILON = (8, 5, 4, 6), 16, 1e-3
 
 def arrays(data_format="channels_last"):
     rng = np.random.default_rng(0)
-    # A mean that is large relative to the deviation, and parts that differ, expose formulas that lose precision.
+    # A mean much larger than the standard deviation, and parts that differ, expose formulas that lose precision.
     x = rng.normal(3.0, 0.5, SHAPE) + np.arange(SHAPE[0])[:, None, None, None]
     kernel, gamma, beta = (
         rng.normal(size=(1, 1, SHAPE[-1], FILTERS)),

@@ -31,7 +31,7 @@ DEFAULTS = {
     "wait_at": None,  # step from which all processes wait for SIGTERM, agree on it and exit with status 3
 }
 CLASSES, SIZE, BATCHES = 5, 32, 4
-# It has pointwise convolutions with and without doubled channels, depthwise ones, and a standalone batch norm.
+# `TINY` has pointwise convolutions with and without doubled channels, depthwise ones, and a standalone batch norm.
 TINY = Architecture(
     name="tiny",
     stem=Conv(8, stride=2),

@@ -92,7 +92,7 @@ class TestRandAugment:
             settings(IMAGE, rng)
         return np.array(strengths)
 
-    def test_magnitudes_have_timms_distribution(self, monkeypatch):
+    def test_magnitudes_have_the_distribution_of_timm(self, monkeypatch):
         strengths = self.draw_strengths(monkeypatch, RandAugment(3, 5.0, 0.5))
         assert len(strengths) == 1200
         assert np.abs(strengths).mean() == pytest.approx(0.5, abs=0.01)

@@ -1,4 +1,4 @@
-"""`fit`, `evaluate` and `predict` with a pipeline, whose batches have the order that the pipeline announces."""
+"""`fit`, `evaluate` and `predict` with a pipeline, whose batches follow `Pipeline.indices`."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ def linear():
 
 
 @pytest.mark.parametrize("balance", [None, "weights"])
-def test_fit_matches_train_on_batch_with_the_announced_indices(balance):
+def test_fit_matches_train_on_batch_with_the_indices_of_the_pipeline(balance):
     pipeline = Pipeline(data(), TRANSFORM, batch_size=4, training=True, seed=3, balance=balance)
     model, reference = linear(), linear()
     reference.set_weights(model.get_weights())

@@ -84,7 +84,7 @@ class TestDeterminism:
         assert all(len(set(epoch)) == 16 for epoch in epochs)
         assert pipeline(seed=1).indices(0) != plain.indices(0)
 
-    def test_batches_have_the_announced_order(self):
+    def test_batches_follow_the_indices_of_the_pipeline(self):
         pipe = pipeline()
         batches = take(pipe, 5)
         assert [image_indices(batch) for batch in batches] == [pipe.indices(step) for step in range(5)]
@@ -241,7 +241,7 @@ class TestDamage:
         with pytest.raises(ImageError, match=r"3 of 24 images can't be read, but at most 2 may be skipped.*5.png"):
             take(pipe, 3)
 
-    def test_only_damaged_images_raise(self, tmp_path):
+    def test_data_without_readable_images_raises(self, tmp_path):
         pipe = pipeline(damaged_examples(tmp_path, range(4), 4), preprocessing=RAW, batch_size=2)
         with pytest.raises(ImageError, match="4 of 4"):
             take(pipe, 1)

@@ -166,7 +166,7 @@ def test_incompatible_arguments_raise(tmp_path):
     with pytest.raises(ValueError, match="lacks 1 of 2 examples, the first of them 'b'"):
         read_predictions(tmp_path / "some.npz", ["a", "b"])
     np.savez(tmp_path / "logits.npz", probabilities=[[3.0, -1.0]], names=["a"])
-    with pytest.raises(ValueError, match="no probabilities"):
+    with pytest.raises(ValueError, match="invalid probabilities"):
         read_predictions(tmp_path / "logits.npz", ["a"])
     with pytest.raises(ValueError, match="names must be unique"):
         save_predictions(tmp_path / "twice.npz", [[0.5, 0.5]] * 2, ["a", "a"])

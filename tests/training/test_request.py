@@ -88,13 +88,19 @@ def test_resuming_with_the_same_arguments_is_allowed(recorded):
     assert resolve(recorded, model=Path(MODEL), weights=False, teacher=TEACHER).record() == recorded
 
 
+def test_resuming_ignores_changed_texts_of_the_recipe(recorded):
+    recipe = tiny.recipe(epochs=7)
+    changed = dataclasses.replace(recipe, summary="Another summary.", source="Another source.")
+    assert resolve(recorded, recipe=changed).recipe.summary == "Another summary."
+
+
 def test_resuming_with_an_added_teacher_raises():
     record = resolve(recipe=tiny.recipe()).record()
     with pytest.raises(ValueError, match=f"teacher was None and is '{TEACHER}'; recipe.distillation"):
         resolve(record, teacher=TEACHER)
 
 
-def test_teacher_enables_distillation_which_requires_one():
+def test_distillation_is_enabled_by_a_teacher_and_requires_one():
     assert resolve(recipe=tiny.recipe()).recipe.distillation is None
     assert resolve(recipe=tiny.recipe(), teacher=TEACHER).recipe.distillation.weight == 0.5
     recipe = tiny.recipe(distillation__weight=0.25)

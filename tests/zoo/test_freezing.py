@@ -94,7 +94,7 @@ def train_one_step(model, x):
 
 @pytest.mark.neutral
 def test_training_step_equals_keras_applications():
-    """Only the stem and the first three blocks, which compile in seconds; Keras's layers are frozen in a loop."""
+    """Compare only the stem and the first three blocks, which compile in seconds."""
     full_reference = randomize(keras.applications.MobileNetV2((32, 32, 3), 0.35, weights=None, classes=5))
     model = create_mobilenetv2("0.35", 5, (32, 32, 3))
     mobilenet_zoo.load_checkpoint(

@@ -56,7 +56,7 @@ def test_fuse_keeps_outputs_and_removes_batch_norm(name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow computes means in float64")
 def test_folding_is_exact(name):
-    """Use float64: with batch statistics of the images, outputs depend on the input, but rounding is amplified."""
+    """Batch statistics make the outputs depend on the images but amplify rounding errors, so use float64."""
     options = {"input_shape": (64, 64, 3), "num_classes": 5, "classifier_activation": None}
     model = seeded.randomized(mobilenet_zoo.create_model(name, dtype="float64", norm_momentum=0.0, **options))
     x = images(dtype="float64")
@@ -101,7 +101,7 @@ def test_options_are_kept(options):
 
 @pytest.mark.across
 def test_unusual_blocks_are_fused():
-    """Biases before batch norm, final depthwise convolutions, activated projections with layer scale, lone norms."""
+    """Test biases before batch norm, final depthwise kernels, activated projections with layer scale, lone norms."""
     architecture = Architecture(
         stem=Conv(8, stride=2),
         stages=(

@@ -54,7 +54,7 @@ class Layout:
         classifier: Pattern of the name of the classifier's bias.
         dropped: Pattern of the names of tensors that are ignored.
         torch_axes: Whether convolution kernels are `(out, in, rows, columns)` and dense kernels `(out, in)`.
-        spelled: Function that takes the tensors and returns them with the names that `entries` uses.
+        rename: Function that takes the tensors and returns them with the names that `entries` uses.
         flat: Pattern of the kernels that are dense in this layout and 1×1 convolutions in this library.
         normalization: Normalization of the library's models, a value of `choices.NORMALIZATIONS`.
         in_order: Whether files with other layer names are loaded too, if they have the same layers in the same order.
@@ -71,7 +71,7 @@ class Layout:
     classifier: re.Pattern
     dropped: re.Pattern = re.compile(r"(?!)")
     torch_axes: bool = False
-    spelled: Callable[..., Any] = dict
+    rename: Callable[..., Any] = dict
     flat: re.Pattern = re.compile(r"(?!)")
     normalization: str = "batch"
     in_order: bool = False

@@ -55,7 +55,7 @@ def _named(layer, name):
 
 
 def _with_prefix(tensors):
-    """Return the tensors with the prefix that a model without classifier lacks."""
+    """Return the tensors with the prefix that checkpoints of models without a classifier lack."""
     if any(name.startswith("mobilenet_v") for name in tensors):
         return tensors
     prefix = "mobilenet_v2." if "conv_stem.first_conv.convolution.weight" in tensors else "mobilenet_v1."
@@ -70,6 +70,6 @@ HUGGINGFACE = Layout(
     classifier=re.compile(r"classifier\.bias"),
     dropped=TORCH_COUNTERS,
     torch_axes=True,
-    spelled=_with_prefix,
+    rename=_with_prefix,
     background=True,
 )

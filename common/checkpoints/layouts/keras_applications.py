@@ -71,8 +71,8 @@ def _keras_inverted(layer, prefix, norm):
     return units_of([*pairs, (layer.project, f"{prefix}project", f"{prefix}project_{norm}")])
 
 
-def _spelled(tensors):
-    """Return the tensors with Keras 3's names if all layers of a V3 have the older names, else unchanged."""
+def _rename_legacy(tensors):
+    """Return the tensors with Keras 3's names if all layers of a V3 model have the older names, else unchanged."""
     if not any("/BatchNorm/" in name for name in tensors):
         return tensors
     names = {}
@@ -134,7 +134,7 @@ KERAS = Layout(
     recognizes=any_matches(r"(conv_dw_1|expanded_conv_depthwise|expanded_conv/depthwise)/0$"),
     head=re.compile(r"(conv_preds|predictions|Conv_1|Conv_1_bn|conv_2|logits)/"),
     classifier=re.compile(r"(conv_preds|predictions|logits|Logits)/1$"),
-    spelled=_spelled,
+    rename=_rename_legacy,
     in_order=True,
     split=_split,
     classifier_of=_classifier_of,

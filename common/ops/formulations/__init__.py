@@ -90,7 +90,7 @@ if _BACKEND == "tensorflow":
     }
     _EXPORTED = {
         "litert": _GRAPH | {"activate": exported.activate},
-        "litert of integers": _GRAPH | {"activate": exported.activate_integers},
+        "litert_int8": _GRAPH | {"activate": exported.activate_integers},
         "saved_model": _GRAPH,
     }
 elif _BACKEND == "torch":
@@ -100,7 +100,7 @@ elif _BACKEND == "torch":
         name: getattr(exported, name) for name in ("dense", "pointwise", "depthwise", "activate")
     } | _SINGLE_OPERATION
     _EXPORTED = {"onnx": _GRAPH | {"attend": exported.attend}, "torch": _GRAPH | {"attend": native.attend}}
-    # Traces by other code, such as `keras.Model.export`, can become files of any format, and keep their batch norm.
+    # Other code, such as `keras.Model.export`, can trace for any format, and doesn't fuse the batch norm first.
     _TRACED = _EXPORTED["onnx"] | {"normalize": exported.normalize}
     _FASTEST |= {("traced", "channels_last"): _TRACED, ("traced", "channels_first"): _TRACED}
 
@@ -113,7 +113,7 @@ def traced_for(target: str) -> Iterator[None]:
     """Use the formulations that the converter of `target` handles best, for a program that is traced in this scope.
 
     Args:
-        target: Format to export to: `"litert"`, `"litert of integers"` (8-bit LiteRT) or `"saved_model"` under
+        target: Format to export to: `"litert"`, `"litert_int8"` (8-bit LiteRT) or `"saved_model"` under
             TensorFlow, `"onnx"` or `"torch"` under PyTorch.
     """
     global _target

@@ -3,7 +3,8 @@
 A pointwise convolution is a product `y = x W` at every pixel, so the mean of `y` is `mean(x) W`, and its variance is
 the diagonal of `Wᵀ cov(x) W`. If `x` has few channels and `y` has many, as at the start of an inverted bottleneck,
 computing the covariance of `x` costs much less than reading `y` twice. The normalization is folded into the weights, so
-the unnormalized output isn't kept for the backward pass. The gradients follow by the chain rule, also in terms of `x`.
+the unnormalized output isn't kept for the backward pass. Automatic
+differentiation computes the gradients from `x` instead.
 """
 
 import keras
@@ -12,8 +13,8 @@ from keras import ops
 from mobilenet_common.ops.formulations.keras_default import mean_over
 
 _MIN_EXPANSION = 2
-# With more input channels, the arithmetic costs more than the memory traffic that is saved. The limit is higher in
-# programs that XLA compiles.
+# Above these numbers of input channels, the arithmetic costs more than the memory traffic that it saves. The limit is
+# higher in programs that XLA compiles.
 MAX_CHANNELS, MAX_CHANNELS_XLA = 64, 256
 
 
@@ -24,7 +25,7 @@ def formulation(pointwise, normalize_batch, max_channels):
         pointwise: Fastest formulation of `pointwise` on the platform.
         normalize_batch: Fastest formulation of `normalize_batch` on the platform.
         max_channels: Number of input channels up to which the statistics of the input are used. 0: never, as on a GPU,
-            which has no such memory traffic to save.
+            where this isn't faster.
     """
 
     def pointwise_normalize_batch(x, kernel, gamma, beta, epsilon, activation, data_format):

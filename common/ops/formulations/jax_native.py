@@ -69,7 +69,8 @@ def _backward(stride, dilation, padding, data_format, saved, g):
 
 
 _shifted_depthwise.defvjp(_forward, _backward)
-# An eager call runs all slices as one program. `inline=True` leaves programs that trace this function unchanged.
+# `jit` compiles all slices of an eager call into one program. `inline=True` leaves programs that trace this function
+# unchanged.
 _jitted_shifted_depthwise = jax.jit(_shifted_depthwise, static_argnums=(2, 3, 4, 5), inline=True)
 
 

@@ -19,10 +19,11 @@ def identity(x):
 
 
 def forward(x, kernel, stride, dilation, padding, data_format, materialize=identity):
-    """Return the depthwise convolution; apart from `materialize`, as `keras_default.depthwise` without a bias.
+    """Return a depthwise convolution, like `keras_default.depthwise` without a bias.
 
-    `materialize` is applied to the padded image. If the compiler has an operation that writes a tensor to memory, pass
-    it: otherwise the padding is fused into the loop of the sum, which then checks for the image's edge at every tap.
+    `materialize` is a function that is applied to the padded image. If the compiler has an operation that writes a
+    tensor to memory, pass it: otherwise the padding is fused into the loop of the sum, which then checks for the
+    image's edge at every tap.
     """
     _, height, width, _ = split_shape(ops.shape(x), data_format)
     padded = materialize(_padded(as_float32(x), kernel.shape[:2], stride, dilation, padding, data_format))

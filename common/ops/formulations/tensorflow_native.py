@@ -1,4 +1,4 @@
-"""Formulations for TensorFlow: fused batch norm, convolutions that pad, and shifted convolutions under XLA."""
+"""Formulations for TensorFlow: fused batch norm, built-in padding, and shifted convolutions under XLA."""
 
 import functools
 from typing import Any

@@ -27,9 +27,9 @@ def dense(x, kernel, bias, stride, dilation, padding, data_format):
 
 
 def pointwise(x, kernel, bias, stride, dilation, padding, data_format, epilogue=None):
-    """Return a 1×1 convolution; for few pixels on a CPU, as a matrix product, which has less overhead.
+    """Return a 1×1 convolution; for one image or few pixels on a CPU, as a matrix product, which has less overhead.
 
-    `epilogue` is a function to apply to the output before it is permuted, while it isn't a view, or None.
+    `epilogue`, if it isn't None, is applied to the output before a permutation turns the output into a view.
     """
     batch, height, width, _ = x.shape
     is_small = batch == 1 or batch * height * width <= _FEW_PIXELS * stride * stride
@@ -140,7 +140,7 @@ class _BatchNormReLU(torch.autograd.Function):
         return *gradients, None, None
 
 
-# Upper limits of the activations that are ReLUs.
+# {ReLU activation: upper limit, or None for no limit}
 _RELU_LIMITS = {keras.activations.relu: None, keras.activations.relu6: 6.0}
 
 
@@ -188,7 +188,7 @@ def activate(x, activation, overwrite):
     """Return `activation(x)`, computed by PyTorch's own kernel, and in place if `overwrite` allows it.
 
     With gradients enabled, only ReLUs run in place, because their gradient can be computed from their output; other
-    activations need their input in the backward pass. Views don't run in place then either: it would cost a copy.
+    activations need their input in the backward pass. Views aren't overwritten then either: this would cost a copy.
     """
     function, in_place, needs_only_output = _ACTIVATIONS.get(activation, (activation, None, False))
     if overwrite and in_place is not None and (not torch.is_grad_enabled() or (needs_only_output and not is_view(x))):

@@ -39,9 +39,9 @@ class Batches(grain.IterDataset):
 
 
 class _Iterator(grain.DatasetIterator):
-    """Iterator that opens its reader on first use, and hands it over to the next iterator if only peeked at.
+    """Iterator that opens its reader on first use, and can hand the reader over to the next iterator.
 
-    Keras peeks at the first batches and then starts a new iteration, which would otherwise start all workers twice.
+    Keras peeks at the first batches and then starts a new iteration, which would otherwise start all workers again.
     """
 
     def __init__(self, pipeline, first_step, yielded_indices):

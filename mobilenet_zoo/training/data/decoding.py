@@ -1,4 +1,4 @@
-"""Cropping an image at a target size, decoding JPEGs at the smallest sufficient scale."""
+"""Cropping and resizing of images, with JPEGs decoded at the smallest sufficient scale."""
 
 import contextlib
 import math
@@ -46,7 +46,7 @@ def open_crop(image, name, channels, size, interpolation, crop):
 
 
 def open_whole(image, name, channels):
-    """Return the result of `open_image`; every error contains the image's name, even if decoding fails only here."""
+    """Return the result of `open_image`; every error contains the image's name, including those of lazy decoding."""
     with _name_in_errors(name), contextlib.ExitStack() as files:
         if isinstance(image, (str, os.PathLike)):
             image = files.enter_context(pillow("Image").open(image))

@@ -12,7 +12,7 @@ from mobilenet_zoo.training.data.decoding import open_crop, open_whole
 from mobilenet_zoo.training.data.mixing import Mixing
 from mobilenet_zoo.training.data.orders import Order
 
-_IMAGE, _BATCH = 2, 3  # Separate the random streams of images and batches from each other and from the order's.
+_IMAGE, _BATCH = 2, 3  # Keys of the random streams of images and batches; `orders.py` has that of the order.
 
 
 @dataclasses.dataclass

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-_ORDER = 1  # Separates the random stream of the order from those of images and batches.
+_ORDER = 1  # Key of the order's random stream; `loader.py` has those of images and batches.
 
 
 class Order:
@@ -14,7 +14,7 @@ class Order:
         labels: `(n,)` class indices of the images.
         batch_size: Number of images per batch. An epoch has as many batches as the images fill, but at least one.
         seed: Random seed, at least 0.
-        balanced: Whether to draw all classes equally often, instead of all images.
+        balanced: Whether to draw all classes equally often, rather than each image once.
     """
 
     def __init__(self, labels, batch_size, seed, balanced=False):
@@ -35,7 +35,7 @@ class Order:
         Args:
             step: Step, counted from 0 over all epochs.
             position: Position in the batch.
-            offset: Number of images to move further in the order of the epoch.
+            offset: Number of images to move ahead in the order of the epoch.
         """
         epoch, step = divmod(step, self.steps_per_epoch)
         order = self._epoch_order(epoch)

@@ -23,7 +23,7 @@ from mobilenet_zoo.training.data.orders import Order, class_weights
 BALANCES = (None, "weights", "sampling")
 _MANY_STEPS = 2**40  # Training is endless, but a Grain range needs an end.
 _MAX_THREADS = 8  # Each thread holds a batch in memory.
-_SHOWN = 3  # the largest number of damaged images that a message lists
+_SHOWN = 3  # Maximum number of damaged images that a message lists.
 
 
 class Pipeline:
@@ -164,7 +164,7 @@ class Pipeline:
         dataset = grain.MapDataset.range(first_step, end_step).map(self._loader).to_iter_dataset(options)
         if not self.workers:
             return dataset
-        if not flags.FLAGS.is_parsed():  # Starting processes reads an absl flag, and few programs parse them.
+        if not flags.FLAGS.is_parsed():  # Grain reads an absl flag to start processes.
             flags.FLAGS.mark_as_parsed()
         processes = grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=1)
         return dataset.mp_prefetch(processes, worker_init_fn=_lightweight_worker_init())
@@ -224,9 +224,9 @@ def _lightweight_worker_init():
     """Return the function that a worker process runs first, so that it reads images without importing Keras.
 
     Importing `mobilenet_zoo` or `mobilenet_zoo.training` imports Keras and its backend, and unpickling an object from
-    one of these packages imports the package. Unless the main program has already imported them in the worker, `start`
-    replaces them with empty packages that have the same submodules. `start` is nested so that it is pickled by value
-    rather than by name.
+    one of these packages imports the package. `start` replaces them with empty packages that have the same submodules,
+    unless the worker has already imported them with the program's main module. `start` is nested so that it is pickled
+    by value rather than by name.
     """
     packages = {name: list(sys.modules[name].__path__) for name in ("mobilenet_zoo", "mobilenet_zoo.training")}
 

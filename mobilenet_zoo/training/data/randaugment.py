@@ -6,7 +6,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from mobilenet_zoo.training.recipes import recipe
 
-MAX_MAGNITUDE = 10.0  # The magnitude at which every operation is strongest.
+MAX_MAGNITUDE = 10.0  # The magnitude at which the operations are strongest.
 _FILL = 128  # Mid gray, as in AutoAugment's code, for the area that a moved image uncovers.
 
 
@@ -14,10 +14,10 @@ _FILL = 128  # Mid gray, as in AutoAugment's code, for the area that a moved ima
 class RandAugment(recipe.RandAugment):
     """Applies operations drawn with replacement from the 14 operations of the paper (section 3).
 
-    The ranges of the operations are AutoAugment's (Cubuk et al., 2019, table 6). Every operation grows with the
-    magnitude and does nothing at 0, which timm calls `inc1`. `RandAugment(2, 9, 0.5)` corresponds to timm's
-    `rand-m9-mstd0.5-inc1`, with two differences: as in the paper, a drawn operation is always applied, and the
-    operations are the paper's 14.
+    The ranges of the operations are AutoAugment's (Cubuk et al., 2019, table 6). Autocontrast and equalize don't depend
+    on the magnitude; every other operation grows with it and does nothing at 0, which timm calls `inc1`.
+    `RandAugment(2, 9, 0.5)` corresponds to timm's `rand-m9-mstd0.5-inc1`, with two differences: as in the paper, a
+    drawn operation is always applied, and the operations are the paper's 14.
 
     The fields and their allowed values are those of the recipe section `augmentation.randaugment`.
     """

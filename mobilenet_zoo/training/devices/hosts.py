@@ -19,12 +19,12 @@ _LOCAL = "127.0.0.1"
 class Hosts(NamedTuple):
     """The hosts of a run, and the index of this host."""
 
-    addresses: tuple[str, ...]  # "name:port" of each host; the other hosts report to the first.
+    addresses: tuple[str, ...]  # "name:port" of each host; the other hosts connect to the first.
     index: int  # pyright: ignore[reportIncompatibleMethodOverride]  # It hides tuple.index.
 
     @property
     def first(self):
-        """The name and port of the first host, which the others report to."""
+        """The name and port of the first host, which the others connect to."""
         name, _, port = self.addresses[0].rpartition(":")
         return name, int(port)
 
@@ -116,8 +116,8 @@ def exit_on_timeout(hosts, timeout):
     timer = threading.Timer(timeout, exit_process)
     timer.daemon = True
     timer.start()
-    # TensorFlow holds Python's lock while it waits, so the timer's thread can't run. The system's alarm ends the
-    # process anyway, and `launch` prints the message.
+    # TensorFlow holds the GIL while it waits, so the timer's thread can't run. SIGALRM ends the process anyway, and
+    # `launch` prints the message.
     alarm = getattr(signal, "alarm", lambda _: None)
     alarm(timeout + 2)
     try:

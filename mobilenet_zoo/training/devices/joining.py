@@ -26,8 +26,8 @@ def open_cluster(
     in code that can't be interrupted by an exception. Under PyTorch, `launch` waits for the hosts.
 
     Args:
-        devices: Number of devices of this host; None for all accelerators, or one CPU. On CPUs, they are virtual
-            devices (JAX, TensorFlow) or processes (PyTorch), which are meant for tests.
+        devices: Number of devices of this host; None for all accelerators, or for one CPU if there are none. On CPUs,
+            they are virtual devices (JAX, TensorFlow) or processes (PyTorch), which are meant for tests.
         hosts: None for this host alone; `"name:port,name:port"` or a list of such addresses, the same on every host;
             `"slurm"` for the hosts of a SLURM step; under JAX, also `"tpu"` for the hosts of a TPU slice.
         host_index: Index of this host in `hosts`, from 0; only with addresses.

@@ -115,7 +115,7 @@ def _run_one(arguments, hosts, timeout, grace, stopped_status):
         print(no_response_message(hosts, timeout), file=sys.stderr, flush=True)
         return EXIT_NO_RESPONSE
     index, count = (hosts.index, len(hosts.addresses)) if hosts else (0, 1)
-    if status not in (0, stopped_status, EXIT_NO_RESPONSE):  # The others need no report, or the process printed one.
+    if status not in (0, stopped_status, EXIT_NO_RESPONSE):  # Not failures, or already reported.
         _report_exit(index, count, child.pid, status)
     return _exit_status(status)
 

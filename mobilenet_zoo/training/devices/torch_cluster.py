@@ -86,7 +86,7 @@ def _with_averaged_gradients(apply):
 
 
 def average_tensors(tensors):
-    """Replace each tensor by its mean over the processes, using flat buckets that are all reduced concurrently."""
+    """Replace each tensor by its mean over the processes, with concurrent all-reduces of flat buckets."""
     buckets, size = [], {}
     for tensor in tensors:
         if tensor.dtype not in size or size[tensor.dtype][1] + tensor.nbytes > _BUCKET_BYTES:

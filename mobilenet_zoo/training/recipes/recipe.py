@@ -25,8 +25,8 @@ class Optimizer(Part):
     name: str = recipe_field("Name of the optimizer.", "choice", "adamw", choices=tuple(OPTIMIZERS))
     learning_rate: float = recipe_field("Learning rate after the warm-up.", "number", 1e-3, low_open=True)
     learning_rate_per: int | None = recipe_field(
-        "Number of images per step for which the recipe's learning rates are given: the rates are multiplied by the "
-        "actual number (batch_size × accumulation_steps) divided by this. Null uses the rates unchanged.",
+        "Number of images per optimizer step that the recipe's learning rates are meant for: the rates are multiplied "
+        "by batch_size × accumulation_steps / learning_rate_per. Null uses the rates unchanged.",
         "integer",
         None,
         low=1,
@@ -39,7 +39,7 @@ class Optimizer(Part):
         0.0,
     )
     l2: float = recipe_field(
-        "L2 penalty: this × kernel is added to the gradient, as for a term of the loss.", "number", 0.0
+        "L2 penalty: l2 × kernel is added to the gradient of each kernel, as if the loss had an L2 term.", "number", 0.0
     )
     decay_depthwise: bool = recipe_field("Whether depthwise kernels decay too.", "boolean", True)
     momentum: float | None = recipe_field("Momentum (sgd, rmsprop).", "number", None, high=1, high_open=True, null=True)
@@ -67,7 +67,7 @@ class Optimizer(Part):
         "Constant that keeps the division finite (adam, adamw, rmsprop).", "number", None, low_open=True, null=True
     )
     clip_norm: float | None = recipe_field(
-        "Maximum norm of all gradients together; larger gradients are scaled down to it.",
+        "Maximum global norm of the gradients; larger gradients are scaled down to it.",
         "number",
         None,
         low_open=True,
@@ -130,7 +130,8 @@ class Ema(Part):
         "Fraction of the old average that is kept in each step.", "number", 0.9999, high=1, high_open=True
     )
     warmup: bool = recipe_field(
-        "Whether step k keeps at most (1 + k) / (10 + k), so that a short run's average forgets the initial weights.",
+        "Whether step k keeps at most (1 + k) / (10 + k) of the old average, so that a short run's average forgets the "
+        "initial weights.",
         "boolean",
         True,
     )
@@ -196,7 +197,7 @@ class Augmentation(Part):
     """Augmentation of each training image."""
 
     crop_scale: tuple | None = recipe_field(
-        "Range of the fraction of the image's area that a random crop covers; null for the crop of evaluation.",
+        "Range of the fraction of the image's area that a random crop covers; null for the evaluation crop.",
         "pair",
         (0.08, 1.0),
         high=1,
@@ -258,7 +259,9 @@ class Recipe(Part):
     summary: str = recipe_field("Summary of the recipe in one sentence.", "text", "")
     source: str = recipe_field("Source of the recipe's numbers: paper and section.", "text", "")
     epochs: int = recipe_field("Number of epochs in which all layers train.", "integer", 20, low=1)
-    head_epochs: int = recipe_field("Number of epochs before that in which only the head trains.", "integer", 0)
+    head_epochs: int = recipe_field(
+        "Number of epochs in which only the head trains, before all layers train.", "integer", 0
+    )
     head_learning_rate: float | None = recipe_field(
         "Learning rate in the head_epochs; null for optimizer.learning_rate.", "number", None, low_open=True, null=True
     )

@@ -1,6 +1,7 @@
 """Exported files compared with their models, for every backend and every format.
 
-The models have the batch statistics of images. Image sizes, batch sizes and quantization vary.
+The models' normalization has batch statistics of images, so that outputs depend on the images. Image sizes, batch
+sizes and quantization vary.
 """
 
 import dataclasses
@@ -35,7 +36,7 @@ MODELS = {
     "mobilenetv4_compact_nano": {"classifier_activation": None},
 }
 TOLERANCE = 1e-4
-# Most weights are in a few layers, so that weights make up most of the file.
+# A few large layers have most of the weights, so that the weights make up most of the file.
 DIGITS_ARCHITECTURE = dataclasses.replace(shared.TINY, head=Head(conv=Conv(256, kernel=1), dense=Dense(512)))
 
 

@@ -50,7 +50,7 @@ def test_wrong_argument_raises(options, message, model, existing_file, monkeypat
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("a.h5", r"a.h5' ends with '.h5', which is not a known format.*\.tflite, \.onnx, \.xml, \.pt2, or no ending"),
+        ("a.h5", r"a.h5' has the unknown extension '.h5'.*\.tflite, \.onnx, \.xml, \.pt2, or no extension"),
         ("folder.onnx", r"is a folder: pass the path of a file that ends with .onnx"),
         ("file", r"is a file, but a SavedModel is a folder"),
         ("folder", r"a folder that contains other files"),
@@ -106,9 +106,9 @@ def test_include_softmax_without_classifier_raises(existing_file):
 def test_unsupported_model_raises(existing_file):
     inputs = [keras.Input((4, 4, 3)), keras.Input((4, 4, 3))]
     for model, message in (
-        (keras.Sequential(), "needs a built model: start sequential"),  # built ones are exported
-        (keras.layers.Dense(1), "functional keras.Model, such as a create function returns, not a Dense"),
-        (None, "functional keras.Model, such as a create function returns, not a NoneType"),
+        (keras.Sequential(), "needs a built model: start sequential"),  # a built Sequential model is accepted
+        (keras.layers.Dense(1), "functional keras.Model, such as one from a create function, not a Dense"),
+        (None, "functional keras.Model, such as one from a create function, not a NoneType"),
         (keras.Model(inputs, keras.layers.Add()(inputs)), "functional keras.Model with one input, but .* has 2 inputs"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -101,7 +101,7 @@ def test_folder_that_is_not_writable_raises(model, existing_file, monkeypatch):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_failed_replacement_restores_existing_files(format, model, tmp_path, monkeypatch):
-    """Existing files are restored, also those of a folder and of a format with two files."""
+    """Existing files are restored, including those of a folder and of a format with two files."""
     path = tmp_path / FILE_NAMES[format]
     if format == "saved_model":
         path.mkdir()

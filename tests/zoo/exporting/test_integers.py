@@ -23,7 +23,7 @@ pytestmark = pytest.mark.across
 
 
 def unequal_channels():
-    """Return a prepared model with every fourth channel of a convolution 50 times larger; the next one reverts it."""
+    """Return a prepared model with every fourth channel of a convolution scaled by 50, which the next one reverts."""
     model = prepared_copy(tiny(classifier_activation=None))
     first, second = scaled_pair(model)
     scale = np.ones(first.kernel.shape[2] if first.filters is None else first.filters)
@@ -97,7 +97,7 @@ def first_convolution_outputs(model, x):
 
 
 def test_equalization_balances_the_ranges_of_channels():
-    """All channels of an activation share one scale, so channels of small values lose most of their bits."""
+    """All channels of an activation share one scale, so channels with small values lose most of their bits."""
     x, model = images(16), unequal_channels()
     ratios = []
     for _ in range(2):
@@ -120,7 +120,7 @@ def test_improve_reduces_the_rounding_error(levels):
 
 
 @pytest.mark.parametrize(("filters", "kernel_size"), [(6, 1), (None, 3)])
-def test_bias_correction_reduces_the_shift_of_rounding(filters, kernel_size):
+def test_bias_correction_reduces_the_shift_from_rounding(filters, kernel_size):
     image = keras.Input((SIZE, SIZE, 4))
     layer = ConvNormActivation(filters, kernel_size, use_bias=True, normalization=None)
     model = randomized(keras.Model(image, layer(image)))
@@ -168,8 +168,8 @@ class Doubled(InvertedResidual):
         return 2 * super().call(x, training)
 
 
-def test_layer_that_loses_most_ranks_first():
-    """The block whose channels differ by a factor of 50 loses most."""
+def test_layer_that_gains_most_in_float32_ranks_first():
+    """The block whose channels differ by a factor of 50 gains most accuracy if it stays in float32."""
     model, x = unequal_channels(), images(16)
     names = ["stem", "stage1_block1", "stage1_block2", "stage2_block1", "stage2_block2"]
     assert simulation.Simulation(model, x, 127).ranked(names)[0] == "stage2_block2"

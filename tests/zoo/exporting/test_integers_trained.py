@@ -1,4 +1,4 @@
-"""8-bit integers of a network trained on ImageNet, compared with the tool of each runtime."""
+"""Int8 files of a network trained on ImageNet, compared with those of each runtime's own tools."""
 
 import pytest
 

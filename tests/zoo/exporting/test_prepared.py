@@ -1,4 +1,4 @@
-"""`prepare`: the copy of a model that is exported, folded, in float32, and in the data format of the file."""
+"""`prepare`: a copy of the model for export, with folded batch norm, in float32 and the data format of the file."""
 
 import keras
 import numpy as np
