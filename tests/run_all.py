@@ -112,8 +112,6 @@ def main(arguments):
     by_file = ["--dist=loadfile", "--no-loadscope-reorder"]
     parts = {backend: (backend, backend, "not across", arguments) for backend in BACKENDS}
     parts["across"] = ("across backends", "torch", "across", [*by_file, *arguments])
-    if not chosen and not slow:  # One run of pytest instead of two, because starting it takes long.
-        parts["torch"] = ("torch and across backends", "torch", "", parts.pop("across")[3])
     results = [run(*part, slow) for name, part in parts.items() if not chosen or name in chosen]
 
     print("\n" + "\n".join(line for _, line in results))
