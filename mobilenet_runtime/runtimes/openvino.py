@@ -1,6 +1,7 @@
 """Run OpenVINO's intermediate representation, an `.xml` file with a `.bin` file, with OpenVINO."""
 
 import collections
+import functools
 
 from mobilenet_runtime.metadata import KEY
 from mobilenet_runtime.runtimes.base import Exported, imported, opening_errors
@@ -8,6 +9,16 @@ from mobilenet_runtime.runtimes.pool import Pool, parallel_calls
 
 _ENDS = ("Parameter", "Constant", "Result")  # node types that are not operations
 _COMPILED_ENDS = ("Input", "Const", "Output")  # the same in a compiled model
+
+
+@functools.cache
+def _core():
+    """Return the `Core` of this process, which is never released.
+
+    OpenVINO's CPU plugin gives the main thread a stack for signal handlers. If another thread released the last model
+    and its `Core`, this stack would be freed while in use, and the next signal would end the process.
+    """
+    return imported("openvino").Core()
 
 
 class OpenvinoModel(Exported):
@@ -27,7 +38,7 @@ class OpenvinoModel(Exported):
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
         with opening_errors(self.path, self.runtime):
-            core = openvino.Core()
+            core = _core()
             self.model = core.read_model(self.path)
             self.compiled = core.compile_model(self.model, "CPU", settings)
         self._requests = Pool(self.compiled.create_infer_request, parallel_calls(None))

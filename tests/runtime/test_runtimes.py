@@ -144,6 +144,29 @@ class TestEveryFormat:
         assert frameworks == ({"torch"} if kind == "pt2" else set())
 
 
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind == "xml" else [pytest.mark.slow]) for kind in tiny.FORMATS]
+)
+def test_signals_are_handled_after_another_thread_has_released_a_model(kind, tiny_file):
+    code = """if True:
+        import gc, signal, sys, threading
+        import numpy as np
+        import mobilenet_runtime
+        models = [mobilenet_runtime.load(sys.argv[1], threads=1)]
+        models[0](np.zeros((1, 8, 8, 3)))
+        thread = threading.Thread(target=models.clear)
+        thread.start()
+        thread.join()
+        gc.collect()
+        signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+        signal.raise_signal(signal.SIGTERM)
+    """
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", code, str(tiny_file(kind))]
+    result = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
+    assert (result.returncode, result.stdout.strip()) == (0, "handled"), result.stderr
+
+
 class TestLiteRt:
     @pytest.mark.parametrize("integers", ["int8", "uint8"])
     def test_integer_inputs_and_outputs_are_converted(self, integers, tiny_file):
