@@ -1,10 +1,12 @@
 """Builds the layers of a Keras model from an architecture."""
 
 import dataclasses
+from typing import Any
 
 import keras
 
 from mobilenet_common.architecture import (
+    Architecture,
     Attention,
     ChannelAttend,
     Conv,
@@ -27,6 +29,7 @@ from mobilenet_common.layers import (
 )
 from mobilenet_common.layers.initialization import classifier_uniform
 from mobilenet_common.ops.layout import channel_axis
+from mobilenet_common.types import Activation, Tensor
 from mobilenet_common.widths import make_divisible
 
 
@@ -43,13 +46,13 @@ class Placement:
     """
 
     name: str
-    row: object
+    row: Any
     stride: int
     dilation: int
     level: int
 
 
-def place_blocks(architecture, output_stride=32):
+def place_blocks(architecture: Architecture, output_stride: int = 32) -> list[Placement]:
     """Return the `Placement` of the stem (if the architecture has one) and of every block.
 
     A stride that would make the feature map smaller than `1 / output_stride` of the image is replaced by dilation of
@@ -111,7 +114,7 @@ class ModelBuilder:
             "padding": padding,
         }
 
-    def body(self, x):
+    def body(self, x: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         """Apply the stem and the stages to the Keras tensor `x`; return the last feature map and `{level: map}`."""
         levels = {}
         for placement in self.placements:
@@ -120,14 +123,14 @@ class ModelBuilder:
                 levels[placement.level] = x
         return x, levels
 
-    def head_conv(self, x):
+    def head_conv(self, x: Tensor) -> Tensor:
         """Apply the convolution between the stages and the pool, if the architecture has one."""
         head = self.architecture.head
         if head is None or head.conv is None:
             return x
         return self._convolution(Placement("head_conv", head.conv, head.conv.stride, 1, 0))(x)
 
-    def classifier(self, x, num_classes, activation, dropout_rate):
+    def classifier(self, x: Tensor, num_classes: int, activation: Activation, dropout_rate: float) -> Tensor:
         """Apply the global pool, the head's dense layer, dropout, the classifier and its activation."""
         x = keras.layers.GlobalAveragePooling2D(keepdims=True, name="pool", **self.bare)(x)
         dense = self.architecture.head and self.architecture.head.dense
@@ -250,7 +253,7 @@ _LAYERS = {
 }
 
 
-def classify(x, num_classes, activation, dtype):
+def classify(x: Tensor, num_classes: int, activation: Any, dtype: Any) -> Tensor:
     """Apply the classifier and its activation; the activation runs in the variables' dtype under mixed precision."""
     x = keras.layers.Dense(
         num_classes,

@@ -77,14 +77,18 @@ def launch_here(folder, devices=1, module=FIT, **config):
     """Run a worker on one host with this process as its launcher, which saves importing Keras once more."""
     folder.mkdir(exist_ok=True)
     config |= {"folder": str(folder), "devices": devices}
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        for name, value in _ENVIRONMENT.items():
-            patch.setenv(name, value)
-        assert launch(["-m", *module.split(), json.dumps(config)], devices=devices, grace=20) == 0
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")  # PyTorch's launcher replaces their handlers.
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(ROOT)
+            for name, value in _ENVIRONMENT.items():
+                patch.setenv(name, value)
+            assert launch(["-m", *module.split(), json.dumps(config)], devices=devices, grace=20) == 0
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def results(folder, hosts=1, **config):
